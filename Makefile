@@ -1,0 +1,55 @@
+# The few words that people and CI use. Everything lives in .venv; nothing else is touched.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+MLFLOW_PORT ?= 5000
+TESTS ?= tests
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help install demo test unit lint format constraints clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED) ## Install modelmux, the demo and the tools into .venv
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "modelmux needs Python 3.11 or newer; try make PYTHON=python3.11"; exit 2; }
+	@echo "Installing into .venv (the first time this takes a few minutes) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --progress-bar on --disable-pip-version-check \
+		-c constraints.txt -e '.[demo,dev]' | grep -vE '^Requirement already' || test $${PIPESTATUS[0]} -eq 0
+	@touch $@
+
+demo: $(INSTALLED) ## Start an MLflow server with demo models and the gateway (PORT=, HOST=)
+	@exec $(BIN)/modelmux demo --host $(HOST) --port $(PORT) --mlflow-port $(MLFLOW_PORT)
+
+test: $(INSTALLED) ## Run the whole test suite (TESTS= for a part)
+	$(BIN)/python -m pytest $(TESTS)
+
+unit: $(INSTALLED) ## Run the tests that need neither Ray nor a server
+	$(BIN)/python -m pytest tests/unit
+
+lint: $(INSTALLED) ## Style, types, import direction
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+constraints: $(INSTALLED) ## Write what is installed now to constraints.txt
+	@{ sed -n '/^#/p' constraints.txt; \
+	   $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v ' @ '; } > .constraints.new
+	@mv .constraints.new constraints.txt
+
+clean: ## Remove what was built; .venv and the demo's folder too
+	rm -rf .venv .demo .modelmux build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

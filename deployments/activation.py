@@ -1,0 +1,211 @@
+"""Creating and deleting the Serve applications of models, and their names.
+
+A model's versions that ship no code share one application; a version that ships code has one of
+its own, because two versions with a package of the same name can't share a process (MLflow puts
+`code_paths` on `sys.path`, and the first one imported wins). Applications are made on the first
+request, or at once where `modelmux.min_replicas` asks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+import time
+from dataclasses import dataclass
+
+from ray import cloudpickle, serve
+from ray.serve.config import AutoscalingConfig
+from ray.serve.schema import ApplicationStatus
+
+from deployments import model_host, version_host
+from deployments.model_host import ModelHost
+from deployments.version_host import HostSettings
+from gateway.catalog import Catalog, ModelOptions, ModelVersion, ServedModel
+
+_logger = logging.getLogger(__name__)
+
+APPLICATION_PREFIX = "modelmux-model-"
+DEPLOYMENT = "ModelHost"
+
+# More than any batcher keeps in flight: the bound on waiting work is the gateway's.
+_MAX_ONGOING_REQUESTS = 256
+_POLL_S = 0.05
+_RESTORED = frozenset({ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING})
+
+# The replica must not import any package of ours (see `deployments.version_host`).
+cloudpickle.register_pickle_by_value(version_host)
+cloudpickle.register_pickle_by_value(model_host)
+
+
+class ActivationFailed(Exception):
+    """An application did not come up; `reason` is one sentence meant for people."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivationSettings:
+    """What every model's application gets; times in seconds."""
+
+    tracking_uri: str
+    registry_uri: str
+    artifact_folder: str
+    idle_timeout_s: float
+    load_retry_s: float
+    start_timeout_s: float = 120.0
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+def application_name(model: ServedModel, version: ModelVersion) -> str:
+    """The application that answers for a version of a model; readable, and unique by its digest."""
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", model.name).strip("-")[:40].lower()
+    digest = hashlib.sha256(model.name.encode()).hexdigest()[:10]
+    name = f"{APPLICATION_PREFIX}{slug}-{digest}"
+    if not version.ships_code:
+        return name
+    return f"{name}-v{version_host.version_key(version.number, version.fingerprint)}"
+
+
+class Activator:
+    """Makes applications, one at a time per name, and knows which are there.
+
+    Serve's own state is the truth: a sync service that restarts adopts what is running.
+    """
+
+    def __init__(self, settings: ActivationSettings) -> None:
+        self._settings = settings
+        self._active: dict[str, ModelOptions | None] = {}
+        self._starting: dict[str, asyncio.Task[None]] = {}
+
+    async def adopt(self) -> None:
+        """Take over the applications that an earlier sync service made."""
+        status = await asyncio.to_thread(serve.status)
+        for name, application in status.applications.items():
+            if name.startswith(APPLICATION_PREFIX) and application.status in _RESTORED:
+                self._active[name] = None
+
+    def is_active(self, model: ServedModel) -> bool:
+        """Whether any application of that model is there."""
+        prefix = application_name(model, _WITHOUT_CODE)
+        return any(name == prefix or name.startswith(f"{prefix}-v") for name in self._active)
+
+    async def activate(self, model: ServedModel, version: ModelVersion) -> str:
+        """Have the application of that version running; its name. Raises ActivationFailed."""
+        name = application_name(model, version)
+        if name in self._active:
+            return name
+        task = self._starting.get(name)
+        if task is None:
+            task = asyncio.create_task(self._start(name, model))
+            self._starting[name] = task
+            task.add_done_callback(lambda _: self._starting.pop(name, None))
+        await asyncio.shield(task)
+        return name
+
+    def forget(self, name: str) -> None:
+        """The application turned out to be gone: make it again when it is asked for."""
+        self._active.pop(name, None)
+
+    async def retain(self, catalog: Catalog) -> None:
+        """Delete the applications of what the catalog has no more, adjust those whose options
+        changed, and make those that want a replica without being asked."""
+        wanted = {
+            application_name(model, version): (model, version)
+            for model in catalog.models.values()
+            for version in model.versions
+        }
+        for name in [name for name in self._active if name not in wanted]:
+            await self._delete(name)
+        for name, (model, version) in wanted.items():
+            await self._adjust(name, model, version)
+
+    async def _adjust(self, name: str, model: ServedModel, version: ModelVersion) -> None:
+        is_default = version.number == model.default_version
+        if name not in self._active and is_default and model.options.min_replicas:
+            await self._activate_quietly(model, version)
+        elif name in self._active and self._active[name] != model.options:
+            known = self._active[name]
+            self._active[name] = model.options
+            if known is not None:  # an adopted one is left as it is until its options change
+                await self._restart_quietly(name, model)
+
+    async def _activate_quietly(self, model: ServedModel, version: ModelVersion) -> None:
+        try:
+            await self.activate(model, version)
+        except ActivationFailed as failed:
+            _logger.warning("%s: %s", model.name, failed.reason)
+
+    async def _restart_quietly(self, name: str, model: ServedModel) -> None:
+        try:
+            await self._start(name, model)
+        except ActivationFailed as failed:
+            _logger.warning("%s: %s", model.name, failed.reason)
+
+    async def _start(self, name: str, model: ServedModel) -> None:
+        started = time.perf_counter()
+        target = serve.RunTarget(target=self._application(model), name=name, route_prefix=None)
+        await asyncio.to_thread(serve.run_many, [target], wait_for_applications_running=False)
+        await self._wait_until_running(name)
+        self._active[name] = model.options
+        _logger.info("application %s is up after %.2f s", name, time.perf_counter() - started)
+
+    async def _wait_until_running(self, name: str) -> None:
+        deadline = time.monotonic() + self._settings.start_timeout_s
+        while time.monotonic() < deadline:
+            status = await asyncio.to_thread(serve.status)
+            application = status.applications.get(name)
+            if application is not None and application.status == ApplicationStatus.RUNNING:
+                return
+            if application is not None and application.status == ApplicationStatus.DEPLOY_FAILED:
+                await self._delete(name)
+                raise ActivationFailed("Its processes can't be started.")
+            await asyncio.sleep(_POLL_S)
+        await self._delete(name)
+        raise ActivationFailed("There is no room to start its processes.")
+
+    async def _delete(self, name: str) -> None:
+        self._active.pop(name, None)
+        await asyncio.to_thread(serve.delete, name)
+        _logger.info("application %s is gone", name)
+
+    def _application(self, model: ServedModel) -> serve.Application:
+        options = model.options
+        deployment = serve.deployment(
+            ModelHost,
+            name=DEPLOYMENT,
+            max_ongoing_requests=_MAX_ONGOING_REQUESTS,
+            ray_actor_options=self._actor_options(options),
+            autoscaling_config=AutoscalingConfig(
+                min_replicas=options.min_replicas,
+                initial_replicas=max(1, options.min_replicas),
+                max_replicas=options.max_replicas,
+                target_ongoing_requests=4,
+                downscale_to_zero_delay_s=self._settings.idle_timeout_s,
+            ),
+            graceful_shutdown_timeout_s=20,
+            graceful_shutdown_wait_loop_s=0.5,
+        )
+        return deployment.bind(self._host_settings(model))
+
+    def _actor_options(self, options: ModelOptions) -> dict[str, object]:
+        actor: dict[str, object] = {"num_cpus": options.num_cpus, "num_gpus": options.num_gpus}
+        if self._settings.environment:
+            actor["runtime_env"] = {"env_vars": dict(self._settings.environment)}
+        return actor
+
+    def _host_settings(self, model: ServedModel) -> HostSettings:
+        return HostSettings(
+            model=model.name,
+            tracking_uri=self._settings.tracking_uri,
+            registry_uri=self._settings.registry_uri,
+            artifact_folder=self._settings.artifact_folder,
+            max_loaded_versions=model.options.max_loaded_versions,
+            retry_load_after_s=self._settings.load_retry_s,
+        )
+
+
+_WITHOUT_CODE = ModelVersion(number=1, fingerprint="")

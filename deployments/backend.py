@@ -1,0 +1,100 @@
+"""Calls of model deployments by handle; the place where every Ray exception becomes one of ours.
+
+A replica answers with a plain outcome (see `VersionHost.predict`), so what crosses here as an
+exception is Ray's own: the replica died, the application is gone, the request was cancelled.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from deployments.activation import DEPLOYMENT, application_name
+from deployments.version_host import version_key
+from gateway.errors import (
+    GatewayError,
+    InvalidModelOutput,
+    ModelFailed,
+    ModelUnavailable,
+    Overloaded,
+)
+from gateway.ports import Call, CallResult
+
+_logger = logging.getLogger(__name__)
+
+_RETRY_AFTER_S = 1.0
+
+Activate = Callable[[str, int], Awaitable[None]]
+"""Has the application of a model's version running; raises ModelUnavailable."""
+
+
+class RayBackend:
+    """A `PredictionBackend` over Serve handles: finds the application, calls it, once more if it
+    went away meanwhile."""
+
+    def __init__(self, activate: Activate) -> None:
+        self._activate = activate
+        self._handles: dict[str, DeploymentHandle[Any]] = {}
+
+    async def predict(self, call: Call) -> CallResult:
+        """See `PredictionBackend.predict`."""
+        application = application_name(call.model, call.version)
+        try:
+            outcome = await self._call(application, call)
+        except (RayError, RayServeException) as error:
+            _logger.warning("a call of %s did not come back: %s", application, type(error).__name__)
+            self._handles.pop(application, None)
+            outcome = await self._call_again(application, call)
+        return _result(call, outcome)
+
+    async def _call_again(self, application: str, call: Call) -> tuple[str, Any]:
+        try:
+            return await self._call(application, call)
+        except BackPressureError as error:
+            raise Overloaded("The model is busy.", retry_after_s=_RETRY_AFTER_S) from error
+        except (RayError, RayServeException) as error:
+            _logger.exception("application %s does not answer", application)
+            raise ModelUnavailable(
+                "The model's processes do not answer.", retry_after_s=_RETRY_AFTER_S
+            ) from error
+
+    async def _call(self, application: str, call: Call) -> tuple[str, Any]:
+        handle = self._handles.get(application)
+        if handle is None:
+            await self._activate(call.model.name, call.version.number)
+            handle = serve.get_deployment_handle(DEPLOYMENT, application)
+            self._handles[application] = handle
+        version, frame = call.version, call.frame
+        key = version_key(version.number, version.fingerprint)
+        outcome: tuple[str, Any] = await handle.options(multiplexed_model_id=key).predict.remote(
+            version.number,
+            version.fingerprint,
+            (frame.layout, frame.names, frame.columns),
+            dict(call.params),
+        )
+        return outcome
+
+
+def _result(call: Call, outcome: tuple[str, Any]) -> CallResult:
+    kind, value = outcome
+    if kind == "ok":
+        output, timings_ms = value
+        return CallResult(output=output, timings_ms=timings_ms)
+    raise outcome_error(kind, value)
+
+
+def outcome_error(kind: str, value: Any) -> GatewayError:
+    """The error that a replica's outcome means (see `VersionHost.predict`)."""
+    if kind == "load_failed":
+        return ModelUnavailable(
+            "This version can't be loaded; the gateway's log has the reason.", retry_after_s=value
+        )
+    if kind == "unsupported_output":
+        return InvalidModelOutput("The model answered something that has no JSON form.")
+    return ModelFailed("The model's own code failed on this request; its log has the reason.")

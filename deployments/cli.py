@@ -1,0 +1,361 @@
+"""The command line: `modelmux up | demo | models | predict | check | openapi`.
+
+Owns arguments, printing and exit codes (0 good, 1 no, 2 can't). Imports Ray only inside `up` and
+`demo`, within the fast path's environment; the other commands are quick and need none of it.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+from typing import Annotated, Any
+
+import httpx
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from deployments.fast_path import fast_path, has_haproxy
+from deployments.settings import Settings, UnknownSetting, is_writable, refuse_unknown_variables
+
+app = typer.Typer(
+    help="Every model of an MLflow registry behind one typed, versioned HTTP API.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+CANNOT = 2
+NO = 1
+
+Url = Annotated[
+    str, typer.Option("--url", envvar="MODELMUX_URL", help="Where the gateway listens.")
+]
+_DEFAULT_URL = "http://127.0.0.1:8000"
+
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """The entry point of the `modelmux` command."""
+    app()
+
+
+def _fail(message: str, code: int = CANNOT) -> typer.Exit:
+    _err.print(f"modelmux: {message}", markup=False)
+    return typer.Exit(code)
+
+
+@app.command()
+def up(
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="The MLflow server whose registry is served.")
+    ] = None,
+    registry_uri: Annotated[
+        str | None, typer.Option(help="The registry, where it isn't the tracking server's.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. [8000]")] = None,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Folder for snapshot and artifacts. [.modelmux]")
+    ] = None,
+    poll_interval_s: Annotated[
+        float | None, typer.Option(help="Seconds between looks at the registry. [10]")
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Glob of model names to serve; repeatable.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Glob of model names not to serve; repeatable.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster to join, e.g. auto.")
+    ] = None,
+) -> None:
+    """Serve every model of a registry until SIGINT or SIGTERM."""
+    settings = _settings(
+        tracking_uri=tracking_uri,
+        registry_uri=registry_uri,
+        host=host,
+        port=port,
+        state_dir=state_dir,
+        poll_interval_s=poll_interval_s,
+        include=tuple(include) if include else None,
+        exclude=tuple(exclude) if exclude else None,
+        ray_address=ray_address,
+    )
+    serve_until_stopped(settings, stop=stop_on_signals(), on_ready=_say_ready)
+
+
+def serve_until_stopped(
+    settings: Settings, *, stop: Event, on_ready: Callable[[Settings], None]
+) -> None:
+    """Bring the gateway up, call `on_ready` once it is, and take it down when `stop` is set."""
+    _require_free_port(settings)
+    if not is_writable(settings.state_dir):
+        _err.print(f"The state folder {settings.state_dir} can't be written: no snapshot is kept.")
+    if not has_haproxy():
+        _err.print("No HAProxy here: falling back to Ray's own proxy, which is much slower.")
+    with tempfile.TemporaryDirectory(prefix="modelmux-") as folder, fast_path(Path(folder)):
+        from deployments import launch  # reads the environment that fast_path has set
+
+        started = time.perf_counter()
+        _out.print("Starting Ray …")
+        with launch.ray_runtime(settings), launch.deployed(settings):
+            for problem in launch.wait_until_ready(settings, stop=stop):
+                _out.print(f"{problem} Trying again until it does.", markup=False)
+            if not stop.is_set():
+                on_ready(settings)
+                _out.print(f"(up after {launch.running_time(started)}; Ctrl-C stops it)")
+            stop.wait()
+            _out.print("Stopping …")
+    _out.print("Stopped.")
+
+
+def stop_on_signals() -> Event:
+    """An event that SIGINT and SIGTERM set, once; a second signal is ignored while stopping."""
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+@app.command()
+def demo(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the demo's MLflow server.")] = 5000,
+    folder: Annotated[Path, typer.Option(help="Where the demo keeps its registry.")] = Path(
+        ".demo"
+    ),
+) -> None:
+    """Start an MLflow server, register the demo models there, and serve them."""
+    from deployments.demo import DemoUnavailable, run_demo
+
+    try:
+        run_demo(
+            host=host,
+            port=port,
+            mlflow_port=mlflow_port,
+            folder=folder.absolute(),
+            stop=stop_on_signals(),
+            make_settings=_settings,
+            serve=serve_until_stopped,
+            say=lambda line: _out.print(line, markup=False),
+        )
+    except DemoUnavailable as error:
+        raise _fail(str(error)) from error
+
+
+@app.command()
+def models(url: Url = _DEFAULT_URL) -> None:
+    """List what a running gateway serves."""
+    listing = _get(url, "/models").json()
+    if not _out.is_terminal:
+        for model in listing["models"]:
+            _out.print("\t".join(_model_cells(model)), markup=False)
+        return
+    table = Table(title=f"{len(listing['models'])} model(s)")
+    for heading in ("Model", "Status", "Default", "Versions", "Aliases", "Held"):
+        table.add_column(heading)
+    for model in listing["models"]:
+        table.add_row(*_model_cells(model))
+    _out.print(table)
+
+
+def _model_cells(model: dict[str, Any]) -> tuple[str, ...]:
+    held = model["held"]
+    return (
+        model["name"],
+        model["status"] if model["reason"] is None else f"{model['status']}: {model['reason']}",
+        str(model["default_version"] or "-"),
+        ",".join(map(str, model["versions"])),
+        ",".join(f"{alias}={number}" for alias, number in model["aliases"].items()),
+        "" if held is None else f"{held['version']}: {held['reason']}",
+    )
+
+
+@app.command()
+def predict(
+    name: str,
+    body: Annotated[str, typer.Argument(metavar="JSON|-", help="The request, or - for stdin.")],
+    version: Annotated[str | None, typer.Option(help="Number, alias or latest.")] = None,
+    url: Url = _DEFAULT_URL,
+) -> None:
+    """Ask a model of a running gateway."""
+    content = sys.stdin.read() if body == "-" else body
+    headers = {"Content-Type": "application/json"}
+    if version is not None:
+        headers["X-Model-Version"] = version
+    with _client(url) as client:
+        path = httpx.URL(url).copy_with(path="/").join(_predict_path(name))
+        try:
+            response = client.post(path, content=content.encode(), headers=headers)
+        except httpx.HTTPError as error:
+            raise _fail(f"no answer from {url}: {error}") from error
+    if response.is_success:
+        sys.stdout.write(response.text + "\n")
+        return
+    raise _fail(_problem_text(response), NO)
+
+
+@app.command()
+def check(
+    name: str,
+    candidate: Annotated[str, typer.Argument(help="Version number, alias or latest.")],
+    tracking_uri: Annotated[str | None, typer.Option(help="The MLflow server.")] = None,
+    registry_uri: Annotated[str | None, typer.Option(help="Where it isn't the server's.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Version or alias to compare with; the default's if absent.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Would this version keep the contract? Exit code 0 yes, 1 no, 2 couldn't tell."""
+    from registry_sync.contract_check import CannotTell, check_contract
+    from registry_sync.reading import RegistryUnreachable
+    from registry_sync.source import MlflowRegistry
+
+    settings = _settings(tracking_uri=tracking_uri, registry_uri=registry_uri)
+    registry = MlflowRegistry(
+        tracking_uri=settings.tracking_uri, registry_uri=settings.registry_uri
+    )
+    try:
+        result = check_contract(
+            registry,
+            name,
+            candidate,
+            against=against,
+            champion_alias=settings.champion_alias,
+            compatibility=settings.compatibility,
+        )
+    except (CannotTell, RegistryUnreachable) as error:
+        raise _fail(str(error)) from error
+    if as_json:
+        _print_json(
+            {
+                "model": result.model,
+                "candidate": result.candidate,
+                "against": result.against,
+                "compatible": result.is_compatible,
+                "differences": list(result.differences),
+            }
+        )
+    else:
+        _print_differences(result.model, result.candidate, result.against, result.differences)
+    if not result.is_compatible:
+        raise typer.Exit(NO)
+
+
+def _print_differences(
+    name: str, candidate: int, against: int, differences: tuple[dict[str, Any], ...]
+) -> None:
+    if not differences:
+        _out.print(f"{name} version {candidate} keeps the contract of version {against}.")
+        return
+    table = Table(title=f"{name}: version {candidate} breaks the contract of version {against}")
+    for heading in ("Where", "Field", "Change", f"Version {against}", f"Version {candidate}"):
+        table.add_column(heading, overflow="fold")
+    for found in differences:
+        table.add_row(
+            found["section"],
+            found["pointer"] or "/",
+            found["change"],
+            found["contract"] or "-",
+            found["candidate"] or "-",
+        )
+    _out.print(table)
+
+
+@app.command()
+def openapi(
+    url: Url = _DEFAULT_URL,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A file.")] = None,
+) -> None:
+    """Print (or save) the OpenAPI document of all models."""
+    document = _get(url, "/openapi.json")
+    if output is None:
+        sys.stdout.write(document.text + "\n")
+        return
+    try:
+        output.write_bytes(document.content)
+    except OSError as error:
+        raise _fail(f"{output} can't be written: {error.strerror}") from error
+
+
+def _settings(**given: Any) -> Settings:
+    """The settings from the command line and the environment, or one clear line and exit 2."""
+    try:
+        refuse_unknown_variables()
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except UnknownSetting as error:
+        raise _fail(str(error)) from error
+    except ValidationError as error:
+        reasons = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        )
+        raise _fail(reasons) from error
+
+
+def _require_free_port(settings: Settings) -> None:
+    """Find out before Ray starts, which would tell it late and in many lines."""
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise _fail(f"can't listen on {settings.host}:{settings.port}: {error.strerror}") from error
+
+
+def _say_ready(settings: Settings) -> None:
+    listing = httpx.get(f"{settings.url}/models", timeout=30.0).json()
+    count = len(listing["models"])
+    _out.print(f"Ready: {count} model(s) at {settings.url}  ·  docs at {settings.url}/docs")
+
+
+def _predict_path(name: str) -> str:
+    from gateway.http.views import predict_path
+
+    return predict_path(name)
+
+
+def _client(url: str) -> httpx.Client:
+    return httpx.Client(base_url=url, timeout=120.0)
+
+
+def _get(url: str, path: str) -> httpx.Response:
+    with _client(url) as client:
+        try:
+            response = client.get(path)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise _fail(f"no answer from {url}: {error}") from error
+    if not response.is_success:
+        raise _fail(_problem_text(response), NO)
+    return response
+
+
+def _problem_text(response: httpx.Response) -> str:
+    """A problem document in a few lines; whatever else it is, its status."""
+    if "json" not in response.headers.get("content-type", ""):
+        return f"the answer was {response.status_code}"
+    problem = response.json()
+    lines = [f"{problem['status']} {problem['code']}: {problem['detail']}"]
+    lines += [f"  {e['pointer'] or '/'}: {e['message']}" for e in problem.get("errors", [])]
+    lines += [f"  {d['section']}{d['pointer']}: {d['message']}" for d in problem.get(
+        "differences", [])]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,167 @@
+"""`modelmux demo`: a real MLflow server on SQLite, the demo models in it, and the gateway.
+
+Owns the demo's MLflow process: it is started in a group of its own and ended with everything it
+started, whatever happens in between.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from deployments.settings import Settings
+
+_START_TIMEOUT_S = 120.0
+_STOP_TIMEOUT_S = 15.0
+_POLL_S = 0.2
+_NEEDED = ("mlflow.server", "torch", "transformers", "sklearn", "flask")
+
+Say = Callable[[str], None]
+
+
+class DemoUnavailable(Exception):
+    """The demo can't run here; the sentence says what to do about it."""
+
+
+def run_demo(
+    *,
+    host: str,
+    port: int,
+    mlflow_port: int,
+    folder: Path,
+    stop: threading.Event,
+    make_settings: Callable[..., Settings],
+    serve: Callable[..., None],
+    say: Say,
+) -> None:
+    """Run the whole demo until `stop` is set; raises DemoUnavailable."""
+    registration = _registration()
+    with mlflow_server(folder, port=mlflow_port, stop=stop, say=say) as tracking_uri:
+        if stop.is_set():
+            return
+        settings = make_settings(
+            tracking_uri=tracking_uri, host=host, port=port, state_dir=folder / "state"
+        )
+        say("Registering the demo models (the first time they are trained; about a minute) …")
+        registration.register_demo_models(
+            tracking_uri, cache_dir=folder / "cache", progress=lambda line: say(f"  {line}")
+        )
+        if not stop.is_set():
+            serve(settings, stop=stop, on_ready=lambda ready: _say_tour(ready, say))
+
+
+@contextmanager
+def mlflow_server(folder: Path, *, port: int, stop: threading.Event, say: Say) -> Iterator[str]:
+    """A tracking server whose database and artifacts live in `folder`; yields its URL."""
+    url = f"http://127.0.0.1:{port}"
+    _require_no_server(url)
+    folder.mkdir(parents=True, exist_ok=True)
+    say(f"Starting an MLflow server at {url} …")
+    with (folder / "mlflow.log").open("ab") as log:
+        process = subprocess.Popen(  # noqa: S603  # our own interpreter, our own arguments
+            [
+                sys.executable, "-m", "mlflow", "server",
+                "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
+                "--artifacts-destination", str(folder / "artifacts"),
+                "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+            ],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        _wait_until_healthy(url, process, folder / "mlflow.log", stop)
+        yield url
+    finally:
+        _end_group(process)
+
+
+def _registration() -> Any:
+    """The module that registers the demo models: in a wheel below `deployments`, in a checkout
+    at the top."""
+    missing = [name for name in _NEEDED if not _is_there(name)]
+    if missing:
+        raise DemoUnavailable(f"the demo needs {', '.join(missing)}: pip install 'modelmux[demo]'")
+    packaged = _is_there("deployments.examples.registration")
+    name = "deployments.examples.registration" if packaged else "examples.registration"
+    return importlib.import_module(name)
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _require_no_server(url: str) -> None:
+    try:
+        httpx.get(f"{url}/health", timeout=2.0)
+    except httpx.HTTPError:
+        return
+    raise DemoUnavailable(f"something listens at {url} already; choose another --mlflow-port")
+
+
+def _wait_until_healthy(
+    url: str, process: subprocess.Popen[bytes], log: Path, stop: threading.Event
+) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline and not stop.is_set():
+        if process.poll() is not None:
+            raise DemoUnavailable(f"the MLflow server ended at once; see {log}")
+        try:
+            if httpx.get(f"{url}/health", timeout=2.0).is_success:
+                return
+        except httpx.HTTPError:
+            pass
+        stop.wait(_POLL_S)
+    if not stop.is_set():
+        raise DemoUnavailable(f"the MLflow server did not come up; see {log}")
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End the server and its workers: SIGTERM to the group, SIGKILL to what stays."""
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, signal_number)
+            process.wait(_STOP_TIMEOUT_S)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _say_tour(settings: Settings, say: Say) -> None:
+    url = settings.url
+    say("")
+    for model in httpx.get(f"{url}/models", timeout=30.0).json()["models"]:
+        versions = ", ".join(map(str, model["versions"]))
+        say(f"  {model['name']}: default version {model['default_version']} of {versions}")
+    say("")
+    say("Try (in another terminal):")
+    for path, headers, body in _TOUR:
+        options = "".join(f" -H '{header}'" for header in headers)
+        say(f"  curl {url}{path} -H 'Content-Type: application/json'{options} \\\n    -d '{body}'")
+    say(f"  curl {url}/models")
+    say(f"  open {url}/docs")
+    say("")
+
+
+_TRANSLATION = "/models/translation_model/predict"
+_SENTENCE = '{"prompt": "The weather is lovely today"}'
+_TOUR: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    (_TRANSLATION, (), _SENTENCE),
+    (_TRANSLATION, ("X-Model-Version: 1",), _SENTENCE),
+)

@@ -1,0 +1,153 @@
+"""Bringing the gateway up on Ray, waiting until it is ready, and taking it down again.
+
+The composition root: everything else is put together here. Import it only inside `fast_path`,
+because Ray reads its environment when it is imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
+
+import httpx
+import ray
+from ray import serve
+from ray.serve.config import HTTPOptions
+
+from deployments.activation import APPLICATION_PREFIX
+from deployments.ingress import Ingress
+from deployments.settings import Settings
+from deployments.sync_service import SyncService
+
+_logger = logging.getLogger(__name__)
+
+APPLICATION = "modelmux"
+
+_OBJECT_STORE_BYTES = 512 * 1024 * 1024
+_POLL_S = 0.1
+
+# What MLflow and its artifact stores read from the environment; on a cluster that is already
+# running, our processes don't inherit it from here.
+_PASSED_ON = re.compile(r"MLFLOW_|AWS_|AZURE_|GOOGLE_|REQUESTS_CA_BUNDLE$|SSL_CERT_|HTTPS?_PROXY$")
+
+# A registry that is away must be noticed in seconds: MLflow's own defaults keep a caller waiting
+# for minutes (7 retries with back-off, 120 s each).
+_REGISTRY_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+@contextmanager
+def ray_runtime(settings: Settings) -> Iterator[None]:
+    """Start a local Ray (or join the one at `ray_address`), and leave it as it was found."""
+    for name, value in _REGISTRY_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    if settings.ray_address is None:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            logging_level=logging.WARNING,
+        )
+    else:
+        ray.init(address=settings.ray_address, logging_level=logging.WARNING)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def deployed(settings: Settings) -> Iterator[None]:
+    """Deploy the gateway's application; on the way out drain it and delete what is ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        serve.start(
+            http_options=HTTPOptions(
+                host=settings.host,
+                port=settings.port,
+                request_timeout_s=settings.request_timeout_s + 30.0,
+            )
+        )
+    try:
+        serve.run_many([_gateway(settings)], wait_for_applications_running=False)
+        yield
+    finally:
+        take_down(whole_serve=settings.ray_address is None)
+
+
+def take_down(*, whole_serve: bool) -> None:
+    """Delete the ingress first, so that what was accepted is answered, then the models."""
+    serve.delete(APPLICATION)
+    for name in list(serve.status().applications):
+        if name.startswith(APPLICATION_PREFIX):
+            serve.delete(name)
+    if whole_serve:
+        serve.shutdown()
+
+
+def wait_until_ready(settings: Settings, *, stop: Event) -> Iterator[str]:
+    """Yield what keeps the gateway from being ready, each thing once; ends when it is ready, or
+    when `stop` is set."""
+    said: set[str] = set()
+    with httpx.Client(base_url=settings.url, timeout=5.0) as client:
+        while not stop.is_set():
+            problem = _readiness_problem(client)
+            if problem is None:
+                return
+            if problem and problem not in said:
+                said.add(problem)
+                yield problem
+            stop.wait(_POLL_S)
+
+
+def _readiness_problem(client: httpx.Client) -> str | None:
+    """None when ready; "" while starting; else the registry's problem."""
+    try:
+        response = client.get("/readyz")
+    except httpx.HTTPError:
+        return ""
+    if response.status_code == httpx.codes.OK:
+        return None
+    if not response.headers.get("content-type", "").startswith("application/problem+json"):
+        return ""
+    return str(response.json().get("registry_problem") or "")
+
+
+def _gateway(settings: Settings) -> serve.RunTarget:
+    environment = _environment() if settings.ray_address is not None else {}
+    sync = serve.deployment(
+        SyncService,
+        name="SyncService",
+        num_replicas=1,
+        max_ongoing_requests=10_000,
+        ray_actor_options={"num_cpus": 0},
+        graceful_shutdown_timeout_s=2,
+    ).bind(settings, environment)
+    ingress = serve.deployment(
+        Ingress,
+        name="Ingress",
+        num_replicas=settings.ingress_replicas,
+        max_ongoing_requests=10_000,
+        ray_actor_options={"num_cpus": 0},
+        graceful_shutdown_timeout_s=settings.request_timeout_s,
+        graceful_shutdown_wait_loop_s=0.5,
+    ).bind(settings, environment, sync)
+    return serve.RunTarget(target=ingress, name=APPLICATION, route_prefix="/")
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if _PASSED_ON.match(name)}
+
+
+def running_time(started: float) -> str:
+    """How long it has been since `started` (of `time.perf_counter`), for people."""
+    return f"{time.perf_counter() - started:.1f} s"

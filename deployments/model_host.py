@@ -1,0 +1,65 @@
+"""The Ray Serve deployment of one registered model: a `VersionHost` behind a handle.
+
+Travels to the replica by value, like `deployments.version_host`, and imports nothing else of ours.
+Ray's `@serve.multiplexed` keeps the LRU of loaded versions and tells the router which replica has
+which (https://docs.ray.io/en/latest/serve/model-multiplexing.html).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray import serve
+
+from deployments.version_host import HostSettings, LoadedVersion, Resident, VersionHost
+
+
+class ModelHost:
+    """Answers for all versions of one model; its methods take and give plain values only."""
+
+    def __init__(self, settings: HostSettings) -> None:
+        _log_to_stderr()
+        self._host = VersionHost(settings, keep=_ray_lru(settings.max_loaded_versions))
+
+    async def load(self, number: int, fingerprint: str) -> tuple[str, Any]:
+        """See `VersionHost.load`."""
+        return await self._host.load(number, fingerprint)
+
+    async def predict(
+        self,
+        number: int,
+        fingerprint: str,
+        frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
+        params: Mapping[str, Any],
+    ) -> tuple[str, Any]:
+        """See `VersionHost.predict`."""
+        return await self._host.predict(number, fingerprint, frame, params)
+
+
+def _ray_lru(size: int) -> Callable[[Resident], Resident]:
+    """Ray's LRU of `size` versions around a loading function.
+
+    The decorator keeps its state on the function it wraps, so each host wraps one of its own.
+    """
+
+    def keep(take: Resident) -> Resident:
+        async def resident(key: str) -> LoadedVersion:
+            return await take(key)
+
+        return serve.multiplexed(max_num_models_per_replica=size)(resident)
+
+    return keep
+
+
+def _log_to_stderr() -> None:
+    """Ray sends a worker's stderr to its log files and to the driver."""
+    logger = logging.getLogger("modelmux")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

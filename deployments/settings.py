@@ -1,0 +1,156 @@
+"""All settings of modelmux, from the command line and from `MODELMUX_…` variables.
+
+One frozen tree, read in one place and passed from there. An unknown variable or a value out of
+range is refused with its name and the reason, because a setting that silently does nothing is
+worse than one that fails.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "MODELMUX_"
+
+# Schemes of MLflow's stores (https://mlflow.org/docs/latest/self-hosting/architecture/).
+_REGISTRY_SCHEMES = frozenset(
+    {"http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks",
+     "databricks-uc", "uc"}
+)  # fmt: skip
+
+Patterns = Annotated[tuple[str, ...], NoDecode]
+
+
+class UnknownSetting(ValueError):
+    """A `MODELMUX_…` variable that names no setting."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; the description of each field is its documentation."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    tracking_uri: str = Field(
+        description="The MLflow server (or store) whose registry is served.",
+    )
+    registry_uri: str | None = Field(
+        default=None, description="The registry, where it isn't the tracking server's own."
+    )
+    host: str = Field(default="127.0.0.1", description="The address to listen on.")
+    port: int = Field(default=8000, ge=1, le=65535, description="The port to listen on.")
+    state_dir: Path = Field(
+        default=Path(".modelmux"),
+        description="Where the snapshot of the catalog and the fetched artifacts are kept.",
+    )
+    poll_interval_s: float = Field(
+        default=10.0, ge=0.1, le=3600.0, description="Seconds between two looks at the registry."
+    )
+    include: Patterns = Field(
+        default=(), description="Globs of model names to serve, comma-separated; all where empty."
+    )
+    exclude: Patterns = Field(
+        default=(), description="Globs of model names not to serve, comma-separated."
+    )
+    ray_address: str | None = Field(
+        default=None, description="A running Ray cluster to join; a local one is started without."
+    )
+    champion_alias: str = Field(
+        default="champion",
+        min_length=1,
+        description="The alias that names a model's default version.",
+    )
+    compatibility: Literal["compatible", "exact"] = Field(
+        default="compatible",
+        description="How strict the gate is: `compatible` by the rules, or `exact` signatures.",
+    )
+    request_timeout_s: float = Field(
+        default=60.0,
+        gt=0.0,
+        le=3600.0,
+        description="Seconds until a request is answered with 504, where no tag says otherwise.",
+    )
+    max_body_bytes: int = Field(
+        default=64 * 1024 * 1024,
+        ge=1024,
+        le=1024 * 1024 * 1024,
+        description="The largest request body in bytes; more is answered with 413.",
+    )
+    ingress_replicas: int = Field(
+        default=1, ge=1, le=1000, description="Processes that take requests."
+    )
+    idle_timeout_s: float = Field(
+        default=600.0,
+        ge=1.0,
+        description="Seconds without a request until a model's processes are stopped.",
+    )
+    load_retry_s: float = Field(
+        default=30.0,
+        ge=1.0,
+        description="Seconds for which a version that failed to load is not tried again.",
+    )
+
+    @field_validator("tracking_uri", "registry_uri")
+    @classmethod
+    def _has_known_scheme(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        scheme = parts.scheme.partition("+")[0].lower()
+        if scheme not in _REGISTRY_SCHEMES and not value.startswith(("databricks", "/", ".")):
+            raise ValueError(
+                "not a URI of an MLflow server or store, such as http://127.0.0.1:5000"
+            )
+        if scheme in {"http", "https"} and not parts.hostname:
+            raise ValueError("the URL names no host")
+        return value
+
+    @field_validator("include", "exclude", mode="before")
+    @classmethod
+    def _split_patterns(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("state_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def url(self) -> str:
+        """Where the gateway is reached from this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104
+        return f"http://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{self.port}"
+
+    @property
+    def artifact_dir(self) -> Path:
+        """Where fetched artifacts are kept."""
+        return self.state_dir / "artifacts"
+
+
+def refuse_unknown_variables() -> None:
+    """Raise UnknownSetting for a `MODELMUX_…` variable in the environment that nothing reads."""
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {f"{PREFIX}URL"}
+    unknown = sorted(
+        name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
+    )
+    if unknown:
+        raise UnknownSetting(f"{', '.join(unknown)}: there is no such setting")
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in `folder` (made itself where it isn't there)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False

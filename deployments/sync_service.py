@@ -1,0 +1,175 @@
+"""The sync service: one replica that owns the catalog and the applications of models.
+
+A Serve deployment over `registry_sync.synchronizer` and `deployments.activation`. Ingress replicas
+fetch the catalog from it by a long poll and ask it to activate what nobody has called yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import orjson
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+
+from deployments.activation import (
+    DEPLOYMENT,
+    ActivationFailed,
+    ActivationSettings,
+    Activator,
+    application_name,
+)
+from deployments.logs import configure_logging
+from deployments.settings import Settings
+from deployments.version_host import version_key
+from gateway.catalog import ModelVersion, ServedModel, contract_of
+from gateway.errors import GatewayError
+from gateway.ports import SyncReport
+from registry_sync.default_version import DefaultPolicy
+from registry_sync.snapshot import SnapshotStore
+from registry_sync.source import MlflowRegistry, NamePatterns
+from registry_sync.synchronizer import PreparationFailed, Synchronizer
+
+_logger = logging.getLogger(__name__)
+
+CatalogUpdate = tuple[int, bytes | None, float | None, str | None]
+"""Generation, catalog as JSON (None where the reader has it), registry's silence and problem."""
+
+
+class RayVersionPreparer:
+    """Loads a version in every replica of its model and asks it once, before it takes over."""
+
+    def __init__(self, activator: Activator) -> None:
+        self._activator = activator
+
+    def is_active(self, model: ServedModel) -> bool:
+        """See `VersionPreparer.is_active`."""
+        return self._activator.is_active(model)
+
+    async def prepare(self, model: ServedModel, version: ModelVersion) -> None:
+        """See `VersionPreparer.prepare`."""
+        try:
+            application = await self._activator.activate(model, version)
+            handle = serve.get_deployment_handle(DEPLOYMENT, application)
+            loads = await handle.broadcast(
+                "load", version.number, version.fingerprint
+            ).results_async()
+            if any(kind != "ok" for kind, _ in loads):
+                raise PreparationFailed("It can't be loaded; the log of its process says why.")
+            await self._ask_once(handle, model, version)
+        except ActivationFailed as failed:
+            raise PreparationFailed(failed.reason) from failed
+        except (RayError, RayServeException) as error:
+            raise PreparationFailed("Its process went away while it was loaded.") from error
+
+    async def _ask_once(self, handle: Any, model: ServedModel, version: ModelVersion) -> None:
+        """The first call of a model is often slow: have it behind us. An input example that came
+        with the version must be answered; a made-up one may not suit the model."""
+        own = model.model_copy(
+            update={"contract": version.signature, "default_version": version.number}
+        )
+        contract = contract_of(version.signature or "")
+        try:
+            request = contract.parse(orjson.dumps(own.request_example()))
+        except GatewayError:
+            return
+        key = version_key(version.number, version.fingerprint)
+        for _, frame in request.frames[:1]:
+            kind, _ = await handle.options(multiplexed_model_id=key).predict.remote(
+                version.number,
+                version.fingerprint,
+                (frame.layout, frame.names, frame.columns),
+                dict(request.params),
+            )
+            if kind != "ok" and version.example is not None:
+                raise PreparationFailed("It fails on its own input example.")
+
+
+class SyncService:
+    """The one owner of the catalog: polls, publishes, activates."""
+
+    def __init__(self, settings: Settings, environment: dict[str, str]) -> None:
+        os.environ.update(environment)
+        configure_logging()
+        self._settings = settings
+        registry_uri = settings.registry_uri or settings.tracking_uri
+        snapshots = SnapshotStore(Path(settings.state_dir), registry=registry_uri)
+        self._activator = Activator(
+            ActivationSettings(
+                tracking_uri=settings.tracking_uri,
+                registry_uri=registry_uri,
+                artifact_folder=str(settings.artifact_dir),
+                idle_timeout_s=settings.idle_timeout_s,
+                load_retry_s=settings.load_retry_s,
+                environment=tuple(sorted(environment.items())),
+            )
+        )
+        self._synchronizer = Synchronizer(
+            source=MlflowRegistry(
+                tracking_uri=settings.tracking_uri,
+                registry_uri=settings.registry_uri,
+                patterns=NamePatterns(include=settings.include, exclude=settings.exclude),
+            ),
+            snapshots=snapshots,
+            policy=DefaultPolicy(
+                champion_alias=settings.champion_alias, compatibility=settings.compatibility
+            ),
+            preparer=RayVersionPreparer(self._activator),
+        )
+        self._polling = asyncio.get_running_loop().create_task(self._poll())
+
+    async def wait_for(self, generation: int, timeout_s: float) -> CatalogUpdate:
+        """The catalog once it is newer than `generation`, or after `timeout_s` what there is."""
+        catalog = await self._synchronizer.wait_for(generation, timeout_s=timeout_s)
+        registry = self._synchronizer.registry
+        if catalog is None or catalog.generation == generation:
+            return (generation, None, registry.silent_for_s, registry.problem)
+        content = catalog.model_dump_json().encode()
+        return (catalog.generation, content, registry.silent_for_s, registry.problem)
+
+    async def synchronize(self) -> SyncReport:
+        """Look at the registry now."""
+        report = await self._synchronizer.synchronize()
+        await self._reconcile()
+        return report
+
+    async def activate(self, name: str, number: int) -> str | None:
+        """Have the application of that version running; why that failed, None where it didn't."""
+        catalog = self._synchronizer.catalog
+        model = None if catalog is None else catalog.models.get(name)
+        version = None if model is None else model.version(number)
+        if model is None or version is None:
+            return "The registry has no such version any more."
+        application = application_name(model, version)
+        if not await self._is_there(application):
+            self._activator.forget(application)
+        try:
+            await self._activator.activate(model, version)
+        except ActivationFailed as failed:
+            return failed.reason
+        return None
+
+    async def _is_there(self, application: str) -> bool:
+        status = await asyncio.to_thread(serve.status)
+        return application in status.applications
+
+    async def _poll(self) -> None:
+        await self._synchronizer.restore()
+        await self._activator.adopt()
+        while True:
+            # A boundary: whatever goes wrong in one round, the next one must come.
+            try:
+                await self.synchronize()
+            except Exception:
+                _logger.exception("a look at the registry failed")
+            await asyncio.sleep(self._settings.poll_interval_s)
+
+    async def _reconcile(self) -> None:
+        catalog = self._synchronizer.catalog
+        if catalog is not None:
+            await self._activator.retain(catalog)

@@ -1,0 +1,374 @@
+"""Versions of one model in one process: fetching, loading, calling. No Ray.
+
+Travels to the replica by value (see `deployments.activation`), so that no package of ours is
+imported there: a model may ship a package called `gateway`, and what is imported first wins. For
+the same reason it imports nothing of ours, and start-up is little more than importing MLflow.
+What goes in and out is plain: tuples, dicts, lists, strings and numpy arrays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import mlflow.artifacts
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+
+_logger = logging.getLogger("modelmux.version_host")
+
+_THREADS = 16
+
+
+class LoadFailed(Exception):
+    """A version can't be loaded; worth another try in `retry_after_s` seconds."""
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__(retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
+class UnsupportedOutput(Exception):
+    """The model answered something that has no plain form."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HostSettings:
+    """Where versions of `model` come from and go to; times in seconds."""
+
+    model: str
+    tracking_uri: str
+    registry_uri: str
+    artifact_folder: str
+    max_loaded_versions: int
+    retry_load_after_s: float = 30.0
+
+
+class LoadedVersion:
+    """A model in memory. Calls are one at a time: most models are not thread-safe."""
+
+    def __init__(self, key: str, model: mlflow.pyfunc.PyFuncModel) -> None:
+        self.key = key
+        self.model = model
+        self._turn = asyncio.Lock()
+
+    async def predict(
+        self,
+        threads: ThreadPoolExecutor,
+        frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
+        params: Mapping[str, Any],
+    ) -> tuple[str, Any]:
+        """Answer one frame, as a plain output; whatever the model raises comes through.
+
+        A caller who leaves while waiting costs nothing; one who leaves while the model computes
+        does not let the next call in before that is done.
+        """
+        await self._turn.acquire()
+        call = asyncio.get_running_loop().run_in_executor(
+            threads, _call, self.model, frame, dict(params)
+        )
+        call.add_done_callback(self._end_turn)
+        return await asyncio.shield(call)
+
+    def _end_turn(self, call: asyncio.Future[Any]) -> None:
+        self._turn.release()
+        if not call.cancelled():
+            call.exception()  # mark as seen: its caller may have left
+
+
+class VersionLoader:
+    """Fetches and loads versions: one load per version however many wait, others side by side.
+
+    A failure is remembered for a while, so that a broken version can't keep a machine busy.
+    """
+
+    def __init__(self, settings: HostSettings, threads: ThreadPoolExecutor) -> None:
+        self._settings = settings
+        self._threads = threads
+        self._loading: dict[str, asyncio.Task[LoadedVersion]] = {}
+        self._alive: weakref.WeakValueDictionary[str, LoadedVersion] = weakref.WeakValueDictionary()
+        self._failed_at: dict[str, float] = {}
+
+    async def load(self, number: int, fingerprint: str) -> LoadedVersion:
+        """The version in memory, loaded now unless it is still there; raises LoadFailed."""
+        key = version_key(number, fingerprint)
+        alive = self._alive.get(key)
+        if alive is not None:
+            return alive
+        self._refuse_recent_failure(key)
+        task = self._loading.get(key)
+        if task is None:
+            task = asyncio.create_task(self._load(key, number, fingerprint))
+            self._loading[key] = task
+            task.add_done_callback(lambda _: self._loading.pop(key, None))
+        return await asyncio.shield(task)
+
+    def _refuse_recent_failure(self, key: str) -> None:
+        failed_at = self._failed_at.get(key)
+        if failed_at is None:
+            return
+        left = failed_at + self._settings.retry_load_after_s - time.monotonic()
+        if left > 0:
+            raise LoadFailed(left)
+
+    async def _load(self, key: str, number: int, fingerprint: str) -> LoadedVersion:
+        started = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        try:
+            model = await loop.run_in_executor(
+                self._threads, _fetch_and_load, self._settings, number, fingerprint
+            )
+        # A boundary: loading runs the model's own code, which may raise anything.
+        except Exception as error:
+            _logger.exception("%s version %s can't be loaded", self._settings.model, number)
+            self._failed_at[key] = time.monotonic()
+            raise LoadFailed(self._settings.retry_load_after_s) from error
+        self._failed_at.pop(key, None)
+        loaded = LoadedVersion(key, model)
+        self._alive[key] = loaded
+        spent = time.perf_counter() - started
+        _logger.info("%s version %s loaded in %.2f s", self._settings.model, number, spent)
+        return loaded
+
+
+Resident = Callable[[str], Awaitable[LoadedVersion]]
+"""Keeps what was used last: takes a version's key, gives the version (Ray's multiplexed LRU)."""
+
+
+class VersionHost:
+    """Everything a replica does, without Ray: `keep` wraps a loading function into an LRU."""
+
+    def __init__(
+        self,
+        settings: HostSettings,
+        keep: Callable[[Callable[[str], Awaitable[LoadedVersion]]], Resident],
+    ) -> None:
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="version")
+        self._loader = VersionLoader(settings, self._threads)
+        self._versions: dict[str, tuple[int, str]] = {}
+        self._resident = keep(self._take)
+        mlflow.set_tracking_uri(settings.tracking_uri)
+        mlflow.set_registry_uri(settings.registry_uri)
+
+    async def load(self, number: int, fingerprint: str) -> tuple[str, Any]:
+        """Have the version in memory: `("ok", None)` or `("load_failed", retry_after_s)`."""
+        try:
+            await self._loaded(number, fingerprint)
+        except LoadFailed as failed:
+            return ("load_failed", failed.retry_after_s)
+        return ("ok", None)
+
+    async def predict(
+        self,
+        number: int,
+        fingerprint: str,
+        frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
+        params: Mapping[str, Any],
+    ) -> tuple[str, Any]:
+        """Answer one frame `(layout, names, columns)`.
+
+        One of `("ok", (output, timings_ms))`, `("load_failed", retry_after_s)`,
+        `("model_failed", None)` and `("unsupported_output", None)`; the reasons go to the log.
+        """
+        started = time.perf_counter()
+        try:
+            version = await self._loaded(number, fingerprint)
+            loaded = time.perf_counter()
+            output = await version.predict(self._threads, frame, params)
+        except LoadFailed as failed:
+            return ("load_failed", failed.retry_after_s)
+        except UnsupportedOutput as unsupported:
+            _logger.error("version %s: %s", number, unsupported)
+            return ("unsupported_output", None)
+        # A boundary: the model's own code may raise anything, and only its log may tell.
+        except Exception:
+            _logger.exception("version %s failed on a request", number)
+            return ("model_failed", None)
+        done = time.perf_counter()
+        return ("ok", (output, {"load": (loaded - started) * 1e3, "model": (done - loaded) * 1e3}))
+
+    async def _loaded(self, number: int, fingerprint: str) -> LoadedVersion:
+        """Load first, by ourselves, and only then show the version to the LRU.
+
+        Ray's LRU evicts before it loads and loads one at a time (ray/serve/multiplex.py): handed
+        a version that is in memory already, it does neither for long.
+        """
+        key = version_key(number, fingerprint)
+        self._versions[key] = (number, fingerprint)
+        version = await self._loader.load(number, fingerprint)
+        await self._resident(key)
+        return version
+
+    async def _take(self, key: str) -> LoadedVersion:
+        return await self._loader.load(*self._versions[key])
+
+
+def version_key(number: int, fingerprint: str) -> str:
+    """A version's multiplexed model id: short, and another one for other artifacts."""
+    return f"{number}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}"
+
+
+def _fetch_and_load(
+    settings: HostSettings, number: int, fingerprint: str
+) -> mlflow.pyfunc.PyFuncModel:
+    folder = fetch_artifacts(settings, number, fingerprint)
+    return mlflow.pyfunc.load_model(str(folder))
+
+
+def fetch_artifacts(settings: HostSettings, number: int, fingerprint: str) -> Path:
+    """The version's artifacts on this machine's disk, fetched once; blocks.
+
+    Complete or absent: they are fetched beside and renamed into place, so that a process that
+    dies half-way, or two that fetch at once, leave nothing broken.
+    """
+    digest = hashlib.sha256(fingerprint.encode()).hexdigest()[:32]
+    target = Path(settings.artifact_folder) / digest
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    client = MlflowClient(settings.tracking_uri, settings.registry_uri)
+    uri = client.get_model_version_download_uri(settings.model, str(number))
+    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{digest}-"))
+    try:
+        fetched = mlflow.artifacts.download_artifacts(
+            artifact_uri=uri,
+            dst_path=str(partial),
+            tracking_uri=settings.tracking_uri,
+            registry_uri=settings.registry_uri,
+        )
+        _move_into_place(Path(fetched), target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _move_into_place(fetched: Path, target: Path) -> None:
+    try:
+        os.rename(fetched, target)
+    except OSError:
+        if not target.is_dir():  # else another process was faster with the same artifacts
+            raise
+
+
+def _call(
+    model: mlflow.pyfunc.PyFuncModel,
+    frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
+    params: dict[str, Any],
+) -> tuple[str, Any]:
+    return plain_output(model.predict(_model_input(*frame), params=params or None))
+
+
+def _model_input(layout: str, names: tuple[Any, ...], columns: tuple[Any, ...]) -> Any:
+    """What MLflow takes for a frame: a DataFrame, an array, named arrays or a plain list."""
+    if layout == "table":
+        return pd.DataFrame(dict(zip(names, columns, strict=True)), columns=list(names))
+    if layout == "tensors":
+        return dict(zip(names, columns, strict=True))
+    return columns[0]
+
+
+def plain_output(answer: Any) -> tuple[Any, ...]:
+    """A model's answer as `("columns", names, columns)` or `("values", values)`.
+
+    Raises UnsupportedOutput for what has no plain form.
+    """
+    if isinstance(answer, pd.DataFrame):
+        columns = [_plain_series(answer.iloc[:, i]) for i in range(answer.shape[1])]
+        return ("columns", [str(name) for name in answer.columns], columns)
+    if isinstance(answer, pd.Series):
+        return ("values", _plain_series(answer))
+    if isinstance(answer, dict) and _is_by_column(answer):
+        return ("columns", [str(n) for n in answer], [_plain_value(c) for c in answer.values()])
+    if isinstance(answer, list | tuple):
+        return ("values", [_plain_value(value) for value in answer])
+    value = _plain_value(answer)
+    return ("values", value if isinstance(value, np.ndarray) and value.ndim else [value])
+
+
+def _is_by_column(answer: dict[Any, Any]) -> bool:
+    """Whether a dict holds one sequence per column, all of one length."""
+    lengths = {
+        len(value) if isinstance(value, list | tuple | pd.Series) else value.shape[0]
+        for value in answer.values()
+        if isinstance(value, list | tuple | pd.Series)
+        or (isinstance(value, np.ndarray) and value.ndim)
+    }
+    return len(lengths) == 1 and all(
+        isinstance(value, list | tuple | np.ndarray | pd.Series) for value in answer.values()
+    )
+
+
+def _plain_series(series: pd.Series[Any]) -> Any:
+    if isinstance(series.dtype, pd.DatetimeTZDtype):
+        series = series.dt.tz_convert("UTC").dt.tz_localize(None)
+    if isinstance(series.dtype, np.dtype) and series.dtype != object:
+        return series.to_numpy()
+    missing = series.isna().to_numpy()
+    values = series.astype(object).to_list()
+    return [
+        None if gone else _plain_value(value)
+        for value, gone in zip(values, missing.tolist(), strict=True)
+    ]
+
+
+_PLAIN = (bool, int, float, str, bytes, np.generic, type(None))
+
+
+def _plain_value(value: Any) -> Any:
+    """The value without any class that only the model's own process knows."""
+    if isinstance(value, pd.Timestamp) or value is pd.NaT:
+        stamp = value.tz_convert("UTC").tz_localize(None) if value.tzinfo else value
+        return stamp.to_datetime64()
+    if type(value) in _PLAIN or isinstance(value, np.generic):
+        return value
+    if isinstance(value, np.ndarray):
+        return value if value.dtype != object else [_plain_value(v) for v in value]
+    if isinstance(value, dict):
+        return {str(key): _plain_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_value(item) for item in value]
+    return _converted(value)
+
+
+def _converted(value: Any) -> Any:
+    if isinstance(value, pd.Series):
+        return _plain_series(value)
+    if hasattr(value, "isoformat"):
+        return np.datetime64(_as_naive_utc(value))
+    if hasattr(value, "model_dump"):
+        return _plain_value(value.model_dump())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain_value(dataclasses.asdict(value))
+    if hasattr(value, "toarray"):  # scipy's sparse matrices
+        return value.toarray()
+    if hasattr(value, "detach"):  # torch tensors
+        return value.detach().cpu().numpy()
+    if isinstance(value, str | bytes | int | float):  # subclasses of plain types
+        return _as_builtin(value)
+    raise UnsupportedOutput(f"the model answered a {type(value).__name__}, which has no JSON form")
+
+
+def _as_naive_utc(value: Any) -> Any:
+    offset = value.utcoffset() if hasattr(value, "utcoffset") else None
+    return value if offset is None else (value - offset).replace(tzinfo=None)
+
+
+def _as_builtin(value: str | bytes | int | float) -> str | bytes | int | float:
+    for plain in (str, bytes, int, float):
+        if isinstance(value, plain):
+            return plain(value)
+    raise UnsupportedOutput(type(value).__name__)

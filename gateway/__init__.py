@@ -1,0 +1,1 @@
+"""The HTTP side of modelmux: contracts, catalog, predictions, routes. Knows no Ray."""

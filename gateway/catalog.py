@@ -1,0 +1,278 @@
+"""The catalog: a frozen picture of all that is served, and how a name and a selector resolve in it.
+
+Owns the values that travel from the registry side to every ingress (and to the snapshot on disk),
+and the rules of `resolve`. Pure: no I/O, no clock. Must not import ray, mlflow's client or fastapi.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.contract import Contract, Difference, UntypableSignature, differences
+from gateway.errors import (
+    ModelNotFound,
+    ModelUnavailable,
+    ModelUnservable,
+    SignatureMismatch,
+    VersionNotFound,
+)
+
+Compatibility = Literal["compatible", "exact"]
+
+LATEST = "latest"
+"""The selector for the newest READY version; MLflow reserves the word, so no alias can be it."""
+
+_VERSION_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+_REGISTRATION_RETRY_AFTER_S = 5.0
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelOptions(_Frozen):
+    """What a team can set per model, with `modelmux.*` tags on the registered model.
+
+    Times are in seconds, `num_cpus` and `num_gpus` in Ray's units per replica.
+    """
+
+    min_replicas: int = Field(default=0, ge=0, le=1000)
+    max_replicas: int = Field(default=1, ge=1, le=1000)
+    num_cpus: float = Field(default=0.0, ge=0.0, le=1024.0)
+    num_gpus: float = Field(default=0.0, ge=0.0, le=1024.0)
+    max_loaded_versions: int = Field(default=3, ge=1, le=100)
+    batching: Literal["auto", "on", "off"] = "auto"
+    timeout_s: float | None = Field(default=None, gt=0.0, le=3600.0)
+
+
+class ModelVersion(_Frozen):
+    """One registered version, as far as serving it needs to know.
+
+    `fingerprint` changes whenever other artifacts hide behind the same number (a model deleted and
+    registered again). `signature` is the MLmodel file's signature as JSON text, None where there
+    is none. `problem` says why the version can't be served, None where it can.
+    """
+
+    number: int
+    registry_status: str = "READY"
+    fingerprint: str
+    signature: str | None = None
+    problem: str | None = None
+    flavor: str | None = None
+    ships_code: bool = False
+    example: Any = None
+    description: str = ""
+    created_at_ms: int = 0
+    accept_breaking: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the registry calls the version READY."""
+        return self.registry_status == "READY"
+
+    @property
+    def is_servable(self) -> bool:
+        """Whether the version is READY and can be typed and loaded as far as is known."""
+        return self.is_ready and self.problem is None
+
+
+class HeldVersion(_Frozen):
+    """A version that would be the default by the registry's word, and why it isn't."""
+
+    number: int
+    reason: str
+    differences: tuple[dict[str, Any], ...] = ()
+
+
+class ServedModel(_Frozen):
+    """A registered model: its versions, its default, its contract and what is held back.
+
+    `contract` is the signature (JSON text) that callers were promised: the default version's. It
+    outlives that version. `problem` says why nothing answers where no version is named.
+    """
+
+    name: str
+    description: str = ""
+    aliases: dict[str, int] = {}
+    versions: tuple[ModelVersion, ...] = ()
+    default_version: int | None = None
+    contract: str | None = None
+    held: HeldVersion | None = None
+    options: ModelOptions = ModelOptions()
+    warnings: tuple[str, ...] = ()
+    problem: str | None = None
+
+    def version(self, number: int) -> ModelVersion | None:
+        """The version with that number, None where there is none."""
+        return next((v for v in self.versions if v.number == number), None)
+
+    @property
+    def default(self) -> ModelVersion | None:
+        """The version that answers where the caller names none."""
+        return None if self.default_version is None else self.version(self.default_version)
+
+    @property
+    def latest(self) -> ModelVersion | None:
+        """The newest READY version (MLflow numbers them in order of registration)."""
+        return max((v for v in self.versions if v.is_ready), key=lambda v: v.number, default=None)
+
+    def request_example(self) -> Any:
+        """A request body for the default version: its own input example, else one made up.
+
+        None where the model has no contract.
+        """
+        if self.contract is None:
+            return None
+        if self.default is not None and self.default.example is not None:
+            return self.default.example
+        return contract_of(self.contract).example()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """What answers a request, and the contract by which it is read and answered."""
+
+    model: ServedModel
+    version: ModelVersion
+    contract: Contract
+
+
+class Catalog(_Frozen):
+    """All served models at one moment. `generation` grows with every change, never shrinks."""
+
+    generation: int
+    models: dict[str, ServedModel] = {}
+    compatibility: Compatibility = "compatible"
+
+    def model(self, name: str) -> ServedModel:
+        """The model of that name; raises ModelNotFound."""
+        found = self.models.get(name)
+        if found is None:
+            raise ModelNotFound("The registry has no such model, or it is not served.")
+        return found
+
+    def resolve(self, name: str, selector: str | None) -> Resolution:
+        """Find what answers for `name` where the caller asked for `selector`.
+
+        `selector` is a version number, an alias, `latest`, or None for the default version.
+        Raises ModelNotFound, VersionNotFound, ModelUnservable, ModelUnavailable (the registry is
+        still taking the version in) and SignatureMismatch, the last before anything is loaded.
+        """
+        model = self.model(name)
+        version = _select(model, selector)
+        _require_servable(model, version)
+        if model.contract is None or model.default_version is None:
+            raise ModelUnservable(_reason(model), model=name)
+        if version.number != model.default_version:
+            self._require_compatible(model, version)
+        return Resolution(
+            model=model,
+            version=version,
+            contract=_serving_contract(model.contract, version.signature or ""),
+        )
+
+    def differences(self, model: ServedModel, version: ModelVersion) -> tuple[Difference, ...]:
+        """What keeps `version` from answering for the model's contract; empty where nothing does.
+
+        Raises UntypableSignature where either side can't be typed.
+        """
+        exact = self.compatibility == "exact"
+        return compare_signatures(model.contract or "", version.signature or "", exact=exact)
+
+    def _require_compatible(self, model: ServedModel, version: ModelVersion) -> None:
+        found = self.differences(model, version)
+        if not found:
+            return
+        assert model.default_version is not None
+        raise SignatureMismatch(
+            f"Version {version.number} differs from the contract of default version "
+            f"{model.default_version} in {len(found)} breaking point(s).",
+            model=model.name,
+            requested_version=version.number,
+            default_version=model.default_version,
+            differences=tuple(d.as_dict() for d in found),
+        )
+
+
+@lru_cache(maxsize=8192)
+def contract_of(signature: str) -> Contract:
+    """The contract that a signature (JSON text of the MLmodel's) makes; raises UntypableSignature.
+
+    Cached, because many versions share a signature and building the parser takes milliseconds.
+    """
+    mapping: Mapping[str, Any] | None = orjson.loads(signature) if signature else None
+    return Contract.from_signature(mapping)
+
+
+@lru_cache(maxsize=8192)
+def compare_signatures(
+    contract: str, candidate: str, *, exact: bool = False
+) -> tuple[Difference, ...]:
+    """`gateway.contract.differences` over signatures as JSON text; raises UntypableSignature."""
+    return differences(contract_of(contract), contract_of(candidate), exact=exact)
+
+
+@lru_cache(maxsize=8192)
+def _serving_contract(contract: str, signature: str) -> Contract:
+    if contract == signature:
+        return contract_of(contract)
+    return contract_of(signature).extended_by(contract_of(contract))
+
+
+def _select(model: ServedModel, selector: str | None) -> ModelVersion:
+    found = _selected(model, selector)
+    if found is not None:
+        return found
+    if selector is None:
+        raise ModelUnservable(_reason(model), model=model.name)
+    raise VersionNotFound("The model has no such version or alias.", model=model.name)
+
+
+def _selected(model: ServedModel, selector: str | None) -> ModelVersion | None:
+    if selector is None:
+        return model.default
+    if selector == LATEST:
+        return model.latest
+    if _VERSION_NUMBER.fullmatch(selector):
+        return model.version(int(selector))
+    number = model.aliases.get(selector)
+    return None if number is None else model.version(number)
+
+
+def _require_servable(model: ServedModel, version: ModelVersion) -> None:
+    if version.registry_status == "PENDING_REGISTRATION":
+        raise ModelUnavailable(
+            "The registry is still taking this version in.",
+            model=model.name,
+            version=version.number,
+            retry_after_s=_REGISTRATION_RETRY_AFTER_S,
+        )
+    if not version.is_servable:
+        reason = version.problem or f"The registry calls this version {version.registry_status}."
+        raise ModelUnservable(reason, model=model.name, version=version.number)
+
+
+def _reason(model: ServedModel) -> str:
+    return model.problem or "No version of the model can be served."
+
+
+__all__ = [
+    "LATEST",
+    "Catalog",
+    "Compatibility",
+    "HeldVersion",
+    "ModelOptions",
+    "ModelVersion",
+    "Resolution",
+    "ServedModel",
+    "UntypableSignature",
+    "compare_signatures",
+    "contract_of",
+]

@@ -1,0 +1,233 @@
+"""Validators of JSON values for the types of `types.py`, run by pydantic-core.
+
+pydantic-core is used directly: field names may be any string, and plain values never enter
+Python. A validated value is what JSON said, cast to the type: whole numbers are `int`, fractional
+ones `float`, binary is `bytes`, a moment is `np.datetime64[ns]`. Lists inside of a row stop at
+their first wrong element, so a wrong type costs one violation and not one per element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+from pydantic_core import CoreSchema, SchemaValidator, ValidationError, core_schema
+
+from gateway.contract.notation import pointer, read_base64, read_datetime
+from gateway.contract.types import (
+    AnyValue,
+    ArrayOf,
+    Field,
+    MapOf,
+    ObjectOf,
+    Param,
+    Scalar,
+    TensorOf,
+    TupleOf,
+    Type,
+    float_bound,
+    integer_bounds,
+)
+from gateway.errors import Violation
+
+Path: TypeAlias = tuple[str | int, ...]
+
+# Beyond this many, one violation says that there are too many: they cost a microsecond each.
+MAX_REPORTED = 10_000
+
+
+def rows_validator(row: Type) -> SchemaValidator:
+    """A validator of a list of rows; unlike lists inside of a row it reports every row."""
+    return SchemaValidator(core_schema.list_schema(_member(Field("", row)), strict=True))
+
+
+def params_validator(params: Iterable[Param]) -> SchemaValidator:
+    """A validator of a list of one: the object with the params. Each of them may be absent."""
+    fields = {
+        p.name: core_schema.typed_dict_field(
+            core_schema.nullable_schema(_schema(p.type, nullable=True))
+            if p.nullable
+            else _schema(p.type),
+            required=False,
+        )
+        for p in params
+    }
+    members = core_schema.typed_dict_schema(fields, strict=True, extra_behavior="forbid")
+    return SchemaValidator(core_schema.list_schema(members))
+
+
+def violations(error: ValidationError, at: Path, start: int | None = None) -> list[Violation]:
+    """What the error says, with pointers into the body.
+
+    `at` is the path of what was validated. Rows are validated as (a piece of) a list: `start` is
+    then the position of its first row; None is one row, whose position in the list of one that
+    it was validated as is no part of the pointer.
+    """
+    count = error.error_count()
+    if count > MAX_REPORTED:
+        return [Violation(pointer=pointer(at), message=f"Does not fit in {count} places.")]
+    found = error.errors(include_url=False, include_input=False)
+    return [
+        Violation(pointer=pointer((*at, *_place(each["loc"], start))), message=_message(each))
+        for each in found
+    ]
+
+
+def _place(loc: Path, start: int | None) -> Path:
+    index, *rest = loc
+    return tuple(rest) if start is None else (int(index) + start, *rest)
+
+
+def _message(error: Any) -> str:
+    """What is expected, told by the error's type (never by its text, which may repeat values)."""
+    match error["type"]:
+        case "expected":
+            return str(error["msg"])
+        case "list_type" | "tuple_type":
+            return "Expected a list."
+        case "dict_type":
+            return "Expected an object."
+        case "missing":
+            return "Required, and missing."
+        case "extra_forbidden":
+            return "Unknown: the model's signature has no such member."
+        case "too_short":
+            return f"Expected a list of at least {error['ctx']['min_length']} elements."
+        case "too_long":
+            return f"Expected a list of at most {error['ctx']['max_length']} elements."
+        case _:
+            return "Does not fit the model's signature."
+
+
+def _expecting(schema: CoreSchema, what: str, nullable: bool) -> CoreSchema:
+    """The schema with one message for whatever goes wrong, and no branch names in the path."""
+    or_null = " or null" if nullable else ""
+    return core_schema.custom_error_schema(
+        schema, custom_error_type="expected", custom_error_message=f"Expected {what}{or_null}."
+    )
+
+
+def _schema(type_: Type, nullable: bool = False) -> CoreSchema:
+    match type_:
+        case Scalar(kind):
+            return _scalar(kind, nullable)
+        case ArrayOf(items):
+            return core_schema.list_schema(_schema(items), strict=True, fail_fast=True)
+        case MapOf(values):
+            return core_schema.dict_schema(
+                values_schema=_schema(values), strict=True, fail_fast=True
+            )
+        case AnyValue():
+            return core_schema.any_schema()
+        case TupleOf(items):
+            # lax, because JSON has lists only; the items are as strict as ever
+            return core_schema.tuple_schema([_member(Field("", item)) for item in items])
+        case ObjectOf(fields):
+            return core_schema.typed_dict_schema(
+                {field.name: _typed_field(field) for field in fields},
+                strict=True,
+                extra_behavior="forbid",
+            )
+        case TensorOf():
+            return _tensor(type_)
+
+
+def _typed_field(field: Field) -> core_schema.TypedDictField:
+    return core_schema.typed_dict_field(_member(field), required=field.required)
+
+
+def _member(field: Field) -> CoreSchema:
+    """A column, a property or a whole row: null exactly where it is optional."""
+    if not field.required:
+        return core_schema.nullable_schema(_schema(field.type, nullable=True))
+    if isinstance(field.type, AnyValue):
+        return _expecting(_calling(_not_null), "any value but null", nullable=False)
+    return _schema(field.type)
+
+
+def _tensor(type_: TensorOf) -> CoreSchema:
+    """Nested lists; a free dimension has at least one element, so that depth tells the shape."""
+    schema = _dtype(type_)
+    for size in reversed(type_.inner):
+        low, high = (1, None) if size == -1 else (size, size)
+        schema = core_schema.list_schema(
+            schema, min_length=low, max_length=high, strict=True, fail_fast=True
+        )
+    return schema
+
+
+def _dtype(type_: TensorOf) -> CoreSchema:
+    match type_.dtype.kind:
+        case "b":
+            return _scalar("boolean", False)
+        case "i" | "u":
+            return _integer(type_.dtype.name, False)
+        case "f":
+            return _float(type_.dtype.name, False)
+        case "U":
+            return _scalar("string", False)
+        case "S":
+            return _scalar("binary", False)
+        case "M":
+            return _scalar("datetime", False)
+        case _:
+            return core_schema.any_schema() if type_.inner else _member(Field("", AnyValue()))
+
+
+def _scalar(kind: str, nullable: bool) -> CoreSchema:
+    match kind:
+        case "boolean":
+            return _expecting(core_schema.bool_schema(strict=True), "true or false", nullable)
+        case "integer" | "long":
+            return _integer(kind, nullable)
+        case "float" | "double":
+            return _float(kind, nullable)
+        case "string":
+            return _expecting(core_schema.str_schema(strict=True), "a string", nullable)
+        case "binary":
+            return _expecting(_calling(read_base64), "bytes as a base64 string", nullable)
+        case _:
+            what = "a date and time as an ISO 8601 string (years 1678 to 2261)"
+            return _expecting(_calling(read_datetime), what, nullable)
+
+
+def _calling(function: Callable[[Any], Any]) -> CoreSchema:
+    return core_schema.no_info_plain_validator_function(function)
+
+
+def _integer(kind: str, nullable: bool) -> CoreSchema:
+    low, high = integer_bounds(kind)
+
+    def whole(value: Any) -> int:
+        if type(value) is float and value.is_integer() and low <= value <= high:
+            return int(value)
+        raise ValueError
+
+    schema = core_schema.union_schema(
+        [core_schema.int_schema(strict=True, ge=low, le=high), _calling(whole)],
+        mode="left_to_right",
+    )
+    return _expecting(schema, f"a whole number from {low} to {high}", nullable)
+
+
+def _float(kind: str, nullable: bool) -> CoreSchema:
+    """Integers have a branch of their own: their bound is exact, before they are rounded."""
+    bound = float_bound(kind)
+    as_float = core_schema.chain_schema(
+        [core_schema.is_instance_schema(float), core_schema.float_schema(ge=-bound, le=bound)]
+    )
+    as_int = core_schema.chain_schema(
+        [
+            core_schema.int_schema(strict=True, ge=-int(bound), le=int(bound)),
+            core_schema.float_schema(),
+        ]
+    )
+    schema = core_schema.union_schema([as_float, as_int], mode="left_to_right")
+    limit = "" if kind in ("double", "float64") else f" from {-bound!r} to {bound!r}"
+    return _expecting(schema, f"a finite number{limit}", nullable)
+
+
+def _not_null(value: Any) -> Any:
+    if value is None:
+        raise ValueError
+    return value

@@ -1,0 +1,279 @@
+"""The one tree of errors that callers of the gateway can see.
+
+    GatewayError
+    ├── MalformedJson           400 malformed_json
+    ├── ConflictingVersion      400 conflicting_version
+    ├── RouteNotFound           404 route_not_found
+    ├── ModelNotFound           404 model_not_found
+    ├── VersionNotFound         404 version_not_found
+    ├── MethodNotAllowed        405 method_not_allowed
+    ├── SignatureMismatch       409 signature_mismatch
+    ├── ModelUnservable         409 model_unservable
+    ├── PayloadTooLarge         413 payload_too_large
+    ├── UnsupportedMediaType    415 unsupported_media_type
+    ├── InvalidInput            422 invalid_input
+    ├── Overloaded              429 overloaded
+    ├── InternalError           500 internal_error
+    │   ├── ModelFailed         500 model_failed
+    │   └── InvalidModelOutput  500 invalid_model_output
+    ├── ModelUnavailable        503 model_unavailable
+    ├── CatalogUnavailable      503 catalog_unavailable
+    └── DeadlineExceeded        504 deadline_exceeded
+
+Status, code and title belong to the class; what happened this time belongs to the instance. A
+4xx is raised only where the caller can mend it. `gateway.http.problems` is the one place that
+turns one of these into a response (RFC 9457), so an error never carries a caller's values, a stack
+trace or the text of a foreign exception: those go to the log where they are caught.
+
+This module owns the tree and nothing else. It imports nothing of the project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """One reason why a request doesn't fit the contract.
+
+    `pointer` is an RFC 6901 JSON pointer into the request body (`""` is the whole body);
+    `message` says what is expected there and never repeats the value that was sent.
+    """
+
+    pointer: str
+    message: str
+
+
+class GatewayError(Exception):
+    """Base of all errors that callers see; `detail` is one sentence meant for them."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "The gateway failed"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.model = model
+        self.version = version
+        self.retry_after_s = retry_after_s
+
+    def members(self) -> Mapping[str, Any]:
+        """The extension members (RFC 9457, section 3.2) of this error beside the common ones."""
+        return {}
+
+
+class MalformedJson(GatewayError):
+    """The body is no JSON text (RFC 8259), or nested deeper than any model could mean."""
+
+    status = 400
+    code = "malformed_json"
+    title = "The body is not valid JSON"
+
+
+class ConflictingVersion(GatewayError):
+    """Two headers that mean the same ask for different versions."""
+
+    status = 400
+    code = "conflicting_version"
+    title = "Two headers ask for different versions"
+
+
+class RouteNotFound(GatewayError):
+    """The gateway has no such path at all."""
+
+    status = 404
+    code = "route_not_found"
+    title = "There is no such path"
+
+
+class ModelNotFound(GatewayError):
+    """The registry has no such model, or it is not served."""
+
+    status = 404
+    code = "model_not_found"
+    title = "There is no such model"
+
+
+class VersionNotFound(GatewayError):
+    """The model has no such version or alias."""
+
+    status = 404
+    code = "version_not_found"
+    title = "The model has no such version or alias"
+
+
+class MethodNotAllowed(GatewayError):
+    """The path exists, the method does not; `allow` is the value of the `Allow` header."""
+
+    status = 405
+    code = "method_not_allowed"
+    title = "The method is not allowed here"
+
+    def __init__(self, detail: str, *, allow: str) -> None:
+        super().__init__(detail)
+        self.allow = allow
+
+
+class SignatureMismatch(GatewayError):
+    """The version asked for would break the contract of the model's default version."""
+
+    status = 409
+    code = "signature_mismatch"
+    title = "The version does not keep the model's contract"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        model: str,
+        requested_version: int,
+        default_version: int,
+        differences: tuple[Mapping[str, Any], ...],
+    ) -> None:
+        super().__init__(detail, model=model)
+        self.requested_version = requested_version
+        self.default_version = default_version
+        self.differences = differences
+
+    def members(self) -> Mapping[str, Any]:
+        """The two versions and what tells them apart, one entry per difference."""
+        return {
+            "requested_version": self.requested_version,
+            "default_version": self.default_version,
+            "differences": list(self.differences),
+        }
+
+
+class ModelUnservable(GatewayError):
+    """The model or version is registered, but cannot be served as it was logged."""
+
+    status = 409
+    code = "model_unservable"
+    title = "The model cannot be served as it is registered"
+
+
+class PayloadTooLarge(GatewayError):
+    """The body is larger than the gateway's limit."""
+
+    status = 413
+    code = "payload_too_large"
+    title = "The body is too large"
+
+
+class UnsupportedMediaType(GatewayError):
+    """The body is not declared as `application/json`."""
+
+    status = 415
+    code = "unsupported_media_type"
+    title = "The body must be application/json"
+
+
+class InvalidInput(GatewayError):
+    """The body is JSON, but does not fit the model's contract.
+
+    Carries at most `MAX_VIOLATIONS` violations; `detail` says how many there were.
+    """
+
+    MAX_VIOLATIONS: ClassVar[int] = 50
+
+    status = 422
+    code = "invalid_input"
+    title = "The request does not fit the model's signature"
+
+    def __init__(self, violations: tuple[Violation, ...], *, model: str | None = None) -> None:
+        count = len(violations)
+        noun = "place" if count == 1 else "places"
+        super().__init__(
+            f"The request does not fit the model's signature in {count} {noun}.", model=model
+        )
+        self.violations = violations[: self.MAX_VIOLATIONS]
+
+    def members(self) -> Mapping[str, Any]:
+        """`errors`: pointer and message of each violation."""
+        return {"errors": [{"pointer": v.pointer, "message": v.message} for v in self.violations]}
+
+
+class Overloaded(GatewayError):
+    """More is waiting than the gateway keeps; try again after `retry_after_s`."""
+
+    status = 429
+    code = "overloaded"
+    title = "Too many requests are waiting"
+
+
+class InternalError(GatewayError):
+    """Something in the gateway failed that no caller can mend."""
+
+    status = 500
+    code = "internal_error"
+    title = "The gateway failed"
+
+
+class ModelFailed(InternalError):
+    """The model's own code raised on this request."""
+
+    status = 500
+    code = "model_failed"
+    title = "The model failed on this request"
+
+
+class InvalidModelOutput(InternalError):
+    """The model answered something that its own signature does not allow."""
+
+    status = 500
+    code = "invalid_model_output"
+    title = "The model's answer does not fit its signature"
+
+
+class ModelUnavailable(GatewayError):
+    """The version cannot be loaded now, or is still starting; try again after `retry_after_s`."""
+
+    status = 503
+    code = "model_unavailable"
+    title = "The model is not available right now"
+
+
+class CatalogUnavailable(GatewayError):
+    """The gateway has not seen the registry yet and has no snapshot of it."""
+
+    status = 503
+    code = "catalog_unavailable"
+    title = "The gateway does not know its models yet"
+
+    registry_problem: str | None = None
+
+    def members(self) -> Mapping[str, Any]:
+        """`registry_problem`: why the registry could not be read, where that is known."""
+        return {} if self.registry_problem is None else {"registry_problem": self.registry_problem}
+
+
+class DeadlineExceeded(GatewayError):
+    """The answer was not there when the request's deadline passed."""
+
+    status = 504
+    code = "deadline_exceeded"
+    title = "The deadline passed before the answer was there"
+
+
+def _tree(cls: type[GatewayError]) -> Iterator[type[GatewayError]]:
+    yield cls
+    for child in cls.__subclasses__():
+        yield from _tree(child)
+
+
+def all_errors() -> tuple[type[GatewayError], ...]:
+    """Every class of the tree that can be raised, ordered by status and code."""
+    return tuple(
+        sorted(set(_tree(GatewayError)) - {GatewayError}, key=lambda c: (c.status, c.code))
+    )

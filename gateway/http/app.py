@@ -1,0 +1,197 @@
+"""The FastAPI application: routes of a few lines over the prediction service and the catalog.
+
+Must not import ray or mlflow. Everything that decides lives in `gateway.prediction`,
+`gateway.catalog` and `gateway.contract`; everything that fails is rendered by
+`gateway.http.problems`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version as distribution_version
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel
+from starlette.staticfiles import StaticFiles
+
+from gateway.errors import CatalogUnavailable
+from gateway.http.body import read_json_body
+from gateway.http.openapi import Document, DocumentLibrary
+from gateway.http.problems import install_handlers, problem_response
+from gateway.http.request_identity import RequestIdentity
+from gateway.http.version_selection import VERSION_HEADER, selector_of
+from gateway.http.views import ModelDetail, ModelList, describe_model, list_models
+from gateway.ports import CatalogFeed
+from gateway.prediction import PredictionService
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpLimits:
+    """Bounds on what a request may send, in bytes."""
+
+    max_body_bytes: int
+
+
+class Health(BaseModel):
+    """The process is alive."""
+
+    status: str = "ok"
+
+
+class Readiness(BaseModel):
+    """A catalog is there; how long ago the registry last answered, in seconds."""
+
+    status: str = "ready"
+    generation: int
+    models: int
+    registry_silent_for_s: float | None
+    registry_problem: str | None
+
+
+class SyncView(BaseModel):
+    """What one look at the registry changed."""
+
+    generation: int
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+    problem: str | None
+
+
+def create_app(*, service: PredictionService, feed: CatalogFeed, limits: HttpLimits) -> FastAPI:
+    """The gateway's ASGI application over a prediction service and a catalog feed."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_middleware(RequestIdentity)
+    install_handlers(app)
+    routers = (_prediction(service, limits), _models(service), _operation(service, feed))
+    for router in routers:
+        app.include_router(router)
+    library = DocumentLibrary(_base_document(app))
+    app.include_router(_documentation(service, library))
+    app.mount("/docs/assets", StaticFiles(directory=ASSETS), name="assets")
+    return app
+
+
+def _prediction(service: PredictionService, limits: HttpLimits) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.post("/models/{name}/predict")
+    async def predict(name: str, request: Request) -> Response:
+        resolution = service.resolve(name, selector_of(request.headers))
+        body = await read_json_body(request, max_bytes=limits.max_body_bytes)
+        prediction = await service.predict(resolution, body)
+        headers = {
+            VERSION_HEADER: str(prediction.version),
+            "Server-Timing": _server_timing(prediction.timings_ms),
+        }
+        return Response(prediction.body, 200, headers, media_type="application/json")
+
+    return router
+
+
+def _models(service: PredictionService) -> APIRouter:
+    router = APIRouter(tags=["catalog"])
+
+    @router.get("/models", summary="All served models")
+    async def models() -> ModelList:
+        return list_models(service.catalog())
+
+    @router.get("/models/{name}", summary="One model: versions, compatibility, schemas")
+    async def model(name: str) -> ModelDetail:
+        return describe_model(service.catalog(), name)
+
+    return router
+
+
+def _operation(service: PredictionService, feed: CatalogFeed) -> APIRouter:
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/healthz", summary="Whether the process is alive")
+    async def healthz() -> Health:
+        return Health()
+
+    @router.get("/readyz", summary="Whether a catalog is there", response_model=Readiness)
+    async def readyz(request: Request) -> Readiness | Response:
+        registry = feed.registry
+        try:
+            catalog = service.catalog()
+        except CatalogUnavailable as error:
+            error.registry_problem = registry.problem
+            return problem_response(
+                error, instance="/readyz", request_id=request.scope["modelmux.request_id"]
+            )
+        return Readiness(
+            generation=catalog.generation,
+            models=len(catalog.models),
+            registry_silent_for_s=registry.silent_for_s,
+            registry_problem=registry.problem,
+        )
+
+    @router.post("/registry/sync", summary="Look at the registry now")
+    async def sync() -> SyncView:
+        report = await feed.synchronize()
+        return SyncView(
+            generation=report.generation,
+            added=list(report.added),
+            changed=list(report.changed),
+            removed=list(report.removed),
+            problem=report.problem,
+        )
+
+    return router
+
+
+def _documentation(service: PredictionService, library: DocumentLibrary) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/openapi.json")
+    async def openapi(request: Request) -> Response:
+        return _conditional(request, library.document(service.catalog()))
+
+    @router.get("/models/{name}/openapi.json")
+    async def model_openapi(name: str, request: Request) -> Response:
+        return _conditional(request, library.document(service.catalog(), name))
+
+    @router.get("/docs")
+    async def docs(request: Request) -> HTMLResponse:
+        root = request.scope.get("root_path", "").rstrip("/")
+        return get_swagger_ui_html(
+            openapi_url=f"{root}/openapi.json",
+            title="modelmux",
+            swagger_js_url=f"{root}/docs/assets/swagger-ui-bundle.js",
+            swagger_css_url=f"{root}/docs/assets/swagger-ui.css",
+            swagger_favicon_url=f"{root}/docs/assets/favicon.svg",
+            swagger_ui_parameters={"docExpansion": "list", "defaultModelsExpandDepth": 0},
+        )
+
+    return router
+
+
+def _base_document(app: FastAPI) -> dict[str, Any]:
+    return get_openapi(
+        title="modelmux",
+        version=distribution_version("modelmux"),
+        summary="Every model of the MLflow registry, by its name alone.",
+        routes=app.routes,
+    )
+
+
+def _conditional(request: Request, document: Document) -> Response:
+    """304 where the caller has this document already (RFC 9110, section 13.1.2)."""
+    headers = {"ETag": document.etag, "Cache-Control": "no-cache"}
+    known = {tag.strip() for tag in request.headers.get("if-none-match", "").split(",")}
+    if document.etag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(document.content, headers=headers, media_type="application/json")
+
+
+def _server_timing(timings_ms: Mapping[str, float]) -> str:
+    return ", ".join(f"{name};dur={spent:.2f}" for name, spent in timings_ms.items())

@@ -1,0 +1,158 @@
+"""The one place where an error becomes a response: RFC 9457 problem details.
+
+Owns the envelope and the exception handlers. A response never holds a stack trace, a caller's
+value or the text of a foreign exception; what nobody expected is logged here under its request id
+and answered as `internal_error`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from gateway.errors import (
+    GatewayError,
+    InternalError,
+    MethodNotAllowed,
+    ModelNotFound,
+    RouteNotFound,
+    all_errors,
+)
+
+_logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem_type(code: str) -> str:
+    """The problem's `type` (RFC 9457, section 3.1.1): a stable URI that names the code."""
+    return f"urn:modelmux:problem:{code}"
+
+
+def problem_document(error: GatewayError, *, instance: str, request_id: str) -> dict[str, Any]:
+    """The problem details object of an error, for the request `request_id` to path `instance`."""
+    document: dict[str, Any] = {
+        "type": problem_type(error.code),
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "instance": instance,
+        "code": error.code,
+        "request_id": request_id,
+    }
+    if error.model is not None:
+        document["model"] = error.model
+    if error.version is not None:
+        document["version"] = error.version
+    return {**document, **error.members()}
+
+
+def problem_response(error: GatewayError, *, instance: str, request_id: str) -> Response:
+    """The response of an error: its envelope, `Retry-After` and `Allow` where they apply."""
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if error.version is not None:
+        headers["X-Model-Version"] = str(error.version)
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = error.allow
+    document = problem_document(error, instance=instance, request_id=request_id)
+    # A JSON key or path may hold what UTF-8 can't say (a lone surrogate): never fail on that.
+    content = orjson.dumps(_encodable(document))
+    return Response(content, error.status, headers, media_type=MEDIA_TYPE)
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Make every error that leaves a route of `app` a problem response."""
+    app.add_exception_handler(GatewayError, _on_gateway_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+def problem_schema() -> dict[str, Any]:
+    """JSON Schema of the envelope, shared by all errors."""
+    text = {"type": "string"}
+    return {
+        "title": "Problem",
+        "description": "Problem details (RFC 9457); `code` tells the errors apart.",
+        "type": "object",
+        "required": ["type", "title", "status", "detail", "instance", "code", "request_id"],
+        "properties": {
+            "type": {**text, "format": "uri", "description": "A stable URI of the code."},
+            "title": text,
+            "status": {"type": "integer", "minimum": 400, "maximum": 599},
+            "detail": text,
+            "instance": {**text, "description": "The path of the request."},
+            "code": {**text, "enum": sorted({error.code for error in all_errors()})},
+            "request_id": text,
+            "model": text,
+            "version": {"type": "integer"},
+            "requested_version": {"type": "integer"},
+            "default_version": {"type": "integer"},
+            "differences": {"type": "array", "items": {"type": "object"}},
+            "errors": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["pointer", "message"],
+                    "properties": {
+                        "pointer": {**text, "description": "RFC 6901 pointer into the body."},
+                        "message": text,
+                    },
+                },
+            },
+        },
+    }
+
+
+async def _on_gateway_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GatewayError)
+    return _respond(request, error)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == MethodNotAllowed.status:
+        allow = (error.headers or {}).get("Allow", "")
+        return _respond(request, MethodNotAllowed(f"Allowed here: {allow}.", allow=allow))
+    if error.status_code == ModelNotFound.status:
+        return _respond(request, RouteNotFound("See /docs for what there is."))
+    _logger.error("unexpected HTTP exception %s", error.status_code, exc_info=error)
+    return _respond(request, InternalError("The gateway failed on this request."))
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    """The caller left while sending: nobody reads this answer, and nothing failed."""
+    return Response(status_code=400)
+
+
+async def _on_unexpected(request: Request, error: Exception) -> Response:
+    request_id = request.scope.get("modelmux.request_id", "")
+    _logger.error("request %s failed", request_id, exc_info=error)
+    return _respond(request, InternalError("The gateway failed on this request; see its log."))
+
+
+def _respond(request: Request, error: GatewayError) -> Response:
+    return problem_response(
+        error,
+        # Percent-encoded as it was sent: a URI reference, whatever bytes a name was made of.
+        instance=request.scope.get("raw_path", b"").decode("ascii", "replace"),
+        request_id=request.scope.get("modelmux.request_id", ""),
+    )
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(item) for item in value]
+    return value

@@ -1,0 +1,45 @@
+"""Every response carries `X-Request-ID`: the caller's where it is a sane token, else a new one.
+
+A plain ASGI middleware, because it runs on the hot path. The id is put into the scope as
+`modelmux.request_id`, where the problem envelope finds it.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+# What may be echoed into a header and a log line: visible ASCII, bounded.
+_SANE = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class RequestIdentity:
+    """Gives each HTTP request an id and answers with it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with its id in the scope."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope["modelmux.request_id"] = request_id
+
+        async def send_with_id(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _SANE.fullmatch(given) else uuid.uuid4().hex

@@ -1,0 +1,152 @@
+"""What `/models` shows: the catalog's entries as typed, documented responses."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from urllib.parse import quote
+
+from pydantic import BaseModel, Field
+
+from gateway.catalog import (
+    Catalog,
+    HeldVersion,
+    ModelOptions,
+    ModelVersion,
+    ServedModel,
+    UntypableSignature,
+    contract_of,
+)
+
+
+class HeldView(BaseModel):
+    """A newer default that is kept back, and why."""
+
+    version: int
+    reason: str
+    differences: list[dict[str, Any]] = []
+
+
+class VersionView(BaseModel):
+    """One version of a model and whether it may answer for the model's contract."""
+
+    version: int
+    status: str = Field(description="The registry's word: READY, PENDING_REGISTRATION, …")
+    servable: bool
+    reason: str | None = Field(description="Why it can't be served; null where it can.")
+    compatible: bool | None = Field(description="Keeps the contract; null where it can't be told.")
+    differences: list[dict[str, Any]]
+    aliases: list[str]
+    is_default: bool
+    description: str
+    flavor: str | None
+    created_at_ms: int
+
+
+class ModelSummary(BaseModel):
+    """One line of the list of models."""
+
+    name: str
+    description: str
+    status: Literal["ready", "unservable"]
+    reason: str | None = Field(description="Why nothing answers by default; null where it does.")
+    default_version: int | None
+    aliases: dict[str, int]
+    versions: list[int]
+    held: HeldView | None
+    warnings: list[str]
+    predict_url: str
+
+
+class ModelDetail(ModelSummary):
+    """All there is to know about a model before calling it."""
+
+    version_details: list[VersionView]
+    options: ModelOptions
+    request_schema: dict[str, Any] | None = Field(description="JSON Schema (2020-12) of the body.")
+    response_schema: dict[str, Any] | None
+    example: Any = Field(description="A request body that the default version accepts.")
+
+
+class ModelList(BaseModel):
+    """All models, by name."""
+
+    generation: int
+    models: list[ModelSummary]
+
+
+def predict_path(name: str) -> str:
+    """The path of a model's predict route, percent-encoded."""
+    return f"/models/{quote(name, safe='')}/predict"
+
+
+def list_models(catalog: Catalog) -> ModelList:
+    """Summaries of all models of a catalog, sorted by name."""
+    models = sorted(catalog.models.values(), key=lambda m: m.name)
+    return ModelList(
+        generation=catalog.generation,
+        models=[ModelSummary.model_validate(_summary(model)) for model in models],
+    )
+
+
+def describe_model(catalog: Catalog, name: str) -> ModelDetail:
+    """Everything about one model; raises ModelNotFound."""
+    model = catalog.model(name)
+    contract = None if model.contract is None else contract_of(model.contract)
+    return ModelDetail(
+        **_summary(model),
+        version_details=[_version(catalog, model, v) for v in reversed(model.versions)],
+        options=model.options,
+        request_schema=contract.request_schema() if contract else None,
+        response_schema=contract.response_schema() if contract else None,
+        example=model.request_example(),
+    )
+
+
+def _summary(model: ServedModel) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "description": model.description,
+        "status": "unservable" if model.default_version is None else "ready",
+        "reason": model.problem,
+        "default_version": model.default_version,
+        "aliases": dict(sorted(model.aliases.items())),
+        "versions": [v.number for v in reversed(model.versions)],
+        "held": _held(model.held),
+        "warnings": list(model.warnings),
+        "predict_url": predict_path(model.name),
+    }
+
+
+def _held(held: HeldVersion | None) -> HeldView | None:
+    if held is None:
+        return None
+    return HeldView(version=held.number, reason=held.reason, differences=list(held.differences))
+
+
+def _version(catalog: Catalog, model: ServedModel, version: ModelVersion) -> VersionView:
+    compatible, found = _compatibility(catalog, model, version)
+    return VersionView(
+        version=version.number,
+        status=version.registry_status,
+        servable=version.is_servable,
+        reason=version.problem,
+        compatible=compatible,
+        differences=found,
+        aliases=sorted(a for a, number in model.aliases.items() if number == version.number),
+        is_default=version.number == model.default_version,
+        description=version.description,
+        flavor=version.flavor,
+        created_at_ms=version.created_at_ms,
+    )
+
+
+def _compatibility(
+    catalog: Catalog, model: ServedModel, version: ModelVersion
+) -> tuple[bool | None, list[dict[str, Any]]]:
+    if model.contract is None or not version.is_servable:
+        return None, []
+    try:
+        found = catalog.differences(model, version)
+    except UntypableSignature:
+        return None, []
+    return not found, [difference.as_dict() for difference in found]

@@ -1,0 +1,87 @@
+"""What the gateway needs from the outside, as Protocols that `deployments` fulfils.
+
+Owns the seams and the small values that cross them. Must not import ray, mlflow or fastapi.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from gateway.catalog import Catalog, ModelVersion, ServedModel
+from gateway.contract import Frame, Output
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryStatus:
+    """How the registry has been answering.
+
+    `silent_for_s` is the time since its last good answer in seconds, None before the first one;
+    `problem` is one sentence about the last failure, None while all is well.
+    """
+
+    silent_for_s: float | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncReport:
+    """What one look at the registry changed, each a list of model names."""
+
+    generation: int
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+class CatalogFeed(Protocol):
+    """Where the current catalog comes from; it is replaced as a whole, by reference."""
+
+    @property
+    def catalog(self) -> Catalog | None:
+        """The newest catalog, None until the first one is there."""
+
+    @property
+    def registry(self) -> RegistryStatus:
+        """How the registry has been answering, as far as is known here."""
+
+    async def synchronize(self) -> SyncReport:
+        """Look at the registry now; returns once `catalog` shows what was found.
+
+        Raises InternalError where the sync service can't be reached.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of one version: rows of equal shape as columns, and inference params.
+
+    `timeout_s` is what is left of the request's deadline, in seconds.
+    """
+
+    model: ServedModel
+    version: ModelVersion
+    frame: Frame
+    params: Mapping[str, Any]
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallResult:
+    """A model's answer to a call, and where its time went (name -> milliseconds)."""
+
+    output: Output
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+class PredictionBackend(Protocol):
+    """Where versions are loaded and called."""
+
+    async def predict(self, call: Call) -> CallResult:
+        """Call the version, loading it first where needed.
+
+        Raises ModelFailed, ModelUnavailable, ModelUnservable, DeadlineExceeded; cancelling it
+        disturbs no other caller.
+        """

@@ -1,0 +1,110 @@
+"""Would a version keep the contract? The question of a CI job before an alias moves.
+
+Asks the registry only; needs neither Ray nor a running gateway.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.catalog import LATEST, Compatibility, ModelVersion, compare_signatures
+from registry_sync.reading import RegisteredModel
+from registry_sync.source import MlflowRegistry
+
+
+class CannotTell(Exception):
+    """The question has no answer; the sentence says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """Whether `candidate` may answer for the contract of version `against`."""
+
+    model: str
+    candidate: int
+    against: int
+    differences: tuple[dict[str, Any], ...]
+
+    @property
+    def is_compatible(self) -> bool:
+        """No difference that breaks."""
+        return not self.differences
+
+
+def check_contract(
+    registry: MlflowRegistry,
+    name: str,
+    candidate: str,
+    *,
+    against: str | None = None,
+    champion_alias: str = "champion",
+    compatibility: Compatibility = "compatible",
+) -> CheckResult:
+    """Compare two versions of a model, each given as a number, an alias or `latest`.
+
+    Without `against` it is what the gateway would have as default: the champion, else the newest
+    READY version before the candidate. Raises CannotTell, and RegistryUnreachable.
+    """
+    model = _model(registry, name)
+    new = _servable(registry, name, _number(registry, model, candidate))
+    old_number = (
+        _default_before(registry, model, new, champion_alias)
+        if against is None
+        else _number(registry, model, against)
+    )
+    old = _servable(registry, name, old_number)
+    found = compare_signatures(
+        old.signature or "", new.signature or "", exact=compatibility == "exact"
+    )
+    return CheckResult(
+        model=name,
+        candidate=new.number,
+        against=old.number,
+        differences=tuple(difference.as_dict() for difference in found),
+    )
+
+
+def _model(registry: MlflowRegistry, name: str) -> RegisteredModel:
+    try:
+        return registry.read_model(name)
+    except LookupError as error:
+        raise CannotTell(str(error)) from error
+
+
+def _number(registry: MlflowRegistry, model: RegisteredModel, selector: str) -> int:
+    if selector.isdecimal():
+        return int(selector)
+    if selector == LATEST:
+        return _newest(registry, model.name, before=None)
+    if selector not in model.aliases:
+        raise CannotTell(f"{model.name} has no alias {selector}.")
+    return model.aliases[selector]
+
+
+def _default_before(
+    registry: MlflowRegistry, model: RegisteredModel, candidate: ModelVersion, alias: str
+) -> int:
+    if alias in model.aliases:
+        return model.aliases[alias]
+    return _newest(registry, model.name, before=candidate.number)
+
+
+def _newest(registry: MlflowRegistry, name: str, *, before: int | None) -> int:
+    numbers = [
+        number for number in registry.ready_versions(name) if before is None or number < before
+    ]
+    if not numbers:
+        raise CannotTell(f"{name} has no READY version to compare with.")
+    return max(numbers)
+
+
+def _servable(registry: MlflowRegistry, name: str, number: int) -> ModelVersion:
+    try:
+        version = registry.read_version(name, number)
+    except LookupError as error:
+        raise CannotTell(str(error)) from error
+    if not version.is_servable:
+        reason = version.problem or f"The registry calls it {version.registry_status}."
+        raise CannotTell(f"{name} version {number}: {reason}")
+    return version

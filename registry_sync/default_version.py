@@ -1,0 +1,162 @@
+"""Which version is a model's default, and the gate that holds one that would break the contract.
+
+Pure. The rules are the product's promise (docs, "Versions and the gate"):
+
+* The alias `champion` names the default; without it, the newest READY version is it.
+* A default that moves must keep the contract, or carry the tag `modelmux.accept_breaking=true`;
+  otherwise it is held and the old version goes on answering.
+* A model seen for the first time has no callers: its default then makes its contract.
+* Where the default version itself is gone, the newest version that keeps the contract stands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.catalog import (
+    Compatibility,
+    HeldVersion,
+    ModelVersion,
+    ServedModel,
+    compare_signatures,
+)
+
+HoldBack = Callable[[ModelVersion], str | None]
+"""Why a version can't take over yet (it is being loaded, it can't be loaded); None where it can."""
+
+_NO_READY_VERSION = "It has no version that is READY."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultChoice:
+    """The default version and its contract, what is held, and why there is no default."""
+
+    number: int | None = None
+    contract: str | None = None
+    held: HeldVersion | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultPolicy:
+    """How defaults are chosen: the alias that names them, and how strict the gate is."""
+
+    champion_alias: str = "champion"
+    compatibility: Compatibility = "compatible"
+
+    def choose(
+        self,
+        versions: Sequence[ModelVersion],
+        aliases: Mapping[str, int],
+        *,
+        previous: ServedModel | None,
+        hold_back: HoldBack,
+    ) -> DefaultChoice:
+        """The default among `versions` (ascending), given what was promised until now."""
+        by_number = {version.number: version for version in versions}
+        champion = by_number.get(aliases.get(self.champion_alias, -1))
+        if previous is None or previous.contract is None:
+            return _first_choice(versions, champion)
+        newest = _newest([v for v in versions if v.is_ready])
+        return self._next_choice(versions, champion or newest, previous, hold_back)
+
+    def _next_choice(
+        self,
+        versions: Sequence[ModelVersion],
+        candidate: ModelVersion | None,
+        previous: ServedModel,
+        hold_back: HoldBack,
+    ) -> DefaultChoice:
+        assert previous.contract is not None
+        current = _unchanged(versions, previous)
+        if candidate is None or (current is not None and candidate.number == current.number):
+            return self._keep(versions, current, previous, held=None)
+        held = self._reason_to_hold(candidate, previous.contract)
+        if held is None and current is not None:
+            waiting = hold_back(candidate)
+            held = None if waiting is None else HeldVersion(number=candidate.number, reason=waiting)
+        if held is None:
+            return DefaultChoice(number=candidate.number, contract=candidate.signature)
+        return self._keep(versions, current, previous, held=held)
+
+    def _reason_to_hold(self, candidate: ModelVersion, contract: str) -> HeldVersion | None:
+        if not candidate.is_servable:
+            reason = candidate.problem or f"The registry calls it {candidate.registry_status}."
+            return HeldVersion(number=candidate.number, reason=reason)
+        exact = self.compatibility == "exact"
+        found = compare_signatures(contract, candidate.signature or "", exact=exact)
+        if not found or candidate.accept_breaking:
+            return None
+        return HeldVersion(
+            number=candidate.number,
+            reason=(
+                "It would break the contract of the default version. Set the tag "
+                "modelmux.accept_breaking=true on this version to let it through."
+            ),
+            differences=tuple(difference.as_dict() for difference in found),
+        )
+
+    def _keep(
+        self,
+        versions: Sequence[ModelVersion],
+        current: ModelVersion | None,
+        previous: ServedModel,
+        *,
+        held: HeldVersion | None,
+    ) -> DefaultChoice:
+        """The current default where it is still there, else the newest that keeps its contract."""
+        assert previous.contract is not None
+        if current is None:
+            current = self._stand_in(versions, previous.contract)
+        if current is None:
+            return DefaultChoice(
+                contract=previous.contract, held=held, problem=_gone(versions, previous)
+            )
+        return DefaultChoice(number=current.number, contract=current.signature, held=held)
+
+    def _stand_in(self, versions: Sequence[ModelVersion], contract: str) -> ModelVersion | None:
+        return _newest(
+            [v for v in versions if v.is_servable and self._reason_to_hold(v, contract) is None]
+        )
+
+
+def _first_choice(versions: Sequence[ModelVersion], champion: ModelVersion | None) -> DefaultChoice:
+    if champion is not None and not champion.is_servable:
+        return DefaultChoice(problem=_why_unservable(champion))
+    chosen = champion or _newest([v for v in versions if v.is_servable])
+    if chosen is not None:
+        return DefaultChoice(number=chosen.number, contract=chosen.signature)
+    newest = _newest([v for v in versions if v.is_ready])
+    return DefaultChoice(problem=_NO_READY_VERSION if newest is None else _why_unservable(newest))
+
+
+def _unchanged(versions: Sequence[ModelVersion], previous: ServedModel) -> ModelVersion | None:
+    """The previous default, if it is still registered, servable and the same artifacts."""
+    before = previous.default
+    if before is None:
+        return None
+    return next(
+        (v for v in versions if v.fingerprint == before.fingerprint and v.is_servable), None
+    )
+
+
+def _gone(versions: Sequence[ModelVersion], previous: ServedModel) -> str:
+    if not any(v.is_ready for v in versions):
+        return _NO_READY_VERSION
+    return (
+        f"Default version {previous.default_version} is gone and no other keeps its contract; "
+        "register one that does, or set modelmux.accept_breaking=true on the one to serve."
+    )
+
+
+def _why_unservable(version: ModelVersion) -> str:
+    reason = version.problem or f"The registry calls it {version.registry_status}."
+    return f"Version {version.number}: {reason}"
+
+
+def _newest(versions: Sequence[ModelVersion]) -> ModelVersion | None:
+    return max(versions, key=lambda version: version.number, default=None)
+
+
+__all__ = ["DefaultChoice", "DefaultPolicy", "HoldBack"]

@@ -1,0 +1,67 @@
+"""What changed between two catalogs: for the log, the answer of `/registry/sync` and the
+applications that have to go. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.catalog import Catalog, ModelVersion, ServedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogChanges:
+    """Names of the models that came, changed and went, sorted."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.removed)
+
+
+def changes_between(before: Catalog | None, after: Catalog) -> CatalogChanges:
+    """What a reader of `before` has to know to be at `after`."""
+    old = {} if before is None else before.models
+    new = after.models
+    return CatalogChanges(
+        added=tuple(sorted(new.keys() - old.keys())),
+        changed=tuple(sorted(n for n in new.keys() & old.keys() if new[n] != old[n])),
+        removed=tuple(sorted(old.keys() - new.keys())),
+    )
+
+
+def describe_change(before: ServedModel | None, after: ServedModel) -> str:
+    """One line for the log: what is different about a model now."""
+    if before is None:
+        return _described_new(after)
+    parts = []
+    if before.default_version != after.default_version:
+        parts.append(f"default {before.default_version} -> {after.default_version}")
+    if before.held != after.held:
+        parts.append(_described_held(after))
+    added = {v.number for v in after.versions} - {v.number for v in before.versions}
+    removed = {v.number for v in before.versions} - {v.number for v in after.versions}
+    parts += [f"+version {n}" for n in sorted(added)] + [f"-version {n}" for n in sorted(removed)]
+    if before.aliases != after.aliases:
+        parts.append("aliases")
+    if before.options != after.options:
+        parts.append("options")
+    return ", ".join(parts) or "details"
+
+
+def loadable_versions(model: ServedModel) -> tuple[ModelVersion, ...]:
+    """The versions that may have to be loaded some time."""
+    return tuple(version for version in model.versions if version.is_servable)
+
+
+def _described_new(model: ServedModel) -> str:
+    if model.default_version is None:
+        return f"unservable: {model.problem}"
+    return f"default {model.default_version} of {len(model.versions)} version(s)"
+
+
+def _described_held(model: ServedModel) -> str:
+    if model.held is None:
+        return "nothing held any more"
+    return f"version {model.held.number} held: {model.held.reason}"

@@ -1,0 +1,69 @@
+"""The last known catalog on disk, so that a restart without a registry serves what it served.
+
+Written atomically (a temporary file beside it, then a rename), so a reader never sees half of it.
+A snapshot of another registry, of another format or one that can't be read counts as none.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from gateway.catalog import Catalog
+
+_logger = logging.getLogger(__name__)
+
+_FORMAT = 1
+_FILE = "catalog.json"
+
+
+class _Snapshot(BaseModel):
+    format: int
+    registry: str
+    catalog: Catalog
+
+
+class SnapshotStore:
+    """Keeps one catalog, of the registry named `registry`, in a folder."""
+
+    def __init__(self, folder: Path, *, registry: str) -> None:
+        self._path = folder / _FILE
+        self._registry = registry
+
+    def load(self) -> Catalog | None:
+        """The catalog that was saved last; None where there is none to trust."""
+        try:
+            snapshot = _Snapshot.model_validate_json(self._path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            _logger.warning("the snapshot %s can't be used: %s", self._path, type(error).__name__)
+            return None
+        if snapshot.format != _FORMAT or snapshot.registry != self._registry:
+            _logger.warning("the snapshot %s is of another registry or format", self._path)
+            return None
+        return snapshot.catalog
+
+    def save(self, catalog: Catalog) -> None:
+        """Keep `catalog`; a folder that can't be written is logged, and serving goes on."""
+        snapshot = _Snapshot(format=_FORMAT, registry=self._registry, catalog=catalog)
+        try:
+            self._write(snapshot.model_dump_json().encode())
+        except OSError as error:
+            _logger.warning("the catalog can't be saved to %s: %s", self._path, error.strerror)
+
+    def _write(self, content: bytes) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=self._path.parent, delete=False) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.replace(file.name, self._path)
+        except OSError:
+            Path(file.name).unlink(missing_ok=True)
+            raise

@@ -1,0 +1,280 @@
+"""The registry as it is now: the only client of MLflow's registry.
+
+Owns paging, the reading of MLmodel files (once per version, side by side) and the translation of
+everything MLflow may raise into `RegistryUnreachable` or a version's `problem`. What it reads is
+in `registry_sync.reading`; what it means is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Protocol
+
+import mlflow.artifacts
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+from mlflow.entities.model_registry import RegisteredModel as MlflowModel
+from mlflow.exceptions import MlflowException
+
+from gateway.catalog import ModelVersion
+from registry_sync.mlmodel import ModelFacts, read_example, read_mlmodel
+from registry_sync.reading import RegisteredModel, RegistryReading, RegistryUnreachable
+from registry_sync.tags import accepts_breaking
+
+_logger = logging.getLogger(__name__)
+
+_PAGE = 1000
+_READERS = 8
+_RETRY_UNREADABLE_AFTER_S = 60.0
+
+# What a registry that is down, misconfigured or half-way through an answer makes MLflow raise.
+_REGISTRY_FAILURES = (MlflowException, OSError, ValueError, KeyError)
+
+
+class RegistrySource(Protocol):
+    """Whatever can tell what is registered."""
+
+    def read(self) -> RegistryReading:
+        """All registered models; blocks; raises RegistryUnreachable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamePatterns:
+    """Which model names are read: glob patterns as in `fnmatch`; exclude wins over include."""
+
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+
+    def admit(self, name: str) -> bool:
+        """Whether a model of that name is wanted."""
+        if any(fnmatchcase(name, pattern) for pattern in self.exclude):
+            return False
+        return not self.include or any(fnmatchcase(name, pattern) for pattern in self.include)
+
+
+@dataclass(slots=True)
+class _Unreadable:
+    facts: ModelFacts
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_recent(self) -> bool:
+        return time.monotonic() - self.since < _RETRY_UNREADABLE_AFTER_S
+
+
+class MlflowRegistry:
+    """Reads an MLflow registry; keeps what can't change, so a quiet registry costs two searches.
+
+    Not for use by several threads at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracking_uri: str,
+        registry_uri: str | None = None,
+        patterns: NamePatterns | None = None,
+        known: Iterable[ModelVersion] = (),
+    ) -> None:
+        self._tracking_uri = tracking_uri
+        self._registry_uri = registry_uri or tracking_uri
+        self._patterns = patterns or NamePatterns()
+        self._client: MlflowClient | None = None
+        # Artifacts of a version never change: its facts are read once and kept by fingerprint.
+        self._known: dict[str, ModelVersion] = {
+            version.fingerprint: version for version in known if version.problem is None
+        }
+        self._unreadable: dict[str, _Unreadable] = {}
+
+    def read(self) -> RegistryReading:
+        """All registered models with their versions, ascending; raises RegistryUnreachable.
+
+        Aliases are taken from the registered models, because a search of versions shows none.
+        """
+        try:
+            models = [m for m in self._search_models() if self._patterns.admit(m.name)]
+            versions = self._versions_by_model({m.name for m in models})
+        except _REGISTRY_FAILURES as error:
+            _logger.debug("the registry gave no usable answer", exc_info=error)
+            raise RegistryUnreachable(
+                f"The registry at {_without_credentials(self._registry_uri)} gives no usable "
+                f"answer ({type(error).__name__})."
+            ) from error
+        return tuple(_registered_model(model, versions.get(model.name, ())) for model in models)
+
+    def read_version(self, name: str, number: int) -> ModelVersion:
+        """One version with its facts; raises RegistryUnreachable, LookupError if unknown."""
+        with _answers_about(f"{name} version {number}"):
+            return self._with_facts(self._connected().get_model_version(name, str(number)))
+
+    def read_model(self, name: str) -> RegisteredModel:
+        """One model without its versions; raises RegistryUnreachable, LookupError if unknown."""
+        with _answers_about(f"a model {name}"):
+            return _registered_model(self._connected().get_registered_model(name), ())
+
+    def ready_versions(self, name: str) -> list[int]:
+        """The numbers of a model's READY versions; raises RegistryUnreachable."""
+        with _answers_about(f"a model {name}"):
+            found = self._connected().search_model_versions(_named(name))
+            return [int(record.version) for record in found if record.status == "READY"]
+
+    def _connected(self) -> MlflowClient:
+        # Not in the constructor: MLflow resolves the store there, which may fail.
+        if self._client is None:
+            self._client = MlflowClient(self._tracking_uri, self._registry_uri)
+        return self._client
+
+    def _search_models(self) -> Iterator[MlflowModel]:
+        token: str | None = None
+        while True:
+            page = self._connected().search_registered_models(max_results=_PAGE, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _search_versions(self) -> Iterator[MlflowVersion]:
+        token: str | None = None
+        while True:
+            page = self._connected().search_model_versions(max_results=_PAGE, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _versions_by_model(self, names: set[str]) -> dict[str, list[ModelVersion]]:
+        wanted = [v for v in self._search_versions() if v.name in names]
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="mlmodel") as readers:
+            versions = list(readers.map(self._with_facts, wanted))
+        by_model: dict[str, list[ModelVersion]] = {}
+        for record, version in zip(wanted, versions, strict=True):
+            by_model.setdefault(record.name, []).append(version)
+        self._forget_all_but({version.fingerprint for version in versions})
+        return by_model
+
+    def _forget_all_but(self, fingerprints: set[str]) -> None:
+        self._known = {k: v for k, v in self._known.items() if k in fingerprints}
+        self._unreadable = {k: v for k, v in self._unreadable.items() if k in fingerprints}
+
+    def _with_facts(self, record: MlflowVersion) -> ModelVersion:
+        fingerprint = _fingerprint(record)
+        known = self._known.get(fingerprint)
+        if known is not None:
+            return known.model_copy(update=_changeable(record))
+        if record.status != "READY":
+            return _version(record, fingerprint, ModelFacts(), None)
+        return self._read_artifacts(record, fingerprint)
+
+    def _read_artifacts(self, record: MlflowVersion, fingerprint: str) -> ModelVersion:
+        unreadable = self._unreadable.get(fingerprint)
+        if unreadable is not None and unreadable.is_recent:
+            return _version(record, fingerprint, unreadable.facts, None)
+        try:
+            facts, example = self._fetch_facts(record)
+        except _REGISTRY_FAILURES as error:
+            _logger.warning(
+                "the MLmodel file of %s version %s can't be read", record.name, record.version,
+                exc_info=error,
+            )  # fmt: skip
+            facts = ModelFacts(problem="Its MLmodel file can't be read from the artifact store.")
+            self._unreadable[fingerprint] = _Unreadable(facts)
+            return _version(record, fingerprint, facts, None)
+        version = _version(record, fingerprint, facts, example)
+        self._known[fingerprint] = version
+        return version
+
+    def _fetch_facts(self, record: MlflowVersion) -> tuple[ModelFacts, Any]:
+        root = self._connected().get_model_version_download_uri(record.name, record.version)
+        facts = read_mlmodel(self._fetch_text(root, "MLmodel"))
+        if facts.example_path is None or facts.signature is None or facts.problem is not None:
+            return facts, None
+        return facts, self._fetch_example(root, facts.example_path, facts.signature)
+
+    def _fetch_example(self, root: str, path: str, signature: str) -> Any:
+        try:
+            return read_example(self._fetch_text(root, path), signature)
+        except _REGISTRY_FAILURES:
+            return None  # an example is a nicety: the version serves without it
+
+    def _fetch_text(self, root: str, path: str) -> str:
+        with tempfile.TemporaryDirectory(prefix="modelmux-") as folder:
+            local = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"{root.rstrip('/')}/{path}",
+                dst_path=folder,
+                tracking_uri=self._tracking_uri,
+                registry_uri=self._registry_uri,
+            )
+            return Path(local).read_text(encoding="utf-8")
+
+
+@contextmanager
+def _answers_about(what: str) -> Iterator[None]:
+    """MLflow's exceptions about one thing, as LookupError or RegistryUnreachable."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise LookupError(f"The registry has no {what}.") from error
+        raise RegistryUnreachable(f"The registry answered {error.error_code}.") from error
+    except OSError as error:
+        raise RegistryUnreachable(
+            f"The registry gives no usable answer ({type(error).__name__})."
+        ) from error
+
+
+def _registered_model(model: MlflowModel, versions: Iterable[ModelVersion]) -> RegisteredModel:
+    return RegisteredModel(
+        name=model.name,
+        description=model.description or "",
+        tags=dict(model.tags or {}),
+        aliases={alias: int(number) for alias, number in (model.aliases or {}).items()},
+        versions=tuple(sorted(versions, key=lambda version: version.number)),
+    )
+
+
+def _version(
+    record: MlflowVersion, fingerprint: str, facts: ModelFacts, example: Any
+) -> ModelVersion:
+    return ModelVersion(
+        number=int(record.version),
+        fingerprint=fingerprint,
+        signature=facts.signature,
+        problem=facts.problem,
+        flavor=facts.flavor,
+        ships_code=facts.ships_code,
+        example=example,
+        created_at_ms=int(record.creation_timestamp or 0),
+        **_changeable(record),
+    )
+
+
+def _changeable(record: MlflowVersion) -> Mapping[str, Any]:
+    """What the registry may say anew about the same artifacts."""
+    return {
+        "registry_status": record.status,
+        "description": record.description or "",
+        "accept_breaking": accepts_breaking(record.tags or {}),
+    }
+
+
+def _named(name: str) -> str:
+    """MLflow's filter for one model; its strings may be in either kind of quotes."""
+    quote = '"' if "'" in name else "'"
+    return f"name={quote}{name}{quote}"
+
+
+def _fingerprint(record: MlflowVersion) -> str:
+    return f"{record.name}/{record.version}/{record.creation_timestamp}/{record.source}"
+
+
+def _without_credentials(uri: str) -> str:
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else uri

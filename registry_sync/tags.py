@@ -1,0 +1,59 @@
+"""`modelmux.*` tags: how a registered model or version is configured where it is registered.
+
+Pure. A bad value is a warning that `/models` shows, never a failure: the option keeps its default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from gateway.catalog import ModelOptions
+
+PREFIX = "modelmux."
+SERVE = "modelmux.serve"
+ACCEPT_BREAKING = "modelmux.accept_breaking"
+
+_TRUE = frozenset({"true", "1", "yes", "on"})
+_FALSE = frozenset({"false", "0", "no", "off"})
+
+
+def is_served(tags: Mapping[str, str]) -> bool:
+    """Whether a registered model with these tags is served at all (`modelmux.serve=false`)."""
+    return tags.get(SERVE, "true").strip().lower() not in _FALSE
+
+
+def accepts_breaking(tags: Mapping[str, str]) -> bool:
+    """Whether a model version with these tags may become the default although it breaks."""
+    return tags.get(ACCEPT_BREAKING, "false").strip().lower() in _TRUE
+
+
+def parse_options(tags: Mapping[str, str]) -> tuple[ModelOptions, tuple[str, ...]]:
+    """The options that a registered model's tags set, and a warning for each that can't be used."""
+    values: dict[str, str] = {}
+    warnings: list[str] = []
+    for tag in sorted(tag for tag in tags if tag.startswith(PREFIX) and tag != SERVE):
+        name = tag.removeprefix(PREFIX)
+        if name not in ModelOptions.model_fields:
+            warnings.append(f"Tag {tag} is unknown and has no effect.")
+            continue
+        problem = _problem_of(name, tags[tag])
+        if problem is None:
+            values[name] = tags[tag].strip()
+        else:
+            warnings.append(f"Tag {tag} is ignored: {problem}.")
+    options = ModelOptions.model_validate(values)
+    if options.max_replicas < options.min_replicas:
+        warnings.append("Tag modelmux.max_replicas is below min_replicas; min_replicas is used.")
+        options = options.model_copy(update={"max_replicas": options.min_replicas})
+    return options, tuple(warnings)
+
+
+def _problem_of(name: str, value: str) -> str | None:
+    try:
+        ModelOptions.model_validate({name: value.strip()})
+    except ValidationError as error:
+        message = str(error.errors(include_input=False)[0]["msg"])
+        return message[:1].lower() + message[1:]
+    return None
