@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ray import cloudpickle, serve
 from ray.serve.config import AutoscalingConfig
-from ray.serve.schema import ApplicationStatus
+from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from deployments import model_host, version_host
 from deployments.model_host import ModelHost
@@ -32,11 +32,12 @@ DEPLOYMENT = "ModelHost"
 # More than any batcher keeps in flight: the bound on waiting work is the gateway's.
 _MAX_ONGOING_REQUESTS = 256
 _POLL_S = 0.05
+_QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 _RESTORED = frozenset({ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING})
 
 # The replica must not import any package of ours (see `deployments.version_host`).
-cloudpickle.register_pickle_by_value(version_host)
-cloudpickle.register_pickle_by_value(model_host)
+for _module in (version_host, model_host):
+    cloudpickle.register_pickle_by_value(_module)  # type: ignore[no-untyped-call]
 
 
 class ActivationFailed(Exception):
@@ -147,7 +148,9 @@ class Activator:
 
     async def _start(self, name: str, model: ServedModel) -> None:
         started = time.perf_counter()
-        target = serve.RunTarget(target=self._application(model), name=name, route_prefix=None)
+        target = serve.RunTarget(
+            target=self._application(model), name=name, route_prefix=None, logging_config=_QUIET
+        )
         await asyncio.to_thread(serve.run_many, [target], wait_for_applications_running=False)
         await self._wait_until_running(name)
         self._active[name] = model.options
@@ -175,7 +178,6 @@ class Activator:
     def _application(self, model: ServedModel) -> serve.Application:
         options = model.options
         deployment = serve.deployment(
-            ModelHost,
             name=DEPLOYMENT,
             max_ongoing_requests=_MAX_ONGOING_REQUESTS,
             ray_actor_options=self._actor_options(options),
@@ -188,7 +190,7 @@ class Activator:
             ),
             graceful_shutdown_timeout_s=20,
             graceful_shutdown_wait_loop_s=0.5,
-        )
+        )(ModelHost)
         return deployment.bind(self._host_settings(model))
 
     def _actor_options(self, options: ModelOptions) -> dict[str, object]:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
+from types import ModuleType
 from typing import Annotated, Any
 
 import httpx
@@ -108,9 +109,19 @@ def serve_until_stopped(
     with tempfile.TemporaryDirectory(prefix="modelmux-") as folder, fast_path(Path(folder)):
         from deployments import launch  # reads the environment that fast_path has set
 
-        started = time.perf_counter()
         _out.print("Starting Ray …")
-        with launch.ray_runtime(settings), launch.deployed(settings):
+        with launch.ray_runtime(settings):
+            stop_on_signals(stop)
+            _serve(launch, settings, stop=stop, on_ready=on_ready)
+    _out.print("Stopped.")
+
+
+def _serve(
+    launch: ModuleType, settings: Settings, *, stop: Event, on_ready: Callable[[Settings], None]
+) -> None:
+    started = time.perf_counter()
+    if not stop.is_set():
+        with launch.deployed(settings):
             for problem in launch.wait_until_ready(settings, stop=stop):
                 _out.print(f"{problem} Trying again until it does.", markup=False)
             if not stop.is_set():
@@ -118,15 +129,17 @@ def serve_until_stopped(
                 _out.print(f"(up after {launch.running_time(started)}; Ctrl-C stops it)")
             stop.wait()
             _out.print("Stopping …")
-    _out.print("Stopped.")
 
 
-def stop_on_signals() -> Event:
-    """An event that SIGINT and SIGTERM set, once; a second signal is ignored while stopping."""
-    stop = Event()
+def stop_on_signals(stop: Event | None = None) -> Event:
+    """Have SIGINT and SIGTERM set `stop` (a new event if None is given), however often they come.
+
+    To be called again once Ray runs: `ray.init` puts handlers of its own in their place.
+    """
+    event = stop or Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
+        signal.signal(number, lambda *_: event.set())
+    return event
 
 
 @app.command()

@@ -37,7 +37,10 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
     variables = {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(_MAX_MESSAGE_BYTES),
+        # Serve's processes log to stderr, as far as `launch` lets them; Ray shows it to the user.
         "RAY_SERVE_LOG_TO_STDERR": "1",
+        # One machine, one proxy: it knows within moments that a replica is leaving.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     if has_haproxy():

@@ -116,7 +116,13 @@ class Ingress:
             default_timeout_s=self._settings.request_timeout_s,
         )
         limits = HttpLimits(max_body_bytes=self._settings.max_body_bytes)
-        return create_app(service=service, feed=self._feed, limits=limits)
+        return create_app(
+            service=service,
+            feed=self._feed,
+            limits=limits,
+            # Ray's RequestIdMiddleware answers with the id that it gave to or got from the caller.
+            answers_request_id=False,
+        )
 
     async def _activate(self, name: str, number: int) -> None:
         try:

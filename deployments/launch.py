@@ -19,6 +19,7 @@ import httpx
 import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
+from ray.serve.schema import LoggingConfig
 
 from deployments.activation import APPLICATION_PREFIX
 from deployments.ingress import Ingress
@@ -31,6 +32,9 @@ APPLICATION = "modelmux"
 
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 _POLL_S = 0.1
+
+# Serve's own chatter is for Ray's developers; what a user should know, our loggers say.
+_QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
 # What MLflow and its artifact stores read from the environment; on a cluster that is already
 # running, our processes don't inherit it from here.
@@ -50,6 +54,7 @@ def ray_runtime(settings: Settings) -> Iterator[None]:
     """Start a local Ray (or join the one at `ray_address`), and leave it as it was found."""
     for name, value in _REGISTRY_DEFAULTS.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     if settings.ray_address is None:
         ray.init(
             address="local",
@@ -75,7 +80,8 @@ def deployed(settings: Settings) -> Iterator[None]:
                 host=settings.host,
                 port=settings.port,
                 request_timeout_s=settings.request_timeout_s + 30.0,
-            )
+            ),
+            logging_config=_QUIET,
         )
     try:
         serve.run_many([_gateway(settings)], wait_for_applications_running=False)
@@ -91,7 +97,7 @@ def take_down(*, whole_serve: bool) -> None:
         if name.startswith(APPLICATION_PREFIX):
             serve.delete(name)
     if whole_serve:
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def wait_until_ready(settings: Settings, *, stop: Event) -> Iterator[str]:
@@ -125,23 +131,23 @@ def _readiness_problem(client: httpx.Client) -> str | None:
 def _gateway(settings: Settings) -> serve.RunTarget:
     environment = _environment() if settings.ray_address is not None else {}
     sync = serve.deployment(
-        SyncService,
         name="SyncService",
         num_replicas=1,
         max_ongoing_requests=10_000,
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=2,
-    ).bind(settings, environment)
+    )(SyncService).bind(settings, environment)
     ingress = serve.deployment(
-        Ingress,
         name="Ingress",
         num_replicas=settings.ingress_replicas,
         max_ongoing_requests=10_000,
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=settings.request_timeout_s,
         graceful_shutdown_wait_loop_s=0.5,
-    ).bind(settings, environment, sync)
-    return serve.RunTarget(target=ingress, name=APPLICATION, route_prefix="/")
+    )(Ingress).bind(settings, environment, sync)
+    return serve.RunTarget(
+        target=ingress, name=APPLICATION, route_prefix="/", logging_config=_QUIET
+    )
 
 
 def _environment() -> dict[str, str]:

@@ -49,7 +49,8 @@ def _ray_lru(size: int) -> Callable[[Resident], Resident]:
         async def resident(key: str) -> LoadedVersion:
             return await take(key)
 
-        return serve.multiplexed(max_num_models_per_replica=size)(resident)
+        kept: Resident = serve.multiplexed(max_num_models_per_replica=size)(resident)
+        return kept
 
     return keep
 

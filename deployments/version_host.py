@@ -28,6 +28,7 @@ import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.pyfunc import PyFuncModel
 
 _logger = logging.getLogger("modelmux.version_host")
 
@@ -61,7 +62,7 @@ class HostSettings:
 class LoadedVersion:
     """A model in memory. Calls are one at a time: most models are not thread-safe."""
 
-    def __init__(self, key: str, model: mlflow.pyfunc.PyFuncModel) -> None:
+    def __init__(self, key: str, model: PyFuncModel) -> None:
         self.key = key
         self.model = model
         self._turn = asyncio.Lock()
@@ -222,11 +223,10 @@ def version_key(number: int, fingerprint: str) -> str:
     return f"{number}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}"
 
 
-def _fetch_and_load(
-    settings: HostSettings, number: int, fingerprint: str
-) -> mlflow.pyfunc.PyFuncModel:
+def _fetch_and_load(settings: HostSettings, number: int, fingerprint: str) -> PyFuncModel:
     folder = fetch_artifacts(settings, number, fingerprint)
-    return mlflow.pyfunc.load_model(str(folder))
+    model: PyFuncModel = mlflow.pyfunc.load_model(str(folder))
+    return model
 
 
 def fetch_artifacts(settings: HostSettings, number: int, fingerprint: str) -> Path:
@@ -265,7 +265,7 @@ def _move_into_place(fetched: Path, target: Path) -> None:
 
 
 def _call(
-    model: mlflow.pyfunc.PyFuncModel,
+    model: PyFuncModel,
     frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
     params: dict[str, Any],
 ) -> tuple[str, Any]:
@@ -330,9 +330,11 @@ _PLAIN = (bool, int, float, str, bytes, np.generic, type(None))
 
 def _plain_value(value: Any) -> Any:
     """The value without any class that only the model's own process knows."""
-    if isinstance(value, pd.Timestamp) or value is pd.NaT:
-        stamp = value.tz_convert("UTC").tz_localize(None) if value.tzinfo else value
-        return stamp.to_datetime64()
+    if value is pd.NaT:
+        return np.datetime64("NaT")
+    if isinstance(value, pd.Timestamp):
+        naive = value if value.tzinfo is None else value.tz_convert("UTC").tz_localize(None)
+        return naive.to_datetime64()
     if type(value) in _PLAIN or isinstance(value, np.generic):
         return value
     if isinstance(value, np.ndarray):
@@ -357,18 +359,12 @@ def _converted(value: Any) -> Any:
         return value.toarray()
     if hasattr(value, "detach"):  # torch tensors
         return value.detach().cpu().numpy()
-    if isinstance(value, str | bytes | int | float):  # subclasses of plain types
-        return _as_builtin(value)
+    for plain in (str, bytes, int, float):  # what is left are subclasses of them
+        if isinstance(value, plain):
+            return plain(value)  # type: ignore[arg-type]  # each takes its own kind
     raise UnsupportedOutput(f"the model answered a {type(value).__name__}, which has no JSON form")
 
 
 def _as_naive_utc(value: Any) -> Any:
     offset = value.utcoffset() if hasattr(value, "utcoffset") else None
     return value if offset is None else (value - offset).replace(tzinfo=None)
-
-
-def _as_builtin(value: str | bytes | int | float) -> str | bytes | int | float:
-    for plain in (str, bytes, int, float):
-        if isinstance(value, plain):
-            return plain(value)
-    raise UnsupportedOutput(type(value).__name__)

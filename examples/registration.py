@@ -78,8 +78,8 @@ def register_demo_models(
     Can be repeated and resumed: what the registry has is skipped, and weights that were trained
     before come from `cache_dir`. An alias that somebody has moved stays where it is.
 
-    Raises ValueError for an unknown name in `only`, and `ForeignModelError` where the registry has a
-    model of such a name that the demo didn't make.
+    Raises ValueError for an unknown name in `only`, and `ForeignModelError` where the registry has
+    a model of such a name that the demo didn't make.
     """
     wanted = set(DEMO_MODELS if only is None else only)
     if unknown := wanted - set(DEMO_MODELS):

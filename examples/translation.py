@@ -21,6 +21,7 @@ PEAK_RATE = 4e-3
 BATCH_SIZE = 84
 VOCABULARY = 1400
 LONGEST_INPUT = 128
+PADDING, END = "<pad>", "</s>"
 IGNORED_LABEL = -100
 
 Pair = tuple[str, str]
@@ -68,20 +69,19 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=["<pad>", "</s>"],
+        special_tokens=[PADDING, END],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator((text for pair in _exercises() for text in pair), trainer)
-    end = tokenizer.token_to_id("</s>")
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", end)]
+        single=f"$A {END}", special_tokens=[(END, tokenizer.token_to_id(END))]
     )
     wrap: Any = PreTrainedTokenizerFast  # its constructor carries no types
     wrapped: PreTrainedTokenizerFast = wrap(
         tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
+        pad_token=PADDING,
+        eos_token=END,
         model_max_length=LONGEST_INPUT,
         clean_up_tokenization_spaces=False,
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import orjson
 
 from gateway.contract.notation import write_base64, write_datetimes
 from gateway.contract.types import (
@@ -29,6 +30,8 @@ from gateway.contract.types import (
 )
 
 Column = np.ndarray | list[Any]
+# orjson writes whole numbers of 64 bits; JSON has larger ones.
+_ORJSON_MIN, _ORJSON_MAX = -(2**63), 2**64 - 1
 # A column of length n -> n values for orjson.
 Coercer = Callable[[Column], list[Any]]
 
@@ -309,8 +312,10 @@ def _goes_as_it_is(column: Column, type_: TensorOf) -> bool:
 
 def anything(value: Any) -> Any:
     """Whatever JSON can say of an undeclared value; what it can't is left for orjson to refuse."""
-    if value is None or type(value) in (str, int, float, bool):
+    if value is None or type(value) in (str, float, bool):
         return value
+    if type(value) is int:
+        return value if _ORJSON_MIN <= value <= _ORJSON_MAX else orjson.Fragment(b"%d" % value)
     if isinstance(value, Mapping):
         return {_key(key): anything(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

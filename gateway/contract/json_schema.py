@@ -200,7 +200,7 @@ def _float(kind: str, answer: bool) -> JsonSchema:
 def example_body(inputs: Rows, *, optional: bool) -> Any:
     """A request body with the fewest rows; `optional` says whether optional columns are in it."""
     row = _example(inputs.row)
-    if isinstance(row, dict) and optional:
+    if inputs.named and optional:
         row = {field.name: _example(field.type) for field in inputs.fields}
     if inputs.named and inputs.chunk in (None, 1):
         return row

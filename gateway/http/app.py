@@ -66,10 +66,19 @@ class SyncView(BaseModel):
     problem: str | None
 
 
-def create_app(*, service: PredictionService, feed: CatalogFeed, limits: HttpLimits) -> FastAPI:
-    """The gateway's ASGI application over a prediction service and a catalog feed."""
+def create_app(
+    *,
+    service: PredictionService,
+    feed: CatalogFeed,
+    limits: HttpLimits,
+    answers_request_id: bool = True,
+) -> FastAPI:
+    """The gateway's ASGI application over a prediction service and a catalog feed.
+
+    `answers_request_id` is False where a server in front puts `X-Request-ID` on every answer.
+    """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    app.add_middleware(RequestIdentity)
+    app.add_middleware(RequestIdentity, answers=answers_request_id)
     install_handlers(app)
     routers = (_prediction(service, limits), _models(service), _operation(service, feed))
     for router in routers:

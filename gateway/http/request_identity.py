@@ -19,10 +19,15 @@ _SANE = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class RequestIdentity:
-    """Gives each HTTP request an id and answers with it."""
+    """Gives each HTTP request an id and answers with it.
 
-    def __init__(self, app: ASGIApp) -> None:
+    With `answers=False` the id is left to a server in front that answers with it anyway (Ray Serve
+    does); a header that came twice would be two answers to one question.
+    """
+
+    def __init__(self, app: ASGIApp, *, answers: bool = True) -> None:
         self._app = app
+        self._answers = answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its id in the scope."""
@@ -31,6 +36,9 @@ class RequestIdentity:
             return
         request_id = _request_id(scope)
         scope["modelmux.request_id"] = request_id
+        if not self._answers:
+            await self._app(scope, receive, send)
+            return
 
         async def send_with_id(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
