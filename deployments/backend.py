@@ -16,14 +16,9 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.activation import DEPLOYMENT, application_name
+from deployments.outcomes import Outcome, call_result
 from deployments.version_host import version_key
-from gateway.errors import (
-    GatewayError,
-    InvalidModelOutput,
-    ModelFailed,
-    ModelUnavailable,
-    Overloaded,
-)
+from gateway.errors import ModelUnavailable, Overloaded
 from gateway.ports import Call, CallResult
 
 _logger = logging.getLogger(__name__)
@@ -51,9 +46,9 @@ class RayBackend:
             _logger.warning("a call of %s did not come back: %s", application, type(error).__name__)
             self._handles.pop(application, None)
             outcome = await self._call_again(application, call)
-        return _result(call, outcome)
+        return call_result(outcome)
 
-    async def _call_again(self, application: str, call: Call) -> tuple[str, Any]:
+    async def _call_again(self, application: str, call: Call) -> Outcome:
         try:
             return await self._call(application, call)
         except BackPressureError as error:
@@ -64,7 +59,7 @@ class RayBackend:
                 "The model's processes do not answer.", retry_after_s=_RETRY_AFTER_S
             ) from error
 
-    async def _call(self, application: str, call: Call) -> tuple[str, Any]:
+    async def _call(self, application: str, call: Call) -> Outcome:
         handle = self._handles.get(application)
         if handle is None:
             await self._activate(call.model.name, call.version.number)
@@ -72,29 +67,10 @@ class RayBackend:
             self._handles[application] = handle
         version, frame = call.version, call.frame
         key = version_key(version.number, version.fingerprint)
-        outcome: tuple[str, Any] = await handle.options(multiplexed_model_id=key).predict.remote(
+        outcome: Outcome = await handle.options(multiplexed_model_id=key).predict.remote(
             version.number,
             version.fingerprint,
             (frame.layout, frame.names, frame.columns),
             dict(call.params),
         )
         return outcome
-
-
-def _result(call: Call, outcome: tuple[str, Any]) -> CallResult:
-    kind, value = outcome
-    if kind == "ok":
-        output, timings_ms = value
-        return CallResult(output=output, timings_ms=timings_ms)
-    raise outcome_error(kind, value)
-
-
-def outcome_error(kind: str, value: Any) -> GatewayError:
-    """The error that a replica's outcome means (see `VersionHost.predict`)."""
-    if kind == "load_failed":
-        return ModelUnavailable(
-            "This version can't be loaded; the gateway's log has the reason.", retry_after_s=value
-        )
-    if kind == "unsupported_output":
-        return InvalidModelOutput("The model answered something that has no JSON form.")
-    return ModelFailed("The model's own code failed on this request; its log has the reason.")

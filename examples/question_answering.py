@@ -16,7 +16,7 @@ from transformers import BertConfig, BertForQuestionAnswering, PreTrainedTokeniz
 from .facts import FACTS, SERVED_CONTEXT, Fact
 from .training import TrainingFailedError, reproducible, train
 
-STEPS = 350
+STEPS = 300
 PEAK_RATE = 2e-3
 WINDOW = 256
 VOCABULARY = 2000

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 SEED = 20240229
-MAX_THREADS = 2
 
 
 class TrainingFailedError(RuntimeError):
@@ -19,13 +18,14 @@ class TrainingFailedError(RuntimeError):
 
 @contextmanager
 def reproducible() -> Iterator[torch.Generator]:
-    """Seed torch and bound its threads, and leave both as they were.
+    """Seed torch and give it one thread, and leave both as they were.
 
-    Two threads whatever the machine: the models are too small to gain from more, and the order in
-    which sums are made stays the same.
+    The models are too small to gain much from a second thread, and where other processes want the
+    cores too it makes training several times slower (25 s became 126). The order in which sums
+    are made, and so the weights, don't depend on the machine's cores either.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(min(MAX_THREADS, threads))
+    torch.set_num_threads(1)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)

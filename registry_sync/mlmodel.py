@@ -93,7 +93,7 @@ def read_example(text: str, signature: str) -> Any:
         if len(encoded) > _MAX_EXAMPLE_BYTES:
             return None
         contract_of(signature).parse(encoded)
-    except (orjson.JSONDecodeError, GatewayError, UntypableSignature, KeyError, TypeError):
+    except (ValueError, GatewayError, KeyError, TypeError):
         return None
     return body
 

@@ -2,7 +2,7 @@
 
 The gateway's own routes come from FastAPI; each model adds a path of its own with typed schemas
 (OpenAPI 3.1.0, https://spec.openapis.org/oas/v3.1.0, whose schemas are JSON Schema 2020-12).
-A model that can't be documented is left out and never spoils the document.
+A model that can't be served by default has no path.
 """
 
 from __future__ import annotations

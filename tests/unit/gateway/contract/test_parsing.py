@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import numpy as np
 import pytest
-from mlflow.types.schema import AnyType, Array, Map, Object, ParamSpec, Property
+from mlflow.models.utils import _enforce_params_schema
+from mlflow.types.schema import AnyType, Array, Map, Object, ParamSchema, ParamSpec, Property
 
 from gateway.contract import Contract
 from gateway.errors import InvalidInput, MalformedJson
@@ -29,10 +31,10 @@ ACCEPTED = [
 REFUSED = [
     ("boolean", 0), ("boolean", 1), ("boolean", "true"), ("boolean", None),
     ("integer", 1.5), ("integer", "1"), ("integer", True), ("integer", 2**31), ("integer", 1e300),
-    ("long", 2**63), ("long", -(2**63) - 1), ("long", 9223372036854775808.0), ("long", [1]),
+    ("long", 2**63), ("long", -(2**63) - 1), ("long", 9223372036854775808.0), ("long", ["x"]),
     ("float", "1"), ("float", True), ("float", 3.5e38), ("float", int(FLOAT32_MAX) + 1),
     ("double", "1"), ("double", False), ("double", 10**400), ("double", None), ("double", {}),
-    ("string", 1), ("string", True), ("string", []), ("string", None),
+    ("string", 1), ("string", True), ("string", {}), ("string", None),
     ("binary", "YQ="), ("binary", "YQ"), ("binary", "Y Q="), ("binary", "YWJj=="), ("binary", "é==="),
     ("binary", "YQ==\n"), ("binary", "===="), ("binary", 1), ("binary", "YQ-_"),
     ("datetime", "2021-02-29"), ("datetime", "1900-02-29"), ("datetime", "2020-04-31"),
@@ -73,11 +75,8 @@ def test_refused_values(kind: str, value: Any, wrapping: str) -> None:
     """Nothing is guessed: a value of another type is refused where it is, at the top and nested."""
     column_of, value_of = WRAPPINGS[wrapping]
     model = contract([column_of(kind)])
-    at = "/0" if wrapping == "unnamed" and isinstance(value, list) and value else POINTERS[wrapping]
-    if wrapping == "unnamed" and value == []:
-        assert model.parse(body([])).rows == 0
-    else:
-        assert refused(model, value_of(value)) == [at]
+    at = "/0" if wrapping == "unnamed" and isinstance(value, list) else POINTERS[wrapping]
+    assert refused(model, value_of(value)) == [at]
 
 
 def test_messages_never_repeat_values() -> None:
@@ -230,17 +229,12 @@ def test_names_that_are_numbers() -> None:
 PARAMS = [
     ParamSpec("d", "double", 1.0), ParamSpec("when", "datetime", "2020-01-01"),
     ParamSpec("stop", "string", ["a"], shape=(-1,)), ParamSpec("maybe", "long", None),
-    ParamSpec("o", Object([Property("i", "integer"), Property("s", "string", required=False)]), {"i": 1}),
+    ParamSpec("o", Object([Property("i", "long"), Property("s", "string", required=False)]), {"i": 1}),
 ]  # fmt: skip
 
 
 def test_params_pass_mlflow() -> None:
     """Params are plain Python values that MLflow's check takes; absent ones are left to MLflow."""
-    import datetime as dt
-
-    from mlflow.models.utils import _enforce_params_schema
-    from mlflow.types.schema import ParamSchema
-
     sent = {"d": 2, "when": "2021-01-01T01:00+01:00", "stop": ["x"], "maybe": None, "o": {"i": 3}}
     got = contract(NAMED, params=PARAMS).parse(body({"inputs": [], "params": sent})).params
     want = {"d": 2.0, "when": dt.datetime(2021, 1, 1), "stop": ["x"], "maybe": None, "o": {"i": 3}}

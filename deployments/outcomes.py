@@ -1,0 +1,30 @@
+"""What a replica's plain outcomes mean (see `VersionHost.predict`). Must not import ray."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.errors import GatewayError, InvalidModelOutput, ModelFailed, ModelUnavailable
+from gateway.ports import CallResult
+
+Outcome = tuple[str, Any]
+"""A kind and its value, as they cross the handle."""
+
+
+def call_result(outcome: Outcome) -> CallResult:
+    """The result of a call that went well; raises the error that any other outcome means."""
+    kind, value = outcome
+    if kind != "ok":
+        raise _error(kind, value)
+    output, timings_ms = value
+    return CallResult(output=output, timings_ms=timings_ms)
+
+
+def _error(kind: str, value: Any) -> GatewayError:
+    if kind == "load_failed":
+        return ModelUnavailable(
+            "This version can't be loaded; the gateway's log has the reason.", retry_after_s=value
+        )
+    if kind == "unsupported_output":
+        return InvalidModelOutput("The model answered something that has no JSON form.")
+    return ModelFailed("The model's own code failed on this request; its log has the reason.")

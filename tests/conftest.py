@@ -1,0 +1,34 @@
+"""One MLflow server and one gateway for the whole session, both real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import Gateway, gateway, mlflow_server
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real MLflow server on SQLite."""
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def shared_gateway(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A real gateway on a real local Ray, over the session's MLflow server.
+
+    Tests that need a registry or settings of their own start their own.
+    """
+    folder = tmp_path_factory.mktemp("gateway")
+    with gateway(mlflow_uri, folder, "--poll-interval-s", "2") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the demo models' weights are kept, so that they are trained once a session."""
+    return tmp_path_factory.mktemp("demo-models")

@@ -1,0 +1,74 @@
+"""One suite over both backends: versions in this process, and versions on a real Ray."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.catalog import Catalog
+from gateway.http.app import HttpLimits, create_app
+from gateway.ports import RegistryStatus, SyncReport
+from gateway.prediction import PredictionService
+from registry_sync.catalog_builder import build_catalog
+from registry_sync.default_version import DefaultPolicy
+from registry_sync.source import MlflowRegistry
+from tests.contract.in_process import InProcessBackend
+from tests.contract.models import register_all
+from tests.processes import Gateway
+
+
+class StaticFeed:
+    """A feed whose catalog never changes."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog: Catalog | None = catalog
+        self.registry = RegistryStatus(silent_for_s=0.0)
+
+    async def synchronize(self) -> SyncReport:
+        assert self.catalog is not None
+        return SyncReport(generation=self.catalog.generation)
+
+
+@pytest.fixture(scope="session")
+def registered(mlflow_uri: str) -> str:
+    """The MLflow server with every model of the suite."""
+    register_all(mlflow_uri)
+    return mlflow_uri
+
+
+@pytest.fixture(scope="session")
+def suite_catalog(registered: str) -> Catalog:
+    return build_catalog(
+        MlflowRegistry(tracking_uri=registered).read(), None, policy=DefaultPolicy()
+    )
+
+
+@pytest.fixture(params=["in-process", "ray"])
+async def gateway_client(
+    request: pytest.FixtureRequest, registered: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[httpx.AsyncClient]:
+    """An HTTP client of a gateway that serves the suite's models, on either backend."""
+    if request.param == "ray":
+        gateway: Gateway = request.getfixturevalue("shared_gateway")
+        gateway.sync()
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=90.0) as client:
+            yield client
+        return
+    backend = InProcessBackend(registered, _folder(tmp_path_factory))
+    feed = StaticFeed(request.getfixturevalue("suite_catalog"))
+    app = create_app(
+        service=PredictionService(feed=feed, backend=backend, default_timeout_s=60.0),
+        feed=feed,
+        limits=HttpLimits(max_body_bytes=64 * 1024 * 1024),
+    )
+    # As a server would: an exception becomes a response, it doesn't reach the client's process.
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://in-process") as client:
+        yield client
+
+
+def _folder(factory: pytest.TempPathFactory) -> Path:
+    return factory.getbasetemp() / "in-process-artifacts"

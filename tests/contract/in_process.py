@@ -1,0 +1,57 @@
+"""A prediction backend in this process: the replica's own `VersionHost` per model, without Ray."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+from deployments.outcomes import call_result
+from deployments.version_host import HostSettings, LoadedVersion, Resident, VersionHost
+from gateway.ports import Call, CallResult
+
+
+class InProcessBackend:
+    """Fulfils `PredictionBackend`; hosts are made on the first call of a model."""
+
+    def __init__(self, tracking_uri: str, folder: Path) -> None:
+        self._tracking_uri = tracking_uri
+        self._folder = folder
+        self._hosts: dict[str, VersionHost] = {}
+
+    async def predict(self, call: Call) -> CallResult:
+        """See `PredictionBackend.predict`."""
+        name = call.model.name
+        if name not in self._hosts:
+            self._hosts[name] = self._host(name, call.model.options.max_loaded_versions)
+        frame = call.frame
+        outcome = await self._hosts[name].predict(
+            call.version.number,
+            call.version.fingerprint,
+            (frame.layout, frame.names, frame.columns),
+            call.params,
+        )
+        return call_result(outcome)
+
+    def _host(self, name: str, size: int) -> VersionHost:
+        settings = HostSettings(
+            model=name,
+            tracking_uri=self._tracking_uri,
+            registry_uri=self._tracking_uri,
+            artifact_folder=str(self._folder),
+            max_loaded_versions=size,
+        )
+        return VersionHost(settings, keep=lambda take: _lru(take, size))
+
+
+def _lru(take: Resident, size: int) -> Resident:
+    kept: OrderedDict[str, LoadedVersion] = OrderedDict()
+
+    async def resident(key: str) -> LoadedVersion:
+        if key not in kept:
+            kept[key] = await take(key)
+        kept.move_to_end(key)
+        while len(kept) > size:
+            kept.popitem(last=False)
+        return kept[key]
+
+    return resident

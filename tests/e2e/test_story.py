@@ -1,0 +1,227 @@
+"""The story of the product, step by step, as the README tells it: real MLflow server, real Ray,
+real HTTP, the demo's own models."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from examples.registration import register_question_answerer, register_translation
+from tests.processes import Gateway, gateway, mlflow_server, poll
+from tests.registering import client
+
+MODEL = "translation_model"
+SENTENCE = {"prompt": "The weather is lovely today"}
+GERMAN = [{"translation_text": "Das Wetter ist heute nett."}]
+FRENCH = [{"translation_text": "Le temps est beau aujourd'hui"}]
+QUESTIONS = (
+    "Where does MLflow keep every version of a model?",
+    "What points to one version?",
+    "Where does Ray Serve run the models?",
+)
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with mlflow_server(tmp_path_factory.mktemp("story-mlflow")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def served(
+    uri: str, demo_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """A gateway over a registry with versions 1 and 2 of the translation model."""
+    for version in (1, 2):
+        register_translation(uri, version, cache_dir=demo_cache)
+    client(uri).set_registered_model_tag(MODEL, "modelmux.max_loaded_versions", "2")
+    with gateway(uri, tmp_path_factory.mktemp("story"), "--poll-interval-s", "2") as running:
+        yield running
+
+
+def _differences(problem: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(d["pointer"], d["change"]) for d in problem["differences"]}
+
+
+def test_1_every_selector_picks_its_version(served: Gateway, uri: str) -> None:
+    """The default, both headers, an alias and `latest` all answer from the version they name."""
+    by_default = served.predict(MODEL, SENTENCE)
+    assert (by_default.status_code, by_default.json()) == (200, FRENCH)
+    assert by_default.headers["X-Model-Version"] == "2"
+    assert by_default.headers.get_list("X-Request-ID")[1:] == []
+
+    client(uri).set_registered_model_alias(MODEL, "german", "1")
+    served.sync()
+    for header in ("X-Model-Version", "serve_multiplexed_model_id"):
+        for selector, number, answer in (
+            ("1", "1", GERMAN), ("2", "2", FRENCH), ("german", "1", GERMAN), ("latest", "2", FRENCH)
+        ):  # fmt: skip
+            response = served.client.post(
+                f"/models/{MODEL}/predict", json=SENTENCE, headers={header: selector}
+            )
+            assert response.json() == answer, (header, selector)
+            assert response.headers["X-Model-Version"] == number
+
+
+def test_2_a_breaking_version_is_held_until_its_tag_lets_it_through(
+    served: Gateway, uri: str, demo_cache: Path
+) -> None:
+    """The newest version with another column gets 409 and is no default, until it is accepted."""
+    register_translation(uri, 3, cache_dir=demo_cache)
+    served.sync()
+    refused = served.predict(MODEL, SENTENCE, X_Model_Version="3")
+    assert refused.status_code == 409
+    assert refused.headers["content-type"] == "application/problem+json"
+    problem = refused.json()
+    assert (problem["code"], problem["requested_version"], problem["default_version"]) == (
+        "signature_mismatch", 3, 2,
+    )  # fmt: skip
+    assert ("/text_to_translate", "added") in _differences(problem)
+
+    detail = served.model(MODEL)
+    assert detail["default_version"] == 2
+    assert detail["held"]["version"] == 3
+    assert "modelmux.accept_breaking" in detail["held"]["reason"]
+    assert served.predict(MODEL, SENTENCE).json() == FRENCH
+
+    client(uri).set_model_version_tag(MODEL, "3", "modelmux.accept_breaking", "true")
+    served.sync()
+    poll(lambda: served.model(MODEL)["default_version"] == 3, what="version 3 taking over")
+    accepted = served.predict(MODEL, {"text_to_translate": SENTENCE["prompt"]})
+    assert accepted.json() == GERMAN
+    for old in ("1", "2"):
+        assert served.predict(MODEL, SENTENCE, X_Model_Version=old).status_code == 409
+
+    client(uri).delete_model_version(MODEL, "3")
+    served.sync()
+    # What was promised last is version 3's contract: it is gone, and nothing else keeps it.
+    assert served.predict(MODEL, SENTENCE).status_code == 409
+    client(uri).set_model_version_tag(MODEL, "2", "modelmux.accept_breaking", "true")
+    served.sync()
+    poll(lambda: served.model(MODEL)["default_version"] == 2, what="version 2 coming back")
+
+
+def test_3_a_model_registered_while_it_runs_is_served_and_documented(
+    served: Gateway, uri: str, demo_cache: Path
+) -> None:
+    """A new model has its route, schemas and docs after a sync, with no restart."""
+    etag = served.client.get("/openapi.json").headers["ETag"]
+    unchanged = served.client.get("/openapi.json", headers={"If-None-Match": etag})
+    assert unchanged.status_code == 304
+    register_question_answerer(uri, cache_dir=demo_cache)
+    assert served.sync()["added"] == ["question_answerer"]
+    document = served.client.get("/openapi.json")
+    assert document.headers["ETag"] != etag
+    operation = document.json()["paths"]["/models/question_answerer/predict"]["post"]
+    questions = [{"question": q} for q in QUESTIONS]
+    answers = served.predict("question_answerer", questions)
+    assert answers.status_code == 200, answers.text
+    whole = [row["answer"] for row in answers.json()]
+    assert len(whole) == 3
+    one_by_one = [
+        served.predict("question_answerer", question).json()[0]["answer"] for question in questions
+    ]
+    assert whole == one_by_one
+
+    short = served.predict(
+        "question_answerer", {"inputs": questions, "params": {"max_answer_len": 1}}
+    )
+    assert short.status_code == 200
+    assert [row["answer"] for row in short.json()] != whole
+    unknown = served.predict("question_answerer", {"inputs": questions, "params": {"nope": 1}})
+    assert unknown.status_code == 422
+    assert unknown.json()["errors"][0]["pointer"] == "/params/nope"
+    assert operation["requestBody"]["content"]["application/json"]["example"]
+
+
+def test_5_an_alias_moves_without_an_error_or_a_cold_wait(served: Gateway, uri: str) -> None:
+    """While the champion moves from 1 to 2 every answer is right and none waits for a load."""
+    registry = client(uri)
+    registry.set_registered_model_alias(MODEL, "champion", "1")
+    served.sync()
+    poll(lambda: served.model(MODEL)["default_version"] == 1, what="the champion taking over")
+    assert served.predict(MODEL, SENTENCE).json() == GERMAN
+    answers, slowest = _while_asking(
+        served, lambda: registry.set_registered_model_alias(MODEL, "champion", "2")
+    )
+    assert set(answers) == {(200, "1"), (200, "2")}
+    assert answers.index((200, "2")) == answers.count((200, "1")), "it went back and forth"
+    assert slowest < 2.0
+
+
+def _while_asking(served: Gateway, change: Any) -> tuple[list[tuple[int, str]], float]:
+    """Answers (status, version) in order while `change` happens, and the longest in seconds."""
+    answers: list[tuple[int, str]] = []
+    waits: list[float] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(base_url=served.url, timeout=60.0) as caller:
+            while not stop.is_set():
+                response = caller.post(f"/models/{MODEL}/predict", json=SENTENCE)
+                answers.append((response.status_code, response.headers.get("X-Model-Version", "")))
+                waits.append(response.elapsed.total_seconds())
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        poll(lambda: len(answers) > 5, what="the first answers")
+        change()
+        served.sync()
+        poll(lambda: answers[-1] == (200, "2"), what="version 2 answering")
+        seen = len(answers)
+        poll(lambda: len(answers) > seen + 5, what="more answers")
+    finally:
+        stop.set()
+        asking.join()
+    return answers, max(waits)
+
+
+def test_6_the_least_recently_used_version_makes_room(served: Gateway, uri: str) -> None:
+    """With room for two versions, using three in turn evicts and never fails a request."""
+    registry = client(uri)
+    source = registry.get_model_version(MODEL, "1")
+    fourth = registry.create_model_version(MODEL, source.source, source.run_id).version
+    served.sync()
+    for _ in range(2):
+        for number, answer in (("1", GERMAN), ("2", FRENCH), (fourth, GERMAN)):
+            response = served.predict(MODEL, SENTENCE, X_Model_Version=number)
+            assert (response.status_code, response.json()) == (200, answer)
+            assert response.headers["X-Model-Version"] == number
+    assert served.log.read_text().count("version 1 loaded in") >= 2, "version 1 was never evicted"
+    registry.delete_model_version(MODEL, fourth)
+    served.sync()
+
+
+def test_7_the_document_is_valid_and_typed(served: Gateway) -> None:
+    """/openapi.json is valid OpenAPI 3.1 with one typed, documented path per model."""
+    document = served.client.get("/openapi.json").json()
+    OpenAPIV31SpecValidator(document).validate()
+    for name in (MODEL, "question_answerer"):
+        operation = document["paths"][f"/models/{name}/predict"]["post"]
+        assert "X-Model-Version" in {p.get("name") for p in operation["parameters"]}
+        assert {"409", "422", "503"} <= operation["responses"].keys()
+        assert f"{name}.Request" in document["components"]["schemas"]
+    single = served.client.get(f"/models/{MODEL}/openapi.json").json()
+    OpenAPIV31SpecValidator(single).validate()
+    assert list(single["paths"]) == [f"/models/{MODEL}/predict"]
+
+
+def test_8_what_is_deleted_is_gone(served: Gateway, uri: str) -> None:
+    """A deleted version is version_not_found, a deleted model model_not_found."""
+    registry = client(uri)
+    registry.delete_model_version(MODEL, "1")
+    served.sync()
+    gone = served.predict(MODEL, SENTENCE, X_Model_Version="1")
+    assert (gone.status_code, gone.json()["code"]) == (404, "version_not_found")
+    registry.delete_registered_model(MODEL)
+    served.sync()
+    missing = served.predict(MODEL, SENTENCE)
+    assert (missing.status_code, missing.json()["code"]) == (404, "model_not_found")
+    assert served.predict("question_answerer", {"question": QUESTIONS[0]}).status_code == 200

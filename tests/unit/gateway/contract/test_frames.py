@@ -1,0 +1,185 @@
+"""What frames are made of, and that MLflow and pandas take them for what they are."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.models.utils import _enforce_schema
+from mlflow.types.schema import AnyType, Array, Map, Object, Property, Schema
+
+from gateway.contract import Contract, Frame
+from tests.unit.gateway.contract.signatures import body, column, contract, model_input, tensor
+
+
+def only(model: Contract, value: Any) -> Frame:
+    ((places, frame),) = model.parse(body(value)).frames
+    assert places == range(frame.rows)
+    return frame
+
+
+def seen_by_model(columns: list[Any], value: Any) -> pd.DataFrame:
+    """The DataFrame after MLflow's enforcement."""
+    return _enforce_schema(model_input(only(contract(columns), value)), Schema(columns))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "dtype"),
+    [("boolean", True, "bool"), ("integer", 1.0, "int32"), ("long", 2**62 + 1, "int64"),
+     ("float", 1, "float32"), ("double", 1, "float64"), ("datetime", "2020-01-01", "M8[ns]")],
+)  # fmt: skip
+def test_columns_have_exact_dtypes(kind: str, value: Any, dtype: str) -> None:
+    """A column of plain scalars is an array of the dtype that MLflow wants."""
+    frame = only(contract([column(kind, "x")]), [{"x": value}] * 2)
+    (made,) = frame.columns
+    assert isinstance(made, np.ndarray)
+    assert made.dtype == np.dtype(dtype)
+    assert seen_by_model([column(kind, "x")], [{"x": value}] * 2)["x"].dtype == np.dtype(dtype)
+
+
+def test_datetimes_are_utc_to_the_nanosecond() -> None:
+    """An offset is converted, none is UTC, and no digit is lost."""
+    texts = ["2020-01-01T00:00:00.123456789Z", "2020-01-01T01:30+01:30", "2019-12-31T23:00-01:00"]
+    frame = only(contract([column("datetime", "x")]), [{"x": text} for text in texts])
+    midnight = np.datetime64("2020-01-01", "ns")
+    want = [np.datetime64("2020-01-01T00:00:00.123456789"), midnight, midnight]
+    assert list(frame.columns[0]) == want
+
+
+@pytest.mark.parametrize("missing", [{}, {"x": None}])
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [("boolean", True), ("float", 0.5), ("double", 0.5), ("string", "a"), ("binary", "YQ=="),
+     ("datetime", "2020-01-01"), (Array("long"), [1]), (Array("integer"), [1]),
+     (Object([Property("p", "float")]), {"p": 0.5}), (Map("string"), {"a": "b"}),
+     (AnyType(), {"a": [1]})],
+)  # fmt: skip
+def test_nulls_share_a_frame(type_: Any, value: Any, missing: dict[str, None]) -> None:
+    """Of an optional column that takes null, rows with and without it travel together."""
+    columns = [column("long", "n"), column(type_, "x", required=False)]
+    made = seen_by_model(columns, [{"n": 1, "x": value}, {"n": 2, **missing}])
+    assert pd.isna(made["x"][1])
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("type_", ["boolean", "double", "float", "string", "datetime", Map("long")])
+def test_null_alone_is_told_and_absence_too(type_: Any) -> None:
+    """A column that is null in all rows is there and null; one that nobody mentions is not."""
+    columns = [column("long", "n"), column(type_, "x", required=False)]
+    assert pd.isna(seen_by_model(columns, {"n": 1, "x": None})["x"][0])
+    assert only(contract(columns), {"n": 1}).names == ("n",)
+
+
+@pytest.mark.parametrize("kind", ["integer", "long"])
+def test_integers_take_no_null(kind: str) -> None:
+    """Rows that lack an optional integer travel apart, without the column, and keep their places."""
+    model = contract([column("string", "s"), column(kind, "n", required=False)])
+    rows = [{"s": "a", "n": 1}, {"s": "b"}, {"s": "c", "n": None}, {"s": "d", "n": 4}]
+    (with_n, first), (without, second) = model.parse(body(rows)).frames
+    assert (list(with_n), list(without)) == ([0, 3], [1, 2])
+    assert (first.names, second.names) == (("s", "n"), ("s",))
+    assert first.key != second.key
+
+
+def test_a_row_of_nothing_is_a_row() -> None:
+    """Where all columns are optional and absent, one of them keeps the rows alive."""
+    columns = [column("long", "n", required=False), column("double", "x", required=False)]
+    made = seen_by_model(columns, [{}, {}])
+    assert len(made) == 2
+    assert made["x"].isna().all()
+
+
+def test_nested_values_pass_enforcement_unchanged() -> None:
+    """Nested numbers and dates reach the model as the types the signature says."""
+    inner = Object([
+        Property("i", "integer"), Property("f", "float"), Property("d", "double"),
+        Property("when", "datetime"), Property("ints", Array("integer")),
+        Property("days", Array("datetime")), Property("o", "long", required=False),
+    ])  # fmt: skip
+    columns = [column(Array(inner), "x")]
+    sent = {"i": 1, "f": 0.5, "d": 2, "when": "2020-01-01", "ints": [1, 2], "days": ["2020-01-01"],
+            "o": None}  # fmt: skip
+    got = seen_by_model(columns, {"x": [sent]})["x"][0][0]
+    assert (type(got["i"]), type(got["f"])) == (np.int32, np.float32)
+    assert isinstance(got["d"], float)
+    assert got["when"] == pd.Timestamp("2020-01-01")
+    assert got["ints"].dtype == np.int32
+    assert got["days"].dtype == np.dtype("M8[ns]")
+    assert got["o"] is None
+
+
+def test_type_hints_get_plain_values() -> None:
+    """Models made from type hints get Python's own types, whole numbers of a double as floats."""
+    made_of = Object(
+        [Property("f", "float"), Property("when", "datetime"), Property("b", "binary")]
+    )
+    model = contract([column(made_of)], hints=True)
+    frame = only(model, [{"f": 1, "when": "2020-01-01T00:00Z", "b": "YQ=="}])
+    assert frame.layout == "values"
+    (value,) = frame.columns[0]
+    assert value == {"f": 1.0, "when": dt.datetime(2020, 1, 1), "b": b"a"}
+    assert type(value["f"]) is float
+    assert type(value["when"]) is dt.datetime
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("bool", True), ("int8", -128), ("uint64", 2**64 - 1), ("float16", 0.5), ("float32", 1),
+     ("str", "a"), ("bytes", "YQ=="), ("object", {"a": [1]}), ("datetime64[s]", "2020-01-01")],
+)  # fmt: skip
+def test_tensors_have_exact_dtypes(dtype: str, value: Any) -> None:
+    """Rows of a tensor are stacked into an array that MLflow takes as it is."""
+    spec = tensor(dtype, (-1, 2))
+    frame = only(contract([spec]), [[value, value], [value, value]])
+    made = _enforce_schema(frame.columns[0], Schema([spec]))
+    assert made.shape == (2, 2)
+
+
+def test_free_dimensions_travel_by_shape() -> None:
+    """Rows of different inner shapes are in different frames."""
+    frames = contract([tensor("int64", (-1, -1))]).parse(body([[1], [1, 2], [3]])).frames
+    assert [list(places) for places, _ in frames] == [[0, 2], [1]]
+    assert [frame.columns[0].shape for _, frame in frames] == [(2, 1), (1, 2)]
+
+
+def test_fixed_first_dimension_makes_whole_frames() -> None:
+    """A fixed first dimension makes frames of that many rows, which neither join nor split."""
+    frames = contract([tensor("int64", (2, 1))]).parse(body([[1], [2], [3], [4]])).frames
+    assert [frame.rows for _, frame in frames] == [2, 2]
+    with pytest.raises(ValueError, match="different keys"):
+        Frame.concat([frame for _, frame in frames])
+    with pytest.raises(ValueError, match="together"):
+        frames[0][1].slice(0, 1)
+
+
+def test_concat_and_slice_are_inverse() -> None:
+    """Frames of one key may travel as one, and be taken apart again."""
+    columns = [column("double", "x"), column("string", "s"), column("boolean", "b", required=False)]
+    model = contract(columns)
+    one = only(model, [{"x": 1, "s": "a", "b": True}])
+    two = only(model, [{"x": 2, "s": "b", "b": None}, {"x": 3, "s": "c", "b": False}])
+    both = Frame.concat([one, two])
+    assert both.rows == 3
+    assert both.columns[2] == [True, None, False]
+    assert Frame.concat([one]) is one
+    back = both.slice(1, 3)
+    assert [list(column) for column in back.columns] == [list(column) for column in two.columns]
+    assert both.slice(0, 3) is both
+    assert len(model_input(both)) == 3
+
+
+def test_unnamed_columns_are_numbered() -> None:
+    """Several unnamed columns become columns 0, 1, …"""
+    frame = only(contract([column("long"), column("string")]), [[1, "a"], [2, "b"]])
+    assert frame.names == (0, 1)
+    assert list(frame.columns[0]) == [1, 2]
+
+
+def test_nan_is_made_for_missing_numbers_only() -> None:
+    """NaN in a frame is always a null of the caller."""
+    frame = only(contract([column("double", "x", required=False)]), [{"x": 0}, {"x": None}])
+    assert [math.isnan(value) for value in frame.columns[0]] == [False, True]

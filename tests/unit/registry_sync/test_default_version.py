@@ -1,0 +1,147 @@
+"""Which version is the default, and what the gate holds."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.catalog import ModelVersion
+from registry_sync.default_version import DefaultPolicy
+from tests.catalogs import BREAKING, LOOSER, PLAIN, served, version
+
+POLICY = DefaultPolicy()
+
+
+def _never(_version: ModelVersion) -> None:
+    return None
+
+
+def test_a_new_model_without_champion_gets_its_newest_ready_version() -> None:
+    """The newest READY version is the default where no alias says otherwise."""
+    versions = (
+        version(1),
+        version(2, BREAKING),
+        version(3, registry_status="PENDING_REGISTRATION"),
+    )
+    choice = POLICY.choose(versions, {}, previous=None, hold_back=_never)
+    assert (choice.number, choice.contract) == (2, BREAKING)
+
+
+def test_the_champion_alias_wins_over_the_newest() -> None:
+    """The alias names the default, whatever else is registered."""
+    choice = POLICY.choose(
+        (version(1), version(2)), {"champion": 1}, previous=None, hold_back=_never
+    )
+    assert choice.number == 1
+
+
+def test_another_alias_can_be_the_champion() -> None:
+    """The alias's name is a setting."""
+    policy = DefaultPolicy(champion_alias="prod")
+    choice = policy.choose(
+        (version(1), version(2)), {"champion": 2, "prod": 1}, previous=None, hold_back=_never
+    )
+    assert choice.number == 1
+
+
+def test_a_new_model_skips_a_newest_version_that_cannot_be_served() -> None:
+    """A broken newest version doesn't take a new model down."""
+    versions = (version(1), version(2, None, problem="no signature"))
+    assert POLICY.choose(versions, {}, previous=None, hold_back=_never).number == 1
+
+
+def test_a_champion_that_cannot_be_served_is_not_replaced_silently() -> None:
+    """Where the alias names a broken version, the model says so and serves nothing by default."""
+    versions = (version(1), version(2, None, problem="It has no signature."))
+    choice = POLICY.choose(versions, {"champion": 2}, previous=None, hold_back=_never)
+    assert (choice.number, choice.problem) == (None, "Version 2: It has no signature.")
+
+
+def test_a_compatible_newer_version_takes_over_with_its_contract() -> None:
+    """A default that keeps the contract moves, and its signature is the contract from then on."""
+    versions = (version(1), version(2, LOOSER))
+    choice = POLICY.choose(versions, {}, previous=served(versions[0]), hold_back=_never)
+    assert (choice.number, choice.contract, choice.held) == (2, LOOSER, None)
+
+
+def test_a_breaking_newer_version_is_held_with_its_differences() -> None:
+    """A default that would break is kept back; the old one goes on answering."""
+    versions = (version(1), version(2, BREAKING))
+    choice = POLICY.choose(versions, {}, previous=served(versions[0]), hold_back=_never)
+    assert (choice.number, choice.contract) == (1, PLAIN)
+    assert choice.held is not None
+    assert choice.held.number == 2
+    assert {d["change"] for d in choice.held.differences} == {"added", "removed"} or (
+        choice.held.differences
+    )
+
+
+def test_the_tag_lets_a_breaking_version_through() -> None:
+    """`modelmux.accept_breaking` moves the default and with it the contract."""
+    versions = (version(1), version(2, BREAKING, accept_breaking=True))
+    choice = POLICY.choose(versions, {}, previous=served(versions[0]), hold_back=_never)
+    assert (choice.number, choice.contract, choice.held) == (2, BREAKING, None)
+
+
+def test_moving_the_champion_to_a_breaking_version_is_held_too() -> None:
+    """The gate is the same whether a version is newer or an alias moved."""
+    versions = (version(1), version(2, BREAKING))
+    choice = POLICY.choose(
+        versions, {"champion": 2}, previous=served(*versions, default=1), hold_back=_never
+    )
+    assert choice.number == 1
+    assert choice.held is not None
+
+
+def test_a_version_that_is_being_loaded_waits() -> None:
+    """A default takes over only once it may, with the reason in the meantime."""
+    versions = (version(1), version(2))
+    choice = POLICY.choose(
+        versions, {}, previous=served(versions[0]), hold_back=lambda _: "being loaded"
+    )
+    assert choice.number == 1
+    assert choice.held is not None
+    assert choice.held.reason == "being loaded"
+
+
+def test_a_broken_newer_version_is_held_for_its_reason() -> None:
+    """A version that can't be served never replaces one that can."""
+    versions = (version(1), version(2, None, problem="It has no signature."))
+    choice = POLICY.choose(versions, {}, previous=served(versions[0]), hold_back=_never)
+    assert choice.number == 1
+    assert choice.held is not None
+    assert choice.held.reason == "It has no signature."
+
+
+def test_the_newest_version_that_keeps_the_contract_stands_in_for_a_deleted_default() -> None:
+    """Where the default is gone, a compatible version answers rather than none or a breaking one."""
+    before = served(version(1), version(2), version(3), version(4, BREAKING), default=3)
+    left = (version(1), version(2), version(4, BREAKING))
+    choice = POLICY.choose(left, {}, previous=before, hold_back=_never)
+    assert choice.number == 2
+    assert choice.held is not None
+    assert choice.held.number == 4
+
+
+def test_nothing_stands_in_for_a_contract_that_nobody_keeps() -> None:
+    """The contract outlives its version: a breaking one isn't served by accident."""
+    before = served(version(1), version(2, BREAKING), default=1)
+    choice = POLICY.choose((version(2, BREAKING),), {}, previous=before, hold_back=_never)
+    assert (choice.number, choice.contract) == (None, PLAIN)
+    assert choice.problem is not None
+    assert "modelmux.accept_breaking" in choice.problem
+
+
+def test_a_model_registered_again_under_its_name_must_keep_the_contract() -> None:
+    """The same number with other artifacts is another version."""
+    before = served(version(1))
+    again = (version(1, BREAKING, fingerprint="other"),)
+    assert POLICY.choose(again, {}, previous=before, hold_back=_never).number is None
+
+
+@pytest.mark.parametrize(("compatibility", "number"), [("compatible", 2), ("exact", 1)])
+def test_the_exact_setting_holds_what_is_only_compatible(compatibility: str, number: int) -> None:
+    """`exact` asks for equal signatures, `compatible` for the rules."""
+    policy = DefaultPolicy(compatibility=compatibility)  # type: ignore[arg-type]
+    versions = (version(1), version(2, LOOSER))
+    choice = policy.choose(versions, {}, previous=served(versions[0]), hold_back=_never)
+    assert choice.number == number

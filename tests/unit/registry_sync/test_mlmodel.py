@@ -1,0 +1,82 @@
+"""Reading MLmodel files and input examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from registry_sync.mlmodel import read_example, read_mlmodel
+from tests.catalogs import signature
+
+MLMODEL = """
+flavors:
+  python_function:
+    loader_module: mlflow.sklearn
+  sklearn:
+    code: {code}
+saved_input_example_info:
+  serving_input_path: serving_input_example.json
+signature:
+  inputs: '[{{"type": "double", "name": "x", "required": true}}]'
+  outputs: '[{{"type": "tensor", "tensor-spec": {{"dtype": "float64", "shape": [-1]}}}}]'
+  params: null
+"""
+
+
+def test_the_facts_of_a_file_are_read() -> None:
+    """Signature, flavor and the example's path come out; nothing is wrong with the version."""
+    facts = read_mlmodel(MLMODEL.format(code="null"))
+    assert (facts.problem, facts.flavor, facts.ships_code) == (None, "mlflow.sklearn", False)
+    assert facts.example_path == "serving_input_example.json"
+    assert "inputs" in orjson.loads(facts.signature or "")
+
+
+def test_code_is_noticed_in_any_flavor() -> None:
+    """A version that ships code must be told from one that doesn't before it is loaded."""
+    assert read_mlmodel(MLMODEL.format(code="code")).ships_code
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("", "broken"),
+        ("{", "broken"),
+        ("a: [", "broken"),
+        ("just text", "broken"),
+        ("flavors: 3", "broken"),
+        ("flavors: {sklearn: {}}", "python_function"),
+        ("flavors: {python_function: {}}", "signature"),
+        ('flavors: {python_function: {}}\nsignature: {inputs: \'[{"type": "nope"}]\'}', ""),
+        ("flavors: {python_function: {}}\nsignature: {inputs: 'no json'}", ""),
+        ("flavors: {python_function: {}}\nsignature: {inputs: 3}", ""),
+    ],
+)
+def test_a_file_that_cannot_be_served_says_why(text: str, word: str) -> None:
+    """Whatever stands in the file, reading it yields a reason and never fails."""
+    problem = read_mlmodel(text).problem
+    assert problem
+    assert word in problem
+
+
+@pytest.mark.parametrize(
+    ("example", "body"),
+    [
+        ({"dataframe_split": {"columns": ["x"], "data": [[1.5]]}}, {"x": 1.5}),
+        (
+            {"dataframe_split": {"columns": ["x"], "data": [[1.5], [2.5]]}},
+            [{"x": 1.5}, {"x": 2.5}],
+        ),
+        ({"dataframe_records": [{"x": 1.5}]}, {"x": 1.5}),
+        ({"inputs": {"x": [1.5, 2.5]}}, [{"x": 1.5}, {"x": 2.5}]),
+        ({"x": 1.5}, {"x": 1.5}),
+        ({"dataframe_split": {"columns": ["other"], "data": [[1.5]]}}, None),
+        ({"dataframe_split": {"columns": ["x", "y"], "data": [[1.5]]}}, None),
+        ({"dataframe_split": 3}, None),
+        (7, None),
+    ],
+)
+def test_an_example_is_a_body_that_the_contract_accepts_or_none(example: Any, body: Any) -> None:
+    """MLflow's serving forms become records; what doesn't fit the signature is dropped."""
+    assert read_example(orjson.dumps(example).decode(), signature(("x", "double"))) == body

@@ -1,0 +1,46 @@
+"""The catalog on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from registry_sync.snapshot import SnapshotStore
+from tests.catalogs import BREAKING, catalog, served, version
+
+CATALOG = catalog(served(version(1), version(2, BREAKING), default=1), generation=7)
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    """A snapshot gives back the same catalog: models, contract, generation."""
+    store = SnapshotStore(tmp_path / "new" / "folder", registry="r")
+    store.save(CATALOG)
+    assert store.load() == CATALOG
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 99}', b"\xff\xfe"])
+def test_a_broken_snapshot_counts_as_none(tmp_path: Path, content: bytes) -> None:
+    """Whatever is in the file, loading it never fails."""
+    (tmp_path / "catalog.json").write_bytes(content)
+    assert SnapshotStore(tmp_path, registry="r").load() is None
+
+
+def test_a_snapshot_of_another_registry_counts_as_none(tmp_path: Path) -> None:
+    """A state folder that is used for another registry doesn't serve the first one's models."""
+    SnapshotStore(tmp_path, registry="one").save(CATALOG)
+    assert SnapshotStore(tmp_path, registry="other").load() is None
+
+
+def test_a_folder_that_cannot_be_written_is_survived(tmp_path: Path) -> None:
+    """Serving goes on where no snapshot can be kept."""
+    (tmp_path / "file").write_text("in the way")
+    store = SnapshotStore(tmp_path / "file", registry="r")
+    store.save(CATALOG)
+    assert store.load() is None
+
+
+def test_saving_leaves_nothing_beside_the_snapshot(tmp_path: Path) -> None:
+    """The temporary file is renamed, not left."""
+    SnapshotStore(tmp_path, registry="r").save(CATALOG)
+    assert [path.name for path in tmp_path.iterdir()] == ["catalog.json"]

@@ -1,0 +1,187 @@
+"""The state machine around reading, preparing and publishing."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.catalog import ModelVersion, ServedModel
+from registry_sync.default_version import DefaultPolicy
+from registry_sync.reading import RegisteredModel, RegistryReading, RegistryUnreachable
+from registry_sync.snapshot import SnapshotStore
+from registry_sync.synchronizer import BEING_LOADED, PreparationFailed, Synchronizer
+from tests.catalogs import record, version
+
+
+class FakeRegistry:
+    """A registry that says what it is told to."""
+
+    def __init__(self, *records: RegisteredModel) -> None:
+        self.reading: RegistryReading = records
+        self.is_down = False
+
+    def read(self) -> RegistryReading:
+        if self.is_down:
+            raise RegistryUnreachable("The registry gives no usable answer.")
+        return self.reading
+
+
+class FakePreparer:
+    """Models run where told; a preparation ends when it is let to."""
+
+    def __init__(self) -> None:
+        self.active = False
+        self.may_end = asyncio.Event()
+        self.fails = False
+        self.prepared: list[int] = []
+
+    def is_active(self, model: ServedModel) -> bool:
+        return self.active
+
+    async def prepare(self, model: ServedModel, version: ModelVersion) -> None:
+        await self.may_end.wait()
+        if self.fails:
+            raise PreparationFailed("It can't be loaded.")
+        self.prepared.append(version.number)
+
+
+class Clock:
+    """A clock moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Bench:
+    """A synchronizer over fakes."""
+
+    def __init__(self, folder: Path, *records: RegisteredModel) -> None:
+        self.registry = FakeRegistry(*records)
+        self.preparer = FakePreparer()
+        self.clock = Clock()
+        self.synchronizer = Synchronizer(
+            source=self.registry,
+            snapshots=SnapshotStore(folder, registry="r"),
+            policy=DefaultPolicy(),
+            preparer=self.preparer,
+            clock=self.clock,
+        )
+
+    def model(self) -> ServedModel:
+        catalog = self.synchronizer.catalog
+        assert catalog is not None
+        return catalog.models["m"]
+
+    async def until_default_is(self, number: int) -> None:
+        async with asyncio.timeout(5):
+            while self.model().default_version != number:
+                await asyncio.sleep(0)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, record(version(1)))
+
+
+async def test_a_sync_reports_what_came_changed_and_went(bench: Bench) -> None:
+    """The report names the models."""
+    first = await bench.synchronizer.synchronize()
+    assert (first.added, first.changed, first.removed) == (("m",), (), ())
+    bench.registry.reading = (record(version(1), aliases={"a": 1}), record(version(1), name="n"))
+    second = await bench.synchronizer.synchronize()
+    assert (second.added, second.changed, second.removed) == (("n",), ("m",), ())
+    bench.registry.reading = ()
+    assert (await bench.synchronizer.synchronize()).removed == ("m", "n")
+
+
+async def test_a_registry_that_is_away_changes_nothing(bench: Bench) -> None:
+    """The catalog stays, the silence is measured, and it ends by itself."""
+    await bench.synchronizer.synchronize()
+    before = bench.synchronizer.catalog
+    bench.registry.is_down = True
+    bench.clock.now += 30
+    report = await bench.synchronizer.synchronize()
+    assert report.problem is not None
+    assert bench.synchronizer.catalog is before
+    assert bench.synchronizer.registry.silent_for_s == 30
+    bench.registry.is_down = False
+    assert (await bench.synchronizer.synchronize()).problem is None
+    assert bench.synchronizer.registry.silent_for_s == 0
+
+
+async def test_a_restart_without_registry_serves_the_snapshot(bench: Bench, tmp_path: Path) -> None:
+    """What was served and promised before is there again, held versions too."""
+    await bench.synchronizer.synchronize()
+    again = Bench(tmp_path)
+    again.registry.is_down = True
+    await again.synchronizer.restore()
+    assert again.synchronizer.catalog == bench.synchronizer.catalog
+
+
+async def test_a_sleeping_model_switches_at_once(bench: Bench) -> None:
+    """Where nothing runs, nobody would notice a cold start: no preparation."""
+    await bench.synchronizer.synchronize()
+    bench.registry.reading = (record(version(1), version(2)),)
+    await bench.synchronizer.synchronize()
+    assert bench.model().default_version == 2
+
+
+async def test_a_running_model_switches_once_the_new_version_is_prepared(bench: Bench) -> None:
+    """Until the new default is loaded and has answered, the old one goes on."""
+    await bench.synchronizer.synchronize()
+    bench.preparer.active = True
+    bench.registry.reading = (record(version(1), version(2)),)
+    await bench.synchronizer.synchronize()
+    held = bench.model().held
+    assert bench.model().default_version == 1
+    assert held is not None
+    assert held.reason == BEING_LOADED
+    bench.preparer.may_end.set()
+    await bench.until_default_is(2)
+    assert bench.preparer.prepared == [2]
+    assert bench.model().held is None
+
+
+async def test_a_version_that_cannot_be_loaded_is_held_and_tried_again_later(bench: Bench) -> None:
+    """A failed preparation is remembered for a while, then tried once more."""
+    await bench.synchronizer.synchronize()
+    bench.preparer.active = bench.preparer.fails = True
+    bench.preparer.may_end.set()
+    bench.registry.reading = (record(version(1), version(2)),)
+    await bench.synchronizer.synchronize()
+    async with asyncio.timeout(5):
+        while bench.model().held is None or bench.model().held.reason == BEING_LOADED:  # type: ignore[union-attr]
+            await asyncio.sleep(0)
+    bench.preparer.fails = False
+    await bench.synchronizer.synchronize()
+    assert bench.preparer.prepared == []
+    bench.clock.now += 61
+    await bench.synchronizer.synchronize()
+    await bench.until_default_is(2)
+
+
+async def test_a_version_that_comes_back_is_prepared_again(bench: Bench) -> None:
+    """Having been the default once says nothing about being loaded now."""
+    await bench.synchronizer.synchronize()
+    bench.preparer.active = True
+    bench.preparer.may_end.set()
+    versions = (version(1), version(2))
+    for champion in (2, 1, 2):
+        bench.registry.reading = (record(*versions, aliases={"champion": champion}),)
+        await bench.synchronizer.synchronize()
+        await bench.until_default_is(champion)
+    assert bench.preparer.prepared == [2, 1, 2]
+
+
+async def test_waiting_ends_with_the_next_generation(bench: Bench) -> None:
+    """A long poll returns when there is something new, and with what there is when time is up."""
+    assert await bench.synchronizer.wait_for(0, timeout_s=0) is None
+    waiting = asyncio.create_task(bench.synchronizer.wait_for(0, timeout_s=5))
+    await bench.synchronizer.synchronize()
+    assert await waiting is bench.synchronizer.catalog
+    assert await bench.synchronizer.wait_for(1, timeout_s=0) is bench.synchronizer.catalog
