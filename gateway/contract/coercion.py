@@ -194,18 +194,17 @@ def _binary(value: Any) -> str:
 
 
 def _datetimes(column: Column) -> list[Any]:
-    if isinstance(column, np.ndarray) and column.dtype.kind == "M" and column.ndim == 1:
-        moments = column
-    else:
-        values = [_moment(value) for value in items_of(column)]
-        moments = np.array(values, dtype="M8[ns]")
     try:
-        texts = write_datetimes(moments)
-    except ValueError:
+        if isinstance(column, np.ndarray) and column.dtype.kind == "M" and column.ndim == 1:
+            texts = write_datetimes(column)
+        else:
+            moments = [_moment(value) for value in items_of(column)]
+            texts = write_datetimes(np.array(moments, dtype="M8[ns]"))
+    except (ValueError, OverflowError):  # a year that no request could send, or datetime's end
         raise Unfit from None
     if None in texts:
         raise Unfit
-    return texts
+    return list(texts)
 
 
 def _moment(value: Any) -> np.datetime64:

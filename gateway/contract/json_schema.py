@@ -57,7 +57,8 @@ def request_schema(inputs: Rows, params: tuple[Param, ...]) -> JsonSchema:
 
 def _bare(schema: JsonSchema, row: Type) -> JsonSchema:
     """One input that is the whole body: an object with the member "inputs" is the wrapper."""
-    if not isinstance(row, MapOf | AnyValue):
+    free = isinstance(row, TensorOf) and row.dtype.kind == "O" and not row.inner
+    if not free and not isinstance(row, MapOf | AnyValue):
         return schema
     return {
         **schema,

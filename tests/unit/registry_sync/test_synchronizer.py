@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,10 +78,15 @@ class Bench:
         assert catalog is not None
         return catalog.models["m"]
 
-    async def until_default_is(self, number: int) -> None:
+    async def until(self, condition: Callable[[ServedModel], bool]) -> None:
         async with asyncio.timeout(5):
-            while self.model().default_version != number:
-                await asyncio.sleep(0)
+            while not condition(self.model()):
+                catalog = self.synchronizer.catalog
+                assert catalog is not None
+                await self.synchronizer.wait_for(catalog.generation, timeout_s=5)
+
+    async def until_default_is(self, number: int) -> None:
+        await self.until(lambda model: model.default_version == number)
 
 
 @pytest.fixture
@@ -154,9 +160,7 @@ async def test_a_version_that_cannot_be_loaded_is_held_and_tried_again_later(ben
     bench.preparer.may_end.set()
     bench.registry.reading = (record(version(1), version(2)),)
     await bench.synchronizer.synchronize()
-    async with asyncio.timeout(5):
-        while bench.model().held is None or bench.model().held.reason == BEING_LOADED:  # type: ignore[union-attr]
-            await asyncio.sleep(0)
+    await bench.until(lambda m: m.held is not None and m.held.reason != BEING_LOADED)
     bench.preparer.fails = False
     await bench.synchronizer.synchronize()
     assert bench.preparer.prepared == []

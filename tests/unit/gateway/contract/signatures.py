@@ -296,7 +296,8 @@ def bodies(draw: st.DrawFn, of: Contract) -> Any:
     rows = draw(row | st.lists(row, max_size=3))
     if any(f.name == "inputs" for f in getattr(of.accepted.row, "fields", ())):
         return rows
-    if draw(st.booleans()):
+    wrapped = isinstance(rows, dict) and "inputs" in rows
+    if not wrapped and draw(st.booleans()):
         return rows
     params = st.fixed_dictionaries({}, optional={p.name: values(p.type) for p in of.params})
     return {"inputs": rows, **({"params": draw(params)} if draw(st.booleans()) else {})}
