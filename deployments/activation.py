@@ -119,8 +119,8 @@ class Activator:
             for model in catalog.models.values()
             for version in model.versions
         }
-        for name in [name for name in self._active if name not in wanted]:
-            await self._delete(name)
+        gone = [name for name in self._active if name not in wanted]
+        await asyncio.gather(*(self._delete(name) for name in gone))
         for name, (model, version) in wanted.items():
             await self._adjust(name, model, version)
 

@@ -1,0 +1,211 @@
+"""Routes over fakes: headers, envelopes, documents."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from gateway.catalog import Catalog
+from gateway.errors import GatewayError, ModelUnavailable, all_errors
+from gateway.http.app import HttpLimits, create_app
+from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
+from gateway.prediction import PredictionService
+from tests.catalogs import BREAKING, catalog, served, signature, version
+
+ODD = "Größe {x}/%41 & #1?"
+
+
+class FakeFeed:
+    """A feed whose catalog the test sets."""
+
+    def __init__(self, now: Catalog | None) -> None:
+        self.catalog = now
+        self.registry = RegistryStatus(silent_for_s=1.0)
+
+    async def synchronize(self) -> SyncReport:
+        return SyncReport(generation=1, added=("m",))
+
+
+class FakeBackend:
+    """A model that answers twice its column, or fails as told."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self.calls: list[Call] = []
+
+    async def predict(self, call: Call) -> CallResult:
+        self.calls.append(call)
+        if self.error is not None:
+            raise self.error
+        doubled = np.asarray(call.frame.columns[0]) * 2
+        return CallResult(output=("columns", ["y"], [doubled]), timings_ms={"model": 1.0})
+
+
+class Bench:
+    """The app over fakes, and a client of it."""
+
+    def __init__(self, now: Catalog | None) -> None:
+        self.feed = FakeFeed(now)
+        self.backend = FakeBackend()
+        service = PredictionService(feed=self.feed, backend=self.backend, default_timeout_s=5)
+        app = create_app(
+            service=service, feed=self.feed, limits=HttpLimits(max_body_bytes=1000)
+        )
+        self.client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://gw"
+        )
+
+
+CATALOG = catalog(
+    served(version(1), version(2, BREAKING), default=1, description="Doubles *x*."),
+    served(version(1, signature(("x", "double"))), name=ODD),
+    served(version(1), name="Größe .x. 41 1 "),
+)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench(CATALOG)
+    async with made.client:
+        yield made
+
+
+async def test_a_prediction_says_who_answered_and_how_long_it_took(bench: Bench) -> None:
+    """Version, request id and timings are on every answer."""
+    response = await bench.client.post("/models/m/predict", json={"x": 2})
+    assert (response.status_code, response.json()) == (200, [{"y": 4.0}])
+    assert response.headers["X-Model-Version"] == "1"
+    assert len(response.headers["X-Request-ID"]) == 32
+    assert "model;dur=1.00" in response.headers["Server-Timing"]
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "ü"])
+async def test_an_unusable_request_id_is_replaced(bench: Bench, given: str) -> None:
+    """What can't be echoed safely isn't."""
+    response = await bench.client.get("/healthz", headers={"X-Request-ID": given.encode()})  # type: ignore[dict-item]
+    assert response.headers["X-Request-ID"] != given
+
+
+@pytest.mark.parametrize("error", all_errors(), ids=lambda error: error.code)
+async def test_every_error_is_rendered_by_its_class(
+    bench: Bench, error: type[GatewayError]
+) -> None:
+    """Status, code and title come from the class, model and version from the request."""
+    made = error.__new__(error)
+    GatewayError.__init__(made, "What happened.")
+    for name in ("violations", "differences"):
+        setattr(made, name, ())
+    made.requested_version = made.default_version = 1  # type: ignore[attr-defined]
+    made.allow = "GET"  # type: ignore[attr-defined]
+    bench.backend.error = made
+    response = await bench.client.post("/models/m/predict", json={"x": 2})
+    problem = response.json()
+    assert response.status_code == problem["status"] == error.status
+    assert (problem["code"], problem["title"]) == (error.code, error.title)
+    assert (problem["model"], problem["version"]) == ("m", 1)
+    assert problem["type"].endswith(error.code)
+    assert problem["instance"] == "/models/m/predict"
+
+
+async def test_what_nobody_expected_tells_nothing(bench: Bench) -> None:
+    """A bug of ours is an internal_error without its text."""
+    bench.backend.error = ZeroDivisionError("secret")
+    response = await bench.client.post("/models/m/predict", json={"x": 2})
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert "secret" not in response.text
+    assert "ZeroDivision" not in response.text
+
+
+async def test_retry_after_is_whole_seconds(bench: Bench) -> None:
+    """RFC 9110 wants an integer, and never zero."""
+    bench.backend.error = ModelUnavailable("Later.", retry_after_s=0.2)
+    response = await bench.client.post("/models/m/predict", json={"x": 2})
+    assert response.headers["Retry-After"] == "1"
+
+
+async def test_a_body_over_the_limit_is_refused(bench: Bench) -> None:
+    """413, whether the length is declared or the body is streamed."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b" " * 100
+
+    headers = {"Content-Type": "application/json"}
+    for content in (b" " * 2000, chunks()):
+        response = await bench.client.post("/models/m/predict", content=content, headers=headers)
+        assert (response.status_code, response.json()["code"]) == (413, "payload_too_large")
+    assert bench.backend.calls == []
+
+
+async def test_before_the_first_catalog_nothing_is_ready() -> None:
+    """readyz and predictions are 503 until there is a catalog; health is not about that."""
+    bench = Bench(None)
+    bench.feed.registry = RegistryStatus(problem="The registry is away.")
+    for method, path in (("GET", "/readyz"), ("GET", "/models"), ("GET", "/openapi.json")):
+        response = await bench.client.request(method, path)
+        assert (response.status_code, response.json()["code"]) == (503, "catalog_unavailable")
+        assert response.headers["Retry-After"]
+    assert (await bench.client.get("/readyz")).json()["registry_problem"]
+    assert (await bench.client.get("/healthz")).status_code == 200
+
+
+async def test_readiness_tells_the_registrys_silence(bench: Bench) -> None:
+    """Ready means that a catalog is there, however long ago the registry answered."""
+    ready = (await bench.client.get("/readyz")).json()
+    assert (ready["models"], ready["registry_silent_for_s"]) == (3, 1.0)
+
+
+async def test_any_model_name_is_routed_and_documented(bench: Bench) -> None:
+    """Names with spaces, braces, percent signs and letters of any language have their own path."""
+    listing = (await bench.client.get("/models")).json()["models"]
+    document = (await bench.client.get("/openapi.json")).json()
+    for model in listing:
+        response = await bench.client.post(model["predict_url"], json={"x": 1})
+        if "/" not in model["name"]:  # MLflow allows no slash in names
+            assert response.status_code == 200, model["name"]
+        assert model["predict_url"] in document["paths"]
+    operations = [path["post"]["operationId"] for path in document["paths"].values()
+                  if "post" in path]  # fmt: skip
+    assert len(set(operations)) == len(operations)
+
+
+async def test_the_document_is_valid_openapi(bench: Bench) -> None:
+    """OpenAPI 3.1, for all models and for one."""
+    OpenAPIV31SpecValidator((await bench.client.get("/openapi.json")).json()).validate()
+    OpenAPIV31SpecValidator((await bench.client.get("/models/m/openapi.json")).json()).validate()
+    assert (await bench.client.get("/models/nope/openapi.json")).status_code == 404
+
+
+async def test_the_documents_tag_changes_only_with_the_catalog(bench: Bench) -> None:
+    """Equal content has an equal ETag, across generations; other content another."""
+    first = (await bench.client.get("/openapi.json")).headers["ETag"]
+    assert (await bench.client.get("/openapi.json", headers={"If-None-Match": first})).status_code == 304
+    bench.feed.catalog = CATALOG.model_copy(update={"generation": 2})
+    assert (await bench.client.get("/openapi.json")).headers["ETag"] == first
+    bench.feed.catalog = catalog(served(version(1)), generation=3)
+    assert (await bench.client.get("/openapi.json")).headers["ETag"] != first
+
+
+async def test_a_models_page_shows_versions_with_their_compatibility(bench: Bench) -> None:
+    """Each version says whether it keeps the contract, and why not."""
+    detail: dict[str, Any] = (await bench.client.get("/models/m")).json()
+    by_number = {v["version"]: v for v in detail["version_details"]}
+    assert by_number[1]["compatible"] is True
+    assert by_number[1]["is_default"] is True
+    assert by_number[2]["compatible"] is False
+    assert by_number[2]["differences"]
+    assert detail["request_schema"]
+
+
+async def test_the_docs_page_asks_nobody_else(bench: Bench) -> None:
+    """Every address on the page is the gateway's own."""
+    page = (await bench.client.get("/docs")).text
+    assert "http" not in page.replace("http://www.w3.org", "")
+    for asset in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.svg"):
+        assert f"/docs/assets/{asset}" in page
+        assert (await bench.client.get(f"/docs/assets/{asset}")).status_code == 200
