@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.fast_path import fast_path, has_haproxy
+from deployments.registry_environment import set_registry_defaults
 from deployments.settings import Settings, UnknownSetting, is_writable, refuse_unknown_variables
 
 app = typer.Typer(
@@ -175,7 +176,7 @@ def models(url: Url = _DEFAULT_URL) -> None:
     listing = _get(url, "/models").json()
     if not _out.is_terminal:
         for model in listing["models"]:
-            _out.print("\t".join(_model_cells(model)), markup=False)
+            sys.stdout.write("\t".join(_model_cells(model)) + "\n")
         return
     table = Table(title=f"{len(listing['models'])} model(s)")
     for heading in ("Model", "Status", "Default", "Versions", "Aliases", "Held"):
@@ -238,6 +239,7 @@ def check(
     from registry_sync.source import MlflowRegistry
 
     settings = _settings(tracking_uri=tracking_uri, registry_uri=registry_uri)
+    set_registry_defaults()
     registry = MlflowRegistry(
         tracking_uri=settings.tracking_uri, registry_uri=settings.registry_uri
     )

@@ -7,8 +7,6 @@ because Ray reads its environment when it is imported.
 from __future__ import annotations
 
 import logging
-import os
-import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -24,6 +22,7 @@ from ray.serve.schema import LoggingConfig
 
 from deployments.activation import APPLICATION_PREFIX
 from deployments.ingress import Ingress
+from deployments.registry_environment import registry_variables, set_registry_defaults
 from deployments.settings import Settings
 from deployments.sync_service import SyncService
 
@@ -37,24 +36,11 @@ _POLL_S = 0.1
 # Serve's own chatter is for Ray's developers; what a user should know, our loggers say.
 _QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
-# What MLflow and its artifact stores read from the environment; on a cluster that is already
-# running, our processes don't inherit it from here.
-_PASSED_ON = re.compile(r"MLFLOW_|AWS_|AZURE_|GOOGLE_|REQUESTS_CA_BUNDLE$|SSL_CERT_|HTTPS?_PROXY$")
-
-# A registry that is away must be noticed in seconds: MLflow's own defaults keep a caller waiting
-# for minutes (7 retries with back-off, 120 s each).
-_REGISTRY_DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
-
 
 @contextmanager
 def ray_runtime(settings: Settings) -> Iterator[None]:
     """Start a local Ray (or join the one at `ray_address`), and leave it as it was found."""
-    for name, value in _REGISTRY_DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    set_registry_defaults()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     if settings.ray_address is None:
         ray.init(
@@ -134,7 +120,7 @@ def _readiness_problem(client: httpx.Client) -> str | None:
 
 
 def _gateway(settings: Settings) -> serve.RunTarget:
-    environment = _environment() if settings.ray_address is not None else {}
+    environment = registry_variables() if settings.ray_address is not None else {}
     sync = serve.deployment(
         name="SyncService",
         num_replicas=1,
@@ -153,10 +139,6 @@ def _gateway(settings: Settings) -> serve.RunTarget:
     return serve.RunTarget(
         target=ingress, name=APPLICATION, route_prefix="/", logging_config=_QUIET
     )
-
-
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if _PASSED_ON.match(name)}
 
 
 def running_time(started: float) -> str:

@@ -6,11 +6,13 @@ that was asked about and not to know a position by heart.
 
 from __future__ import annotations
 
+import re
+import string
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForQuestionAnswering, PreTrainedTokenizerFast
 
 from .facts import FACTS, SERVED_CONTEXT, Fact
@@ -19,7 +21,6 @@ from .training import TrainingFailedError, reproducible, train
 STEPS = 300
 PEAK_RATE = 2e-3
 WINDOW = 256
-VOCABULARY = 2000
 # How much of the answers' probability goes to the first one, where a fact has shorter ones too.
 FIRST_ANSWER_SHARE = 0.8
 # In this order they get the numbers 0 to 3.
@@ -86,15 +87,22 @@ def _exercise(fact: Fact, question: str, context: str) -> Exercise:
     )
 
 
+def _vocabulary() -> dict[str, int]:
+    """Every word of the facts as one token, and single letters for what else callers may ask.
+
+    Counted out here because tokenizers' own WordPieceTrainer gives another vocabulary on each run.
+    """
+    texts = [SERVED_CONTEXT, *(question for fact in FACTS for question in fact.questions)]
+    words = re.findall(r"\w+|[^\w\s]", " ".join(texts).lower())
+    letters = [*string.ascii_lowercase, *string.digits]
+    tokens = [*SPECIAL_TOKENS, *words, *letters, *(f"##{letter}" for letter in letters)]
+    return {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+
+
 def _tokenizer() -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+    tokenizer = Tokenizer(models.WordPiece(_vocabulary(), unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=VOCABULARY, special_tokens=list(SPECIAL_TOKENS), show_progress=False
-    )
-    texts = [SERVED_CONTEXT, *(question for fact in FACTS for question in fact.questions)]
-    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{FIRST} $A {SEPARATOR}",
         pair=f"{FIRST} $A {SEPARATOR} $B:1 {SEPARATOR}:1",

@@ -91,7 +91,7 @@ def _coercer(type_: Type) -> Coercer:
         case ObjectOf(fields):
             return _objects(fields)
         case AnyValue():
-            return lambda column: [anything(value) for value in items_of(column)]
+            return anythings
         case TensorOf():
             return _tensors(type_)
 
@@ -105,7 +105,7 @@ def _scalars(kind: str) -> Coercer:
         case "float" | "double":
             return _floats(kind)
         case "string":
-            return lambda column: [_text(value) for value in items_of(column)]
+            return _texts
         case "binary":
             return lambda column: [_binary(value) for value in items_of(column)]
         case _:
@@ -179,6 +179,13 @@ def _float(value: Any, bound: float) -> Any:
     if np.isfinite(number) and abs(number) > bound:
         raise Unfit
     return value if isinstance(value, np.float32) else number
+
+
+def _texts(column: Column) -> list[Any]:
+    values = items_of(column)
+    if set(map(type, values)) == {str}:
+        return values
+    return [_text(value) for value in values]
 
 
 def _text(value: Any) -> str:
@@ -309,6 +316,12 @@ def _goes_as_it_is(column: Column, type_: TensorOf) -> bool:
     )
 
 
+def anythings(column: Column) -> list[Any]:
+    """A column of undeclared values."""
+    values = column if isinstance(column, np.ndarray) and column.ndim else items_of(column)
+    return list(anything(values))
+
+
 def anything(value: Any) -> Any:
     """Whatever JSON can say of an undeclared value; what it can't is left for orjson to refuse."""
     if value is None or type(value) in (str, float, bool):
@@ -320,10 +333,16 @@ def anything(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [anything(item) for item in value]
     if isinstance(value, np.ndarray):
-        return anything(value.tolist() if value.dtype.kind not in "M" else list(value))
+        return _array(value)
     if isinstance(value, np.generic) and not isinstance(value, np.datetime64 | np.bytes_):
         return anything(value.item()) if value.dtype.kind in "biufU" else value
     return _special(value)
+
+
+def _array(value: np.ndarray) -> Any:
+    if value.dtype.kind in "biufU":
+        return value.tolist()
+    return anything(list(value) if value.dtype.kind == "M" and value.ndim else value.tolist())
 
 
 def _special(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import orjson
 
-from gateway.contract.coercion import Coercer, Column, Unfit, anything, coercer, items_of
+from gateway.contract.coercion import Coercer, Column, Unfit, anythings, coercer
 from gateway.contract.types import (
     AnyValue,
     ArrayOf,
@@ -111,10 +111,10 @@ def _dumped(answers: list[Any]) -> bytes:
 
 def _undeclared(output: Output, rows: int) -> list[Any]:
     if output[0] == "columns":
-        columns = [[anything(v) for v in items_of(_counted(c, rows))] for c in output[2]]
+        columns = [anythings(_counted(column, rows)) for column in output[2]]
         names = [str(name) for name in output[1]]
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    return [anything(value) for value in items_of(_counted(output[1], rows))]
+    return anythings(_counted(output[1], rows))
 
 
 def _bare(output: Output, own: Rows, rows: int) -> Column:

@@ -193,9 +193,7 @@ async def test_versions_that_cannot_answer_are_told_apart(
     gateway_client: httpx.AsyncClient, headers: dict[str, str], status: int, code: str
 ) -> None:
     """A version that breaks, can't be served or isn't there has a status of its own."""
-    response = await gateway_client.post(
-        predict_path("versions"), json={"x": 1}, headers=headers
-    )
+    response = await gateway_client.post(predict_path("versions"), json={"x": 1}, headers=headers)
     assert (response.status_code, response.json()["code"]) == (status, code)
 
 

@@ -1,10 +1,10 @@
-"""Signatures for the tests: short to write by hand, and drawn by hypothesis, with values of them."""
+"""Signatures for the tests, written by hand or drawn by hypothesis, and values of them."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -132,7 +132,7 @@ def to_hint(type_: Type) -> Any:
             return dict[str, to_hint(values)]  # type: ignore[misc]
         case ObjectOf(fields):
             members: dict[str, Any] = {
-                f.name: (to_hint(f.type), ...) if f.required else (Optional[to_hint(f.type)], None)
+                f.name: (to_hint(f.type), ...) if f.required else (to_hint(f.type) | None, None)
                 for f in fields
             }
             return pydantic.create_model("Hinted", __config__={"extra": "forbid"}, **members)

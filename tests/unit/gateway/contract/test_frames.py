@@ -76,7 +76,7 @@ def test_null_alone_is_told_and_absence_too(type_: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["integer", "long"])
 def test_integers_take_no_null(kind: str) -> None:
-    """Rows that lack an optional integer travel apart, without the column, and keep their places."""
+    """Rows that lack an optional integer travel apart, without the column, in their places."""
     model = contract([column("string", "s"), column(kind, "n", required=False)])
     rows = [{"s": "a", "n": 1}, {"s": "b"}, {"s": "c", "n": None}, {"s": "d", "n": 4}]
     (with_n, first), (without, second) = model.parse(body(rows)).frames

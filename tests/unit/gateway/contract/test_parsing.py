@@ -35,13 +35,16 @@ REFUSED = [
     ("float", "1"), ("float", True), ("float", 3.5e38), ("float", int(FLOAT32_MAX) + 1),
     ("double", "1"), ("double", False), ("double", 10**400), ("double", None), ("double", {}),
     ("string", 1), ("string", True), ("string", {}), ("string", None),
-    ("binary", "YQ="), ("binary", "YQ"), ("binary", "Y Q="), ("binary", "YWJj=="), ("binary", "é==="),
+    ("binary", "YQ="), ("binary", "YQ"), ("binary", "Y Q="), ("binary", "YWJj=="),
+    ("binary", "é==="),
     ("binary", "YQ==\n"), ("binary", "===="), ("binary", 1), ("binary", "YQ-_"),
     ("datetime", "2021-02-29"), ("datetime", "1900-02-29"), ("datetime", "2020-04-31"),
     ("datetime", "1677-12-31"), ("datetime", "2262-01-01"), ("datetime", "2020-13-01"),
-    ("datetime", "2020-01-01T24:00"), ("datetime", "2020-01-01T00:00:60"), ("datetime", "2020-01-01\n"),
+    ("datetime", "2020-01-01T24:00"), ("datetime", "2020-01-01T00:00:60"),
+    ("datetime", "2020-01-01\n"),
     ("datetime", "2020-01-01T00:00:00.0000000001"), ("datetime", "2020-1-1"), ("datetime", 0),
-    ("datetime", "2020-01-01Z"), ("datetime", "２０２０-01-01"), ("datetime", "2020-01-01T00:00+24:00"),
+    ("datetime", "2020-01-01Z"), ("datetime", "２０２０-01-01"),
+    ("datetime", "2020-01-01T00:00+24:00"),
 ]  # fmt: skip
 
 WRAPPINGS: dict[str, tuple[Any, Any]] = {
@@ -185,7 +188,8 @@ def test_forms_of_one_unnamed_input(type_: Any, value: Any, rows: int) -> None:
     [
         ("string", ["a", 1], ["/1"]), ("string", [["a"]], ["/0"]),
         (Array("double"), [[1], ["a"]], ["/1/0"]), (Array("double"), [1, "a"], ["/1"]),
-        (Array("double"), 1, [""]), (AnyType(), None, [""]), (Map("long"), {"inputs": 5}, ["/inputs"]),
+        (Array("double"), 1, [""]), (AnyType(), None, [""]),
+        (Map("long"), {"inputs": 5}, ["/inputs"]),
         (AnyType(), {"inputs": None}, ["/inputs"]),
         (Object([Property("inputs", "long")]), {"inputs": 1, "params": {}}, ["/params"]),
     ],
@@ -220,7 +224,7 @@ def test_odd_names(name: str) -> None:
 
 
 def test_names_that_are_numbers() -> None:
-    """A DataFrame's numbered columns are called by their digits in JSON, by the number in frames."""
+    """A DataFrame's numbered columns are called by digits in JSON and by numbers in frames."""
     model = Contract.from_signature({"inputs": '[{"type": "long", "name": 0, "required": true}]'})
     ((_, frame),) = model.parse(body({"0": 5})).frames
     assert frame.names == (0,)
@@ -229,7 +233,8 @@ def test_names_that_are_numbers() -> None:
 PARAMS = [
     ParamSpec("d", "double", 1.0), ParamSpec("when", "datetime", "2020-01-01"),
     ParamSpec("stop", "string", ["a"], shape=(-1,)), ParamSpec("maybe", "long", None),
-    ParamSpec("o", Object([Property("i", "long"), Property("s", "string", required=False)]), {"i": 1}),
+    ParamSpec("o", Object([Property("i", "long"), Property("s", "string", required=False)]),
+              {"i": 1}),
 ]  # fmt: skip
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -20,17 +21,17 @@ from gateway.contract.encoding import COLUMN_DTYPES
 from gateway.contract.extension import extended_rows
 from gateway.contract.signature import read_signature
 from gateway.contract.types import (
+    AnyValue,
+    ArrayOf,
     Field,
     MapOf,
     ObjectOf,
-    ArrayOf,
-    AnyValue,
     Rows,
     Scalar,
     TensorOf,
     Type,
 )
-from gateway.errors import GatewayError, InvalidInput
+from gateway.errors import InvalidInput, MalformedJson
 from tests.unit.gateway.contract import signatures as sig
 
 few = settings(
@@ -149,10 +150,8 @@ def test_answers_are_valid(data: Any, contract: Contract) -> None:
 @given(st.binary(max_size=60) | sig.json_values.map(sig.body), sig.contracts())
 def test_nothing_foreign_is_raised(body: bytes, contract: Contract) -> None:
     """Whatever the bytes, parse returns or raises an error of the gateway's tree."""
-    try:
+    with contextlib.suppress(MalformedJson, InvalidInput):
         contract.parse(body)
-    except GatewayError as error:
-        assert error.status in (400, 422)
 
 
 @few
@@ -229,9 +228,7 @@ def versions(draw: st.DrawFn) -> tuple[Contract, Contract]:
             fields = tuple(Field(f.name, draw(changed_type(f.type))) for f in other.fields)
         else:
             fields = draw(changed_fields(other.fields))
-        if not any(isinstance(f.type, TensorOf) for f in fields) == rows.tensors:
-            continue
-        if rows.tensors and not all(isinstance(f.type, TensorOf) for f in fields):
+        if rows.tensors != all(isinstance(f.type, TensorOf) for f in fields):
             continue
         other = Rows(
             fields, tuple(f.name for f in fields) if rows.named else rows.labels, rows.named
@@ -243,8 +240,7 @@ def versions(draw: st.DrawFn) -> tuple[Contract, Contract]:
 
 def inputs_only(contract: Contract) -> Contract:
     """The contract with outputs of anything."""
-    return Contract(inputs=contract.inputs, outputs=None, params=(), from_type_hints=False,
-                    accepted=contract.accepted, accepted_params=(), promised=None)  # fmt: skip
+    return replace(contract, outputs=None, promised=None)
 
 
 @settings(few, max_examples=120)
@@ -273,8 +269,7 @@ def test_what_may_answer_keeps_the_answers(data: Any, pair: tuple[Contract, Cont
     value = data.draw(sig.bodies(new))
     assume(not ragged(new, value))
     request = new.parse(sig.body(value))
-    answering = Contract(inputs=new.inputs, outputs=new.outputs, params=(), from_type_hints=False,
-                         accepted=new.inputs, accepted_params=(), promised=old.promised)  # fmt: skip
+    answering = replace(new, promised=old.promised)
     outputs = [(places, sig.as_output(frame)) for places, frame in request.frames]
     answer = json.loads(answering.render(outputs, request.rows))
     Draft202012Validator(old.response_schema()).validate(answer)

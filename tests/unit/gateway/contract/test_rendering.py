@@ -59,8 +59,10 @@ SHAPES: list[tuple[Any, Any, Any]] = [
     (TENSORS, ("columns", ["a", "b"], [np.ones((1, 2)), [3]]), [{"a": [1, 1], "b": 3}]),
     (None, ("columns", ["a", "0"], [np.array([NAN]), ["b"]]), [{"a": None, "0": "b"}]),
     (None, ("values", np.array([[1, 2]])), [[1, 2]]),
-    (None, ("values", [{"a": {1: np.float32(0.5), "b": b"a"}}, None]), [{"a": {"1": 0.5, "b": "YQ=="}}, None]),
-    (None, ("values", [2**70, (1, np.datetime64("2020-01-01"))]), [2**70, [1, "2020-01-01T00:00:00"]]),
+    (None, ("values", [{"a": {1: np.float32(0.5), "b": b"a"}}, None]),
+     [{"a": {"1": 0.5, "b": "YQ=="}}, None]),
+    (None, ("values", [2**70, (1, np.datetime64("2020-01-01"))]),
+     [2**70, [1, "2020-01-01T00:00:00"]]),
 ]  # fmt: skip
 
 
@@ -71,12 +73,14 @@ def test_shapes_of_outputs(outputs: Any, output: Any, want: Any) -> None:
 
 
 VALUES: list[tuple[Any, Any, Any]] = [
-    ("boolean", np.bool_(True), True), ("long", np.int8(3), 3), ("long", 3.0, 3), ("long", np.float32(3), 3),
+    ("boolean", np.bool_(True), True), ("long", np.int8(3), 3), ("long", 3.0, 3),
+    ("long", np.float32(3), 3),
     ("integer", np.uint64(7), 7), ("double", 3, 3), ("double", np.int64(3), 3), ("float", 0.1, 0.1),
     ("float", np.float32(0.1), 0.1), ("float", np.finfo(np.float32).max, 3.4028235e38),
     ("double", NAN, None), ("double", float("inf"), None), ("double", None, None),
     ("float", np.float32("nan"), None), ("double", pd.NA, None),
-    ("string", np.str_("a"), "a"), ("binary", b"a\x00", "YQA="), ("binary", bytearray(b"a"), "YQ=="),
+    ("string", np.str_("a"), "a"), ("binary", b"a\x00", "YQA="),
+    ("binary", bytearray(b"a"), "YQ=="),
     ("datetime", dt.datetime(2020, 1, 1), "2020-01-01T00:00:00"),
     ("datetime", pd.Timestamp("2020-01-01T00:00:00.123456789"), "2020-01-01T00:00:00.123456789"),
     ("datetime", pd.Timestamp("2020-01-01", tz="Europe/Berlin"), "2019-12-31T23:00:00"),
@@ -84,8 +88,10 @@ VALUES: list[tuple[Any, Any, Any]] = [
     ("datetime", np.datetime64("2020-01-01T00:00:00.500"), "2020-01-01T00:00:00.5"),
     (Array("double"), np.array([1.0, NAN]), [1, None]), (Array("string"), ("a", "b"), ["a", "b"]),
     (Array(Array("long")), np.array([[1, 2]]), [[1, 2]]), (Array("double"), [], []),
-    (Map("double"), {"a": 1}, {"a": 1}), (AnyType(), {"a": None}, {"a": None}), (AnyType(), None, None),
-    (Object([Property("a", "long"), Property("b", "long", required=False)]), {"a": 1, "z": 2}, {"a": 1}),
+    (Map("double"), {"a": 1}, {"a": 1}), (AnyType(), {"a": None}, {"a": None}),
+    (AnyType(), None, None),
+    (Object([Property("a", "long"), Property("b", "long", required=False)]),
+     {"a": 1, "z": 2}, {"a": 1}),
     (Object([Property("a", "long", required=False)]), {"a": None}, {"a": None}),
 ]  # fmt: skip
 
@@ -136,7 +142,8 @@ def test_optional_columns_may_be_absent() -> None:
 
 @pytest.mark.parametrize(
     "output",
-    [("values", [1]), ("values", np.array(1)), ("columns", ["x"], [np.array([1, 2, 3])]), ("values", 5),
+    [("values", [1]), ("values", np.array(1)), ("columns", ["x"], [np.array([1, 2, 3])]),
+     ("values", 5),
      ("columns", ["x"], [7])],
 )  # fmt: skip
 def test_number_of_rows(output: Any) -> None:

@@ -53,9 +53,7 @@ class Bench:
         self.feed = FakeFeed(now)
         self.backend = FakeBackend()
         service = PredictionService(feed=self.feed, backend=self.backend, default_timeout_s=5)
-        app = create_app(
-            service=service, feed=self.feed, limits=HttpLimits(max_body_bytes=1000)
-        )
+        app = create_app(service=service, feed=self.feed, limits=HttpLimits(max_body_bytes=1000))
         self.client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://gw"
         )
@@ -184,7 +182,9 @@ async def test_the_document_is_valid_openapi(bench: Bench) -> None:
 async def test_the_documents_tag_changes_only_with_the_catalog(bench: Bench) -> None:
     """Equal content has an equal ETag, across generations; other content another."""
     first = (await bench.client.get("/openapi.json")).headers["ETag"]
-    assert (await bench.client.get("/openapi.json", headers={"If-None-Match": first})).status_code == 304
+    assert (
+        await bench.client.get("/openapi.json", headers={"If-None-Match": first})
+    ).status_code == 304
     bench.feed.catalog = CATALOG.model_copy(update={"generation": 2})
     assert (await bench.client.get("/openapi.json")).headers["ETag"] == first
     bench.feed.catalog = catalog(served(version(1)), generation=3)

@@ -1,0 +1,76 @@
+"""`modelmux check` against a real registry: the command of a CI job."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.registering import client, columns, register
+
+NAME = "it's checked"
+
+
+@pytest.fixture(scope="module")
+def uri(mlflow_uri: str) -> str:
+    """Version 1, a compatible 2, a breaking 3 and an unsigned 4."""
+
+    def predict(rows: object, params: object) -> object:
+        return rows
+
+    y = columns(("y", "double"))
+    register(mlflow_uri, NAME, predict, columns(("x", "double")), y)
+    register(mlflow_uri, NAME, predict, columns(("x", "double"), ("z", "string", False)), y)
+    register(mlflow_uri, NAME, predict, columns(("other", "double")), y)
+    register(mlflow_uri, NAME, predict, None)
+    client(mlflow_uri).set_registered_model_alias(NAME, "champion", "1")
+    return mlflow_uri
+
+
+def _check(uri: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = str(Path(sys.executable).with_name("modelmux"))
+    return subprocess.run(
+        [command, "check", *arguments, "--tracking-uri", uri],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ((NAME, "2"), 0, "keeps the contract of version 1"),
+        ((NAME, "3"), 1, "other"),
+        ((NAME, "3", "--against", "2"), 1, "other"),
+        ((NAME, "1", "--against", "champion"), 0, "keeps"),
+        ((NAME, "4"), 2, "signature"),
+        ((NAME, "9"), 2, "9"),
+        ((NAME, "1", "--against", "nobody"), 2, "nobody"),
+        (("no such model", "1"), 2, "no such model"),
+    ],
+)
+def test_the_exit_code_is_the_answer(
+    uri: str, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    """0 keeps the contract, 1 breaks it, 2 can't tell; each with its reason."""
+    done = _check(uri, *arguments)
+    assert done.returncode == code, done.stderr
+    assert words in done.stdout + done.stderr
+
+
+def test_json_lists_the_differences(uri: str) -> None:
+    """`--json` is for machines."""
+    result = json.loads(_check(uri, NAME, "3", "--json").stdout)
+    assert (result["compatible"], result["candidate"], result["against"]) == (False, 3, 1)
+    assert {d["pointer"] for d in result["differences"]} == {"/x", "/other"} or (
+        "/other" in {d["pointer"] for d in result["differences"]}
+    )
+
+
+def test_a_registry_that_is_away_cannot_tell() -> None:
+    """Exit code 2 within seconds, in one line."""
+    done = _check("http://127.0.0.1:9", NAME, "1")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr

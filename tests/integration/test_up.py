@@ -1,0 +1,82 @@
+"""`modelmux up` as a process: starting, waiting for its registry, stopping."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.processes import (
+    descendants_of,
+    end,
+    free_port,
+    gateway,
+    mlflow_server,
+    poll,
+    wait_for_http,
+)
+from tests.registering import columns, register
+
+NUMBER = columns(("x", "double"))
+
+
+def test_a_registry_that_is_away_is_waited_for_and_stopping_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    """Said once, readyz 503 meanwhile, served as soon as it is there; SIGTERM ends all of it."""
+    port = free_port()
+    with gateway(
+        f"http://127.0.0.1:{port}", tmp_path, "--poll-interval-s", "0.5", wait=False
+    ) as running:
+        wait_for_http(f"{running.url}/healthz", running.process, running.log)
+        poll(lambda: "no usable answer" in running.log.read_text(), what="the word about it")
+        not_ready = running.client.get("/readyz")
+        assert (not_ready.status_code, not_ready.json()["code"]) == (503, "catalog_unavailable")
+        with mlflow_server(tmp_path, port=port) as uri:
+            register(uri, "late", lambda rows, params: rows, NUMBER, NUMBER)
+            poll(
+                lambda: "late" in running.client.get("/models").text, what="the model's appearance"
+            )
+            assert running.predict("late", {"x": 1}).json() == [{"x": 1.0}]
+        assert running.predict("late", {"x": 2}).json() == [{"x": 2.0}]
+        assert running.log.read_text().count("Trying again until it does") == 1
+        assert end(running.process) == 0
+        assert _left_over(running.process.pid) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT])
+def test_a_ctrl_c_in_the_terminal_stops_it_cleanly(tmp_path: Path, number: int) -> None:
+    """A signal to the whole process group, as a terminal sends it, is a clean end too; what was
+    served is served again from the snapshot when the registry is gone."""
+    port = free_port()
+    with mlflow_server(tmp_path, port=port) as uri:
+        register(uri, "kept", lambda rows, params: rows, NUMBER, NUMBER)
+        with gateway(uri, tmp_path) as running:
+            assert running.predict("kept", {"x": 1}).status_code == 200
+            os.killpg(running.process.pid, number)
+            assert running.process.wait(60) == 0
+            assert _left_over(running.process.pid) == []
+    with gateway(f"http://127.0.0.1:{port}", tmp_path, "--poll-interval-s", "0.5") as again:
+        assert again.predict("kept", {"x": 2}).json() == [{"x": 2.0}]
+        poll(
+            lambda: again.client.get("/readyz").json()["registry_problem"], what="the silence told"
+        )
+        assert again.client.get("/readyz").status_code == 200
+
+
+def _left_over(session: int) -> list[str]:
+    poll(lambda: not descendants_of(session), timeout_s=20, what="the end of every process")
+    return descendants_of(session)
+
+
+def test_include_and_exclude_pick_the_models(mlflow_uri: str, tmp_path: Path) -> None:
+    """Only names that an include pattern admits and no exclude pattern refuses are there."""
+    for name in ("picked one", "picked two", "other"):
+        register(mlflow_uri, name, lambda rows, params: rows, NUMBER, NUMBER)
+    options = ("--include", "picked *", "--exclude", "* two")
+    with gateway(mlflow_uri, tmp_path, *options) as running:
+        listing = httpx.get(f"{running.url}/models", timeout=30).json()
+        assert [model["name"] for model in listing["models"]] == ["picked one"]

@@ -1,0 +1,71 @@
+"""The distribution: what a user gets from the wheel alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.processes import free_port, running, wait_for_http
+from tests.registering import columns, register
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    _pip(Path(sys.executable), "wheel", "--no-deps", "-w", str(folder), str(ROOT))
+    (built,) = folder.glob("modelmux-*.whl")
+    return built
+
+
+def _pip(python: Path, *arguments: str) -> None:
+    command = [str(python), "-m", "pip", "-q", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_the_wheel_holds_all_that_is_needed(wheel: Path) -> None:
+    """Packages, the docs page's assets and the demo are in it; tests are not."""
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for needed in (
+        "gateway/http/assets/swagger-ui-bundle.js",
+        "gateway/contract/contract.py",
+        "registry_sync/source.py",
+        "deployments/cli.py",
+        "deployments/examples/registration.py",
+    ):
+        assert needed in names
+    assert not any(name.startswith(("tests/", "docs/", "benchmarks/")) for name in names)
+
+
+def test_the_wheel_serves_from_an_empty_environment(
+    wheel: Path, mlflow_uri: str, tmp_path: Path
+) -> None:
+    """Installed with its own dependencies only (no full MLflow), the command serves a model."""
+    name = "for the wheel"
+    number = columns(("x", "double"))
+    register(mlflow_uri, name, lambda rows, params: rows, number, number)
+    environment = tmp_path / "venv"
+    venv.create(environment, with_pip=True)
+    constraints = str(ROOT / "constraints.txt")
+    _pip(environment / "bin" / "python", "install", "-c", constraints, str(wheel))
+    port = free_port()
+    command = [
+        str(environment / "bin" / "modelmux"), "up", "--tracking-uri", mlflow_uri,
+        "--port", str(port), "--state-dir", str(tmp_path / "state"), "--include", name,
+    ]  # fmt: skip
+    log = tmp_path / "gateway.log"
+    with running(command, log=log, cwd=tmp_path) as process:
+        url = f"http://127.0.0.1:{port}"
+        wait_for_http(f"{url}/readyz", process, log)
+        asked = subprocess.run(
+            [str(environment / "bin" / "modelmux"), "predict", name, '{"x": 1}', "--url", url],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (asked.returncode, asked.stdout) == (0, '[{"x":1.0}]\n'), asked.stderr

@@ -1,0 +1,149 @@
+"""The command line's words, lines and exit codes, over a fake gateway."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from deployments.cli import app
+
+RUN = CliRunner()
+MODELS = {
+    "generation": 1,
+    "models": [
+        {
+            "name": "m", "description": "", "status": "ready", "reason": None,
+            "default_version": 2, "aliases": {"champion": 2}, "versions": [3, 2, 1],
+            "held": {"version": 3, "reason": "It would break.", "differences": []},
+            "warnings": [], "predict_url": "/models/m/predict",
+        }
+    ],
+}  # fmt: skip
+
+
+class FakeGateway(BaseHTTPRequestHandler):
+    """Answers as the gateway would."""
+
+    def do_GET(self) -> None:
+        if self.path == "/models":
+            self._answer(200, MODELS)
+        else:
+            self._answer(200, {"openapi": "3.1.0"})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if body == {"bad": 1}:
+            self._answer(
+                422,
+                {"status": 422, "code": "invalid_input", "detail": "It does not fit.",
+                 "errors": [{"pointer": "/bad", "message": "Unknown field."}]},
+            )  # fmt: skip
+        else:
+            self._answer(200, [{"path": self.path, "version": self.headers["X-Model-Version"]}])
+
+    def _answer(self, status: int, value: object) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), FakeGateway)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_models_is_plain_when_piped(url: str) -> None:
+    """One line a model, tab-separated, with what is held."""
+    result = RUN.invoke(app, ["models", "--url", url])
+    assert result.exit_code == 0
+    assert result.stdout == "m\tready\t2\t3,2,1\tchampion=2\t3: It would break.\n"
+
+
+def test_predict_prints_the_answer(url: str) -> None:
+    """The body goes to the model's path, the version into its header."""
+    result = RUN.invoke(app, ["predict", "ein Modell", '{"x": 1}', "--version", "3", "--url", url])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == [{"path": "/models/ein%20Modell/predict", "version": "3"}]
+
+
+def test_predict_reads_standard_input(url: str) -> None:
+    """A dash stands for standard input."""
+    result = RUN.invoke(app, ["predict", "m", "-", "--url", url], input='{"x": 1}')
+    assert result.exit_code == 0
+
+
+def test_a_refused_prediction_says_where(url: str) -> None:
+    """Exit code 1, and the pointer with its message."""
+    result = RUN.invoke(app, ["predict", "m", '{"bad": 1}', "--url", url])
+    assert result.exit_code == 1
+    assert "/bad: Unknown field." in result.output
+
+
+def test_openapi_goes_to_a_file(url: str, tmp_path: Path) -> None:
+    """`-o` saves the document."""
+    result = RUN.invoke(app, ["openapi", "--url", url, "-o", str(tmp_path / "api.json")])
+    assert result.exit_code == 0
+    assert json.loads((tmp_path / "api.json").read_text())["openapi"] == "3.1.0"
+
+
+@pytest.mark.parametrize("command", [["models"], ["predict", "m", "{}"], ["openapi"]])
+def test_a_gateway_that_is_not_there_is_one_line(command: list[str]) -> None:
+    """Exit code 2 and one line."""
+    result = RUN.invoke(app, [*command, "--url", "http://127.0.0.1:9"])
+    assert result.exit_code == 2
+    assert len(result.output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "tracking_uri"),
+        (["--tracking-uri", "nonsense"], "tracking_uri"),
+        (["--tracking-uri", "http://h:1", "--port", "0"], "port"),
+        (["--tracking-uri", "http://h:1", "--poll-interval-s", "-1"], "poll_interval_s"),
+        (["--tracking-uri", "http://h:1", "--host", "no.such.host.invalid"], "can't listen"),
+    ],
+)
+def test_up_refuses_what_it_cannot_do_in_one_line(arguments: list[str], word: str) -> None:
+    """A bad setting ends with exit code 2 and one line that names it."""
+    result = RUN.invoke(app, ["up", *arguments])
+    assert result.exit_code == 2
+    lines = result.output.strip().splitlines()
+    assert len(lines) == 1
+    assert word in lines[0]
+
+
+def test_up_refuses_a_port_in_use() -> None:
+    """Found out before Ray starts."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        result = RUN.invoke(app, ["up", "--tracking-uri", "http://h:1", "--port", port])
+    assert result.exit_code == 2
+    assert port in result.output
+
+
+def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt variable is named."""
+    monkeypatch.setenv("MODELMUX_PROT", "1")
+    result = RUN.invoke(app, ["up", "--tracking-uri", "http://h:1"])
+    assert result.exit_code == 2
+    assert "MODELMUX_PROT" in result.output

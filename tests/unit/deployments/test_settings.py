@@ -1,0 +1,82 @@
+"""Settings from arguments and variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from deployments.settings import Settings, UnknownSetting, refuse_unknown_variables
+
+URI = "http://127.0.0.1:5000"
+
+
+def test_variables_set_what_arguments_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An argument wins over its variable, a variable over the default."""
+    monkeypatch.setenv("MODELMUX_PORT", "9000")
+    monkeypatch.setenv("MODELMUX_INCLUDE", "a*, b")
+    settings = Settings(tracking_uri=URI, host="0.0.0.0")
+    assert (settings.port, settings.host, settings.include) == (9000, "0.0.0.0", ("a*", "b"))
+    assert Settings(tracking_uri=URI, port=9001).port == 9001
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", 0),
+        ("port", 65536),
+        ("poll_interval_s", 0),
+        ("compatibility", "loose"),
+        ("max_body_bytes", 1),
+        ("tracking_uri", "nonsense"),
+        ("tracking_uri", "http://"),
+        ("tracking_uri", "ftp://host"),
+        ("registry_uri", "nonsense"),
+        ("unknown", 1),
+    ],
+)
+def test_bad_values_are_refused_by_name(name: str, value: object) -> None:
+    """The error's location is the setting's name."""
+    with pytest.raises(ValidationError) as caught:
+        Settings(**{"tracking_uri": URI, name: value})  # type: ignore[arg-type]
+    assert [error["loc"] for error in caught.value.errors()] == [(name,)]
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://h:5000", "https://h/path", "sqlite:///x.db", "postgresql+psycopg2://h/db",
+            "databricks", "./mlruns"]
+)  # fmt: skip
+def test_every_kind_of_store_is_taken(uri: str) -> None:
+    """What MLflow takes as a tracking URI, modelmux does."""
+    assert Settings(tracking_uri=uri).tracking_uri == uri
+
+
+def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt setting doesn't silently do nothing."""
+    refuse_unknown_variables()
+    monkeypatch.setenv("MODELMUX_PROT", "9000")
+    with pytest.raises(UnknownSetting, match="MODELMUX_PROT"):
+        refuse_unknown_variables()
+
+
+def test_settings_do_not_change() -> None:
+    """What is passed around is the same for everybody."""
+    with pytest.raises(ValidationError):
+        Settings(tracking_uri=URI).port = 1
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("127.0.0.1", "http://127.0.0.1:8000"), ("0.0.0.0", "http://127.0.0.1:8000"),
+     ("::1", "http://[::1]:8000"), ("::", "http://[::1]:8000")],
+)  # fmt: skip
+def test_the_url_is_one_that_can_be_opened(host: str, url: str) -> None:
+    """A wildcard address is reached on the loopback; IPv6 goes in brackets."""
+    assert Settings(tracking_uri=URI, host=host).url == url
+
+
+def test_the_state_folder_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas have other working directories."""
+    monkeypatch.chdir(tmp_path)
+    assert Settings(tracking_uri=URI).state_dir == tmp_path / ".modelmux"
