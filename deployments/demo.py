@@ -161,7 +161,16 @@ def _say_tour(settings: Settings, say: Say) -> None:
 
 _TRANSLATION = "/models/translation_model/predict"
 _SENTENCE = '{"prompt": "The weather is lovely today"}'
+_QUESTION = '{"question": "Where does Ray Serve run the models?"}'
+_ORDER = '{"zone": "harbour", "items": 3, "distance_km": 4.2, "express": false}'
 _TOUR: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (_TRANSLATION, (), _SENTENCE),
     (_TRANSLATION, ("X-Model-Version: 1",), _SENTENCE),
+    (_TRANSLATION, ("X-Model-Version: 3",), _SENTENCE),
+    (
+        "/models/question_answerer/predict",
+        (),
+        f'{{"inputs": [{_QUESTION}], "params": {{"max_answer_len": 3}}}}',
+    ),
+    ("/models/delivery_time/predict", (), f"[{_ORDER[:-1]}, \"rain_mm\": 12.5}}, {_ORDER}]"),
 )

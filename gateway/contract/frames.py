@@ -7,6 +7,8 @@ Owns the rules for null and for what may travel together (measured on MLflow 3.1
   null too: NaN for float and double, NaT for datetime, None for the rest.
 - An optional integer or long takes no null in any form. Rows that lack one are in a frame of
   their own, without that column.
+- Whole numbers in a column of Any are apart from all else in it: pandas would make floats of
+  them, so that one row's neighbour could change its value.
 - Rows of tensors with different inner shapes are in different frames, and a fixed first
   dimension makes frames of exactly that many rows.
 
@@ -25,7 +27,7 @@ from gateway.contract.encoding import COLUMN_DTYPES, Encoder, Target, encoder
 from gateway.contract.notation import pointer
 from gateway.contract.signature import leaves_no_trace
 from gateway.contract.tensors import row_shape, stack
-from gateway.contract.types import Field, Rows, Scalar, TensorOf, Type
+from gateway.contract.types import AnyValue, Field, Rows, Scalar, TensorOf, Type
 from gateway.errors import InvalidInput, Violation
 
 Layout = Literal["table", "tensor", "tensors", "values"]
@@ -95,6 +97,7 @@ class Framer:
         self._as_values = from_type_hints and not inputs.named and len(inputs.fields) == 1
         target = Target.PLAIN if self._as_values else Target.ENFORCED
         taken = {field.name: field.type for field in accepted.fields}
+        self._apart = [f for f in inputs.fields if _splits(f)]
         self._encoders = {f.name: encoder(f.type, taken[f.name], target) for f in inputs.fields}
 
     def frames(self, rows: list[Any], at: tuple[str, ...], single: bool) -> Placed:
@@ -117,11 +120,15 @@ class Framer:
         return Frame(layout="values", names=(0,), columns=(values,), rows=len(rows), key="values")
 
     def _groups(self, rows: list[Any]) -> Iterable[Sequence[int]]:
-        """Rows by which of the optional integers they have; nearly always one group."""
-        absent = [f.name for f in self._inputs.fields if not f.required and leaves_no_trace(f.type)]
-        if not absent:
+        """Rows that may share a DataFrame; nearly always all of them."""
+        if not self._apart:
             return [range(len(rows))]
-        return _grouped([tuple(row.get(name) is None for name in absent) for row in rows])
+        return _grouped(self._sorts(rows))
+
+    def _sorts(self, rows: list[Any]) -> list[Hashable]:
+        """What must be equal in rows of one DataFrame, per row."""
+        columns = [[_sort(f, cell) for cell in self._cells(f, rows)] for f in self._apart]
+        return list(zip(*columns, strict=True))
 
     def _table(self, rows: list[Any]) -> Frame:
         fields = [f for f in self._inputs.fields if f.required or self._mentioned(f, rows)]
@@ -133,7 +140,8 @@ class Framer:
             _column(self._cells(field, rows), field.type, self._encoders[field.name])
             for field in fields
         )
-        return Frame(layout="table", names=names, columns=columns, rows=len(rows), key=names)
+        key = (names, *self._sorts(rows[:1]))
+        return Frame(layout="table", names=names, columns=columns, rows=len(rows), key=key)
 
     def _mentioned(self, field: Field, rows: list[Any]) -> bool:
         if leaves_no_trace(field.type):
@@ -197,6 +205,15 @@ class Framer:
             key=object() if whole else (self._inputs.labels, shapes),
             whole=whole,
         )
+
+
+def _splits(field: Field) -> bool:
+    """Whether what a row has in the column decides with which others it may travel."""
+    return isinstance(field.type, AnyValue) or (not field.required and leaves_no_trace(field.type))
+
+
+def _sort(field: Field, cell: Any) -> bool:
+    return type(cell) is int if isinstance(field.type, AnyValue) else cell is None
 
 
 def _at(rows: list[Any], places: Sequence[int]) -> list[Any]:

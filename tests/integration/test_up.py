@@ -38,7 +38,8 @@ def test_a_registry_that_is_away_is_waited_for_and_stopping_leaves_nothing(
         with mlflow_server(tmp_path, port=port) as uri:
             register(uri, "late", lambda rows, params: rows, NUMBER, NUMBER)
             poll(
-                lambda: "late" in running.client.get("/models").text, what="the model's appearance"
+                lambda: '"status":"ready"' in running.client.get("/models").text,
+                what="the model's appearance",
             )
             assert running.predict("late", {"x": 1}).json() == [{"x": 1.0}]
         assert running.predict("late", {"x": 2}).json() == [{"x": 2.0}]

@@ -85,6 +85,16 @@ def test_integers_take_no_null(kind: str) -> None:
     assert first.key != second.key
 
 
+def test_neighbours_change_no_value_of_any() -> None:
+    """A whole number in a column of anything stays one beside fractions and nulls."""
+    columns = [column("long", "n"), column(AnyType(), "x", required=False)]
+    rows = [{"n": 1, "x": 2**60 + 1}, {"n": 2, "x": 0.5}, {"n": 3, "x": None}, {"n": 4, "x": 7}]
+    whole, rest = contract(columns).parse(body(rows)).frames
+    assert (list(whole[0]), list(rest[0])) == ([0, 3], [1, 2])
+    made = _enforce_schema(model_input(whole[1]), Schema(columns))
+    assert made["x"].tolist() == [2**60 + 1, 7]
+
+
 def test_a_row_of_nothing_is_a_row() -> None:
     """Where all columns are optional and absent, one of them keeps the rows alive."""
     columns = [column("long", "n", required=False), column("double", "x", required=False)]
