@@ -2,9 +2,10 @@
 
 Owns the rules for null and for what may travel together (measured on MLflow 3.17's enforcement):
 
-- A column that no row of the frame mentions is left out, as MLflow leaves it out of a DataFrame
-  made of such records. Where some row mentions it, with a value or with null, the others have
-  null too: NaN for float and double, NaT for datetime, None for the rest.
+- An optional column that a row leaves out is null in it: NaN for float and double, NaT for
+  datetime, None for the rest. So a row means the same to the model whoever travels with it, and a
+  model that was fitted to a table finds all of its columns (one that is missing from a DataFrame
+  makes a scikit-learn pipeline fail).
 - An optional integer or long takes no null in any form. Rows that lack one are in a frame of
   their own, without that column.
 - Whole numbers in a column of Any are apart from all else in it: pandas would make floats of
@@ -131,9 +132,7 @@ class Framer:
         return list(zip(*columns, strict=True))
 
     def _table(self, rows: list[Any]) -> Frame:
-        fields = [f for f in self._inputs.fields if f.required or self._mentioned(f, rows)]
-        if not fields:  # a DataFrame without a column would have no rows
-            fields = [next(f for f in self._inputs.fields if not leaves_no_trace(f.type))]
+        fields = [f for f in self._inputs.fields if self._present(f, rows[0])]
         labels = dict(zip((f.name for f in self._inputs.fields), self._inputs.labels, strict=True))
         names = tuple(labels[field.name] for field in fields)
         columns = tuple(
@@ -143,10 +142,11 @@ class Framer:
         key = (names, *self._sorts(rows[:1]))
         return Frame(layout="table", names=names, columns=columns, rows=len(rows), key=key)
 
-    def _mentioned(self, field: Field, rows: list[Any]) -> bool:
-        if leaves_no_trace(field.type):
-            return rows[0].get(field.name) is not None
-        return any(field.name in row for row in rows)
+    def _present(self, field: Field, row: dict[str, Any]) -> bool:
+        """Whether the frame of `row` has the column: all but integers that aren't there."""
+        if field.required or not leaves_no_trace(field.type):
+            return True
+        return row.get(field.name) is not None
 
     def _cells(self, field: Field, rows: list[Any]) -> list[Any]:
         if self._inputs.named:
