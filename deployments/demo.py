@@ -172,5 +172,5 @@ _TOUR: tuple[tuple[str, tuple[str, ...], str], ...] = (
         (),
         f'{{"inputs": [{_QUESTION}], "params": {{"max_answer_len": 3}}}}',
     ),
-    ("/models/delivery_time/predict", (), f"[{_ORDER[:-1]}, \"rain_mm\": 12.5}}, {_ORDER}]"),
+    ("/models/delivery_time/predict", (), f'[{_ORDER[:-1]}, "rain_mm": 12.5}}, {_ORDER}]'),
 )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def _no_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not isinstance(sys.modules.get("ray"), type(sys)), "a unit test module imports ray"
     monkeypatch.setitem(sys.modules, "ray", None)
-    yield

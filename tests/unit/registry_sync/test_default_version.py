@@ -113,7 +113,7 @@ def test_a_broken_newer_version_is_held_for_its_reason() -> None:
 
 
 def test_the_newest_version_that_keeps_the_contract_stands_in_for_a_deleted_default() -> None:
-    """Where the default is gone, a compatible version answers rather than none or a breaking one."""
+    """Where the default is gone, a compatible version answers, not a breaking one."""
     before = served(version(1), version(2), version(3), version(4, BREAKING), default=3)
     left = (version(1), version(2), version(4, BREAKING))
     choice = POLICY.choose(left, {}, previous=before, hold_back=_never)
