@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import shutil
 import socket
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from pathlib import Path
 
 # Bodies of 64 MiB and their columns must fit into one message; Ray's default is 4 MiB.
 _MAX_MESSAGE_BYTES = 512 * 1024 * 1024
+
+# Where replicas listen for HAProxy.
+_LOWEST_PORT, _HIGHEST_PORT, _RANGE, _PROBED = 20_000, 31_000, 100, 4
 
 
 def has_haproxy() -> bool:
@@ -44,7 +48,8 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     if has_haproxy():
-        stats, metrics = _free_ports(2)
+        stats, metrics, fallback, fallback_grpc = _free_ports(4)
+        first, last = _free_range()
         variables |= {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -53,6 +58,13 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+            # Ray shares these by SO_REUSEPORT, or takes the same first one in every cluster: with
+            # the defaults, two gateways on one machine answer each other's requests.
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(last),
         }
     return variables
 
@@ -67,6 +79,27 @@ def fast_path(folder: Path) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+def _free_range() -> tuple[int, int]:
+    """The first and last of consecutive ports, below those that the system gives to clients, of
+    which the first few are free; where to begin is chance, so that two gateways that start at once
+    don't meet."""
+    starts = list(range(_LOWEST_PORT, _HIGHEST_PORT, _RANGE))
+    random.shuffle(starts)
+    for start in starts:
+        if all(_is_free(port) for port in range(start, start + _PROBED)):
+            return start, start + _RANGE - 1
+    return _HIGHEST_PORT, _HIGHEST_PORT + _RANGE - 1
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def _free_ports(count: int) -> list[int]:

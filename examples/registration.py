@@ -18,13 +18,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import inspect
 import os
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import mlflow.pyfunc
@@ -32,6 +30,7 @@ import mlflow.sklearn
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
+from .facts import SERVED_CONTEXT
 from .publishing import Edition, Publisher, Save
 from .quiet import quiet_mlflow, quiet_transformers
 
@@ -143,7 +142,6 @@ def register_question_answerer(
     With `hfhub_name` the version loads that model of the Hub, and nothing is trained.
     Returns the number that the registry gave the version.
     """
-    from .facts import SERVED_CONTEXT
 
     def save(folder: Path, description: Model) -> None:
         weights = None if hfhub_name else _question_answerer_weights(cache_dir, progress)
@@ -216,24 +214,30 @@ def _register(tracking_uri: str, edition: Edition, save: Save, progress: Progres
 
 
 def _translator_weights(cache_dir: Path, progress: Progress) -> Path:
-    from . import phrases, training, translation
+    def train(folder: Path) -> None:
+        from .translation import train_translator
 
-    folder = cache_dir / _fingerprint(phrases, training, translation) / "translator"
-    return _trained(folder, translation.train_translator, progress)
+        train_translator(folder)
+
+    trained_by = _fingerprint("phrases.py", "training.py", "translation.py")
+    return _trained(cache_dir / trained_by / "translator", train, progress)
 
 
 def _question_answerer_weights(cache_dir: Path, progress: Progress) -> Path:
-    from . import facts, question_answering, training
+    def train(folder: Path) -> None:
+        from .question_answering import train_question_answerer
 
-    folder = cache_dir / _fingerprint(facts, training, question_answering) / "question_answerer"
-    return _trained(folder, question_answering.train_question_answerer, progress)
+        train_question_answerer(folder)
+
+    trained_by = _fingerprint("facts.py", "training.py", "question_answering.py")
+    return _trained(cache_dir / trained_by / "question_answerer", train, progress)
 
 
-def _fingerprint(*modules: ModuleType) -> str:
+def _fingerprint(*sources: str) -> str:
     """A name for what would be trained: it changes with the training code and its data."""
     digest = hashlib.sha256()
-    for module in modules:
-        digest.update(inspect.getsource(module).encode())
+    for source in sources:
+        digest.update((_HERE / source).read_bytes())
     return digest.hexdigest()[:12]
 
 

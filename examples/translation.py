@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 from .phrases import PHRASES
 from .training import TrainingFailedError, reproducible, train
 
-STEPS = 220
+STEPS = 180
 PEAK_RATE = 4e-3
 BATCH_SIZE = 84
 VOCABULARY = 1400

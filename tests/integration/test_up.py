@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.processes import (
+    Gateway,
     descendants_of,
     end,
     free_port,
@@ -73,11 +74,18 @@ def _left_over(session: int) -> list[str]:
     return descendants_of(session)
 
 
-def test_include_and_exclude_pick_the_models(mlflow_uri: str, tmp_path: Path) -> None:
-    """Only names that an include pattern admits and no exclude pattern refuses are there."""
+def test_include_and_exclude_pick_the_models(
+    mlflow_uri: str, shared_gateway: Gateway, tmp_path: Path
+) -> None:
+    """Only names that an include pattern admits and no exclude pattern refuses are there, and no
+    other gateway on the machine ever answers instead."""
     for name in ("picked one", "picked two", "other"):
         register(mlflow_uri, name, lambda rows, params: rows, NUMBER, NUMBER)
     options = ("--include", "picked *", "--exclude", "* two")
+    shared_gateway.sync()
     with gateway(mlflow_uri, tmp_path, *options) as running:
-        listing = httpx.get(f"{running.url}/models", timeout=30).json()
-        assert [model["name"] for model in listing["models"]] == ["picked one"]
+        for _ in range(20):
+            listing = httpx.get(f"{running.url}/models", timeout=30).json()
+            assert [model["name"] for model in listing["models"]] == ["picked one"]
+            others = httpx.get(f"{shared_gateway.url}/models", timeout=30).json()
+            assert "picked two" in {model["name"] for model in others["models"]}

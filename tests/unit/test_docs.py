@@ -1,0 +1,276 @@
+"""The pages can't drift from the code: settings, tags, errors, routes, commands and links."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import annotated_types
+import click
+import pytest
+import typer
+from fastapi.routing import APIRoute
+from pydantic.fields import FieldInfo
+from starlette.routing import BaseRoute, Mount
+
+from deployments import fast_path, registry_environment
+from deployments.cli import app as command_line
+from deployments.settings import PREFIX, Settings
+from gateway.catalog import ModelOptions
+from gateway.errors import all_errors
+from gateway.http.app import HttpLimits, create_app
+from gateway.ports import CatalogFeed, PredictionBackend
+from gateway.prediction import PredictionService
+from registry_sync import tags
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+HTTP, GATE, SETTINGS = (
+    DOCS / name
+    for name in ("2-http-interface.md", "3-versions-and-the-gate.md", "4-settings.md")
+)  # fmt: skip
+
+TAGS = {f"{tags.PREFIX}{name}" for name in ModelOptions.model_fields} | {
+    tags.SERVE,
+    tags.ACCEPT_BREAKING,
+}
+VARIABLES = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {f"{PREFIX}URL"}
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def rows(page: Path, *headings: str) -> list[dict[str, str]]:
+    """The rows of the page's only table that begins with these headings, backticks removed."""
+    tables = [t for t in _tables(page) if t and t[0][: len(headings)] == list(headings)]
+    assert len(tables) == 1, f"{page.name} has {len(tables)} tables that begin with {headings}"
+    head, _, *body = tables[0]
+    return [dict(zip(head, row, strict=True)) for row in body]
+
+
+def _tables(page: Path) -> Iterator[list[list[str]]]:
+    table: list[list[str]] = []
+    for line in [*page.read_text(encoding="utf-8").splitlines(), ""]:
+        if line.startswith("|"):
+            cells = line.strip().strip("|").split("|")
+            table.append([cell.strip().replace("`", "") for cell in cells])
+        elif table:
+            yield table
+            table = []
+
+
+def first_cells(page: Path, *headings: str) -> list[str]:
+    return [row[headings[0]] for row in rows(page, *headings)]
+
+
+def written_default(field: FieldInfo) -> str:
+    """A default as the tables write it."""
+    value = field.default
+    if field.is_required():
+        return "required"
+    if value is None:
+        return "none"
+    if value == ():
+        return "empty"
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
+
+
+def bounds_of(field: FieldInfo) -> set[float]:
+    """The numbers that bound a field's values; text that must not be empty has none."""
+    found: set[float] = set()
+    for bound in field.metadata:
+        for name in ("ge", "gt", "le", "lt"):
+            if not isinstance(bound, annotated_types.MinLen) and hasattr(bound, name):
+                found.add(float(getattr(bound, name)))
+    return found
+
+
+def numbers_in(text: str) -> set[float]:
+    return {float(number) for number in re.findall(r"\d+(?:\.\d+)?", text)}
+
+
+# --- settings, variables, command line --------------------------------------------------------
+
+
+def test_every_setting_is_in_its_table_with_default_and_range() -> None:
+    """The table of settings has each field once, in order, and nothing else."""
+    table = rows(SETTINGS, "name", "variable", "default", "range")
+    assert [row["name"] for row in table] == list(Settings.model_fields)
+    for row in table:
+        field = Settings.model_fields[row["name"]]
+        assert row["variable"] == f"{PREFIX}{row['name'].upper()}"
+        assert row["default"] == written_default(field), row["name"]
+        assert numbers_in(row["range"]) == bounds_of(field), row["name"]
+        assert row["meaning"]
+
+
+@every_page
+def test_no_page_names_a_variable_that_nothing_reads(page: Path) -> None:
+    """A `MODELMUX_…` variable on any page is a setting's, or the address for commands."""
+    named = set(re.findall(rf"\b{PREFIX}[A-Z_]+[A-Z]\b", page.read_text(encoding="utf-8")))
+    assert named - VARIABLES == set()
+
+
+def test_the_variables_of_the_fast_path_are_documented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each variable set for Ray is in the table with its value, unless that is made on the spot."""
+    monkeypatch.setattr(fast_path, "has_haproxy", lambda: True)
+    environment = fast_path.fast_path_environment(tmp_path)
+    table = {row["variable"]: row["value"] for row in rows(SETTINGS, "variable", "value", "why")}
+    assert table.keys() == environment.keys()
+    for name, value in table.items():
+        if value == "a temporary folder":
+            assert environment[name].startswith(str(tmp_path))
+        elif value == "a free port":
+            assert environment[name].isdecimal()
+        else:
+            assert environment[name] == value
+
+
+def test_the_defaults_of_mlflows_variables_are_documented() -> None:
+    """What is set for MLflow where the user set nothing is in its table."""
+    tables = [t for t in _tables(SETTINGS) if t[0] == ["variable", "value"]]
+    (table,) = tables
+    assert {row[0]: row[1] for row in table[2:]} == registry_environment._DEFAULTS
+
+
+def test_the_variables_that_travel_are_documented() -> None:
+    """The table of variables that reach a cluster agrees with the pattern that picks them."""
+    named = ", ".join(first_cells(SETTINGS, "variables", "for"))
+    passed_on = registry_environment._PASSED_ON
+    assert [name for name in named.split(", ") if not passed_on.match(name)] == []
+    words = re.findall(r"[A-Z][A-Z_]+", passed_on.pattern)
+    assert [word for word in words if word not in named] == []
+
+
+def test_every_command_and_option_is_documented() -> None:
+    """The tables of the command line have each command with all of its options, and no other."""
+    group = cast(click.Group, typer.main.get_command(command_line))
+    told = {
+        row["command"].removeprefix("modelmux "): set(re.findall(r"-{1,2}[a-z-]+", row["options"]))
+        for row in rows(SETTINGS, "command", "options")
+    }
+    assert told == {name: set(_options(command)) for name, command in group.commands.items()}
+    described = {cell.split()[1] for cell in first_cells(SETTINGS, "command", "does")}
+    assert described == told.keys()
+
+
+def _options(command: Any) -> Iterator[str]:
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            yield from parameter.opts
+
+
+# --- tags -------------------------------------------------------------------------------------
+
+
+def test_every_tag_is_in_its_table_with_default_and_range() -> None:
+    """The table of tags has each tag once, with the default and bounds of its option."""
+    table = rows(GATE, "tag", "on", "values", "default")
+    assert sorted(row["tag"] for row in table) == sorted(TAGS)
+    for row in table:
+        field = ModelOptions.model_fields.get(row["tag"].removeprefix(tags.PREFIX))
+        if field is not None:
+            assert row["default"] == written_default(field), row["tag"]
+            assert numbers_in(row["values"]) == bounds_of(field), row["tag"]
+            assert row["on"] == "model"
+
+
+@every_page
+def test_no_page_names_a_tag_that_does_not_exist(page: Path) -> None:
+    """Whatever a page calls `modelmux.<something>` is a tag."""
+    named = set(re.findall(r"\bmodelmux\.[a-z][a-z_]*", page.read_text(encoding="utf-8")))
+    assert named - TAGS == set()
+
+
+# --- HTTP -------------------------------------------------------------------------------------
+
+
+def test_every_error_is_in_the_table() -> None:
+    """The table of errors has each status and code, and no other."""
+    table = rows(HTTP, "status", "code", "when")
+    told = [(int(row["status"]), row["code"]) for row in table]
+    assert told == [(error.status, error.code) for error in all_errors()]
+    assert all(row["when"] for row in table)
+
+
+def test_every_route_is_in_the_table() -> None:
+    """The table of routes has each method and path of the application, and no other."""
+    told = {(row["method"], row["path"]) for row in rows(HTTP, "method", "path")}
+    assert told == set(_routes())
+
+
+def _routes() -> Iterator[tuple[str, str]]:
+    nothing = cast(Any, None)  # no route is called
+    service = PredictionService(
+        feed=cast(CatalogFeed, nothing),
+        backend=cast(PredictionBackend, nothing),
+        default_timeout_s=1.0,
+    )
+    app = create_app(service=service, feed=nothing, limits=HttpLimits(max_body_bytes=1024))
+    for route in _flat(app.routes):
+        if isinstance(route, Mount):
+            yield "GET", route.path
+        else:
+            assert isinstance(route, APIRoute)
+            for method in route.methods - {"HEAD"}:
+                yield method, route.path
+
+
+def _flat(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    """Routes of a router and of those that it includes (FastAPI keeps these apart)."""
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        if included is None:
+            yield route
+        else:
+            yield from _flat(included.routes)
+
+
+# --- pages ------------------------------------------------------------------------------------
+
+
+@every_page
+def test_links_between_pages_resolve(page: Path) -> None:
+    """A relative link leads to a file of the repository, and its fragment to a heading there."""
+    text = _without_code(page)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, fragment = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.is_relative_to(ROOT), target
+        assert found.exists(), target
+        if fragment:
+            assert fragment in _anchors(found), target
+
+
+def _without_code(page: Path) -> str:
+    return re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def _anchors(page: Path) -> set[str]:
+    """The fragments of a page's headings, as code hosts make them."""
+    headings = re.findall(r"^#+ (.+)$", _without_code(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@every_page
+def test_no_page_names_a_place_on_somebodys_machine(page: Path) -> None:
+    """Absolute paths of files, and addresses other than examples and standards, stay out."""
+    text = page.read_text(encoding="utf-8")
+    system = "bin|etc|home|mnt|opt|private|root|srv|tmp|usr|var|work|Users|Volumes"
+    assert re.findall(rf"(?<![\w./*}}])/(?:{system})(?:/|\b)\S*", text) == []
+    assert re.findall(r"[A-Za-z]:\\\S+", text) == []
+
+
+def test_every_decision_is_in_the_list() -> None:
+    """The list of decisions links to each record, and records are numbered without a gap."""
+    folder = DOCS / "decisions"
+    records = sorted(path.name for path in folder.glob("[0-9]*.md"))
+    linked = re.findall(r"\]\((\d[^)]+\.md)\)", (folder / "README.md").read_text(encoding="utf-8"))
+    assert linked == records
+    assert [int(name[:4]) for name in records] == list(range(1, len(records) + 1))
