@@ -8,6 +8,7 @@ which (https://docs.ray.io/en/latest/serve/model-multiplexing.html).
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,6 +23,7 @@ class ModelHost:
 
     def __init__(self, settings: HostSettings) -> None:
         _log_to_stderr()
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # nobody watches them here
         self._host = VersionHost(settings, keep=_ray_lru(settings.max_loaded_versions))
 
     async def load(self, number: int, fingerprint: str) -> tuple[str, Any]:

@@ -15,6 +15,7 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
@@ -33,6 +34,12 @@ from mlflow.pyfunc import PyFuncModel
 _logger = logging.getLogger("modelmux.version_host")
 
 _THREADS = 16
+
+# Loading is not thread-safe. transformers' `from_pretrained` puts the whole process into its
+# meta-device context: of two loads at once both came out broken in 12 of 12 tries, and every later
+# one too. MLflow's models-from-code go through a module global, which two loads at once swap.
+# (transformers 5.23, MLflow 3.17; docs/decisions.) Fetching artifacts stays side by side.
+_LOADING = threading.Lock()
 
 
 class LoadFailed(Exception):
@@ -92,7 +99,8 @@ class LoadedVersion:
 
 
 class VersionLoader:
-    """Fetches and loads versions: one load per version however many wait, others side by side.
+    """Fetches and loads versions: one load per version however many wait; versions are fetched
+    side by side and put into memory one after the other.
 
     A failure is remembered for a while, so that a broken version can't keep a machine busy.
     """
@@ -225,6 +233,11 @@ def version_key(number: int, fingerprint: str) -> str:
 
 def _fetch_and_load(settings: HostSettings, number: int, fingerprint: str) -> PyFuncModel:
     folder = fetch_artifacts(settings, number, fingerprint)
+    with _LOADING:
+        return _load_model(folder)
+
+
+def _load_model(folder: Path) -> PyFuncModel:
     model: PyFuncModel = mlflow.pyfunc.load_model(str(folder))
     return model
 

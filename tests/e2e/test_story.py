@@ -115,7 +115,7 @@ def test_3_a_model_registered_while_it_runs_is_served_and_documented(
     unchanged = served.client.get("/openapi.json", headers={"If-None-Match": etag})
     assert unchanged.status_code == 304
     register_question_answerer(uri, cache_dir=demo_cache)
-    assert served.sync()["added"] == ["question_answerer"]
+    served.sync()
     document = served.client.get("/openapi.json")
     assert document.headers["ETag"] != etag
     operation = document.json()["paths"]["/models/question_answerer/predict"]["post"]
