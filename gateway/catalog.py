@@ -95,7 +95,8 @@ class ServedModel(_Frozen):
     """A registered model: its versions, its default, its contract and what is held back.
 
     `contract` is the signature (JSON text) that callers were promised: the default version's. It
-    outlives that version. `problem` says why nothing answers where no version is named.
+    outlives that version. `earlier_contracts` are those before it that took what it doesn't: their
+    callers' requests are valid still. `problem` says why nothing answers where no version is named.
     """
 
     name: str
@@ -104,6 +105,7 @@ class ServedModel(_Frozen):
     versions: tuple[ModelVersion, ...] = ()
     default_version: int | None = None
     contract: str | None = None
+    earlier_contracts: tuple[str, ...] = ()
     held: HeldVersion | None = None
     options: ModelOptions = ModelOptions()
     warnings: tuple[str, ...] = ()
@@ -122,6 +124,16 @@ class ServedModel(_Frozen):
     def latest(self) -> ModelVersion | None:
         """The newest READY version (MLflow numbers them in order of registration)."""
         return max((v for v in self.versions if v.is_ready), key=lambda v: v.number, default=None)
+
+    @property
+    def promise(self) -> Contract | None:
+        """What callers may send and will get, None where nothing was ever promised.
+
+        Raises UntypableSignature.
+        """
+        if self.contract is None:
+            return None
+        return promised_contract(self.contract, self.earlier_contracts)
 
     def request_example(self) -> Any:
         """A request body for the default version: its own input example, else one made up.
@@ -175,7 +187,9 @@ class Catalog(_Frozen):
         return Resolution(
             model=model,
             version=version,
-            contract=_serving_contract(model.contract, version.signature or ""),
+            contract=_serving_contract(
+                model.contract, model.earlier_contracts, version.signature or ""
+            ),
         )
 
     def differences(self, model: ServedModel, version: ModelVersion) -> tuple[Difference, ...]:
@@ -184,7 +198,9 @@ class Catalog(_Frozen):
         Raises UntypableSignature where either side can't be typed.
         """
         exact = self.compatibility == "exact"
-        return compare_signatures(model.contract or "", version.signature or "", exact=exact)
+        return compare_signatures(
+            model.contract or "", version.signature or "", model.earlier_contracts, exact=exact
+        )
 
     def _require_compatible(self, model: ServedModel, version: ModelVersion) -> None:
         found = self.differences(model, version)
@@ -212,18 +228,31 @@ def contract_of(signature: str) -> Contract:
 
 
 @lru_cache(maxsize=8192)
-def compare_signatures(
-    contract: str, candidate: str, *, exact: bool = False
-) -> tuple[Difference, ...]:
-    """`gateway.contract.differences` over signatures as JSON text; raises UntypableSignature."""
-    return differences(contract_of(contract), contract_of(candidate), exact=exact)
+def promised_contract(contract: str, earlier: tuple[str, ...] = ()) -> Contract:
+    """The contract of a signature, going on to take what earlier ones took.
+
+    Raises UntypableSignature.
+    """
+    promised = contract_of(contract)
+    for signature in earlier:
+        promised = promised.still_taking(contract_of(signature))
+    return promised
 
 
 @lru_cache(maxsize=8192)
-def _serving_contract(contract: str, signature: str) -> Contract:
+def compare_signatures(
+    contract: str, candidate: str, earlier: tuple[str, ...] = (), *, exact: bool = False
+) -> tuple[Difference, ...]:
+    """What keeps `candidate` from answering for a contract; raises UntypableSignature."""
+    return differences(promised_contract(contract, earlier), contract_of(candidate), exact=exact)
+
+
+@lru_cache(maxsize=8192)
+def _serving_contract(contract: str, earlier: tuple[str, ...], signature: str) -> Contract:
+    promised = promised_contract(contract, earlier)
     if contract == signature:
-        return contract_of(contract)
-    return contract_of(signature).extended_by(contract_of(contract))
+        return promised
+    return contract_of(signature).extended_by(promised)
 
 
 def _select(model: ServedModel, selector: str | None) -> ModelVersion:
@@ -275,4 +304,5 @@ __all__ = [
     "UntypableSignature",
     "compare_signatures",
     "contract_of",
+    "promised_contract",
 ]

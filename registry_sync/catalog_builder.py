@@ -66,6 +66,7 @@ def _served_model(
         update={
             "default_version": choice.number,
             "contract": choice.contract,
+            "earlier_contracts": choice.earlier_contracts,
             "held": choice.held,
             "problem": choice.problem,
         }

@@ -12,7 +12,7 @@ Pure. The rules are the product's promise (docs, "Versions and the gate"):
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.catalog import (
     Compatibility,
@@ -20,7 +20,9 @@ from gateway.catalog import (
     ModelVersion,
     ServedModel,
     compare_signatures,
+    contract_of,
 )
+from gateway.contract import Difference
 
 HoldBack = Callable[[ModelVersion], str | None]
 """Why a version can't take over yet (it is being loaded, it can't be loaded); None where it can."""
@@ -30,10 +32,14 @@ _NO_READY_VERSION = "It has no version that is READY."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultChoice:
-    """The default version and its contract, what is held, and why there is no default."""
+    """The default version and its contract, what is held, and why there is no default.
+
+    `earlier_contracts` as in `ServedModel`.
+    """
 
     number: int | None = None
     contract: str | None = None
+    earlier_contracts: tuple[str, ...] = ()
     held: HeldVersion | None = None
     problem: str | None = None
 
@@ -68,24 +74,42 @@ class DefaultPolicy:
         previous: ServedModel,
         hold_back: HoldBack,
     ) -> DefaultChoice:
-        assert previous.contract is not None
         current = _unchanged(versions, previous)
         if candidate is None or (current is not None and candidate.number == current.number):
             return self._keep(versions, current, previous, held=None)
-        held = self._reason_to_hold(candidate, previous.contract)
+        held = self._reason_to_hold(candidate, previous)
         if held is None and current is not None:
             waiting = hold_back(candidate)
             held = None if waiting is None else HeldVersion(number=candidate.number, reason=waiting)
         if held is None:
-            return DefaultChoice(number=candidate.number, contract=candidate.signature)
+            return self._taken_over(candidate, previous)
         return self._keep(versions, current, previous, held=held)
 
-    def _reason_to_hold(self, candidate: ModelVersion, contract: str) -> HeldVersion | None:
+    def _taken_over(self, candidate: ModelVersion, previous: ServedModel) -> DefaultChoice:
+        """The candidate's own contract, which goes on taking what it took before, unless it broke
+        with that on purpose."""
+        breaks = bool(self._differences(candidate, previous))
+        return DefaultChoice(
+            number=candidate.number,
+            contract=candidate.signature,
+            earlier_contracts=() if breaks else _still_needed(candidate, previous),
+        )
+
+    def _differences(
+        self, candidate: ModelVersion, previous: ServedModel
+    ) -> tuple[Difference, ...]:
+        return compare_signatures(
+            previous.contract or "",
+            candidate.signature or "",
+            previous.earlier_contracts,
+            exact=self.compatibility == "exact",
+        )
+
+    def _reason_to_hold(self, candidate: ModelVersion, previous: ServedModel) -> HeldVersion | None:
         if not candidate.is_servable:
             reason = candidate.problem or f"The registry calls it {candidate.registry_status}."
             return HeldVersion(number=candidate.number, reason=reason)
-        exact = self.compatibility == "exact"
-        found = compare_signatures(contract, candidate.signature or "", exact=exact)
+        found = self._differences(candidate, previous)
         if not found or candidate.accept_breaking:
             return None
         return HeldVersion(
@@ -106,18 +130,29 @@ class DefaultPolicy:
         held: HeldVersion | None,
     ) -> DefaultChoice:
         """The current default where it is still there, else the newest that keeps its contract."""
-        assert previous.contract is not None
-        if current is None:
-            current = self._stand_in(versions, previous.contract)
-        if current is None:
+        if current is not None:
             return DefaultChoice(
-                contract=previous.contract, held=held, problem=_gone(versions, previous)
+                number=current.number,
+                contract=previous.contract,
+                earlier_contracts=previous.earlier_contracts,
+                held=held,
             )
-        return DefaultChoice(number=current.number, contract=current.signature, held=held)
+        stand_in = self._stand_in(versions, previous)
+        if stand_in is not None:
+            return replace(self._taken_over(stand_in, previous), held=held)
+        return DefaultChoice(
+            contract=previous.contract,
+            earlier_contracts=previous.earlier_contracts,
+            held=held,
+            problem=_gone(versions, previous),
+        )
 
-    def _stand_in(self, versions: Sequence[ModelVersion], contract: str) -> ModelVersion | None:
+    def _stand_in(
+        self, versions: Sequence[ModelVersion], previous: ServedModel
+    ) -> ModelVersion | None:
+        """Nobody chose it, so a tag that accepts breaking counts for nothing here."""
         return _newest(
-            [v for v in versions if v.is_servable and self._reason_to_hold(v, contract) is None]
+            [v for v in versions if v.is_servable and not self._differences(v, previous)]
         )
 
 
@@ -129,6 +164,13 @@ def _first_choice(versions: Sequence[ModelVersion], champion: ModelVersion | Non
         return DefaultChoice(number=chosen.number, contract=chosen.signature)
     newest = _newest([v for v in versions if v.is_ready])
     return DefaultChoice(problem=_NO_READY_VERSION if newest is None else _why_unservable(newest))
+
+
+def _still_needed(candidate: ModelVersion, previous: ServedModel) -> tuple[str, ...]:
+    """The contracts until now that took something which the candidate's own does not."""
+    own = contract_of(candidate.signature or "")
+    before = (previous.contract or "", *previous.earlier_contracts)
+    return tuple(c for c in before if own.still_taking(contract_of(c)) != own)
 
 
 def _unchanged(versions: Sequence[ModelVersion], previous: ServedModel) -> ModelVersion | None:

@@ -6,7 +6,7 @@ Puts the modules of this package together; the rules themselves are theirs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -89,6 +89,13 @@ class Contract:
             promised=served.promised,
         )
         return self if extended == self else extended
+
+    def still_taking(self, earlier: Contract) -> Contract:
+        """This contract for callers who may also send what `earlier` took and it dropped.
+
+        As in `extended_by`, but the answers are this contract's own.
+        """
+        return replace(self.extended_by(earlier), promised=self.promised)
 
     def parse(self, body: bytes) -> Request:
         """Raises `MalformedJson`, and `InvalidInput` with pointers into the body."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from gateway.catalog import Catalog, ServedModel, contract_of
+from gateway.catalog import Catalog, ServedModel
 from gateway.errors import GatewayError, all_errors
 from gateway.http.problems import MEDIA_TYPE, problem_document, problem_schema
 from gateway.http.version_selection import RAY_HEADER, VERSION_HEADER
@@ -73,10 +73,10 @@ def catalog_document(base: dict[str, Any], models: Iterable[ServedModel]) -> dic
     schemas.update(base.get("components", {}).get("schemas", {}))
     tags: list[dict[str, Any]] = [{"name": "models", "description": "Every served model."}]
     for model in models:
-        if model.contract is None or model.default_version is None:
+        contract = model.promise
+        if contract is None or model.default_version is None:
             continue
         component = _component_name(model.name)
-        contract = contract_of(model.contract)
         schemas[f"{component}.Request"] = contract.request_schema()
         schemas[f"{component}.Response"] = contract.response_schema()
         paths[predict_path(model.name)] = {"post": _predict_operation(model, component)}

@@ -14,7 +14,6 @@ from gateway.catalog import (
     ModelVersion,
     ServedModel,
     UntypableSignature,
-    contract_of,
 )
 
 
@@ -91,7 +90,7 @@ def list_models(catalog: Catalog) -> ModelList:
 def describe_model(catalog: Catalog, name: str) -> ModelDetail:
     """Everything about one model; raises ModelNotFound."""
     model = catalog.model(name)
-    contract = None if model.contract is None else contract_of(model.contract)
+    contract = model.promise
     return ModelDetail(
         **_summary(model),
         version_details=[_version(catalog, model, v) for v in reversed(model.versions)],

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.catalog import ModelVersion
 from registry_sync.default_version import DefaultPolicy
-from tests.catalogs import BREAKING, LOOSER, PLAIN, served, version
+from tests.catalogs import BREAKING, LOOSER, PLAIN, catalog, served, signature, version
 
 POLICY = DefaultPolicy()
 
@@ -61,6 +61,36 @@ def test_a_compatible_newer_version_takes_over_with_its_contract() -> None:
     versions = (version(1), version(2, LOOSER))
     choice = POLICY.choose(versions, {}, previous=served(versions[0]), hold_back=_never)
     assert (choice.number, choice.contract, choice.held) == (2, LOOSER, None)
+
+
+def test_what_an_earlier_contract_took_is_taken_as_long_as_nothing_breaks() -> None:
+    """A default that drops an optional column goes on taking it; one that would mean something
+    else by that column is held; one that breaks on purpose starts anew."""
+    wide, narrow = signature(("x", "double"), ("b", "string", False)), PLAIN
+    other = signature(("x", "double"), ("b", "long", False))
+    one, two, three = version(1, wide), version(2, narrow), version(3, other)
+    choice = POLICY.choose((one, two), {}, previous=served(one), hold_back=_never)
+    assert (choice.number, choice.contract, choice.earlier_contracts) == (2, narrow, (wide,))
+
+    model = served(one, two, three, default=2, earlier_contracts=choice.earlier_contracts)
+    resolution = catalog(model).resolve("m", None)
+    assert resolution.contract.parse(b'{"x": 1, "b": "still"}').frames[0][1].names == ("x",)
+    later = POLICY.choose((one, two, three), {}, previous=model, hold_back=_never)
+    assert (later.number, later.earlier_contracts) == (2, (wide,))
+
+    accepted = version(3, other, accept_breaking=True)
+    broken = POLICY.choose((one, two, accepted), {}, previous=model, hold_back=_never)
+    assert (broken.number, broken.earlier_contracts) == (3, ())
+
+
+def test_a_stale_tag_does_not_make_a_version_stand_in() -> None:
+    """Only what keeps the contract stands in; a tag on an old version chose nothing."""
+    before = served(version(1), version(2, BREAKING, accept_breaking=True), version(3), default=3)
+    left = (version(1), version(2, BREAKING, accept_breaking=True))
+    choice = POLICY.choose(left, {"champion": 9}, previous=before, hold_back=_never)
+    assert choice.number in (1, 2)
+    aliased = POLICY.choose(left, {"champion": 1}, previous=before, hold_back=_never)
+    assert aliased.number == 1
 
 
 def test_a_breaking_newer_version_is_held_with_its_differences() -> None:
