@@ -121,18 +121,18 @@ class Activator:
         }
         gone = [name for name in self._active if name not in wanted]
         await asyncio.gather(*(self._delete(name) for name in gone))
-        for name, (model, version) in wanted.items():
-            await self._adjust(name, model, version)
+        await asyncio.gather(*(self._adjust(name, *what) for name, what in wanted.items()))
 
     async def _adjust(self, name: str, model: ServedModel, version: ModelVersion) -> None:
         is_default = version.number == model.default_version
         if name not in self._active and is_default and model.options.min_replicas:
             await self._activate_quietly(model, version)
-        elif name in self._active and self._active[name] != model.options:
+        elif name in self._active:
             known = self._active[name]
             self._active[name] = model.options
-            if known is not None:  # an adopted one is left as it is until its options change
-                await self._restart_quietly(name, model)
+            # An adopted one is left as it is until its options change.
+            if known is not None and _placement(known) != _placement(model.options):
+                await self._redeploy(name, model, known)
 
     async def _activate_quietly(self, model: ServedModel, version: ModelVersion) -> None:
         try:
@@ -140,20 +140,30 @@ class Activator:
         except ActivationFailed as failed:
             _logger.warning("%s: %s", model.name, failed.reason)
 
-    async def _restart_quietly(self, name: str, model: ServedModel) -> None:
+    async def _redeploy(self, name: str, model: ServedModel, before: ModelOptions) -> None:
+        """Change a running application; what can't be placed is taken back, so that a tag never
+        takes down what was answering."""
         try:
-            await self._start(name, model)
+            await self._deploy(name, model)
         except ActivationFailed as failed:
-            _logger.warning("%s: %s", model.name, failed.reason)
+            _logger.warning("%s: its new tags can't be followed: %s", model.name, failed.reason)
+            await self._deploy(name, model.model_copy(update={"options": before}))
 
     async def _start(self, name: str, model: ServedModel) -> None:
+        try:
+            await self._deploy(name, model)
+        except ActivationFailed:
+            await self._delete(name)
+            raise
+        self._active[name] = model.options
+
+    async def _deploy(self, name: str, model: ServedModel) -> None:
         started = time.perf_counter()
         target = serve.RunTarget(
             target=self._application(model), name=name, route_prefix=None, logging_config=_QUIET
         )
         await asyncio.to_thread(serve.run_many, [target], wait_for_applications_running=False)
         await self._wait_until_running(name)
-        self._active[name] = model.options
         _logger.info("application %s is up after %.2f s", name, time.perf_counter() - started)
 
     async def _wait_until_running(self, name: str) -> None:
@@ -164,16 +174,18 @@ class Activator:
             if application is not None and application.status == ApplicationStatus.RUNNING:
                 return
             if application is not None and application.status == ApplicationStatus.DEPLOY_FAILED:
-                await self._delete(name)
                 raise ActivationFailed("Its processes can't be started.")
             await asyncio.sleep(_POLL_S)
-        await self._delete(name)
         raise ActivationFailed("There is no room to start its processes.")
 
     async def _delete(self, name: str) -> None:
         self._active.pop(name, None)
-        await asyncio.to_thread(serve.delete, name)
-        _logger.info("application %s is gone", name)
+        try:
+            await asyncio.to_thread(serve.delete, name)
+        except TimeoutError:
+            _logger.warning("application %s takes long to end", name)
+        else:
+            _logger.info("application %s is gone", name)
 
     def _application(self, model: ServedModel) -> serve.Application:
         options = model.options
@@ -208,6 +220,11 @@ class Activator:
             max_loaded_versions=model.options.max_loaded_versions,
             retry_load_after_s=self._settings.load_retry_s,
         )
+
+
+def _placement(options: ModelOptions) -> dict[str, object]:
+    """The options that an application is made with; the gateway reads the others per request."""
+    return options.model_dump(exclude={"timeout_s", "batching"})
 
 
 _WITHOUT_CODE = ModelVersion(number=1, fingerprint="")

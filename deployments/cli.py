@@ -211,9 +211,8 @@ def predict(
     if version is not None:
         headers["X-Model-Version"] = version
     with _client(url) as client:
-        path = httpx.URL(url).copy_with(path="/").join(_predict_path(name))
         try:
-            response = client.post(path, content=content.encode(), headers=headers)
+            response = client.post(_predict_path(name), content=content.encode(), headers=headers)
         except httpx.HTTPError as error:
             raise _fail(f"no answer from {url}: {error}") from error
     if response.is_success:

@@ -10,9 +10,11 @@ import asyncio
 import logging
 import os
 import time
+from contextlib import suppress
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import ValidationError
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
@@ -63,9 +65,15 @@ class RayCatalogFeed:
             report: SyncReport = await self._sync.synchronize.remote()
         except (RayError, RayServeException) as error:
             raise InternalError("The sync service does not answer.") from error
-        async with asyncio.timeout(_CATCH_UP_S), self._changed:
-            await self._changed.wait_for(lambda: self._generation >= report.generation)
+        if report.problem is None:
+            await self._catch_up(report.generation)
         return report
+
+    async def _catch_up(self, generation: int) -> None:
+        """Have what the report is about before the caller looks for it, unless it takes long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CATCH_UP_S), self._changed:
+                await self._changed.wait_for(lambda: self._generation >= generation)
 
     async def follow(self) -> None:
         """Replace the catalog whenever the sync service has a newer one; never returns."""
@@ -74,6 +82,10 @@ class RayCatalogFeed:
                 await self._follow_once()
             except (RayError, RayServeException) as error:
                 _logger.warning("the sync service is away: %s", type(error).__name__)
+                await asyncio.sleep(_RETRY_S)
+            except ValidationError:
+                # Of another release, in the middle of an upgrade: the next one may be of ours.
+                _logger.exception("the sync service sent a catalog that can't be read")
                 await asyncio.sleep(_RETRY_S)
 
     async def _follow_once(self) -> None:

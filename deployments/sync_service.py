@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import orjson
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
 from deployments.activation import (
     DEPLOYMENT,
@@ -27,18 +28,21 @@ from deployments.activation import (
 from deployments.logs import configure_logging
 from deployments.settings import Settings
 from deployments.version_host import version_key
-from gateway.catalog import ModelVersion, ServedModel, contract_of
+from gateway.catalog import Catalog, ModelVersion, ServedModel, contract_of
 from gateway.errors import GatewayError
 from gateway.ports import SyncReport
 from registry_sync.default_version import DefaultPolicy
 from registry_sync.snapshot import SnapshotStore
-from registry_sync.source import MlflowRegistry, NamePatterns
+from registry_sync.source import MlflowRegistry, NamePatterns, without_credentials
 from registry_sync.synchronizer import PreparationFailed, Synchronizer
 
 _logger = logging.getLogger(__name__)
 
 CatalogUpdate = tuple[int, bytes | None, float | None, str | None]
 """Generation, catalog as JSON (None where the reader has it), registry's silence and problem."""
+
+
+_CANNOT_BE_LOADED = "It can't be loaded; the log of its process says why."
 
 
 class RayVersionPreparer:
@@ -60,10 +64,12 @@ class RayVersionPreparer:
                 "load", version.number, version.fingerprint
             ).results_async()
             if any(kind != "ok" for kind, _ in loads):
-                raise PreparationFailed("It can't be loaded; the log of its process says why.")
+                raise PreparationFailed(_CANNOT_BE_LOADED)
             await self._ask_once(handle, model, version)
         except ActivationFailed as failed:
             raise PreparationFailed(failed.reason) from failed
+        except DeploymentUnavailableError:
+            return  # scaled to zero: nobody is served by it, so nobody would notice
         except (RayError, RayServeException) as error:
             raise PreparationFailed("Its process went away while it was loaded.") from error
 
@@ -86,6 +92,8 @@ class RayVersionPreparer:
                 (frame.layout, frame.names, frame.columns),
                 dict(request.params),
             )
+            if kind == "load_failed":
+                raise PreparationFailed(_CANNOT_BE_LOADED)
             if kind != "ok" and version.example is not None:
                 raise PreparationFailed("It fails on its own input example.")
 
@@ -98,7 +106,10 @@ class SyncService:
         configure_logging()
         self._settings = settings
         registry_uri = settings.registry_uri or settings.tracking_uri
-        snapshots = SnapshotStore(Path(settings.state_dir), registry=registry_uri)
+        snapshots = SnapshotStore(
+            Path(settings.state_dir), registry=without_credentials(registry_uri)
+        )
+        restored = snapshots.load()
         self._activator = Activator(
             ActivationSettings(
                 tracking_uri=settings.tracking_uri,
@@ -114,14 +125,20 @@ class SyncService:
                 tracking_uri=settings.tracking_uri,
                 registry_uri=settings.registry_uri,
                 patterns=NamePatterns(include=settings.include, exclude=settings.exclude),
+                known=_known_versions(restored),
             ),
             snapshots=snapshots,
             policy=DefaultPolicy(
                 champion_alias=settings.champion_alias, compatibility=settings.compatibility
             ),
             preparer=RayVersionPreparer(self._activator),
+            restored=restored,
+            # Without a snapshot, still above what readers may have from an earlier life of this.
+            first_generation=int(time.time()),
         )
-        self._polling = asyncio.get_running_loop().create_task(self._poll())
+        self._changed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._tasks = (loop.create_task(self._poll()), loop.create_task(self._reconcile()))
 
     async def wait_for(self, generation: int, timeout_s: float) -> CatalogUpdate:
         """The catalog once it is newer than `generation`, or after `timeout_s` what there is."""
@@ -135,7 +152,7 @@ class SyncService:
     async def synchronize(self) -> SyncReport:
         """Look at the registry now."""
         report = await self._synchronizer.synchronize()
-        await self._reconcile()
+        self._changed.set()
         return report
 
     async def activate(self, name: str, number: int) -> str | None:
@@ -159,8 +176,6 @@ class SyncService:
         return application in status.applications
 
     async def _poll(self) -> None:
-        await self._synchronizer.restore()
-        await self._activator.adopt()
         while True:
             # A boundary: whatever goes wrong in one round, the next one must come.
             try:
@@ -170,6 +185,23 @@ class SyncService:
             await asyncio.sleep(self._settings.poll_interval_s)
 
     async def _reconcile(self) -> None:
-        catalog = self._synchronizer.catalog
-        if catalog is not None:
-            await self._activator.retain(catalog)
+        """Keep the applications true to the catalog, beside the polling: one that can't be placed
+        takes minutes to fail."""
+        adopted = False
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            # A boundary: whatever goes wrong with Serve in one round, the next one must come.
+            try:
+                if not adopted:
+                    await self._activator.adopt()
+                    adopted = True
+                if self._synchronizer.catalog is not None:
+                    await self._activator.retain(self._synchronizer.catalog)
+            except Exception:
+                _logger.exception("the applications can't be brought in line with the catalog")
+
+
+def _known_versions(catalog: Catalog | None) -> list[ModelVersion]:
+    models = () if catalog is None else catalog.models.values()
+    return [version for model in models for version in model.versions]

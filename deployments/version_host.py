@@ -142,7 +142,7 @@ class VersionLoader:
                 self._threads, _fetch_and_load, self._settings, number, fingerprint
             )
         # A boundary: loading runs the model's own code, which may raise anything.
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _logger.exception("%s version %s can't be loaded", self._settings.model, number)
             self._failed_at[key] = time.monotonic()
             raise LoadFailed(self._settings.retry_load_after_s) from error
@@ -204,7 +204,7 @@ class VersionHost:
             _logger.error("version %s: %s", number, unsupported)
             return ("unsupported_output", None)
         # A boundary: the model's own code may raise anything, and only its log may tell.
-        except Exception:
+        except (Exception, SystemExit):
             _logger.exception("version %s failed on a request", number)
             return ("model_failed", None)
         done = time.perf_counter()
@@ -288,10 +288,17 @@ def _call(
 def _model_input(layout: str, names: tuple[Any, ...], columns: tuple[Any, ...]) -> Any:
     """What MLflow takes for a frame: a DataFrame, an array, named arrays or a plain list."""
     if layout == "table":
-        return pd.DataFrame(dict(zip(names, columns, strict=True)), columns=list(names))
+        series = {name: _series(column) for name, column in zip(names, columns, strict=True)}
+        return pd.DataFrame(series, columns=list(names))
     if layout == "tensors":
         return dict(zip(names, columns, strict=True))
     return columns[0]
+
+
+def _series(column: Any) -> Any:
+    """Lists stay lists of objects: pandas would look at all values to choose a type, and so let
+    one row's neighbour turn its None into NaN or its whole number into a fraction."""
+    return column if isinstance(column, np.ndarray) else pd.Series(column, dtype=object)
 
 
 def plain_output(answer: Any) -> tuple[Any, ...]:

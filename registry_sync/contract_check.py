@@ -44,7 +44,7 @@ def check_contract(
     """Compare two versions of a model, each given as a number, an alias or `latest`.
 
     Without `against` it is what the gateway would have as default: the champion, else the newest
-    READY version before the candidate. Raises CannotTell, and RegistryUnreachable.
+    servable version before the candidate. Raises CannotTell, and RegistryUnreachable.
     """
     model = _model(registry, name)
     new = _servable(registry, name, _number(registry, model, candidate))
@@ -76,7 +76,7 @@ def _number(registry: MlflowRegistry, model: RegisteredModel, selector: str) -> 
     if selector.isdecimal():
         return int(selector)
     if selector == LATEST:
-        return _newest(registry, model.name, before=None)
+        return _newest(registry, model.name)
     if selector not in model.aliases:
         raise CannotTell(f"{model.name} has no alias {selector}.")
     return model.aliases[selector]
@@ -87,15 +87,17 @@ def _default_before(
 ) -> int:
     if alias in model.aliases:
         return model.aliases[alias]
-    return _newest(registry, model.name, before=candidate.number)
+    numbers = registry.ready_versions(model.name)
+    for number in sorted((n for n in numbers if n < candidate.number), reverse=True):
+        if registry.read_version(model.name, number).is_servable:
+            return number
+    raise CannotTell(f"{model.name} has no earlier version that can be served.")
 
 
-def _newest(registry: MlflowRegistry, name: str, *, before: int | None) -> int:
-    numbers = [
-        number for number in registry.ready_versions(name) if before is None or number < before
-    ]
+def _newest(registry: MlflowRegistry, name: str) -> int:
+    numbers = registry.ready_versions(name)
     if not numbers:
-        raise CannotTell(f"{name} has no READY version to compare with.")
+        raise CannotTell(f"{name} has no READY version.")
     return max(numbers)
 
 

@@ -16,6 +16,10 @@ import yaml
 from gateway.catalog import UntypableSignature, contract_of
 from gateway.errors import GatewayError
 
+# What a file makes YAML, JSON and those who read them raise that isn't what it should be; a deeply
+# nested one ends in RecursionError.
+_BROKEN = (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError)
+
 _MAX_EXAMPLE_BYTES = 16 * 1024
 _MAX_EXAMPLE_ROWS = 2
 
@@ -38,11 +42,11 @@ def read_mlmodel(text: str) -> ModelFacts:
     """The facts in an MLmodel file; one that can't be read yields only a problem."""
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError:
-        document = None
-    if not isinstance(document, dict) or not isinstance(document.get("flavors"), dict):
-        return ModelFacts(problem="Its MLmodel file is broken.")
-    return _facts(document)
+        if isinstance(document, dict) and isinstance(document.get("flavors"), dict):
+            return _facts(document)
+    except _BROKEN:
+        pass
+    return ModelFacts(problem="Its MLmodel file is broken.")
 
 
 def _facts(document: Mapping[str, Any]) -> ModelFacts:
@@ -52,7 +56,7 @@ def _facts(document: Mapping[str, Any]) -> ModelFacts:
     return ModelFacts(
         signature=signature,
         problem=_problem(pyfunc, signature),
-        flavor=pyfunc.get("loader_module") if isinstance(pyfunc, dict) else None,
+        flavor=_text(pyfunc.get("loader_module")) if isinstance(pyfunc, dict) else None,
         ships_code=any(isinstance(f, dict) and f.get("code") for f in flavors.values()),
         example_path=_example_path(document),
     )
@@ -81,8 +85,11 @@ def _signature(document: Mapping[str, Any]) -> str | None:
 
 def _example_path(document: Mapping[str, Any]) -> str | None:
     info = document.get("saved_input_example_info")
-    path = info.get("serving_input_path") if isinstance(info, dict) else None
-    return path if isinstance(path, str) else None
+    return _text(info.get("serving_input_path")) if isinstance(info, dict) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def read_example(text: str, signature: str) -> Any:
@@ -93,7 +100,7 @@ def read_example(text: str, signature: str) -> Any:
         if len(encoded) > _MAX_EXAMPLE_BYTES:
             return None
         contract_of(signature).parse(encoded)
-    except (ValueError, GatewayError, KeyError, TypeError):
+    except (*_BROKEN, GatewayError):
         return None
     return body
 

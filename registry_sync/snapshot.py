@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from gateway.catalog import Catalog
+from gateway.catalog import Catalog, ServedModel, UntypableSignature
 
 _logger = logging.getLogger(__name__)
 
@@ -25,6 +25,21 @@ class _Snapshot(BaseModel):
     format: int
     registry: str
     catalog: Catalog
+
+
+def _typable(catalog: Catalog) -> Catalog:
+    """Without the models whose contract this release can't type: they are as if seen first."""
+    models = {name: model for name, model in catalog.models.items() if _is_typable(model)}
+    return catalog.model_copy(update={"models": models})
+
+
+def _is_typable(model: ServedModel) -> bool:
+    try:
+        _ = model.promise
+    except UntypableSignature:
+        _logger.warning("%s: the contract in the snapshot can't be typed any more", model.name)
+        return False
+    return True
 
 
 class SnapshotStore:
@@ -46,7 +61,7 @@ class SnapshotStore:
         if snapshot.format != _FORMAT or snapshot.registry != self._registry:
             _logger.warning("the snapshot %s is of another registry or format", self._path)
             return None
-        return snapshot.catalog
+        return _typable(snapshot.catalog)
 
     def save(self, catalog: Catalog) -> None:
         """Keep `catalog`; a folder that can't be written is logged, and serving goes on."""

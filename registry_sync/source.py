@@ -105,7 +105,7 @@ class MlflowRegistry:
         except _REGISTRY_FAILURES as error:
             _logger.debug("the registry gave no usable answer", exc_info=error)
             raise RegistryUnreachable(
-                f"The registry at {_without_credentials(self._registry_uri)} gives no usable "
+                f"The registry at {without_credentials(self._registry_uri)} gives no usable "
                 f"answer ({type(error).__name__})."
             ) from error
         return tuple(_registered_model(model, versions.get(model.name, ())) for model in models)
@@ -275,6 +275,7 @@ def _fingerprint(record: MlflowVersion) -> str:
     return f"{record.name}/{record.version}/{record.creation_timestamp}/{record.source}"
 
 
-def _without_credentials(uri: str) -> str:
+def without_credentials(uri: str) -> str:
+    """The URI as it may be shown and kept: without user and password."""
     scheme, separator, rest = uri.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else uri

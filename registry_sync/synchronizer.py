@@ -53,7 +53,8 @@ class _Failure:
 
 
 class Synchronizer:
-    """The catalog's owner. `wait_for(generation)` is what feeds are built on."""
+    """The catalog's owner, starting from `restored`. `wait_for(generation)` is what feeds are built
+    on; `first_generation` is what the first catalog gets where nothing was restored."""
 
     def __init__(
         self,
@@ -62,6 +63,8 @@ class Synchronizer:
         snapshots: SnapshotStore,
         policy: DefaultPolicy,
         preparer: VersionPreparer,
+        restored: Catalog | None = None,
+        first_generation: int = 1,
         retry_preparation_s: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,7 +74,8 @@ class Synchronizer:
         self._preparer = preparer
         self._retry_preparation_s = retry_preparation_s
         self._clock = clock
-        self._catalog: Catalog | None = None
+        self._catalog = restored
+        self._first_generation = first_generation
         self._reading: RegistryReading = ()
         self._answered_at: float | None = None
         self._problem: str | None = None
@@ -91,13 +95,6 @@ class Synchronizer:
         """How the registry has been answering."""
         silent = None if self._answered_at is None else self._clock() - self._answered_at
         return RegistryStatus(silent_for_s=silent, problem=self._problem)
-
-    async def restore(self) -> None:
-        """Start from the snapshot where there is one."""
-        catalog = await asyncio.to_thread(self._snapshots.load)
-        if catalog is not None and self._catalog is None:
-            self._catalog = catalog
-            await self._announce()
 
     async def synchronize(self) -> SyncReport:
         """Read the registry and publish what changed; a registry that fails is only reported."""
@@ -140,6 +137,8 @@ class Synchronizer:
     async def _publish(self) -> SyncReport:
         before = self._catalog
         after = build_catalog(self._reading, before, policy=self._policy, hold_back=self._hold_back)
+        if before is None:
+            after = after.model_copy(update={"generation": self._first_generation})
         changes = changes_between(before, after)
         if after is not before:
             for name in (*changes.added, *changes.changed):
@@ -185,6 +184,10 @@ class Synchronizer:
         except PreparationFailed as failure:
             _logger.warning("%s version %s: %s", model.name, version.number, failure.reason)
             self._failed[key] = _Failure(failure.reason, self._clock())
+        # A boundary: a bug there must not leave the version waiting for ever.
+        except Exception:
+            _logger.exception("%s version %s can't be prepared", model.name, version.number)
+            self._failed[key] = _Failure("It can't be prepared; see the log.", self._clock())
         else:
             self._failed.pop(key, None)
             self._prepared.add(key)

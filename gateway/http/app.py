@@ -23,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 from gateway.errors import CatalogUnavailable
 from gateway.http.body import read_json_body
 from gateway.http.openapi import Document, DocumentLibrary
-from gateway.http.problems import install_handlers, problem_response
+from gateway.http.problems import MEDIA_TYPE, install_handlers, problem_response
 from gateway.http.request_identity import RequestIdentity
 from gateway.http.version_selection import VERSION_HEADER, selector_of
 from gateway.http.views import ModelDetail, ModelList, describe_model, list_models
@@ -77,7 +77,7 @@ def create_app(
 
     `answers_request_id` is False where a server in front puts `X-Request-ID` on every answer.
     """
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_middleware(RequestIdentity, answers=answers_request_id)
     install_handlers(app)
     routers = (_prediction(service, limits), _models(service), _operation(service, feed))
@@ -109,11 +109,15 @@ def _prediction(service: PredictionService, limits: HttpLimits) -> APIRouter:
 def _models(service: PredictionService) -> APIRouter:
     router = APIRouter(tags=["catalog"])
 
-    @router.get("/models", summary="All served models")
+    @router.get("/models", summary="All served models", responses=_problems(503))
     async def models() -> ModelList:
         return list_models(service.catalog())
 
-    @router.get("/models/{name}", summary="One model: versions, compatibility, schemas")
+    @router.get(
+        "/models/{name}",
+        summary="One model: versions, compatibility, schemas",
+        responses=_problems(404, 503),
+    )
     async def model(name: str) -> ModelDetail:
         return describe_model(service.catalog(), name)
 
@@ -123,11 +127,18 @@ def _models(service: PredictionService) -> APIRouter:
 def _operation(service: PredictionService, feed: CatalogFeed) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", summary="Whether the process is alive")
     async def healthz() -> Health:
         return Health()
 
-    @router.get("/readyz", summary="Whether a catalog is there", response_model=Readiness)
+    @router.head("/readyz", include_in_schema=False, response_model=None)
+    @router.get(
+        "/readyz",
+        summary="Whether a catalog is there",
+        response_model=Readiness,
+        responses=_problems(503),
+    )
     async def readyz(request: Request) -> Readiness | Response:
         registry = feed.registry
         try:
@@ -144,7 +155,7 @@ def _operation(service: PredictionService, feed: CatalogFeed) -> APIRouter:
             registry_problem=registry.problem,
         )
 
-    @router.post("/registry/sync", summary="Look at the registry now")
+    @router.post("/registry/sync", summary="Look at the registry now", responses=_problems(500))
     async def sync() -> SyncView:
         report = await feed.synchronize()
         return SyncView(
@@ -184,19 +195,38 @@ def _documentation(service: PredictionService, library: DocumentLibrary) -> APIR
     return router
 
 
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """FastAPI's description of responses that are problem documents."""
+    return {
+        status: {
+            "description": "A problem document.",
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }
+
+
 def _base_document(app: FastAPI) -> dict[str, Any]:
-    return get_openapi(
+    document = get_openapi(
         title="modelmux",
         version=distribution_version("modelmux"),
         summary="Every model of the MLflow registry, by its name alone.",
         routes=app.routes,
     )
+    for path in document["paths"].values():
+        for operation in path.values():
+            # FastAPI documents a validation error that its own handlers would send: ours don't.
+            operation["responses"].pop("422", None)
+    for schema in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(schema, None)
+    return document
 
 
 def _conditional(request: Request, document: Document) -> Response:
     """304 where the caller has this document already (RFC 9110, section 13.1.2)."""
     headers = {"ETag": document.etag, "Cache-Control": "no-cache"}
-    known = {tag.strip() for tag in request.headers.get("if-none-match", "").split(",")}
+    given = request.headers.get("if-none-match", "").split(",")
+    known = {tag.strip().removeprefix("W/") for tag in given}  # compared weakly, as the RFC says
     if document.etag in known or "*" in known:
         return Response(status_code=304, headers=headers)
     return Response(document.content, headers=headers, media_type="application/json")

@@ -128,7 +128,7 @@ def _version(catalog: Catalog, model: ServedModel, version: ModelVersion) -> Ver
         version=version.number,
         status=version.registry_status,
         servable=version.is_servable,
-        reason=version.problem,
+        reason=_reason(version),
         compatible=compatible,
         differences=found,
         aliases=sorted(a for a, number in model.aliases.items() if number == version.number),
@@ -137,6 +137,12 @@ def _version(catalog: Catalog, model: ServedModel, version: ModelVersion) -> Ver
         flavor=version.flavor,
         created_at_ms=version.created_at_ms,
     )
+
+
+def _reason(version: ModelVersion) -> str | None:
+    if version.is_ready:
+        return version.problem
+    return f"The registry calls it {version.registry_status}."
 
 
 def _compatibility(

@@ -51,6 +51,15 @@ def test_code_is_noticed_in_any_flavor() -> None:
         ('flavors: {python_function: {}}\nsignature: {inputs: \'[{"type": "nope"}]\'}', ""),
         ("flavors: {python_function: {}}\nsignature: {inputs: 'no json'}", ""),
         ("flavors: {python_function: {}}\nsignature: {inputs: 3}", ""),
+        ("flavors: {python_function: {}}\nsignature: {inputs: {1: 2}}", ""),
+        ("flavors: {python_function: {}}\nsignature: {inputs: !!set {a}}", ""),
+        (
+            "flavors: {python_function: {loader_module: [1]}}\nsignature: {inputs: 1"
+            + "0" * 400
+            + "}",
+            "",
+        ),
+        ("flavors: " + "[" * 5000 + "]" * 5000, "broken"),
     ],
 )
 def test_a_file_that_cannot_be_served_says_why(text: str, word: str) -> None:

@@ -65,9 +65,11 @@ class Bench:
         self.registry = FakeRegistry(*records)
         self.preparer = FakePreparer()
         self.clock = Clock()
+        snapshots = SnapshotStore(folder, registry="r")
         self.synchronizer = Synchronizer(
             source=self.registry,
-            snapshots=SnapshotStore(folder, registry="r"),
+            snapshots=snapshots,
+            restored=snapshots.load(),
             policy=DefaultPolicy(),
             preparer=self.preparer,
             clock=self.clock,
@@ -125,7 +127,6 @@ async def test_a_restart_without_registry_serves_the_snapshot(bench: Bench, tmp_
     await bench.synchronizer.synchronize()
     again = Bench(tmp_path)
     again.registry.is_down = True
-    await again.synchronizer.restore()
     assert again.synchronizer.catalog == bench.synchronizer.catalog
 
 
