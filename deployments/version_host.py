@@ -35,12 +35,6 @@ _logger = logging.getLogger("modelmux.version_host")
 
 _THREADS = 16
 
-# Loading is not thread-safe. transformers' `from_pretrained` puts the whole process into its
-# meta-device context: of two loads at once both came out broken in 12 of 12 tries, and every later
-# one too. MLflow's models-from-code go through a module global, which two loads at once swap.
-# (transformers 5.23, MLflow 3.17; docs/decisions.) Fetching artifacts stays side by side.
-_LOADING = threading.Lock()
-
 
 class LoadFailed(Exception):
     """A version can't be loaded; worth another try in `retry_after_s` seconds."""
@@ -111,6 +105,11 @@ class VersionLoader:
         self._loading: dict[str, asyncio.Task[LoadedVersion]] = {}
         self._alive: weakref.WeakValueDictionary[str, LoadedVersion] = weakref.WeakValueDictionary()
         self._failed_at: dict[str, float] = {}
+        # Loading is not thread-safe. transformers' `from_pretrained` puts the whole process into
+        # its meta-device context: of two loads at once both came out broken in 12 of 12 tries, and
+        # every later one too. MLflow's models-from-code go through a module global, which two
+        # loads at once swap. (transformers 5.23, MLflow 3.17; docs/decisions.)
+        self._memory = threading.Lock()
 
     async def load(self, number: int, fingerprint: str) -> LoadedVersion:
         """The version in memory, loaded now unless it is still there; raises LoadFailed."""
@@ -139,7 +138,7 @@ class VersionLoader:
         loop = asyncio.get_running_loop()
         try:
             model = await loop.run_in_executor(
-                self._threads, _fetch_and_load, self._settings, number, fingerprint
+                self._threads, self._fetch_and_load, number, fingerprint
             )
         # A boundary: loading runs the model's own code, which may raise anything.
         except (Exception, SystemExit) as error:
@@ -152,6 +151,12 @@ class VersionLoader:
         spent = time.perf_counter() - started
         _logger.info("%s version %s loaded in %.2f s", self._settings.model, number, spent)
         return loaded
+
+    def _fetch_and_load(self, number: int, fingerprint: str) -> PyFuncModel:
+        folder = fetch_artifacts(self._settings, number, fingerprint)
+        with self._memory:
+            model: PyFuncModel = mlflow.pyfunc.load_model(str(folder))
+        return model
 
 
 Resident = Callable[[str], Awaitable[LoadedVersion]]
@@ -229,17 +234,6 @@ class VersionHost:
 def version_key(number: int, fingerprint: str) -> str:
     """A version's multiplexed model id: short, and another one for other artifacts."""
     return f"{number}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}"
-
-
-def _fetch_and_load(settings: HostSettings, number: int, fingerprint: str) -> PyFuncModel:
-    folder = fetch_artifacts(settings, number, fingerprint)
-    with _LOADING:
-        return _load_model(folder)
-
-
-def _load_model(folder: Path) -> PyFuncModel:
-    model: PyFuncModel = mlflow.pyfunc.load_model(str(folder))
-    return model
 
 
 def fetch_artifacts(settings: HostSettings, number: int, fingerprint: str) -> Path:

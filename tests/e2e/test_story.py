@@ -186,8 +186,7 @@ def _while_asking(served: Gateway, change: Any) -> tuple[list[tuple[int, str]], 
 def test_6_the_least_recently_used_version_makes_room(served: Gateway, uri: str) -> None:
     """With room for two versions, using three in turn evicts and never fails a request."""
     registry = client(uri)
-    source = registry.get_model_version(MODEL, "1")
-    fourth = registry.create_model_version(MODEL, source.source, source.run_id).version
+    fourth = str(registry.copy_model_version(f"models:/{MODEL}/1", MODEL).version)
     served.sync()
     for _ in range(2):
         for number, answer in (("1", GERMAN), ("2", FRENCH), (fourth, GERMAN)):
