@@ -50,7 +50,7 @@ def ray_runtime(settings: Settings) -> Iterator[None]:
             address="local",
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE_BYTES,
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
         )
     else:
         ray.init(address=settings.ray_address, logging_level=logging.WARNING)

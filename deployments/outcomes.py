@@ -23,7 +23,9 @@ def call_result(outcome: Outcome) -> CallResult:
 def _error(kind: str, value: Any) -> GatewayError:
     if kind == "load_failed":
         return ModelUnavailable(
-            "This version can't be loaded; the gateway's log has the reason.", retry_after_s=value
+            "This version can't be loaded; the gateway's log has the reason.",
+            retry_after_s=value,
+            load_failed=True,
         )
     if kind == "unsupported_output":
         return InvalidModelOutput("The model answered something that has no JSON form.")

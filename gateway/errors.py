@@ -237,11 +237,26 @@ class InvalidModelOutput(InternalError):
 
 
 class ModelUnavailable(GatewayError):
-    """The version cannot be loaded now, or is still starting; try again after `retry_after_s`."""
+    """The version cannot be loaded now, or is still starting; try again after `retry_after_s`.
+
+    `load_failed` tells the first from the second.
+    """
 
     status = 503
     code = "model_unavailable"
     title = "The model is not available right now"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        retry_after_s: float | None = None,
+        load_failed: bool = False,
+    ) -> None:
+        super().__init__(detail, model=model, version=version, retry_after_s=retry_after_s)
+        self.load_failed = load_failed
 
 
 class CatalogUnavailable(GatewayError):

@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.catalog import Catalog, Resolution
 from gateway.contract import Frame, Output, Request
-from gateway.errors import CatalogUnavailable, DeadlineExceeded, GatewayError
+from gateway.errors import (
+    CatalogUnavailable,
+    DeadlineExceeded,
+    GatewayError,
+    ModelUnavailable,
+)
 from gateway.ports import Call, CallResult, CatalogFeed, PredictionBackend
 
 _STARTUP_RETRY_AFTER_S = 2.0
+
+
+VersionKey = tuple[str, str]
+"""A model's name and a version's fingerprint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +51,12 @@ class PredictionService:
         self._feed = feed
         self._backend = backend
         self._default_timeout_s = default_timeout_s
+        self._unloadable: set[VersionKey] = set()
+
+    @property
+    def unloadable(self) -> Collection[VersionKey]:
+        """The versions whose last load failed, as far as this process has seen."""
+        return self._unloadable
 
     def catalog(self) -> Catalog:
         """The current catalog; raises CatalogUnavailable before the first one."""
@@ -62,12 +77,17 @@ class PredictionService:
         Raises MalformedJson, InvalidInput, DeadlineExceeded, InvalidModelOutput and what
         `PredictionBackend.predict` raises; each names the model and the version.
         """
+        key = (resolution.model.name, resolution.version.fingerprint)
         try:
-            return await self._predict(resolution, body)
+            prediction = await self._predict(resolution, body)
         except GatewayError as error:
             error.model = resolution.model.name
             error.version = resolution.version.number
+            if isinstance(error, ModelUnavailable) and error.load_failed:
+                self._unloadable.add(key)
             raise
+        self._unloadable.discard(key)
+        return prediction
 
     async def _predict(self, resolution: Resolution, body: bytes) -> Prediction:
         started = time.perf_counter()

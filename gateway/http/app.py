@@ -111,7 +111,7 @@ def _models(service: PredictionService) -> APIRouter:
 
     @router.get("/models", summary="All served models", responses=_problems(503))
     async def models() -> ModelList:
-        return list_models(service.catalog())
+        return list_models(service.catalog(), service.unloadable)
 
     @router.get(
         "/models/{name}",
@@ -119,7 +119,7 @@ def _models(service: PredictionService) -> APIRouter:
         responses=_problems(404, 503),
     )
     async def model(name: str) -> ModelDetail:
-        return describe_model(service.catalog(), name)
+        return describe_model(service.catalog(), name, service.unloadable)
 
     return router
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -15,6 +16,9 @@ from gateway.catalog import (
     ServedModel,
     UntypableSignature,
 )
+from gateway.prediction import VersionKey
+
+_UNLOADABLE = "It could not be loaded when it was last asked for; the gateway's log has the reason."
 
 
 class HeldView(BaseModel):
@@ -78,22 +82,24 @@ def predict_path(name: str) -> str:
     return f"/models/{quote(name, safe='')}/predict"
 
 
-def list_models(catalog: Catalog) -> ModelList:
-    """Summaries of all models of a catalog, sorted by name."""
+def list_models(catalog: Catalog, unloadable: Collection[VersionKey] = ()) -> ModelList:
+    """Summaries of all models of a catalog, sorted by name; `unloadable` failed to load."""
     models = sorted(catalog.models.values(), key=lambda m: m.name)
     return ModelList(
         generation=catalog.generation,
-        models=[ModelSummary.model_validate(_summary(model)) for model in models],
+        models=[ModelSummary.model_validate(_summary(model, unloadable)) for model in models],
     )
 
 
-def describe_model(catalog: Catalog, name: str) -> ModelDetail:
+def describe_model(
+    catalog: Catalog, name: str, unloadable: Collection[VersionKey] = ()
+) -> ModelDetail:
     """Everything about one model; raises ModelNotFound."""
     model = catalog.model(name)
     contract = model.promise
     return ModelDetail(
-        **_summary(model),
-        version_details=[_version(catalog, model, v) for v in reversed(model.versions)],
+        **_summary(model, unloadable),
+        version_details=[_version(catalog, model, v, unloadable) for v in reversed(model.versions)],
         options=model.options,
         request_schema=contract.request_schema() if contract else None,
         response_schema=contract.response_schema() if contract else None,
@@ -101,12 +107,13 @@ def describe_model(catalog: Catalog, name: str) -> ModelDetail:
     )
 
 
-def _summary(model: ServedModel) -> dict[str, Any]:
+def _summary(model: ServedModel, unloadable: Collection[VersionKey]) -> dict[str, Any]:
+    problem = _problem(model, unloadable)
     return {
         "name": model.name,
         "description": model.description,
-        "status": "unservable" if model.default_version is None else "ready",
-        "reason": model.problem,
+        "status": "ready" if problem is None else "unservable",
+        "reason": problem,
         "default_version": model.default_version,
         "aliases": dict(sorted(model.aliases.items())),
         "versions": [v.number for v in reversed(model.versions)],
@@ -116,19 +123,34 @@ def _summary(model: ServedModel) -> dict[str, Any]:
     }
 
 
+def _problem(model: ServedModel, unloadable: Collection[VersionKey]) -> str | None:
+    """Why nothing answers by default, None where something does."""
+    default = model.default
+    if default is None:
+        return model.problem or "No version of the model can be served."
+    if (model.name, default.fingerprint) in unloadable:
+        return f"Version {default.number}: {_UNLOADABLE}"
+    return None
+
+
 def _held(held: HeldVersion | None) -> HeldView | None:
     if held is None:
         return None
     return HeldView(version=held.number, reason=held.reason, differences=list(held.differences))
 
 
-def _version(catalog: Catalog, model: ServedModel, version: ModelVersion) -> VersionView:
+def _version(
+    catalog: Catalog,
+    model: ServedModel,
+    version: ModelVersion,
+    unloadable: Collection[VersionKey],
+) -> VersionView:
     compatible, found = _compatibility(catalog, model, version)
     return VersionView(
         version=version.number,
         status=version.registry_status,
         servable=version.is_servable,
-        reason=_reason(version),
+        reason=_reason(model, version, unloadable),
         compatible=compatible,
         differences=found,
         aliases=sorted(a for a, number in model.aliases.items() if number == version.number),
@@ -139,10 +161,14 @@ def _version(catalog: Catalog, model: ServedModel, version: ModelVersion) -> Ver
     )
 
 
-def _reason(version: ModelVersion) -> str | None:
-    if version.is_ready:
-        return version.problem
-    return f"The registry calls it {version.registry_status}."
+def _reason(
+    model: ServedModel, version: ModelVersion, unloadable: Collection[VersionKey]
+) -> str | None:
+    if not version.is_ready:
+        return f"The registry calls it {version.registry_status}."
+    if (model.name, version.fingerprint) in unloadable:
+        return _UNLOADABLE
+    return version.problem
 
 
 def _compatibility(

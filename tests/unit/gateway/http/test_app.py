@@ -100,6 +100,7 @@ async def test_every_error_is_rendered_by_its_class(
         setattr(made, name, ())
     made.requested_version = made.default_version = 1  # type: ignore[attr-defined]
     made.allow = "GET"  # type: ignore[attr-defined]
+    made.load_failed = False  # type: ignore[attr-defined]
     bench.backend.error = made
     response = await bench.client.post("/models/m/predict", json={"x": 2})
     problem = response.json()
