@@ -5,7 +5,6 @@ SHELL := /bin/bash
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
-MLFLOW_PORT ?= 5000
 TESTS ?= tests
 
 BIN := .venv/bin
@@ -28,7 +27,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(INSTALLED) ## Start an MLflow server with demo models and the gateway (PORT=, HOST=)
-	@exec $(BIN)/modelmux demo --host $(HOST) --port $(PORT) --mlflow-port $(MLFLOW_PORT)
+	@exec $(BIN)/modelmux demo --host $(HOST) --port $(PORT)
 
 test: $(INSTALLED) ## Run the whole test suite (TESTS= for a part)
 	$(BIN)/python -m pytest $(TESTS)

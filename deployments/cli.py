@@ -12,7 +12,8 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from types import ModuleType
@@ -105,9 +106,7 @@ def serve_until_stopped(
     _require_free_port(settings)
     if not is_writable(settings.state_dir):
         _err.print(f"The state folder {settings.state_dir} can't be written: no snapshot is kept.")
-    if not has_haproxy():
-        _err.print("No HAProxy here: falling back to Ray's own proxy, which is much slower.")
-    with tempfile.TemporaryDirectory(prefix="modelmux-") as folder, fast_path(Path(folder)):
+    with _ray_environment(settings):
         from deployments import launch  # reads the environment that fast_path has set
 
         _out.print("Starting Ray …")
@@ -115,6 +114,18 @@ def serve_until_stopped(
             stop_on_signals(stop)
             _serve(launch, settings, stop=stop, on_ready=on_ready)
     _out.print("Stopped.")
+
+
+@contextmanager
+def _ray_environment(settings: Settings) -> Iterator[None]:
+    """The fast path where Ray is ours to start; a cluster that runs has its own environment."""
+    if settings.ray_address is not None:
+        yield
+        return
+    if not has_haproxy():
+        _err.print("No HAProxy here: falling back to Ray's own proxy, which is much slower.")
+    with tempfile.TemporaryDirectory(prefix="modelmux-") as folder, fast_path(Path(folder)):
+        yield
 
 
 def _serve(
@@ -147,7 +158,9 @@ def stop_on_signals(stop: Event | None = None) -> Event:
 def demo(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
-    mlflow_port: Annotated[int, typer.Option(help="Port of the demo's MLflow server.")] = 5000,
+    mlflow_port: Annotated[
+        int | None, typer.Option(help="Port of the demo's MLflow server. [5000, or a free one]")
+    ] = None,
     folder: Annotated[Path, typer.Option(help="Where the demo keeps its registry.")] = Path(
         ".demo"
     ),
@@ -155,14 +168,17 @@ def demo(
     """Start an MLflow server, register the demo models there, and serve them."""
     from deployments.demo import DemoUnavailable, run_demo
 
+    def settings_for(tracking_uri: str, state_dir: Path) -> Settings:
+        settings = _settings(tracking_uri=tracking_uri, host=host, port=port, state_dir=state_dir)
+        _require_free_port(settings)
+        return settings
+
     try:
         run_demo(
-            host=host,
-            port=port,
             mlflow_port=mlflow_port,
             folder=folder.absolute(),
             stop=stop_on_signals(),
-            make_settings=_settings,
+            settings_for=settings_for,
             serve=serve_until_stopped,
             say=lambda line: _out.print(line, markup=False),
         )
@@ -322,6 +338,8 @@ def _settings(**given: Any) -> Settings:
 
 def _require_free_port(settings: Settings) -> None:
     """Find out before Ray starts, which would tell it late and in many lines."""
+    if settings.ray_address is not None:
+        return  # it is the cluster's machine that listens
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
         family, kind, protocol, _, address = found[0]

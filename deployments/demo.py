@@ -6,10 +6,10 @@ started, whatever happens in between.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -26,6 +25,7 @@ from deployments.settings import Settings
 _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 15.0
 _POLL_S = 0.2
+_MLFLOW_PORT = 5000
 _NEEDED = ("mlflow.server", "torch", "transformers", "sklearn", "flask")
 
 Say = Callable[[str], None]
@@ -37,29 +37,57 @@ class DemoUnavailable(Exception):
 
 def run_demo(
     *,
-    host: str,
-    port: int,
-    mlflow_port: int,
+    mlflow_port: int | None,
     folder: Path,
     stop: threading.Event,
-    make_settings: Callable[..., Settings],
+    settings_for: Callable[[str, Path], Settings],
     serve: Callable[..., None],
     say: Say,
 ) -> None:
-    """Run the whole demo until `stop` is set; raises DemoUnavailable."""
+    """Run the whole demo until `stop` is set; raises DemoUnavailable.
+
+    `settings_for` makes the gateway's settings for a registry's URL and a state folder, and refuses
+    what can't work before anything is started.
+    """
     registration = _registration()
-    with mlflow_server(folder, port=mlflow_port, stop=stop, say=say) as tracking_uri:
-        if stop.is_set():
-            return
-        settings = make_settings(
-            tracking_uri=tracking_uri, host=host, port=port, state_dir=folder / "state"
-        )
-        say("Registering the demo models (the first time they are trained; about a minute) …")
-        registration.register_demo_models(
-            tracking_uri, cache_dir=folder / "cache", progress=lambda line: say(f"  {line}")
-        )
+    port = mlflow_port or _port_for_mlflow()
+    settings = settings_for(f"http://127.0.0.1:{port}", folder / "state")
+    with mlflow_server(folder, port=port, stop=stop, say=say):
+        if not stop.is_set():
+            _register(registration, settings.tracking_uri, folder / "cache", stop=stop, say=say)
         if not stop.is_set():
             serve(settings, stop=stop, on_ready=lambda ready: _say_tour(ready, say))
+
+
+def _port_for_mlflow() -> int:
+    """MLflow's usual port, or any free one where it is taken."""
+    for wanted in (_MLFLOW_PORT, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", wanted))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise DemoUnavailable("there is no free port for the MLflow server")
+
+
+def _register(
+    module: str, tracking_uri: str, cache: Path, *, stop: threading.Event, say: Say
+) -> None:
+    """Train and register in a process of its own, which can be stopped and leaves its memory."""
+    say("Registering the demo models (the first time they are trained, about a minute) …")
+    command = [sys.executable, "-u", "-m", module, "--tracking-uri", tracking_uri]
+    process = subprocess.Popen(  # noqa: S603  # our own interpreter, our own arguments
+        [*command, "--cache-dir", str(cache)], start_new_session=True
+    )
+    try:
+        while process.poll() is None and not stop.is_set():
+            stop.wait(_POLL_S)
+    finally:
+        _end_group(process)
+    if process.returncode != 0 and not stop.is_set():
+        raise DemoUnavailable("the demo models could not be registered; the reason is above")
 
 
 @contextmanager
@@ -90,15 +118,14 @@ def mlflow_server(folder: Path, *, port: int, stop: threading.Event, say: Say) -
         _end_group(process)
 
 
-def _registration() -> Any:
+def _registration() -> str:
     """The module that registers the demo models: in a wheel below `deployments`, in a checkout
     at the top."""
     missing = [name for name in _NEEDED if not _is_there(name)]
     if missing:
         raise DemoUnavailable(f"the demo needs {', '.join(missing)}: pip install 'modelmux[demo]'")
-    packaged = _is_there("deployments.examples.registration")
-    name = "deployments.examples.registration" if packaged else "examples.registration"
-    return importlib.import_module(name)
+    packaged = "deployments.examples.registration"
+    return packaged if _is_there(packaged) else "examples.registration"
 
 
 def _is_there(module: str) -> bool:
@@ -134,15 +161,16 @@ def _wait_until_healthy(
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End the server and its workers: SIGTERM to the group, SIGKILL to what stays."""
+    """End a process and what it started: SIGTERM to the group, SIGKILL to what stays."""
     for signal_number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, signal_number)
             process.wait(_STOP_TIMEOUT_S)
         except ProcessLookupError:
-            return
+            break
         except subprocess.TimeoutExpired:
             continue
+    process.poll()
 
 
 def _say_tour(settings: Settings, say: Say) -> None:
