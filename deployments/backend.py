@@ -6,6 +6,7 @@ exception is Ray's own: the replica died, the application is gone, the request w
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,7 +17,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.activation import DEPLOYMENT, application_name
-from deployments.outcomes import Outcome, call_result
+from deployments.outcomes import Outcome, call_result, starting_deadline_s, still_starting
 from deployments.version_host import version_key
 from gateway.errors import ModelUnavailable, Overloaded
 from gateway.ports import Call, CallResult
@@ -60,11 +61,9 @@ class RayBackend:
             ) from error
 
     async def _call(self, application: str, call: Call) -> Outcome:
-        handle = self._handles.get(application)
-        if handle is None:
-            await self._activate(call.model.name, call.version.number)
-            handle = serve.get_deployment_handle(DEPLOYMENT, application)
-            self._handles[application] = handle
+        clock = asyncio.get_running_loop().time
+        give_up_at = clock() + starting_deadline_s(call.timeout_s)
+        handle = self._handles.get(application) or await self._activated(application, call)
         version, frame = call.version, call.frame
         key = version_key(version.number, version.fingerprint)
         outcome: Outcome = await handle.options(multiplexed_model_id=key).predict.remote(
@@ -72,5 +71,16 @@ class RayBackend:
             version.fingerprint,
             (frame.layout, frame.names, frame.columns),
             dict(call.params),
+            max(0.0, give_up_at - clock()),
         )
         return outcome
+
+    async def _activated(self, application: str, call: Call) -> DeploymentHandle[Any]:
+        try:
+            async with asyncio.timeout(starting_deadline_s(call.timeout_s)):
+                await self._activate(call.model.name, call.version.number)
+        except TimeoutError:
+            raise still_starting() from None
+        handle = serve.get_deployment_handle(DEPLOYMENT, application)
+        self._handles[application] = handle
+        return handle

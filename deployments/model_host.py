@@ -36,9 +36,10 @@ class ModelHost:
         fingerprint: str,
         frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
         params: Mapping[str, Any],
+        load_timeout_s: float,
     ) -> tuple[str, Any]:
         """See `VersionHost.predict`."""
-        return await self._host.predict(number, fingerprint, frame, params)
+        return await self._host.predict(number, fingerprint, frame, params, load_timeout_s)
 
 
 def _ray_lru(size: int) -> Callable[[Resident], Resident]:

@@ -7,8 +7,17 @@ from typing import Any
 from gateway.errors import GatewayError, InvalidModelOutput, ModelFailed, ModelUnavailable
 from gateway.ports import CallResult
 
+_STARTING_RETRY_AFTER_S = 2.0
+_STARTING_SHARE = 0.9
+
 Outcome = tuple[str, Any]
 """A kind and its value, as they cross the handle."""
+
+
+def starting_deadline_s(timeout_s: float) -> float:
+    """How much of a request's deadline may be spent on starting: the rest is for saying so, since
+    a caller who came too early should hear that and not that the model is slow."""
+    return timeout_s * _STARTING_SHARE
 
 
 def call_result(outcome: Outcome) -> CallResult:
@@ -20,6 +29,11 @@ def call_result(outcome: Outcome) -> CallResult:
     return CallResult(output=output, timings_ms=timings_ms)
 
 
+def still_starting() -> ModelUnavailable:
+    """The version will be there, but not within this request's deadline."""
+    return ModelUnavailable("The model is still starting.", retry_after_s=_STARTING_RETRY_AFTER_S)
+
+
 def _error(kind: str, value: Any) -> GatewayError:
     if kind == "load_failed":
         return ModelUnavailable(
@@ -27,6 +41,8 @@ def _error(kind: str, value: Any) -> GatewayError:
             retry_after_s=value,
             load_failed=True,
         )
+    if kind == "loading":
+        return still_starting()
     if kind == "unsupported_output":
         return InvalidModelOutput("The model answered something that has no JSON form.")
     return ModelFailed("The model's own code failed on this request; its log has the reason.")

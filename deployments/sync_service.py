@@ -42,6 +42,7 @@ CatalogUpdate = tuple[int, bytes | None, float | None, str | None]
 """Generation, catalog as JSON (None where the reader has it), registry's silence and problem."""
 
 
+_ASK_LOAD_TIMEOUT_S = 60.0
 _CANNOT_BE_LOADED = "It can't be loaded; the log of its process says why."
 
 
@@ -91,8 +92,9 @@ class RayVersionPreparer:
                 version.fingerprint,
                 (frame.layout, frame.names, frame.columns),
                 dict(request.params),
+                _ASK_LOAD_TIMEOUT_S,
             )
-            if kind == "load_failed":
+            if kind in ("load_failed", "loading"):
                 raise PreparationFailed(_CANNOT_BE_LOADED)
             if kind != "ok" and version.example is not None:
                 raise PreparationFailed("It fails on its own input example.")

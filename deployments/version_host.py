@@ -192,19 +192,25 @@ class VersionHost:
         fingerprint: str,
         frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
         params: Mapping[str, Any],
+        load_timeout_s: float,
     ) -> tuple[str, Any]:
-        """Answer one frame `(layout, names, columns)`.
+        """Answer one frame `(layout, names, columns)`, waiting for a load up to `load_timeout_s`.
 
-        One of `("ok", (output, timings_ms))`, `("load_failed", retry_after_s)`,
-        `("model_failed", None)` and `("unsupported_output", None)`; the reasons go to the log.
+        One of `("ok", (output, timings_ms))`, `("loading", None)`, `("load_failed",
+        retry_after_s)`, `("model_failed", None)` and `("unsupported_output", None)`; the reasons
+        go to the log. A load that takes longer goes on.
         """
         started = time.perf_counter()
         try:
-            version = await self._loaded(number, fingerprint)
-            loaded = time.perf_counter()
-            output = await version.predict(self._threads, frame, params)
+            async with asyncio.timeout(load_timeout_s):
+                version = await self._loaded(number, fingerprint)
+        except TimeoutError:
+            return ("loading", None)
         except LoadFailed as failed:
             return ("load_failed", failed.retry_after_s)
+        try:
+            loaded = time.perf_counter()
+            output = await version.predict(self._threads, frame, params)
         except UnsupportedOutput as unsupported:
             _logger.error("version %s: %s", number, unsupported)
             return ("unsupported_output", None)

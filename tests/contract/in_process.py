@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from pathlib import Path
 
-from deployments.outcomes import call_result
+from deployments.outcomes import call_result, starting_deadline_s
 from deployments.version_host import HostSettings, LoadedVersion, Resident, VersionHost
 from gateway.ports import Call, CallResult
 
@@ -29,6 +29,7 @@ class InProcessBackend:
             call.version.fingerprint,
             (frame.layout, frame.names, frame.columns),
             call.params,
+            starting_deadline_s(call.timeout_s),
         )
         return call_result(outcome)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,6 +78,15 @@ def _sum_rows(tensor: Any, params: Mapping[str, Any]) -> Any:
     return tensor.reshape(len(tensor), -1).sum(axis=1)
 
 
+def _slow(rows: pd.DataFrame, params: Mapping[str, Any]) -> Any:
+    time.sleep(3.0)
+    return rows
+
+
+def _load_slowly() -> None:
+    time.sleep(5.0)
+
+
 def _break_on_load() -> None:
     raise RuntimeError("secret: can't be loaded")
 
@@ -141,6 +151,10 @@ def register_all(uri: str) -> None:
     register(uri, "not finite", _not_finite, number, number)
     register(uri, "unloadable", _echo, number, number, on_load=_break_on_load)
     register(uri, "without signature", _echo, None)
+    register(uri, "slow", _slow, number, number)
+    register(uri, "slow to load", _echo, number, number, on_load=_load_slowly)
+    for name, timeout_s in (("slow", "1.5"), ("slow to load", "2")):
+        client(uri).set_registered_model_tag(name, "modelmux.timeout_s", timeout_s)
     log(uri, "hinted text", HintedText())
     log(uri, "hinted orders", HintedOrders())
     _register_tensors(uri)

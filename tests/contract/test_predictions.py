@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import itertools
 from typing import Any
 
 import httpx
@@ -195,6 +197,35 @@ async def test_versions_that_cannot_answer_are_told_apart(
     """A version that breaks, can't be served or isn't there has a status of its own."""
     response = await gateway_client.post(predict_path("versions"), json={"x": 1}, headers=headers)
     assert (response.status_code, response.json()["code"]) == (status, code)
+
+
+async def _until_started(client: httpx.AsyncClient, name: str) -> tuple[int, httpx.Response]:
+    """How often a model said that it is starting, and its first other answer."""
+    async with asyncio.timeout(60):
+        for refused in itertools.count():
+            response = await predict(client, name, {"x": 1})
+            if response.status_code != 503:
+                return refused, response
+            assert response.json()["code"] == "model_unavailable"
+            assert int(response.headers["Retry-After"]) >= 1
+    raise AssertionError(name)
+
+
+async def test_a_model_that_takes_long_to_start_says_so_in_time(
+    gateway_client: httpx.AsyncClient,
+) -> None:
+    """Within the deadline a caller hears that the model is starting; later it answers."""
+    refused, response = await _until_started(gateway_client, "slow to load")
+    assert refused >= 1
+    assert (response.status_code, response.json()) == (200, [{"x": 1.0}])
+
+
+async def test_a_model_that_takes_long_to_answer_is_given_up(
+    gateway_client: httpx.AsyncClient,
+) -> None:
+    """Past the model's own deadline, a tag, the answer is 504."""
+    _, response = await _until_started(gateway_client, "slow")
+    assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
 
 
 async def test_both_headers_with_one_value_agree(gateway_client: httpx.AsyncClient) -> None:

@@ -4,7 +4,6 @@ real HTTP, the demo's own models."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from examples.registration import register_question_answerer, register_translation
-from tests.processes import Gateway, gateway, mlflow_server, poll
+from tests.processes import Gateway, poll
 from tests.registering import client
 
 MODEL = "translation_model"
@@ -28,21 +27,18 @@ QUESTIONS = (
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with mlflow_server(tmp_path_factory.mktemp("story-mlflow")) as url:
-        yield url
+def uri(mlflow_uri: str) -> str:
+    return mlflow_uri
 
 
 @pytest.fixture(scope="module")
-def served(
-    uri: str, demo_cache: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
+def served(uri: str, demo_cache: Path, shared_gateway: Gateway) -> Gateway:
     """A gateway over a registry with versions 1 and 2 of the translation model."""
     for version in (1, 2):
         register_translation(uri, version, cache_dir=demo_cache)
     client(uri).set_registered_model_tag(MODEL, "modelmux.max_loaded_versions", "2")
-    with gateway(uri, tmp_path_factory.mktemp("story"), "--poll-interval-s", "2") as running:
-        yield running
+    shared_gateway.sync()
+    return shared_gateway
 
 
 def _differences(problem: dict[str, Any]) -> set[tuple[str, str]]:
