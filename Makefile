@@ -22,8 +22,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 		|| { echo "modelmux needs Python 3.11 or newer; try make PYTHON=python3.11"; exit 2; }
 	@echo "Installing into .venv (the first time this takes a few minutes) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --progress-bar on --disable-pip-version-check \
-		-c constraints.txt -e '.[demo,dev]' | grep -vE '^Requirement already' || test $${PIPESTATUS[0]} -eq 0
+	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check \
+		-c constraints.txt -e '.[demo,dev]' \
+		| sed -un 's/^Collecting \([^ ]*\).*/  \1/p; s/^\(Installing collected packages\):.*/\1 .../p'
 	@touch $@
 
 demo: $(INSTALLED) ## Start an MLflow server with demo models and the gateway (PORT=, HOST=)

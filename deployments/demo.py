@@ -177,8 +177,8 @@ def _say_tour(settings: Settings, say: Say) -> None:
     url = settings.url
     say("")
     for model in httpx.get(f"{url}/models", timeout=30.0).json()["models"]:
-        versions = ", ".join(map(str, model["versions"]))
-        say(f"  {model['name']}: default version {model['default_version']} of {versions}")
+        versions = ", ".join(map(str, sorted(model["versions"])))
+        say(f"  {model['name']}: versions {versions}, default {model['default_version']}")
     say("")
     say("Try (in another terminal):")
     for path, headers, body in _TOUR:

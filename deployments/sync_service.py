@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ CatalogUpdate = tuple[int, bytes | None, float | None, str | None]
 
 
 _ASK_LOAD_TIMEOUT_S = 60.0
+_SETTLE_S = 10.0
 _CANNOT_BE_LOADED = "It can't be loaded; the log of its process says why."
 
 
@@ -152,7 +154,12 @@ class SyncService:
         return (catalog.generation, content, registry.silent_for_s, registry.problem)
 
     async def synchronize(self) -> SyncReport:
-        """Look at the registry now."""
+        """Look at the registry now, and let a default that moves take over if it loads quickly."""
+        report = await self._look()
+        generation = await self._synchronizer.settle(timeout_s=_SETTLE_S)
+        return replace(report, generation=generation)
+
+    async def _look(self) -> SyncReport:
         report = await self._synchronizer.synchronize()
         self._changed.set()
         return report
@@ -181,7 +188,7 @@ class SyncService:
         while True:
             # A boundary: whatever goes wrong in one round, the next one must come.
             try:
-                await self.synchronize()
+                await self._look()
             except Exception:
                 _logger.exception("a look at the registry failed")
             await asyncio.sleep(self._settings.poll_interval_s)

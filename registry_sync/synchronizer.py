@@ -121,6 +121,12 @@ class Synchronizer:
             pass
         return self._catalog
 
+    async def settle(self, *, timeout_s: float) -> int:
+        """Wait up to `timeout_s` until no version is being prepared; the generation after that."""
+        if self._preparing:
+            await asyncio.wait(self._preparing.values(), timeout=timeout_s)
+        return 0 if self._catalog is None else self._catalog.generation
+
     async def close(self) -> None:
         """Stop what is being prepared."""
         for task in list(self._preparing.values()):

@@ -154,6 +154,19 @@ async def test_a_running_model_switches_once_the_new_version_is_prepared(bench: 
     assert bench.model().held is None
 
 
+async def test_settling_ends_with_the_preparations_or_with_the_time(bench: Bench) -> None:
+    """Who waits for a default to take over sees it there, or goes on when time is up."""
+    await bench.synchronizer.synchronize()
+    bench.preparer.active = True
+    bench.registry.reading = (record(version(1), version(2)),)
+    await bench.synchronizer.synchronize()
+    before = await bench.synchronizer.settle(timeout_s=0)
+    assert bench.model().default_version == 1
+    bench.preparer.may_end.set()
+    assert await bench.synchronizer.settle(timeout_s=5) > before
+    assert bench.model().default_version == 2
+
+
 async def test_a_version_that_cannot_be_loaded_is_held_and_tried_again_later(bench: Bench) -> None:
     """A failed preparation is remembered for a while, then tried once more."""
     await bench.synchronizer.synchronize()

@@ -1,0 +1,87 @@
+"""Reading a real registry (a SQLite store, no server): what is broken stays where it is."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from registry_sync.reading import RegistryUnreachable
+from registry_sync.source import MlflowRegistry, NamePatterns
+from tests.registering import columns, register
+
+NUMBER = columns(("x", "double"))
+
+
+@pytest.fixture
+def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    return f"sqlite:///{tmp_path / 'registry.db'}"
+
+
+def _register(uri: str, name: str) -> int:
+    return register(uri, name, lambda rows, params: rows, NUMBER, NUMBER)
+
+
+def _artifacts(uri: str, name: str, number: int) -> Path:
+    location = MlflowClient(uri, uri).get_model_version_download_uri(name, str(number))
+    return Path(urlsplit(location).path)
+
+
+def test_missing_and_broken_artifacts_are_marked_and_the_rest_is_fresh(uri: str) -> None:
+    """A version without MLmodel file, or with a broken one, has a problem; its neighbours none."""
+    for _ in range(3):
+        _register(uri, "m")
+    _register(uri, "other")
+    shutil.rmtree(_artifacts(uri, "m", 1))
+    (_artifacts(uri, "m", 2) / "MLmodel").write_text("flavors: [")
+    by_name = {model.name: model for model in MlflowRegistry(tracking_uri=uri).read()}
+    problems = [version.problem for version in by_name["m"].versions]
+    assert problems[0] is not None
+    assert "can't be read" in problems[0]
+    assert problems[1] is not None
+    assert "broken" in problems[1]
+    assert problems[2] is None
+    assert by_name["other"].versions[0].problem is None
+
+
+def test_what_is_known_is_not_read_again(uri: str) -> None:
+    """Facts of a version are read once, and outlive its artifact store through `known`."""
+    number = _register(uri, "m")
+    first = MlflowRegistry(tracking_uri=uri).read()
+    shutil.rmtree(_artifacts(uri, "m", number))
+    again = MlflowRegistry(tracking_uri=uri, known=first[0].versions).read()
+    assert again == first
+
+
+def test_aliases_tags_and_patterns_are_read(uri: str) -> None:
+    """Aliases come from the model, `accept_breaking` from the version, names by pattern."""
+    _register(uri, "m")
+    _register(uri, "not this")
+    store = MlflowClient(uri, uri)
+    store.set_registered_model_alias("m", "champion", "1")
+    store.set_registered_model_tag("m", "modelmux.timeout_s", "3")
+    store.set_model_version_tag("m", "1", "modelmux.accept_breaking", "true")
+    patterns = NamePatterns(exclude=("not *",))
+    (model,) = MlflowRegistry(tracking_uri=uri, patterns=patterns).read()
+    assert (model.aliases, model.tags["modelmux.timeout_s"]) == ({"champion": 1}, "3")
+    assert model.versions[0].accept_breaking
+
+
+def test_a_registry_that_is_away_tells_no_secret() -> None:
+    """The exception names the registry without user and password."""
+    registry = MlflowRegistry(tracking_uri="http://user:secret@127.0.0.1:9")
+    with pytest.raises(RegistryUnreachable) as caught:
+        registry.read()
+    assert "127.0.0.1:9" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.fixture(autouse=True)
+def _quick_to_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.get_tracking_uri())
