@@ -31,6 +31,8 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.pyfunc import PyFuncModel
 
+from deployments.model_output import UnsupportedOutput, plain_output
+
 _logger = logging.getLogger("modelmux.version_host")
 
 _THREADS = 16
@@ -42,10 +44,6 @@ class LoadFailed(Exception):
     def __init__(self, retry_after_s: float) -> None:
         super().__init__(retry_after_s)
         self.retry_after_s = retry_after_s
-
-
-class UnsupportedOutput(Exception):
-    """The model answered something that has no plain form."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -299,92 +297,3 @@ def _series(column: Any) -> Any:
     """Lists stay lists of objects: pandas would look at all values to choose a type, and so let
     one row's neighbour turn its None into NaN or its whole number into a fraction."""
     return column if isinstance(column, np.ndarray) else pd.Series(column, dtype=object)
-
-
-def plain_output(answer: Any) -> tuple[Any, ...]:
-    """A model's answer as `("columns", names, columns)` or `("values", values)`.
-
-    Raises UnsupportedOutput for what has no plain form.
-    """
-    if isinstance(answer, pd.DataFrame):
-        columns = [_plain_series(answer.iloc[:, i]) for i in range(answer.shape[1])]
-        return ("columns", [str(name) for name in answer.columns], columns)
-    if isinstance(answer, pd.Series):
-        return ("values", _plain_series(answer))
-    if isinstance(answer, dict) and _is_by_column(answer):
-        return ("columns", [str(n) for n in answer], [_plain_value(c) for c in answer.values()])
-    if isinstance(answer, list | tuple):
-        return ("values", [_plain_value(value) for value in answer])
-    value = _plain_value(answer)
-    return ("values", value if isinstance(value, np.ndarray) and value.ndim else [value])
-
-
-def _is_by_column(answer: dict[Any, Any]) -> bool:
-    """Whether a dict holds one sequence per column, all of one length."""
-    lengths = {
-        len(value) if isinstance(value, list | tuple | pd.Series) else value.shape[0]
-        for value in answer.values()
-        if isinstance(value, list | tuple | pd.Series)
-        or (isinstance(value, np.ndarray) and value.ndim)
-    }
-    return len(lengths) == 1 and all(
-        isinstance(value, list | tuple | np.ndarray | pd.Series) for value in answer.values()
-    )
-
-
-def _plain_series(series: pd.Series[Any]) -> Any:
-    if isinstance(series.dtype, pd.DatetimeTZDtype):
-        series = series.dt.tz_convert("UTC").dt.tz_localize(None)
-    if isinstance(series.dtype, np.dtype) and series.dtype != object:
-        return series.to_numpy()
-    missing = series.isna().to_numpy()
-    values = series.astype(object).to_list()
-    return [
-        None if gone else _plain_value(value)
-        for value, gone in zip(values, missing.tolist(), strict=True)
-    ]
-
-
-_PLAIN = (bool, int, float, str, bytes, np.generic, type(None))
-
-
-def _plain_value(value: Any) -> Any:
-    """The value without any class that only the model's own process knows."""
-    if value is pd.NaT:
-        return np.datetime64("NaT")
-    if isinstance(value, pd.Timestamp):
-        naive = value if value.tzinfo is None else value.tz_convert("UTC").tz_localize(None)
-        return naive.to_datetime64()
-    if type(value) in _PLAIN or isinstance(value, np.generic):
-        return value
-    if isinstance(value, np.ndarray):
-        return value if value.dtype != object else [_plain_value(v) for v in value]
-    if isinstance(value, dict):
-        return {str(key): _plain_value(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain_value(item) for item in value]
-    return _converted(value)
-
-
-def _converted(value: Any) -> Any:
-    if isinstance(value, pd.Series):
-        return _plain_series(value)
-    if hasattr(value, "isoformat"):
-        return np.datetime64(_as_naive_utc(value))
-    if hasattr(value, "model_dump"):
-        return _plain_value(value.model_dump())
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain_value(dataclasses.asdict(value))
-    if hasattr(value, "toarray"):  # scipy's sparse matrices
-        return value.toarray()
-    if hasattr(value, "detach"):  # torch tensors
-        return value.detach().cpu().numpy()
-    for plain in (str, bytes, int, float):  # what is left are subclasses of them
-        if isinstance(value, plain):
-            return plain(value)  # type: ignore[arg-type]  # each takes its own kind
-    raise UnsupportedOutput(f"the model answered a {type(value).__name__}, which has no JSON form")
-
-
-def _as_naive_utc(value: Any) -> Any:
-    offset = value.utcoffset() if hasattr(value, "utcoffset") else None
-    return value if offset is None else (value - offset).replace(tzinfo=None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -133,22 +133,10 @@ class MlflowRegistry:
         return self._client
 
     def _search_models(self) -> Iterator[MlflowModel]:
-        token: str | None = None
-        while True:
-            page = self._connected().search_registered_models(max_results=_PAGE, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
+        return _all_pages(self._connected().search_registered_models)
 
     def _search_versions(self) -> Iterator[MlflowVersion]:
-        token: str | None = None
-        while True:
-            page = self._connected().search_model_versions(max_results=_PAGE, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
+        return _all_pages(self._connected().search_model_versions)
 
     def _versions_by_model(self, names: set[str]) -> dict[str, list[ModelVersion]]:
         wanted = [v for v in self._search_versions() if v.name in names]
@@ -213,6 +201,16 @@ class MlflowRegistry:
                 registry_uri=self._registry_uri,
             )
             return Path(local).read_text(encoding="utf-8")
+
+
+def _all_pages(search: Callable[..., Any]) -> Iterator[Any]:
+    token: str | None = None
+    while True:
+        page = search(max_results=_PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 @contextmanager

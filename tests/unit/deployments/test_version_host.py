@@ -1,0 +1,142 @@
+"""Loading and calling versions in one process, with loads and models that the test controls."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from deployments.version_host import (
+    HostSettings,
+    LoadedVersion,
+    LoadFailed,
+    VersionLoader,
+    version_key,
+)
+
+SETTINGS = HostSettings(
+    model="m", tracking_uri="", registry_uri="", artifact_folder="", max_loaded_versions=2
+)
+FRAME: tuple[str, tuple[Any, ...], tuple[Any, ...]] = ("values", (0,), ([1],))
+
+
+class GatedModel:
+    """A model whose calls wait until they are let go."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.running = 0
+        self.most = 0
+        self.calls = 0
+
+    def predict(self, data: Any, params: Any = None) -> Any:
+        self.calls += 1
+        self.running += 1
+        self.most = max(self.most, self.running)
+        self.go.wait(10)
+        self.running -= 1
+        return data
+
+
+class GatedLoader(VersionLoader):
+    """A loader whose loads wait until they are let go, and fail as told."""
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        super().__init__(SETTINGS, threads)
+        self.go = threading.Event()
+        self.loads: list[int] = []
+        self.fails = False
+
+    def _fetch_and_load(self, number: int, fingerprint: str) -> Any:
+        self.loads.append(number)
+        self.go.wait(10)
+        if self.fails:
+            raise RuntimeError("broken")
+        return GatedModel()
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+async def _until(condition: Any) -> None:
+    pause = asyncio.Event()
+    async with asyncio.timeout(5):
+        while not condition():
+            try:
+                await asyncio.wait_for(pause.wait(), 0.01)
+            except TimeoutError:
+                continue
+
+
+async def test_however_many_wait_a_version_is_loaded_once(threads: ThreadPoolExecutor) -> None:
+    """Callers that come while a version loads share that load; later ones find it."""
+    loader = GatedLoader(threads)
+    waiting = [asyncio.create_task(loader.load(1, "f")) for _ in range(20)]
+    await _until(lambda: loader.loads)
+    loader.go.set()
+    loaded = await asyncio.gather(*waiting)
+    assert all(version is loaded[0] for version in loaded)
+    assert await loader.load(1, "f") is loaded[0]
+    assert loader.loads == [1]
+
+
+async def test_a_caller_who_leaves_stops_no_load(threads: ThreadPoolExecutor) -> None:
+    """A load goes on for the others when the one who caused it is gone."""
+    loader = GatedLoader(threads)
+    first = asyncio.create_task(loader.load(1, "f"))
+    await _until(lambda: loader.loads)
+    second = asyncio.create_task(loader.load(1, "f"))
+    first.cancel()
+    loader.go.set()
+    assert (await second).key == version_key(1, "f")
+    assert loader.loads == [1]
+
+
+async def test_a_failure_is_remembered_for_a_while(threads: ThreadPoolExecutor) -> None:
+    """A version that failed isn't tried again at once, and says when; others are not affected."""
+    loader = GatedLoader(threads)
+    loader.fails = True
+    loader.go.set()
+    for _ in range(3):
+        with pytest.raises(LoadFailed) as caught:
+            await loader.load(1, "f")
+        assert 0 < caught.value.retry_after_s <= SETTINGS.retry_load_after_s
+    loader.fails = False
+    await loader.load(2, "g")
+    assert loader.loads == [1, 2]
+
+
+async def test_calls_of_a_version_take_turns(threads: ThreadPoolExecutor) -> None:
+    """One predict at a time, also where the caller of the running one has left."""
+    model = GatedModel()
+    version = LoadedVersion("k", model)
+    first = asyncio.create_task(version.predict(threads, FRAME, {}))
+    await _until(lambda: model.running)
+    others = [asyncio.create_task(version.predict(threads, FRAME, {})) for _ in range(3)]
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    model.go.set()
+    assert [await other for other in others] == [("values", [1])] * 3
+    assert (model.most, model.calls) == (1, 4)
+
+
+async def test_a_caller_who_leaves_while_waiting_costs_no_call(threads: ThreadPoolExecutor) -> None:
+    """Work that was not yet started is dropped with its caller."""
+    model = GatedModel()
+    version = LoadedVersion("k", model)
+    first = asyncio.create_task(version.predict(threads, FRAME, {}))
+    await _until(lambda: model.running)
+    waiting = asyncio.create_task(version.predict(threads, FRAME, {}))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    model.go.set()
+    await first
+    assert model.calls == 1
