@@ -109,10 +109,13 @@ def serve_until_stopped(
     with _ray_environment(settings):
         from deployments import launch  # reads the environment that fast_path has set
 
-        _out.print("Starting Ray …")
-        with launch.ray_runtime(settings):
-            stop_on_signals(stop)
-            _serve(launch, settings, stop=stop, on_ready=on_ready)
+        _out.print("Starting Ray …" if settings.ray_address is None else "Joining Ray …")
+        try:
+            with launch.ray_runtime(settings):
+                stop_on_signals(stop)
+                _serve(launch, settings, stop=stop, on_ready=on_ready)
+        except launch.RayUnreachable as error:
+            raise _fail(str(error)) from error
     _out.print("Stopped.")
 
 

@@ -7,6 +7,7 @@ because Ray reads its environment when it is imported.
 from __future__ import annotations
 
 import logging
+import socket
 import time
 import warnings
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ APPLICATION = "modelmux"
 
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 _POLL_S = 0.1
+_KNOCK_S = 5.0
 
 # Above what any setting or tag allows: deadlines are ours to keep, and to answer in our envelope.
 _LONGEST_REQUEST_S = 3660.0
@@ -40,9 +42,16 @@ _LONGEST_REQUEST_S = 3660.0
 _QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
 
+class RayUnreachable(Exception):
+    """The Ray cluster to join isn't there; the sentence is meant for people."""
+
+
 @contextmanager
 def ray_runtime(settings: Settings) -> Iterator[None]:
-    """Start a local Ray (or join the one at `ray_address`), and leave it as it was found."""
+    """Start a local Ray (or join the one at `ray_address`), and leave it as it was found.
+
+    Raises RayUnreachable.
+    """
     set_registry_defaults()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     if settings.ray_address is None:
@@ -53,11 +62,26 @@ def ray_runtime(settings: Settings) -> Iterator[None]:
             logging_level=logging.ERROR,
         )
     else:
-        ray.init(address=settings.ray_address, logging_level=logging.WARNING)
+        _join(settings.ray_address)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str) -> None:
+    try:
+        _knock(address)
+        ray.init(address=address, logging_level=logging.ERROR)
+    except (OSError, ValueError) as error:
+        raise RayUnreachable(f"there is no Ray cluster at {address}") from error
+
+
+def _knock(address: str) -> None:
+    """Find out at once that nobody listens at `host:port`: Ray would go on trying for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
 
 
 @contextmanager
