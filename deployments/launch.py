@@ -74,7 +74,11 @@ def _join(address: str) -> None:
         _knock(address)
         ray.init(address=address, logging_level=logging.ERROR)
     except (OSError, ValueError) as error:
-        raise RayUnreachable(f"there is no Ray cluster at {address}") from error
+        # Given an address, Ray uses a token only where it is told to (ray/_private/worker.py).
+        raise RayUnreachable(
+            f"no Ray cluster answers at {address}; where it asks for a token, set "
+            "RAY_AUTH_MODE=token"
+        ) from error
 
 
 def _knock(address: str) -> None:
