@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from ray import serve
@@ -19,6 +19,8 @@ from ray.serve.handle import DeploymentHandle
 from deployments.activation import DEPLOYMENT, application_name
 from deployments.outcomes import Outcome, call_result, starting_deadline_s, still_starting
 from deployments.version_host import version_key
+from gateway.catalog import ModelVersion
+from gateway.contract import Frame
 from gateway.errors import ModelUnavailable, Overloaded
 from gateway.ports import Call, CallResult
 
@@ -28,6 +30,29 @@ _RETRY_AFTER_S = 1.0
 
 Activate = Callable[[str, int], Awaitable[None]]
 """Has the application of a model's version running; raises ModelUnavailable."""
+
+
+async def call_version(
+    handle: DeploymentHandle[Any],
+    version: ModelVersion,
+    frame: Frame,
+    params: Mapping[str, Any],
+    *,
+    load_timeout_s: float,
+) -> Outcome:
+    """One call of `VersionHost.predict`, sent to a replica that has the version where there is one.
+
+    Raises RayError and RayServeException.
+    """
+    key = version_key(version.number, version.fingerprint)
+    outcome: Outcome = await handle.options(multiplexed_model_id=key).predict.remote(
+        version.number,
+        version.fingerprint,
+        (frame.layout, frame.names, frame.columns),
+        dict(params),
+        load_timeout_s,
+    )
+    return outcome
 
 
 class RayBackend:
@@ -64,16 +89,10 @@ class RayBackend:
         clock = asyncio.get_running_loop().time
         give_up_at = clock() + starting_deadline_s(call.timeout_s)
         handle = self._handles.get(application) or await self._activated(application, call)
-        version, frame = call.version, call.frame
-        key = version_key(version.number, version.fingerprint)
-        outcome: Outcome = await handle.options(multiplexed_model_id=key).predict.remote(
-            version.number,
-            version.fingerprint,
-            (frame.layout, frame.names, frame.columns),
-            dict(call.params),
-            max(0.0, give_up_at - clock()),
+        left_s = max(0.0, give_up_at - clock())
+        return await call_version(
+            handle, call.version, call.frame, call.params, load_timeout_s=left_s
         )
-        return outcome
 
     async def _activated(self, application: str, call: Call) -> DeploymentHandle[Any]:
         try:

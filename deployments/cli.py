@@ -141,7 +141,8 @@ def _serve(
                 _out.print(f"{problem} Trying again until it does.", markup=False)
             if not stop.is_set():
                 on_ready(settings)
-                _out.print(f"(up after {launch.running_time(started)}; Ctrl-C stops it)")
+                took = time.perf_counter() - started
+                _out.print(f"(up after {took:.1f} s; Ctrl-C stops it)")
             stop.wait()
             _out.print("Stopping …")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -170,8 +169,3 @@ def _gateway(settings: Settings) -> serve.RunTarget:
     return serve.RunTarget(
         target=ingress, name=APPLICATION, route_prefix="/", logging_config=_QUIET
     )
-
-
-def running_time(started: float) -> str:
-    """How long it has been since `started` (of `time.perf_counter`), for people."""
-    return f"{time.perf_counter() - started:.1f} s"

@@ -26,9 +26,9 @@ from deployments.activation import (
     Activator,
     application_name,
 )
+from deployments.backend import call_version
 from deployments.logs import configure_logging
 from deployments.settings import Settings
-from deployments.version_host import version_key
 from gateway.catalog import Catalog, ModelVersion, ServedModel, contract_of
 from gateway.errors import GatewayError
 from gateway.ports import SyncReport
@@ -87,14 +87,9 @@ class RayVersionPreparer:
             request = contract.parse(orjson.dumps(own.request_example()))
         except GatewayError:
             return
-        key = version_key(version.number, version.fingerprint)
         for _, frame in request.frames[:1]:
-            kind, _ = await handle.options(multiplexed_model_id=key).predict.remote(
-                version.number,
-                version.fingerprint,
-                (frame.layout, frame.names, frame.columns),
-                dict(request.params),
-                _ASK_LOAD_TIMEOUT_S,
+            kind, _ = await call_version(
+                handle, version, frame, request.params, load_timeout_s=_ASK_LOAD_TIMEOUT_S
             )
             if kind in ("load_failed", "loading"):
                 raise PreparationFailed(_CANNOT_BE_LOADED)

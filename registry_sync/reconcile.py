@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.catalog import Catalog, ModelVersion, ServedModel
+from gateway.catalog import Catalog, ServedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +48,6 @@ def describe_change(before: ServedModel | None, after: ServedModel) -> str:
     if before.options != after.options:
         parts.append("options")
     return ", ".join(parts) or "details"
-
-
-def loadable_versions(model: ServedModel) -> tuple[ModelVersion, ...]:
-    """The versions that may have to be loaded some time."""
-    return tuple(version for version in model.versions if version.is_servable)
 
 
 def _described_new(model: ServedModel) -> str:

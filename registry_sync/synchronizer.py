@@ -127,12 +127,6 @@ class Synchronizer:
             await asyncio.wait(self._preparing.values(), timeout=timeout_s)
         return 0 if self._catalog is None else self._catalog.generation
 
-    async def close(self) -> None:
-        """Stop what is being prepared."""
-        for task in list(self._preparing.values()):
-            task.cancel()
-        await asyncio.gather(*self._preparing.values(), return_exceptions=True)
-
     async def _on_unreachable(self, error: RegistryUnreachable) -> SyncReport:
         if self._problem is None:
             _logger.warning("%s What is known goes on being served.", error)
