@@ -1,0 +1,40 @@
+"""modelmux itself, as `modelmux up` starts it, over a real MLflow server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from benchmarks.contenders.contender import Form, Place, Serving, record_or_records
+from benchmarks.work import MODEL, register_model
+from tests.processes import gateway, mlflow_server
+
+
+def values_of(answer: Any) -> Any:
+    """The single output column of an answer."""
+    return [next(iter(row.values())) if isinstance(row, dict) else row for row in answer]
+
+
+class Modelmux:
+    """The gateway, with nothing set."""
+
+    name = "modelmux"
+    title = "modelmux"
+    requirements = None
+    predicts = True
+    row_form = Form(
+        name="records",
+        path=f"/models/{MODEL}/predict",
+        encode=record_or_records,
+        values=values_of,
+    )
+    list_forms: Sequence[Form] = (row_form,)
+
+    @contextmanager
+    def serve(self, place: Place) -> Iterator[Serving]:
+        """An MLflow server with the model registered, and the gateway before it."""
+        with mlflow_server(place.folder) as tracking_uri:
+            register_model(tracking_uri)
+            with gateway(tracking_uri, place.folder) as started:
+                yield Serving(url=started.url, session=started.process.pid)

@@ -1,0 +1,66 @@
+"""Memory of single processes, from /proc."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_RESET_PEAK = "5"
+_SESSION = 3
+
+
+class NoSuchProcess(Exception):
+    """There is no process of that description in that session."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Resident bytes of a process: now, and the most since `forget_peak`."""
+
+    resident: int
+    peak: int
+
+
+def process_named(part: str, *, session: int) -> int:
+    """The only process of a session whose command line has that part; raises NoSuchProcess."""
+    found = [
+        number
+        for number in processes_in(session)
+        if part in _text(f"/proc/{number}/cmdline").replace("\0", " ")
+    ]
+    if len(found) != 1:
+        raise NoSuchProcess(f"{len(found)} processes are called {part!r}")
+    return found[0]
+
+
+def processes_in(session: int) -> list[int]:
+    """The living processes whose session that is."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        fields = _text(entry / "stat").rpartition(")")[2].split()
+        if fields and fields[0] != "Z" and int(fields[_SESSION]) == session:
+            found.append(int(entry.name))
+    return found
+
+
+def forget_peak(process: int) -> None:
+    """Begin to look for the peak anew."""
+    Path(f"/proc/{process}/clear_refs").write_text(_RESET_PEAK)
+
+
+def memory_of(process: int) -> Memory:
+    """What it has now, and its peak."""
+    lines = (line.split() for line in _text(f"/proc/{process}/status").splitlines())
+    fields = {line[0]: line[1] for line in lines if len(line) > 1}
+    return Memory(
+        resident=int(fields["VmRSS:"]) * 1024,
+        peak=int(fields["VmHWM:"]) * 1024,
+    )
+
+
+def _text(path: str | Path) -> str:
+    """A file of /proc; nothing where the process has ended."""
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""

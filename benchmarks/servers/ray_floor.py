@@ -1,0 +1,79 @@
+"""An empty Ray Serve ingress behind HAProxy: `ray_floor.py PORT ANSWER_BYTES`.
+
+Everything that doesn't predict is as `modelmux up` has it (`deployments.launch`).
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from deployments.fast_path import fast_path, has_haproxy
+
+_OBJECT_STORE_BYTES = 512 * 1024 * 1024
+
+
+def empty_app(answer: bytes) -> Any:
+    """An ASGI application that reads the body and answers the same whatever is asked."""
+    head = {
+        "type": "http.response.start",
+        "status": 200,
+        "headers": [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(answer)).encode()),
+        ],
+    }
+    body = {"type": "http.response.body", "body": answer}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        while (await receive()).get("more_body", False):
+            pass
+        await send(head)
+        await send(body)
+
+    return app
+
+
+def serve_until_stopped(port: int, answer: bytes) -> None:
+    """Until SIGTERM or SIGINT. Ray reads its environment when it is imported, so not before."""
+    import ray
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+    from ray.serve.schema import LoggingConfig
+
+    @serve.ingress(empty_app(answer))
+    class Floor:
+        """Nothing but its ingress."""
+
+    floor = serve.deployment(max_ongoing_requests=10_000, ray_actor_options={"num_cpus": 0})(Floor)
+
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    ray.init(address="local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES)
+    stop = threading.Event()
+    try:
+        serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port), logging_config=quiet)
+        serve.run(floor.bind(), route_prefix="/", logging_config=quiet)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        stop.wait()
+        serve.shutdown()  # type: ignore[no-untyped-call]
+    finally:
+        ray.shutdown()
+
+
+def main() -> None:
+    """Within the fast path; without HAProxy there is no such floor."""
+    assert has_haproxy(), "no HAProxy here"
+    answer = b"0" * int(sys.argv[2])
+    with tempfile.TemporaryDirectory(prefix="floor-") as folder, fast_path(Path(folder)):
+        serve_until_stopped(int(sys.argv[1]), answer)
+
+
+if __name__ == "__main__":
+    main()
