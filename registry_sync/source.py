@@ -18,11 +18,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
-import mlflow.artifacts
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.entities.model_registry import RegisteredModel as MlflowModel
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from gateway.catalog import ModelVersion
 from registry_sync.mlmodel import ModelFacts, read_example, read_mlmodel
@@ -34,6 +35,9 @@ _logger = logging.getLogger(__name__)
 _PAGE = 1000
 _READERS = 8
 _RETRY_UNREADABLE_AFTER_S = 60.0
+
+# Artifacts that the tracking server itself hands out (its `--artifacts-destination`).
+_SERVED_BY_TRACKING = "mlflow-artifacts:/"
 
 # What a registry that is down, misconfigured or half-way through an answer makes MLflow raise.
 _REGISTRY_FAILURES = (MlflowException, OSError, ValueError, KeyError)
@@ -93,6 +97,7 @@ class MlflowRegistry:
             version.fingerprint: version for version in known if version.problem is None
         }
         self._unreadable: dict[str, _Unreadable] = {}
+        self._tracked: ArtifactRepository | None = None
 
     def read(self) -> RegistryReading:
         """All registered models with their versions, ascending; raises RegistryUnreachable.
@@ -113,7 +118,10 @@ class MlflowRegistry:
     def read_version(self, name: str, number: int) -> ModelVersion:
         """One version with its facts; raises RegistryUnreachable, LookupError if unknown."""
         with _answers_about(f"{name} version {number}"):
-            return self._with_facts(self._connected().get_model_version(name, str(number)))
+            record = self._connected().get_model_version(name, str(number))
+            if self._must_read(record):
+                self._read_artifacts(record)
+            return self._with_facts(record)
 
     def read_model(self, name: str) -> RegisteredModel:
         """One model without its versions; raises RegistryUnreachable, LookupError if unknown."""
@@ -140,31 +148,43 @@ class MlflowRegistry:
 
     def _versions_by_model(self, names: set[str]) -> dict[str, list[ModelVersion]]:
         wanted = [v for v in self._search_versions() if v.name in names]
+        unread = [record for record in wanted if self._must_read(record)]
         with ThreadPoolExecutor(_READERS, thread_name_prefix="mlmodel") as readers:
-            versions = list(readers.map(self._with_facts, wanted))
+            list(readers.map(self._read_artifacts, unread))
         by_model: dict[str, list[ModelVersion]] = {}
-        for record, version in zip(wanted, versions, strict=True):
-            by_model.setdefault(record.name, []).append(version)
-        self._forget_all_but({version.fingerprint for version in versions})
+        for record in wanted:
+            by_model.setdefault(record.name, []).append(self._with_facts(record))
+        self._forget_all_but({_fingerprint(record) for record in wanted})
         return by_model
 
     def _forget_all_but(self, fingerprints: set[str]) -> None:
         self._known = {k: v for k, v in self._known.items() if k in fingerprints}
         self._unreadable = {k: v for k, v in self._unreadable.items() if k in fingerprints}
 
+    def _must_read(self, record: MlflowVersion) -> bool:
+        fingerprint = _fingerprint(record)
+        if record.status != "READY" or fingerprint in self._known:
+            return False
+        unreadable = self._unreadable.get(fingerprint)
+        return unreadable is None or not unreadable.is_recent
+
     def _with_facts(self, record: MlflowVersion) -> ModelVersion:
+        """The version with what is known of its artifacts; the same object while nothing changes,
+        so that a quiet registry costs no copies and no comparisons further on."""
         fingerprint = _fingerprint(record)
         known = self._known.get(fingerprint)
-        if known is not None:
-            return known.model_copy(update=_changeable(record))
-        if record.status != "READY":
-            return _version(record, fingerprint, ModelFacts(), None)
-        return self._read_artifacts(record, fingerprint)
+        if known is None:
+            unreadable = self._unreadable.get(fingerprint)
+            facts = ModelFacts() if unreadable is None else unreadable.facts
+            return _version(record, fingerprint, facts, None)
+        changeable = _changeable(record)
+        if any(getattr(known, name) != value for name, value in changeable.items()):
+            known = self._known[fingerprint] = known.model_copy(update=changeable)
+        return known
 
-    def _read_artifacts(self, record: MlflowVersion, fingerprint: str) -> ModelVersion:
-        unreadable = self._unreadable.get(fingerprint)
-        if unreadable is not None and unreadable.is_recent:
-            return _version(record, fingerprint, unreadable.facts, None)
+    def _read_artifacts(self, record: MlflowVersion) -> None:
+        """Have the facts of a version in `_known`, or why there are none in `_unreadable`."""
+        fingerprint = _fingerprint(record)
         try:
             facts, example = self._fetch_facts(record)
         except _REGISTRY_FAILURES as error:
@@ -174,10 +194,8 @@ class MlflowRegistry:
             )  # fmt: skip
             facts = ModelFacts(problem="Its MLmodel file can't be read from the artifact store.")
             self._unreadable[fingerprint] = _Unreadable(facts)
-            return _version(record, fingerprint, facts, None)
-        version = _version(record, fingerprint, facts, example)
-        self._known[fingerprint] = version
-        return version
+        else:
+            self._known[fingerprint] = _version(record, fingerprint, facts, example)
 
     def _fetch_facts(self, record: MlflowVersion) -> tuple[ModelFacts, Any]:
         root = self._connected().get_model_version_download_uri(record.name, record.version)
@@ -193,14 +211,30 @@ class MlflowRegistry:
             return None  # an example is a nicety: the version serves without it
 
     def _fetch_text(self, root: str, path: str) -> str:
+        repository, below = self._repository(root)
         with tempfile.TemporaryDirectory(prefix="modelmux-") as folder:
-            local = mlflow.artifacts.download_artifacts(
-                artifact_uri=f"{root.rstrip('/')}/{path}",
-                dst_path=folder,
-                tracking_uri=self._tracking_uri,
-                registry_uri=self._registry_uri,
-            )
-            return Path(local).read_text(encoding="utf-8")
+            local = Path(folder) / "file"
+            # What every repository implements, and one request. `download_artifacts` would list
+            # the path first, to find out whether it is a folder, and draw a progress bar.
+            repository._download_file(below + path, str(local))  # type: ignore[no-untyped-call]
+            return local.read_text(encoding="utf-8")
+
+    def _repository(self, root: str) -> tuple[ArtifactRepository, str]:
+        """Where a version's files are, and the prefix of their paths there.
+
+        All that a tracking server keeps is one repository: each new one would first ask the
+        server what it is capable of.
+        """
+        if not root.startswith(_SERVED_BY_TRACKING) or root.startswith(f"{_SERVED_BY_TRACKING}/"):
+            return self._new_repository(root), ""
+        if self._tracked is None:
+            self._tracked = self._new_repository(_SERVED_BY_TRACKING)
+        return self._tracked, f"{root.removeprefix(_SERVED_BY_TRACKING).rstrip('/')}/"
+
+    def _new_repository(self, root: str) -> ArtifactRepository:
+        return get_artifact_repository(
+            root, tracking_uri=self._tracking_uri, registry_uri=self._registry_uri
+        )
 
 
 def _all_pages(search: Callable[..., Any]) -> Iterator[Any]:

@@ -58,6 +58,19 @@ def test_what_is_known_is_not_read_again(uri: str) -> None:
     assert again == first
 
 
+def test_a_quiet_registry_yields_the_same_versions(uri: str) -> None:
+    """A version is the same object in every reading until the registry says something new of it."""
+    for _ in range(2):
+        _register(uri, "m")
+    registry = MlflowRegistry(tracking_uri=uri)
+    first = registry.read()[0].versions
+    MlflowClient(uri, uri).set_model_version_tag("m", "2", "modelmux.accept_breaking", "true")
+    second = registry.read()[0].versions
+    assert second[0] is first[0]
+    assert second[1].accept_breaking
+    assert registry.read()[0].versions[1] is second[1]
+
+
 def test_aliases_tags_and_patterns_are_read(uri: str) -> None:
     """Aliases come from the model, `accept_breaking` from the version, names by pattern."""
     _register(uri, "m")
