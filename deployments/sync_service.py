@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from deployments.activation import (
     application_name,
 )
 from deployments.backend import call_version
+from deployments.catalog_wire import Position, RegistryNews, packed
 from deployments.logs import configure_logging
 from deployments.settings import Settings
 from gateway.catalog import Catalog, ModelVersion, ServedModel, contract_of
@@ -38,10 +40,6 @@ from registry_sync.source import MlflowRegistry, NamePatterns, without_credentia
 from registry_sync.synchronizer import PreparationFailed, Synchronizer
 
 _logger = logging.getLogger(__name__)
-
-CatalogUpdate = tuple[int, bytes | None, float | None, str | None]
-"""Generation, catalog as JSON (None where the reader has it), registry's silence and problem."""
-
 
 _ASK_LOAD_TIMEOUT_S = 60.0
 _SETTLE_S = 10.0
@@ -135,18 +133,23 @@ class SyncService:
             # Without a snapshot, still above what readers may have from an earlier life of this.
             first_generation=int(time.time()),
         )
+        # Generations of an earlier life may have told something else.
+        self._life = uuid.uuid4().hex
         self._changed = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._tasks = (loop.create_task(self._poll()), loop.create_task(self._reconcile()))
 
-    async def wait_for(self, generation: int, timeout_s: float) -> CatalogUpdate:
-        """The catalog once it is newer than `generation`, or after `timeout_s` what there is."""
-        catalog = await self._synchronizer.wait_for(generation, timeout_s=timeout_s)
+    async def wait_for(self, known: Position, timeout_s: float) -> RegistryNews:
+        """What is new for a reader of the catalog `known`, or after `timeout_s` that nothing is."""
+        life, generation = known
+        reached = generation if life == self._life else -1
+        catalog = await self._synchronizer.wait_for(reached, timeout_s=timeout_s)
         registry = self._synchronizer.registry
-        if catalog is None or catalog.generation == generation:
-            return (generation, None, registry.silent_for_s, registry.problem)
-        content = catalog.model_dump_json().encode()
-        return (catalog.generation, content, registry.silent_for_s, registry.problem)
+        if catalog is None or catalog.generation == reached:
+            return None, registry.silent_for_s, registry.problem
+        names = self._synchronizer.changed_since(reached)
+        update = packed(catalog, names, position=(self._life, catalog.generation))
+        return update, registry.silent_for_s, registry.problem
 
     async def synchronize(self) -> SyncReport:
         """Look at the registry now, and let a default that moves take over if it loads quickly."""

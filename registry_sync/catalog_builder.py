@@ -27,10 +27,13 @@ def build_catalog(
     policy: DefaultPolicy,
     hold_back: HoldBackModel = never_hold_back,
 ) -> Catalog:
-    """The next catalog; its generation is one more where anything differs from `previous`."""
+    """The next catalog; its generation is one more where anything differs from `previous`.
+
+    Models that didn't change are the very objects of `previous`.
+    """
     before = {} if previous is None else previous.models
     models = {
-        record.name: _served_model(record, before.get(record.name), policy, hold_back)
+        record.name: _next_model(record, before.get(record.name), policy, hold_back)
         for record in reading
         if is_served(record.tags)
     }
@@ -39,6 +42,16 @@ def build_catalog(
     if next_catalog == previous:
         return previous
     return next_catalog.model_copy(update={"generation": generation + 1})
+
+
+def _next_model(
+    record: RegisteredModel,
+    previous: ServedModel | None,
+    policy: DefaultPolicy,
+    hold_back: HoldBackModel,
+) -> ServedModel:
+    model = _served_model(record, previous, policy, hold_back)
+    return previous if previous is not None and previous == model else model
 
 
 def _served_model(

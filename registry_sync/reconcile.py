@@ -1,8 +1,9 @@
 """What changed between two catalogs: for the log, the answer of `/registry/sync` and the
-applications that have to go. Pure."""
+applications that have to go; and which models changed since a reader last heard. Pure."""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 from gateway.catalog import Catalog, ServedModel
@@ -19,6 +20,11 @@ class CatalogChanges:
     def __bool__(self) -> bool:
         return bool(self.added or self.changed or self.removed)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.added + self.changed + self.removed
+
 
 def changes_between(before: Catalog | None, after: Catalog) -> CatalogChanges:
     """What a reader of `before` has to know to be at `after`."""
@@ -29,6 +35,31 @@ def changes_between(before: Catalog | None, after: Catalog) -> CatalogChanges:
         changed=tuple(sorted(n for n in new.keys() & old.keys() if new[n] != old[n])),
         removed=tuple(sorted(old.keys() - new.keys())),
     )
+
+
+class ChangeLog:
+    """Which models came, changed or went with each generation after `generation`.
+
+    Keeps the last `length` generations, for readers that follow closely.
+    """
+
+    def __init__(self, generation: int, *, length: int = 256) -> None:
+        self._oldest = self._newest = generation
+        self._entries: deque[tuple[int, tuple[str, ...]]] = deque()
+        self._length = length
+
+    def add(self, generation: int, changes: CatalogChanges) -> None:
+        """What is different in `generation`, which is newer than all before."""
+        self._entries.append((generation, changes.names))
+        self._newest = generation
+        if len(self._entries) > self._length:
+            self._oldest, _ = self._entries.popleft()
+
+    def since(self, generation: int) -> frozenset[str] | None:
+        """What a reader of `generation` doesn't know yet; None where that can't be told."""
+        if not self._oldest <= generation <= self._newest:
+            return None
+        return frozenset(name for at, names in self._entries if at > generation for name in names)
 
 
 def describe_change(before: ServedModel | None, after: ServedModel) -> str:

@@ -19,7 +19,7 @@ from gateway.ports import RegistryStatus, SyncReport
 from registry_sync.catalog_builder import build_catalog
 from registry_sync.default_version import DefaultPolicy
 from registry_sync.reading import RegistryReading, RegistryUnreachable
-from registry_sync.reconcile import changes_between, describe_change
+from registry_sync.reconcile import CatalogChanges, ChangeLog, changes_between, describe_change
 from registry_sync.snapshot import SnapshotStore
 from registry_sync.source import RegistrySource
 
@@ -75,6 +75,7 @@ class Synchronizer:
         self._retry_preparation_s = retry_preparation_s
         self._clock = clock
         self._catalog = restored
+        self._log = ChangeLog(first_generation if restored is None else restored.generation)
         self._first_generation = first_generation
         self._reading: RegistryReading = ()
         self._answered_at: float | None = None
@@ -121,6 +122,11 @@ class Synchronizer:
             pass
         return self._catalog
 
+    def changed_since(self, generation: int) -> frozenset[str] | None:
+        """The models that a reader of `generation` doesn't know as they are now, those that are
+        gone among them; None where that can't be told. Only for generations of this object."""
+        return self._log.since(generation)
+
     async def settle(self, *, timeout_s: float) -> int:
         """Wait up to `timeout_s` until no version is being prepared; the generation after that."""
         if self._preparing:
@@ -141,11 +147,9 @@ class Synchronizer:
             after = after.model_copy(update={"generation": self._first_generation})
         changes = changes_between(before, after)
         if after is not before:
-            for name in (*changes.added, *changes.changed):
-                old = None if before is None else before.models.get(name)
-                _logger.info("%s: %s", name, describe_change(old, after.models[name]))
-            for name in changes.removed:
-                _logger.info("%s: gone from the registry", name)
+            _report(changes, before, after)
+            if before is not None:
+                self._log.add(after.generation, changes)
             self._catalog = after
             self._forget_prepared(after)
             await self._announce()
@@ -195,3 +199,11 @@ class Synchronizer:
             del self._preparing[key]
         async with self._one_at_a_time:
             await self._publish()
+
+
+def _report(changes: CatalogChanges, before: Catalog | None, after: Catalog) -> None:
+    for name in (*changes.added, *changes.changed):
+        old = None if before is None else before.models.get(name)
+        _logger.info("%s: %s", name, describe_change(old, after.models[name]))
+    for name in changes.removed:
+        _logger.info("%s: gone from the registry", name)

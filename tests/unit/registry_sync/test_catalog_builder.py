@@ -23,6 +23,17 @@ def test_every_change_makes_the_generation_grow() -> None:
     assert [c.generation for c in (first, second, third)] == [1, 2, 3]
 
 
+def test_a_model_that_did_not_change_is_the_same_object() -> None:
+    """One model's change leaves the others alone, so that nobody compares them again."""
+    records = (record(version(1)), record(version(1), name="n"))
+    first = build_catalog(records, None, policy=POLICY)
+    second = build_catalog(
+        (records[0], record(version(1), version(2), name="n")), first, policy=POLICY
+    )
+    assert second.models["m"] is first.models["m"]
+    assert second.models["n"] is not first.models["n"]
+
+
 def test_the_serve_tag_takes_a_model_out() -> None:
     """`modelmux.serve=false` is as if the model weren't there."""
     reading = (record(version(1), tags={"modelmux.serve": "false"}), record(version(1), name="n"))

@@ -196,6 +196,27 @@ async def test_a_version_that_comes_back_is_prepared_again(bench: Bench) -> None
     assert bench.preparer.prepared == [2, 1, 2]
 
 
+async def test_a_follower_is_told_which_models_changed(bench: Bench) -> None:
+    """What came, changed or went since a generation; nothing about the time before the first."""
+    await bench.synchronizer.synchronize()
+    assert bench.synchronizer.changed_since(1) == frozenset()
+    bench.registry.reading = (record(version(1)), record(version(1), name="n"))
+    await bench.synchronizer.synchronize()
+    bench.registry.reading = (record(version(1), name="n"),)
+    await bench.synchronizer.synchronize()
+    assert bench.synchronizer.changed_since(1) == {"m", "n"}
+    assert bench.synchronizer.changed_since(2) == {"m"}
+    assert bench.synchronizer.changed_since(0) is None
+
+
+async def test_a_restart_knows_changes_since_its_snapshot(bench: Bench, tmp_path: Path) -> None:
+    """The log begins with what was restored."""
+    await bench.synchronizer.synchronize()
+    again = Bench(tmp_path, record(version(1), version(2)))
+    await again.synchronizer.synchronize()
+    assert again.synchronizer.changed_since(1) == {"m"}
+
+
 async def test_waiting_ends_with_the_next_generation(bench: Bench) -> None:
     """A long poll returns when there is something new, and with what there is when time is up."""
     assert await bench.synchronizer.wait_for(0, timeout_s=0) is None

@@ -1,0 +1,74 @@
+"""How a catalog travels from the sync service to an ingress replica, and how it is put together.
+
+A reader that follows gets the models that changed; one that is new, or that knows the catalog of
+an earlier sync service, gets all of them. Each model is a JSON text of its own, so that reading
+many can be interrupted: the event loop of an ingress replica has requests to answer. Plain values
+only, because the two ends may be of different releases during an upgrade. Must not import ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import TypedDict
+
+from gateway.catalog import Catalog, Compatibility, ServedModel
+
+Position = tuple[str, int]
+"""Which catalog a reader has: the life of the sync service that sent it, and its generation."""
+
+NOWHERE: Position = ("", -1)
+"""The position of a reader that has no catalog."""
+
+# How many models are read before others on the event loop have their turn: about 1 ms.
+_SLICE = 10
+
+
+class CatalogUpdate(TypedDict):
+    """What makes a reader's catalog the one at `position`.
+
+    `models` are the texts of those that came or changed. Where `is_whole` they are all there is;
+    else the reader's others stay, but for those that are `removed`.
+    """
+
+    position: Position
+    is_whole: bool
+    compatibility: Compatibility
+    models: list[bytes]
+    removed: list[str]
+
+
+RegistryNews = tuple[CatalogUpdate | None, float | None, str | None]
+"""An update (None where the reader has it all), the registry's silence in seconds, its problem."""
+
+
+def packed(catalog: Catalog, names: Collection[str] | None, *, position: Position) -> CatalogUpdate:
+    """The update to `catalog` for a reader who lacks the models of these names, or all (None)."""
+    wanted = catalog.models if names is None else catalog.models.keys() & set(names)
+    return CatalogUpdate(
+        position=position,
+        is_whole=names is None,
+        compatibility=catalog.compatibility,
+        models=[catalog.models[name].model_dump_json().encode() for name in sorted(wanted)],
+        removed=[] if names is None else sorted(set(names) - catalog.models.keys()),
+    )
+
+
+async def unpacked(update: CatalogUpdate, known: Catalog | None) -> Catalog:
+    """The catalog after an update to `known`; what didn't change are the very objects of `known`.
+
+    Raises ValidationError where a model is of a release that this one can't read.
+    """
+    before = {} if known is None else known.models
+    models = {} if update["is_whole"] else dict(before)
+    for number, text in enumerate(update["models"]):
+        if number % _SLICE == 0:
+            await asyncio.sleep(0)
+        model = ServedModel.model_validate_json(text)
+        old = before.get(model.name)
+        models[model.name] = old if old is not None and old == model else model
+    for name in update["removed"]:
+        models.pop(name, None)
+    return Catalog.model_construct(
+        generation=update["position"][1], models=models, compatibility=update["compatibility"]
+    )
