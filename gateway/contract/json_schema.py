@@ -8,6 +8,7 @@ first dimension takes multiples of that many rows.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from gateway.contract.body import wraps
@@ -35,12 +36,19 @@ _NOT_NULL = ["boolean", "number", "string", "array", "object"]
 _FLOAT32_WRITTEN_MAX = 3.4028235e38
 _NAN_IS_NULL = "null stands for NaN and the infinities, which JSON lacks."
 _FORMATS = {"integer": "int32", "long": "int64", "float": "float", "double": "double"}
+_float_bound = lru_cache(float_bound)  # asked for every column; numpy takes its time
 _KINDS_OF_DTYPES = {"b": "boolean", "U": "string", "S": "binary", "M": "datetime"}
 
 
-def request_schema(inputs: Rows, params: tuple[Param, ...]) -> JsonSchema:
-    """Everything a request body may be."""
-    row = record_schema(inputs)
+def request_schema(
+    inputs: Rows, params: tuple[Param, ...], *, record: JsonSchema | None = None
+) -> JsonSchema:
+    """Everything a request body may be.
+
+    `record` is put wherever `record_schema(inputs)` belongs: a reference to it, where a document
+    has it once.
+    """
+    row = record_schema(inputs) if record is None else record
     rows = {"title": "List of inputs", "type": "array", "items": row}
     if not wraps(inputs):
         return {"title": "Request", "anyOf": [{"title": "One input", **row}, rows]}
@@ -190,7 +198,7 @@ def _integer(kind: str) -> JsonSchema:
 
 
 def _float(kind: str, answer: bool) -> JsonSchema:
-    bound = float_bound(kind)
+    bound = _float_bound(kind)
     if not answer:
         return {"type": "number", "minimum": -bound, "maximum": bound}
     bound = max(bound, _FLOAT32_WRITTEN_MAX) if kind in ("float", "float32") else bound

@@ -7,16 +7,18 @@ A model that can't be served by default has no path.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import orjson
 
 from gateway.catalog import Catalog, ServedModel
+from gateway.contract import json_schema
 from gateway.errors import GatewayError, all_errors
 from gateway.http.problems import MEDIA_TYPE, problem_document, problem_schema
 from gateway.http.version_selection import RAY_HEADER, VERSION_HEADER
@@ -30,6 +32,12 @@ _PREDICT_ERRORS = (400, 404, 409, 413, 415, 422, 429, 500, 503, 504)
 _NOT_IN_A_COMPONENT_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
+# How many models are rendered before others on the event loop have their turn: about 2 ms.
+_SLICE = 4
+
+_DIGEST_BYTES = 16
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """A rendered document and its strong entity tag (RFC 9110, section 8.8.3), with quotes."""
@@ -38,56 +46,112 @@ class Document:
     etag: str
 
 
+@dataclass(frozen=True, slots=True)
+class _ModelPart:
+    """What a model adds to the document, as JSON: its schemas by name and its path's operation.
+
+    `operation` is None where the model can't be served by default. `digest` is of all of it.
+    """
+
+    model: ServedModel
+    schemas: dict[str, orjson.Fragment]
+    operation: orjson.Fragment | None
+    digest: bytes
+
+
 class DocumentLibrary:
-    """Renders documents on demand and keeps those of the newest catalog."""
+    """Renders documents from parts that it keeps, one per model: a model that changed costs its
+    own part alone, however many there are beside it."""
 
     def __init__(self, base: dict[str, Any]) -> None:
         self._base = base
-        self._generation = -1
-        self._documents: dict[str | None, Document] = {}
+        self._parts: dict[str, _ModelPart] = {}
+        self._catalog: Catalog | None = None
+        self._whole: Document | None = None
+
+    async def prepare(self, catalog: Catalog) -> None:
+        """Render what `document` will need, in slices, so that no request waits for all of it."""
+        changed = [model for model in catalog.models.values() if self._is_stale(model)]
+        for number, model in enumerate(changed):
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+            self._part(model)
 
     def document(self, catalog: Catalog, model: str | None = None) -> Document:
         """The document of all models, or of one; raises ModelNotFound."""
-        if catalog.generation != self._generation:
-            self._generation = catalog.generation
-            self._documents = {}
-        if model not in self._documents:
-            self._documents[model] = self._render(catalog, model)
-        return self._documents[model]
-
-    def _render(self, catalog: Catalog, model: str | None) -> Document:
-        if model is None:
-            models = sorted(catalog.models.values(), key=lambda m: m.name)
-            content = orjson.dumps(catalog_document(self._base, models))
-        else:
+        if model is not None:
             bare = {**self._base, "paths": {}, "components": {}}
-            content = orjson.dumps(catalog_document(bare, [catalog.model(model)]))
-        digest = hashlib.sha256(content).hexdigest()[:32]
-        return Document(content, f'"{digest}"')
+            return _assembled(bare, [self._part(catalog.model(model))])
+        if self._whole is None or catalog is not self._catalog:
+            self._whole = _assembled(self._base, self._all_parts(catalog))
+            self._catalog = catalog
+        return self._whole
+
+    def _all_parts(self, catalog: Catalog) -> list[_ModelPart]:
+        self._parts = {name: p for name, p in self._parts.items() if name in catalog.models}
+        return [self._part(catalog.models[name]) for name in sorted(catalog.models)]
+
+    def _is_stale(self, model: ServedModel) -> bool:
+        part = self._parts.get(model.name)
+        return part is None or (part.model is not model and part.model != model)
+
+    def _part(self, model: ServedModel) -> _ModelPart:
+        if self._is_stale(model):
+            self._parts[model.name] = _rendered(model)
+        return self._parts[model.name]
 
 
-def catalog_document(base: dict[str, Any], models: Iterable[ServedModel]) -> dict[str, Any]:
+def _assembled(base: dict[str, Any], parts: Iterable[_ModelPart]) -> Document:
     """The OpenAPI document: `base` (FastAPI's own) and a typed path for each servable model."""
+    digest = hashlib.blake2b(orjson.dumps(base), digest_size=_DIGEST_BYTES)
     paths: dict[str, Any] = dict(base.get("paths", {}))
     schemas: dict[str, Any] = {"Problem": problem_schema()}
     schemas.update(base.get("components", {}).get("schemas", {}))
-    tags: list[dict[str, Any]] = [{"name": "models", "description": "Every served model."}]
-    for model in models:
-        contract = model.promise
-        if contract is None or model.default_version is None:
-            continue
-        component = _component_name(model.name)
-        schemas[f"{component}.Request"] = contract.request_schema()
-        schemas[f"{component}.Response"] = contract.response_schema()
-        paths[predict_path(model.name)] = {"post": _predict_operation(model, component)}
-    components = {
-        "schemas": schemas,
+    for part in parts:
+        digest.update(part.digest)
+        schemas.update(part.schemas)
+        if part.operation is not None:
+            paths[predict_path(part.model.name)] = {"post": part.operation}
+    document = {
+        **base,
+        "openapi": OPENAPI_VERSION,
+        "paths": paths,
+        "components": {**_shared_components(), "schemas": schemas},
+        "tags": [{"name": "models", "description": "Every served model."}],
+    }
+    return Document(orjson.dumps(document), f'"{digest.hexdigest()}"')
+
+
+@cache
+def _shared_components() -> dict[str, Any]:
+    return {
         "responses": {str(status): _problem_response(status) for status in _PREDICT_ERRORS},
         "headers": _RESPONSE_HEADERS,
         "parameters": _PARAMETERS,
     }
-    return {**base, "openapi": OPENAPI_VERSION, "paths": paths, "components": components,
-            "tags": tags}  # fmt: skip
+
+
+def _rendered(model: ServedModel) -> _ModelPart:
+    contract = model.promise
+    if contract is None or model.default_version is None:
+        return _ModelPart(model, {}, None, b"")
+    component = _component_name(model.name)
+    # Requests have the record in them three times, so that it is worth a component of its own.
+    record = {"$ref": f"#/components/schemas/{component}.Input"}
+    schemas = {
+        f"{component}.Input": json_schema.record_schema(contract.accepted),
+        f"{component}.Request": json_schema.request_schema(
+            contract.accepted, contract.accepted_params, record=record
+        ),
+        f"{component}.Response": contract.response_schema(),
+    }
+    texts = {name: orjson.dumps(schema) for name, schema in schemas.items()}
+    operation = orjson.dumps(_predict_operation(model, component))
+    digest = hashlib.blake2b(operation, digest_size=_DIGEST_BYTES)
+    for text in texts.values():
+        digest.update(text)
+    fragments = {name: orjson.Fragment(text) for name, text in texts.items()}
+    return _ModelPart(model, fragments, orjson.Fragment(operation), digest.digest())
 
 
 def _predict_operation(model: ServedModel, component: str) -> dict[str, Any]:
@@ -151,7 +215,6 @@ def _version_parameter(model: ServedModel) -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=4096)
 def _component_name(name: str) -> str:
     """A component key (OpenAPI: `^[a-zA-Z0-9._-]+$`) that stays unique for any model name."""
     slug = _NOT_IN_A_COMPONENT_NAME.sub("_", name)
