@@ -10,7 +10,7 @@ TESTS ?= tests
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test unit lint format constraints clean
+.PHONY: help install demo test unit bench bench-quick lint format constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,12 @@ test: $(INSTALLED) ## Run the whole test suite (TESTS= for a part)
 
 unit: $(INSTALLED) ## Run the tests that need neither Ray nor a server
 	$(BIN)/python -m pytest tests/unit
+
+bench: $(INSTALLED) ## Measure modelmux beside its peers and its floor (BENCH= for options)
+	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-quick: $(INSTALLED) ## Measure modelmux beside its floor only, in under 3 minutes
+	$(BIN)/python -m benchmarks --quick $(BENCH)
 
 lint: $(INSTALLED) ## Style, types, import direction
 	$(BIN)/ruff check .

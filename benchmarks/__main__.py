@@ -1,9 +1,14 @@
-"""`python -m benchmarks`: measure, print tables, keep the raw figures."""
+"""`python -m benchmarks`: measure, print tables, keep the raw figures, write the page.
+
+Exit codes: 0 all measured, 1 a contender or scenario could not be, or the ratio to the floor is
+below what was asked for.
+"""
 
 from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,42 +18,108 @@ from rich.console import Console
 from benchmarks import report
 from benchmarks.contenders import CONTENDERS, QUICK
 from benchmarks.measuring import Effort, Measured, measure
-from benchmarks.paths import RUNS
-from benchmarks.work import Work, prepare_work
+from benchmarks.paths import CHART, PAGE, RUNS
+from benchmarks.results import Results, keep
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.scenarios.finding import Finding
+from benchmarks.work import prepare_work
 
 _out = Console(highlight=False, soft_wrap=True)
 
 _QUICK_EFFORT = Effort(warm_up_s=1.5, round_s=2.0, rounds=3)
+_NAMES = [each.name for each in CONTENDERS] + [each.name for each in SCENARIOS]
 
 
 def main(
-    quick: Annotated[bool, typer.Option(help="modelmux and its floor only.")] = False,
-    only: Annotated[list[str] | None, typer.Option(help="A contender by name; repeatable.")] = None,
+    quick: Annotated[bool, typer.Option(help="modelmux and its floor, one row only.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"Repeatable; of {', '.join(_NAMES)}.")
+    ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Measured rounds.")] = None,
     duration: Annotated[float | None, typer.Option(min=0.5, help="Seconds of a round.")] = None,
     warm_up: Annotated[float | None, typer.Option(min=0.0, help="Seconds before them.")] = None,
     callers: Annotated[list[int] | None, typer.Option(min=1, help="Levels; repeatable.")] = None,
-    lists: Annotated[bool | None, typer.Option(help="Measure long lists too.")] = None,
     at_least: Annotated[
         float | None, typer.Option(help="Exit with 1 below this ratio to the floor at 64 callers.")
     ] = None,
+    write_docs: Annotated[bool, typer.Option(help="Write the documentation's page.")] = False,
 ) -> None:
-    """Measure the contenders one after the other, and print the ratios."""
-    stop_on_signals()
+    """Measure the contenders one after the other and then modelmux alone; print the ratios."""
+    _stop_on_signals()
+    names = _chosen(only, quick)
     effort = _effort(quick, rounds=rounds, round_s=duration, warm_up_s=warm_up, levels=callers)
-    names = only or (QUICK if quick else [each.name for each in CONTENDERS])
-    folder = RUNS / time.strftime("%Y%m%d-%H%M%S")
-    work = prepare_work(folder)
-    measured = _measure_all(
-        names, work, effort, folder, lists=not quick if lists is None else lists
-    )
-    _show(measured)
-    if at_least is not None and (ratio := report.ratio_to_floor(measured)) < at_least:
-        _out.print(f"The ratio to the floor is {ratio:.2f}, below {at_least:g}.")
-        raise typer.Exit(1)
+    run = Run(RUNS / time.strftime("%Y%m%d-%H%M%S"))
+    measured = run.contenders(names, effort, lists=not quick)
+    findings = run.scenarios(names)
+    results = Results(effort=effort, measured=measured, findings=findings, left_out=run.left_out)
+    _show(results)
+    _say(f"\nRaw figures: {keep(results)}")
+    if write_docs:
+        _write_docs(results)
+    raise typer.Exit(_exit_code(results, at_least))
 
 
-def stop_on_signals() -> None:
+class Run:
+    """One after the other; what can't be measured is said, and the rest goes on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.left_out: dict[str, str] = {}
+
+    def contenders(self, names: Sequence[str], effort: Effort, *, lists: bool) -> list[Measured]:
+        """Those of the contenders that are named."""
+        chosen = [each for each in CONTENDERS if each.name in names]
+        if not chosen:
+            return []
+        work = prepare_work(self._folder)
+        found: list[Measured] = []
+        for each in chosen:
+            folder = self._folder / each.name
+            found += self._attempt(
+                each.name,
+                lambda each=each, folder=folder: [  # type: ignore[misc]
+                    measure(each, work, effort, folder=folder, lists=lists, say=_say)
+                ],
+            )
+        return found
+
+    def scenarios(self, names: Sequence[str]) -> list[Finding]:
+        """Those of the scenarios that are named."""
+        found: list[Finding] = []
+        for each in SCENARIOS:
+            if each.name in names:
+                _say(f"{each.name} …")
+                folder = self._folder / each.name
+                found += self._attempt(
+                    each.name,
+                    lambda each=each, folder=folder: each.run(folder, _say),  # type: ignore[misc]
+                )
+        return found
+
+    def _attempt(self, name: str, work: Callable[[], Sequence[Any]]) -> Sequence[Any]:
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001  # one that breaks must not cost the others
+            self.left_out[name] = f"{type(error).__name__}: {error}"
+            _say(f"  can't be measured: {self.left_out[name]}")
+            return []
+
+
+def _chosen(only: list[str] | None, quick: bool) -> Sequence[str]:
+    if only is None:
+        return QUICK if quick else _NAMES
+    if unknown := sorted(set(only) - set(_NAMES)):
+        raise typer.BadParameter(f"{', '.join(unknown)}: there are only {', '.join(_NAMES)}")
+    return only
+
+
+def _effort(quick: bool, **given: Any) -> Effort:
+    effort = _QUICK_EFFORT if quick else Effort()
+    fields = {name: getattr(effort, name) for name in ("levels", "warm_up_s", "round_s", "rounds")}
+    return Effort(**fields | {name: value for name, value in given.items() if value})
+
+
+def _stop_on_signals() -> None:
     """Have the first SIGINT or SIGTERM end everything that was started, and later ones wait."""
 
     def stop(number: int, _frame: object) -> None:
@@ -60,33 +131,32 @@ def stop_on_signals() -> None:
         signal.signal(number, stop)
 
 
-def _effort(quick: bool, **given: Any) -> Effort:
-    effort = _QUICK_EFFORT if quick else Effort()
-    fields = {name: getattr(effort, name) for name in ("levels", "warm_up_s", "round_s", "rounds")}
-    return Effort(**fields | {name: value for name, value in given.items() if value is not None})
-
-
-def _measure_all(
-    names: list[str] | tuple[str, ...], work: Work, effort: Effort, folder: Path, *, lists: bool
-) -> list[Measured]:
-    def say(line: str) -> None:
-        _out.print(line, markup=False)
-
-    return [
-        measure(each, work, effort, folder=folder / each.name, lists=lists, say=say)
-        for each in CONTENDERS
-        if each.name in names
-    ]
-
-
-def _show(measured: list[Measured]) -> None:
-    sheets = [report.throughput(measured), report.latency(measured)]
-    if any(each.name == report.OURS for each in measured):
-        sheets.append(report.ratios(measured))
-        if any(each.lists for each in measured):
-            sheets.append(report.lists(measured))
-    for sheet in sheets:
+def _show(results: Results) -> None:
+    for sheet in report.sheets(results.measured, results.findings):
         sheet.show(_out)
+    for name, reason in results.left_out.items():
+        _say(f"Left out: {name}: {reason}")
+
+
+def _write_docs(results: Results) -> None:
+    from benchmarks.page import write_page  # matplotlib is slow to import
+
+    write_page(results)
+    _say(f"Written: {PAGE}, {CHART}")
+
+
+def _exit_code(results: Results, at_least: float | None) -> int:
+    if at_least is not None:
+        ratio = report.ratio_to_floor(results.measured)
+        _say(f"modelmux does {ratio:.2f} of its floor at {report.RATIO_AT} callers.")
+        if ratio < at_least:
+            _say(f"That is below {at_least:g}.")
+            return 1
+    return 1 if results.left_out else 0
+
+
+def _say(line: str) -> None:
+    _out.print(line, markup=False)
 
 
 if __name__ == "__main__":

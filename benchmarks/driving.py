@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from benchmarks.figures import Figures, figures_of, median_figures
@@ -69,7 +69,8 @@ class LoadResult:
         """The median of the rounds; raises LoadFailed for a round without an answer."""
         if not all(self.rounds):
             raise LoadFailed(f"a round went by without an answer: {self.problems}")
-        return median_figures([figures_of(took, self.round_s) for took in self.rounds])
+        medians = median_figures([figures_of(took, self.round_s) for took in self.rounds])
+        return replace(medians, failed=len(self.failed))
 
     def between(self, start: float, stop: float) -> tuple[float, ...]:
         """Latencies of the requests that ended in that time; needs `LoadPlan.times`."""

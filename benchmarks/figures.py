@@ -15,6 +15,7 @@ class Figures:
     per_s: float
     p50_ms: float
     p99_ms: float
+    failed: int = 0
 
 
 def percentile(ascending: Sequence[float], percent: float) -> float:

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.figures import Figures
 from benchmarks.measuring import Measured
+from benchmarks.scenarios.finding import Finding
 
 OURS = "modelmux"
 FLOOR = "floor"
 RATIO_AT = 64
+
+_MET = {True: "reached", False: "missed", None: ""}
 
 Rows = Sequence[Sequence[str]]
 
@@ -24,10 +28,12 @@ class Sheet:
     title: str
     headings: Sequence[str]
     rows: Rows
+    aligned_right: bool = True
 
     def markdown(self) -> str:
         """As a table of a page."""
-        lines = [self.headings, ["---", *("---:" for _ in self.headings[1:])], *self.rows]
+        rule = "---:" if self.aligned_right else "---"
+        lines = [self.headings, ["---", *(rule for _ in self.headings[1:])], *self.rows]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def show(self, console: Console) -> None:
@@ -43,16 +49,27 @@ class Sheet:
         console.print(made)
 
 
+def sheets(measured: Sequence[Measured], found: Sequence[Finding]) -> list[Sheet]:
+    """All that can be said of what was measured; ratios only where modelmux was."""
+    made = []
+    if measured:
+        made += [throughput(measured), latency(measured)]
+    if any(each.name == OURS for each in measured):
+        made.append(ratios(measured))
+    if any(each.lists for each in measured):
+        made.append(lists(measured))
+    if found:
+        made.append(findings(found))
+    return made
+
+
 def throughput(measured: Sequence[Measured]) -> Sheet:
     """Requests a second by contender and number of callers."""
     levels = _levels(measured)
     return Sheet(
         title="One row, requests/s",
         headings=["callers", *map(str, levels)],
-        rows=[
-            [each.title, *(f"{each.levels[level].per_s:,.0f}" for level in levels)]
-            for each in measured
-        ],
+        rows=[[each.title, *(_per_s(each.levels[level]) for level in levels)] for each in measured],
     )
 
 
@@ -92,8 +109,7 @@ def ratios(measured: Sequence[Measured]) -> Sheet:
 
 def lists(measured: Sequence[Measured]) -> Sheet:
     """Rows a second of long lists, in every form that was tried."""
-    ours = named(measured, OURS).best_list
-    assert ours is not None
+    ours = next((each.best_list for each in measured if each.name == OURS), None)
     return Sheet(
         title="One list of 10,000 rows, one caller",
         headings=["contender", "form", "rows/s", "modelmux is", "growth of the ingress / body"],
@@ -102,12 +118,21 @@ def lists(measured: Sequence[Measured]) -> Sheet:
                 each.title,
                 form.form,
                 f"{form.rows_per_s:,.0f}",
-                f"{ours.rows_per_s / form.rows_per_s:.2f} ×",
+                "" if ours is None else f"{ours.rows_per_s / form.rows_per_s:.2f} ×",
                 "" if form.peak_bytes is None else f"{form.peak_bytes / form.body_bytes:.1f}",
             ]
             for each in measured
             for form in each.lists
         ],
+    )
+
+
+def findings(found: Sequence[Finding]) -> Sheet:
+    """The scenarios, beside their bars."""
+    return Sheet(
+        title="modelmux alone",
+        headings=["what", "measured", "bar", ""],
+        rows=[[each.what, each.measured, each.bar, _MET[each.met]] for each in found],
     )
 
 
@@ -123,6 +148,10 @@ def named(measured: Sequence[Measured], name: str) -> Measured:
         if each.name == name:
             return each
     raise LookupError(f"{name} was not measured")
+
+
+def _per_s(figures: Figures) -> str:
+    return f"{figures.per_s:,.0f}" + (f" ({figures.failed} failed)" if figures.failed else "")
 
 
 def _levels(measured: Sequence[Measured]) -> list[int]:

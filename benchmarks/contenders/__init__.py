@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from benchmarks.contenders.bentoml import BentoMl
 from benchmarks.contenders.contender import Contender
 from benchmarks.contenders.floor import FastApiFloor, RayFloor
+from benchmarks.contenders.hand_written import FastApiPyfunc, Notebook
+from benchmarks.contenders.litserve import LitServe
+from benchmarks.contenders.mlflow_serve import MlflowServe
+from benchmarks.contenders.mlserver import MLServer
 from benchmarks.contenders.modelmux import Modelmux
 
 CONTENDERS: tuple[Contender, ...] = (
+    MlflowServe(),
+    MLServer(),
+    LitServe(),
+    BentoMl(),
+    Notebook(),
+    FastApiPyfunc(),
     FastApiFloor(),
     RayFloor(),
     Modelmux(),

@@ -15,6 +15,9 @@ from benchmarks.paths import ROOT
 from benchmarks.work import COLUMNS, Record, Work
 from tests.processes import running, wait_for_http
 
+# Nobody is told that a benchmark runs.
+_SILENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+
 Command = Sequence[str | Path]
 
 
@@ -114,7 +117,7 @@ def serving(
     with running(
         [str(part) for part in command],
         log=place.log,
-        environment={"PATH": path, **(environment or {})},
+        environment={"PATH": path, **_SILENT, **(environment or {})},
         cwd=cwd or place.folder,
     ) as process:
         try:

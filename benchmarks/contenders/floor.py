@@ -62,5 +62,5 @@ class FastApiFloor:
     def serve(self, place: Place) -> Iterator[Serving]:
         """Uvicorn with uvloop and httptools."""
         command: Command = [place.python, SERVERS / "constant.py", str(place.port)]
-        with serving(place, command, ready="/health") as started:
+        with serving(place, command, ready="/health", environment=of_this_repository()) as started:
             yield started

@@ -6,18 +6,10 @@ import sys
 
 import uvicorn
 from fastapi import FastAPI
-from pydantic import BaseModel
+
+from benchmarks.servers.flower import Flower
 
 app = FastAPI()
-
-
-class Flower(BaseModel):
-    """One row."""
-
-    sepal_length: float
-    sepal_width: float
-    petal_length: float
-    petal_width: float
 
 
 @app.get("/health")

@@ -1,0 +1,18 @@
+"""What is measured of modelmux alone, after the contenders."""
+
+from __future__ import annotations
+
+from benchmarks.scenarios.cold_version import ColdVersion
+from benchmarks.scenarios.default_switch import DefaultSwitch
+from benchmarks.scenarios.finding import Scenario
+from benchmarks.scenarios.first_request import FirstRequest
+from benchmarks.scenarios.idle_models import IdleModels
+from benchmarks.scenarios.transformer_batching import TransformerBatching
+
+SCENARIOS: tuple[Scenario, ...] = (
+    TransformerBatching(),
+    ColdVersion(),
+    DefaultSwitch(),
+    FirstRequest(),
+    IdleModels(),
+)

@@ -1,0 +1,111 @@
+"""A hot version's p99 while a cold one, which takes 10 s to load, loads in the same replica."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.driving import LoadPlan, driving
+from benchmarks.figures import figures_of
+from benchmarks.scenarios.finding import Finding, Say, at_most
+from benchmarks.scenarios.world import (
+    CHAMPION,
+    VERSION_HEADER,
+    exchanges,
+    predict_url,
+    world,
+)
+from tests.processes import Gateway
+from tests.registering import client, columns, register
+
+_MODEL = "steady"
+_LOAD_S = 10.0
+_BEFORE_S = 6.0
+_WARM_UP_S = 3.0
+_CALLERS = 8
+_BAR = 1.5
+_BODIES = [{"x": float(number)} for number in range(_CALLERS)]
+
+
+class ColdVersion:
+    """Once with a load that waits, and once with one that computes, in Python, all the time."""
+
+    name = "cold-version"
+
+    def run(self, folder: Path, say: Say) -> Sequence[Finding]:
+        """Each in a gateway of its own."""
+        return [
+            self._loading(folder / kind, say, kind, on_load)
+            for kind, on_load in (("waits", _wait()), ("computes", _compute()))
+        ]
+
+    def _loading(self, folder: Path, say: Say, kind: str, on_load: Callable[[], None]) -> Finding:
+        def fill(uri: str) -> None:
+            columns_ = columns(("x", "double"))
+            register(uri, _MODEL, _double, columns_, columns(("y", "double")))
+            client(uri).set_registered_model_alias(_MODEL, CHAMPION, "1")
+            register(uri, _MODEL, _double, columns_, columns(("y", "double")), on_load=on_load)
+
+        with world(folder, fill) as (started, _):
+            before, during, took_s = _measured(started)
+        say(f"  a load that {kind} ({took_s:.1f} s): p99 {before:.1f} ms, then {during:.1f} ms")
+        return at_most(
+            f"hot version's p99 while a cold one loads, which {kind}",
+            during / before,
+            _BAR,
+            f"{during:.1f} instead of {before:.1f} ms, load of {took_s:.1f} s",
+        )
+
+
+def _measured(started: Gateway) -> tuple[float, float, float]:
+    """p99 in ms before and while the cold version is waited for, and for how long that was."""
+    plan = LoadPlan(
+        url=predict_url(started, _MODEL),
+        exchanges=exchanges(started, _MODEL, _BODIES),
+        callers=_CALLERS,
+        warm_up_s=_WARM_UP_S,
+        round_s=_BEFORE_S + _LOAD_S * 2.5,
+        rounds=1,
+        times=True,
+    )
+    with driving(plan) as load:
+        time.sleep(_WARM_UP_S + _BEFORE_S)
+        began = time.time()
+        response = started.predict(_MODEL, _BODIES[0], **{VERSION_HEADER.replace("-", "_"): "2"})
+        ended = time.time()
+        assert response.status_code == 200, response.text
+        result = load.result()
+    assert not result.failed, result.problems
+    before = figures_of(result.between(began - _BEFORE_S + 1.0, began), _BEFORE_S - 1.0)
+    during = figures_of(result.between(began, ended), ended - began)
+    return before.p99_ms, during.p99_ms, ended - began
+
+
+def _double(rows: Any, params: Any) -> Any:
+    return rows["x"] * 2.0
+
+
+def _wait() -> Callable[[], None]:
+    seconds = _LOAD_S
+
+    def on_load() -> None:
+        import time
+
+        time.sleep(seconds)
+
+    return on_load
+
+
+def _compute() -> Callable[[], None]:
+    seconds = _LOAD_S
+
+    def on_load() -> None:
+        import time
+
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            compile("x = [i * i for i in range(100)]\n" * 20, "<burning>", "exec")
+
+    return on_load

@@ -1,0 +1,44 @@
+"""An MLflow server with models, a gateway before it, and asking it once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+
+from benchmarks.contenders.contender import written
+from benchmarks.driving import Exchange
+from tests.processes import Gateway, gateway, mlflow_server
+
+CHAMPION = "champion"
+VERSION_HEADER = "X-Model-Version"
+
+
+@contextmanager
+def world(
+    folder: Path, fill: Callable[[str], None], *options: str
+) -> Iterator[tuple[Gateway, MlflowClient]]:
+    """A gateway over a registry that `fill` has filled, given the server's URL."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with mlflow_server(folder) as uri:
+        fill(uri)
+        with gateway(uri, folder, *options) as started:
+            yield started, MlflowClient(uri, uri)
+
+
+def predict_url(started: Gateway, model: str) -> str:
+    """Where a model answers."""
+    return f"{started.url}/models/{model}/predict"
+
+
+def exchanges(started: Gateway, model: str, bodies: Sequence[Any]) -> list[Exchange]:
+    """Ask each once, one after the other; what later answers have to be equal to."""
+    made = []
+    for body in bodies:
+        response = started.predict(model, body)
+        assert response.status_code == 200, response.text
+        made.append(Exchange(body=written(body), answer=response.text))
+    return made

@@ -1,0 +1,1 @@
+"""Applications that are started as programs of their own, mostly in other environments."""
