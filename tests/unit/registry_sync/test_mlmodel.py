@@ -60,6 +60,8 @@ def test_code_is_noticed_in_any_flavor() -> None:
             "",
         ),
         ("flavors: " + "[" * 5000 + "]" * 5000, "broken"),
+        ("flavors: " + "- " * 200_000, "broken"),
+        ("[" * 200_000 + "]" * 200_000, "broken"),
     ],
 )
 def test_a_file_that_cannot_be_served_says_why(text: str, word: str) -> None:
