@@ -16,12 +16,14 @@ mpl.use("Agg")
 
 _WIDTH, _HEIGHT, _DPI = 9.0, 5.0, 110
 _OURS_COLOUR = "#c0392b"
+_COLOURS = ["#1f77b4", "#e69f00", "#2ca02c", "#17becf", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f"]
 
 
 def draw(measured: Sequence[Measured], path: Path, *, caption: str) -> None:
     """Write a PNG. The throughput's axis is logarithmic: contenders differ by a hundred times."""
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
+    axes.set_prop_cycle(color=_COLOURS)
     levels = sorted(measured[0].levels)
     places = range(len(levels))
     for each in measured:
