@@ -77,6 +77,10 @@ class Caller(asyncio.Protocol):
             self._tally.fail(f"connection lost: {type(exc).__name__}")
         self.lost.set()
 
+    def refused(self, error: OSError) -> None:
+        """There was no connection to send anything on."""
+        self._tally.fail(f"can't connect: {type(error).__name__}")
+
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
         self._answer.append(body)
@@ -126,7 +130,7 @@ async def _call(caller: Caller, host: str, port: int) -> None:
                 await caller.lost.wait()
             except OSError as error:
                 caller.lost.clear()
-                caller._tally.fail(f"can't connect: {type(error).__name__}")
+                caller.refused(error)
                 await asyncio.sleep(_RECONNECT_S)
     finally:
         caller.stop()
