@@ -6,16 +6,17 @@ import asyncio
 import os
 from typing import Any
 
-from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.backend import RayBackend
 from deployments.catalog_feed import RayCatalogFeed
 from deployments.logs import configure_logging
 from deployments.settings import Settings
+from gateway.batching import MicroBatcher
 from gateway.errors import ModelUnavailable
 from gateway.http.app import HttpLimits, create_app
 from gateway.prediction import PredictionService
@@ -37,21 +38,27 @@ class Ingress:
         self._feed = RayCatalogFeed(sync)
         self._following = asyncio.get_running_loop().create_task(self._feed.follow())
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray once the replica is constructed."""
         service = PredictionService(
             feed=self._feed,
-            backend=RayBackend(self._activate),
+            backend=MicroBatcher(RayBackend(self._activate)),
             default_timeout_s=self._settings.request_timeout_s,
         )
         limits = HttpLimits(max_body_bytes=self._settings.max_body_bytes)
-        return create_app(
+        app = create_app(
             service=service,
             feed=self._feed,
             limits=limits,
             # Ray's RequestIdMiddleware answers with the id that it gave to or got from the caller.
             answers_request_id=False,
         )
+
+        async def gateway(scope: Scope, receive: Receive, send: Send) -> None:
+            """Not the application itself: Ray would look for each request's route in it, too."""
+            await app(scope, receive, send)
+
+        return gateway
 
     async def _activate(self, name: str, number: int) -> None:
         try:

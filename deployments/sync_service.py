@@ -27,7 +27,7 @@ from deployments.activation import (
     Activator,
     application_name,
 )
-from deployments.backend import call_version
+from deployments.backend import VersionHandle
 from deployments.catalog_wire import Position, RegistryNews, packed
 from deployments.logs import configure_logging
 from deployments.settings import Settings
@@ -86,8 +86,8 @@ class RayVersionPreparer:
         except GatewayError:
             return
         for _, frame in request.frames[:1]:
-            kind, _ = await call_version(
-                handle, version, frame, request.params, load_timeout_s=_ASK_LOAD_TIMEOUT_S
+            kind, _ = await VersionHandle(handle, version).predict(
+                frame, request.params, load_timeout_s=_ASK_LOAD_TIMEOUT_S
             )
             if kind in ("load_failed", "loading"):
                 raise PreparationFailed(_CANNOT_BE_LOADED)

@@ -58,7 +58,8 @@ class CatalogFeed(Protocol):
 class Call:
     """One call of one version: rows of equal shape as columns, and inference params.
 
-    `timeout_s` is what is left of the request's deadline, in seconds.
+    `timeout_s` is what is left of the request's deadline, in seconds; `size_bytes` is about how
+    much JSON the rows were.
     """
 
     model: ServedModel
@@ -66,6 +67,7 @@ class Call:
     frame: Frame
     params: Mapping[str, Any]
     timeout_s: float
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

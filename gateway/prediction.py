@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.catalog import Catalog, Resolution
-from gateway.contract import Frame, Output, Request
+from gateway.contract import Output, Request
 from gateway.errors import (
     CatalogUnavailable,
     DeadlineExceeded,
@@ -93,7 +93,7 @@ class PredictionService:
         started = time.perf_counter()
         request = resolution.contract.parse(body)
         parsed = time.perf_counter()
-        timings, outputs = await self._call_all(resolution, request)
+        timings, outputs = await self._call_all(resolution, request, len(body))
         called = time.perf_counter()
         rendered = resolution.contract.render(outputs, request.rows)
         timings["parse"] = (parsed - started) * 1e3
@@ -106,7 +106,7 @@ class PredictionService:
         )
 
     async def _call_all(
-        self, resolution: Resolution, request: Request
+        self, resolution: Resolution, request: Request, size_bytes: int
     ) -> tuple[dict[str, float], list[tuple[Sequence[int], Output]]]:
         """One call per frame, side by side; an empty request calls nothing."""
         timeout_s = resolution.model.options.timeout_s or self._default_timeout_s
@@ -115,7 +115,16 @@ class PredictionService:
             async with asyncio.timeout(timeout_s):
                 results = await _together(
                     [
-                        self._call(resolution, frame, request, timeout_s)
+                        self._backend.predict(
+                            Call(
+                                model=resolution.model,
+                                version=resolution.version,
+                                frame=frame,
+                                params=request.params,
+                                timeout_s=timeout_s,
+                                size_bytes=size_bytes * frame.rows // request.rows,
+                            )
+                        )
                         for _, frame in request.frames
                     ]
                 )
@@ -129,19 +138,6 @@ class PredictionService:
                 timings[name] = timings.get(name, 0.0) + spent
         positions = (where for where, _ in request.frames)
         return timings, list(zip(positions, (r.output for r in results), strict=True))
-
-    async def _call(
-        self, resolution: Resolution, frame: Frame, request: Request, timeout_s: float
-    ) -> CallResult:
-        return await self._backend.predict(
-            Call(
-                model=resolution.model,
-                version=resolution.version,
-                frame=frame,
-                params=request.params,
-                timeout_s=timeout_s,
-            )
-        )
 
 
 async def _together(calls: list[Coroutine[Any, Any, CallResult]]) -> list[CallResult]:

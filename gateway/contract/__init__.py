@@ -13,7 +13,7 @@ publishes all of it, `differences` and `extension` compare two versions, `contra
 from gateway.contract.contract import Contract, Request
 from gateway.contract.differences import Difference, differences
 from gateway.contract.frames import Frame
-from gateway.contract.rendering import Output
+from gateway.contract.outputs import Output
 from gateway.contract.signature import UntypableSignature
 
 __all__ = [

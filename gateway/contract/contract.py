@@ -15,7 +15,8 @@ from gateway.contract.body import BodyReader
 from gateway.contract.encoding import Target, encoder
 from gateway.contract.extension import extended_params, extended_rows
 from gateway.contract.frames import Framer, Placed
-from gateway.contract.rendering import Output, Renderer
+from gateway.contract.outputs import Output
+from gateway.contract.rendering import Renderer
 from gateway.contract.signature import read_signature
 from gateway.contract.types import ArrayOf, ObjectOf, Param, Rows
 

@@ -7,12 +7,13 @@ columns of the output signature. What each value may be is `coercion.py`'s matte
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import orjson
 
 from gateway.contract.coercion import Coercer, Column, Unfit, anythings, coercer
+from gateway.contract.outputs import Output
 from gateway.contract.types import (
     AnyValue,
     ArrayOf,
@@ -25,12 +26,6 @@ from gateway.contract.types import (
     describe,
 )
 from gateway.errors import InvalidModelOutput
-
-# What a replica sends back: ("columns", names, columns) for a DataFrame or a dict of arrays, and
-# ("values", array or list) for all else.
-Output: TypeAlias = (
-    tuple[Literal["columns"], Sequence[str], Sequence[Column]] | tuple[Literal["values"], Column]
-)
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
@@ -56,7 +51,7 @@ class Renderer:
         answers: list[Any] = [None] * rows
         for places, output in outputs:
             part = self._part(output, len(places))
-            if places == range(rows):
+            if len(places) == rows and places == range(rows):
                 answers = part
                 continue
             for place, answer in zip(places, part, strict=True):

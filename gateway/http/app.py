@@ -7,7 +7,6 @@ Must not import ray or mlflow. Everything that decides lives in `gateway.predict
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as distribution_version
 from pathlib import Path
@@ -18,14 +17,14 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from gateway.errors import CatalogUnavailable
-from gateway.http.body import read_json_body
 from gateway.http.openapi import Document, DocumentLibrary
-from gateway.http.problems import MEDIA_TYPE, install_handlers, problem_response
+from gateway.http.predict_endpoint import PREDICT_PATH, PredictEndpoint, PredictShortcut
+from gateway.http.problems import MEDIA_TYPE, install_handlers, problem_of
 from gateway.http.request_identity import RequestIdentity
-from gateway.http.version_selection import VERSION_HEADER, selector_of
 from gateway.http.views import ModelDetail, ModelList, describe_model, list_models
 from gateway.ports import CatalogFeed
 from gateway.prediction import PredictionService
@@ -78,32 +77,18 @@ def create_app(
     `answers_request_id` is False where a server in front puts `X-Request-ID` on every answer.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    predict = PredictEndpoint(service, max_body_bytes=limits.max_body_bytes)
+    app.add_middleware(PredictShortcut, endpoint=predict)
     app.add_middleware(RequestIdentity, answers=answers_request_id)
     install_handlers(app)
-    routers = (_prediction(service, limits), _models(service), _operation(service, feed))
+    app.router.routes.append(Route(PREDICT_PATH, predict, methods=["POST"]))
+    routers = (_models(service), _operation(service, feed))
     for router in routers:
         app.include_router(router)
     library = DocumentLibrary(_base_document(app))
     app.include_router(_documentation(service, library))
     app.mount("/docs/assets", StaticFiles(directory=ASSETS), name="assets")
     return app
-
-
-def _prediction(service: PredictionService, limits: HttpLimits) -> APIRouter:
-    router = APIRouter(include_in_schema=False)
-
-    @router.post("/models/{name}/predict")
-    async def predict(name: str, request: Request) -> Response:
-        resolution = service.resolve(name, selector_of(request.headers))
-        body = await read_json_body(request, max_bytes=limits.max_body_bytes)
-        prediction = await service.predict(resolution, body)
-        headers = {
-            VERSION_HEADER: str(prediction.version),
-            "Server-Timing": _server_timing(prediction.timings_ms),
-        }
-        return Response(prediction.body, 200, headers, media_type="application/json")
-
-    return router
 
 
 def _models(service: PredictionService) -> APIRouter:
@@ -145,9 +130,7 @@ def _operation(service: PredictionService, feed: CatalogFeed) -> APIRouter:
             catalog = service.catalog()
         except CatalogUnavailable as error:
             error.registry_problem = registry.problem
-            return problem_response(
-                error, instance="/readyz", request_id=request.scope["modelmux.request_id"]
-            )
+            return problem_of(request.scope, error)
         return Readiness(
             generation=catalog.generation,
             models=len(catalog.models),
@@ -230,7 +213,3 @@ def _conditional(request: Request, document: Document) -> Response:
     if document.etag in known or "*" in known:
         return Response(status_code=304, headers=headers)
     return Response(document.content, headers=headers, media_type="application/json")
-
-
-def _server_timing(timings_ms: Mapping[str, float]) -> str:
-    return ", ".join(f"{name};dur={spent:.2f}" for name, spent in timings_ms.items())

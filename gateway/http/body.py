@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from fastapi import Request
+from starlette.types import Receive
 
 from gateway.errors import PayloadTooLarge, UnsupportedMediaType
+from gateway.http.version_selection import RawHeaders
 
-_JSON = "application/json"
+_JSON = b"application/json"
 
 
-async def read_json_body(request: Request, *, max_bytes: int) -> bytes:
-    """The whole body; raises UnsupportedMediaType, and PayloadTooLarge before it is all read."""
-    declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if declared != _JSON:
-        raise UnsupportedMediaType(f"Send the body as {_JSON}.")
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > max_bytes:
+async def read_json_body(headers: RawHeaders, receive: Receive, *, max_bytes: int) -> bytes | None:
+    """The whole body; None where the caller left before it was there.
+
+    Raises UnsupportedMediaType, and PayloadTooLarge before all of it is read.
+    """
+    declared, length = b"", b""
+    for name, value in headers:
+        if name == b"content-type":
+            declared = value
+        elif name == b"content-length":
+            length = value
+    if declared != _JSON and declared.partition(b";")[0].strip().lower() != _JSON:
+        raise UnsupportedMediaType("Send the body as application/json.")
+    if length.isdigit() and int(length) > max_bytes:
         raise _too_large(max_bytes)
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        chunk = message.get("body", b"")
         size += len(chunk)
         if size > max_bytes:
             raise _too_large(max_bytes)
         chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _too_large(max_bytes: int) -> PayloadTooLarge:

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from gateway.errors import (
     GatewayError,
@@ -68,11 +68,20 @@ def problem_response(error: GatewayError, *, instance: str, request_id: str) -> 
     return Response(content, error.status, headers, media_type=MEDIA_TYPE)
 
 
+def problem_of(scope: Scope, error: GatewayError) -> Response:
+    """The response of an error to the request in `scope`."""
+    return problem_response(
+        error,
+        # Percent-encoded as it was sent: a URI reference, whatever bytes a name was made of.
+        instance=scope.get("raw_path", b"").decode("ascii", "replace"),
+        request_id=scope.get("modelmux.request_id", ""),
+    )
+
+
 def install_handlers(app: FastAPI) -> None:
     """Make every error that leaves a route of `app` a problem response."""
     app.add_exception_handler(GatewayError, _on_gateway_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_unexpected)
 
 
@@ -114,37 +123,25 @@ def problem_schema() -> dict[str, Any]:
 
 async def _on_gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
-    return _respond(request, error)
+    return problem_of(request.scope, error)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == MethodNotAllowed.status:
         allow = (error.headers or {}).get("Allow", "")
-        return _respond(request, MethodNotAllowed(f"Allowed here: {allow}.", allow=allow))
+        return problem_of(request.scope, MethodNotAllowed(f"Allowed here: {allow}.", allow=allow))
     if error.status_code == ModelNotFound.status:
-        return _respond(request, RouteNotFound("See /docs for what there is."))
+        return problem_of(request.scope, RouteNotFound("See /docs for what there is."))
     _logger.error("unexpected HTTP exception %s", error.status_code, exc_info=error)
-    return _respond(request, InternalError("The gateway failed on this request."))
-
-
-async def _on_disconnect(request: Request, error: Exception) -> Response:
-    """The caller left while sending: nobody reads this answer, and nothing failed."""
-    return Response(status_code=400)
+    return problem_of(request.scope, InternalError("The gateway failed on this request."))
 
 
 async def _on_unexpected(request: Request, error: Exception) -> Response:
     request_id = request.scope.get("modelmux.request_id", "")
     _logger.error("request %s failed", request_id, exc_info=error)
-    return _respond(request, InternalError("The gateway failed on this request; see its log."))
-
-
-def _respond(request: Request, error: GatewayError) -> Response:
-    return problem_response(
-        error,
-        # Percent-encoded as it was sent: a URI reference, whatever bytes a name was made of.
-        instance=request.scope.get("raw_path", b"").decode("ascii", "replace"),
-        request_id=request.scope.get("modelmux.request_id", ""),
+    return problem_of(
+        request.scope, InternalError("The gateway failed on this request; see its log.")
     )
 
 

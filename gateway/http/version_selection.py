@@ -6,25 +6,29 @@ is an error, not a guess.
 
 from __future__ import annotations
 
-from starlette.datastructures import Headers
+from collections.abc import Iterable
+from typing import TypeAlias
 
 from gateway.errors import ConflictingVersion
 
 VERSION_HEADER = "X-Model-Version"
 RAY_HEADER = "serve_multiplexed_model_id"
 
+RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
+"""A request's headers as ASGI has them: names in lower case, in the order of the request."""
 
-def selector_of(headers: Headers) -> str | None:
+_SELECTING = frozenset({VERSION_HEADER.lower().encode(), RAY_HEADER.encode()})
+
+
+def selector_of(headers: RawHeaders) -> str | None:
     """The version number, alias or `latest` that the headers ask for; None where they don't.
 
     Raises ConflictingVersion where they name more than one.
     """
-    values = {
-        value.strip()
-        for header in (VERSION_HEADER, RAY_HEADER)
-        for value in headers.getlist(header)
-        if value.strip()
-    }
+    given = [value for name, value in headers if name in _SELECTING]
+    if not given:
+        return None
+    values = {value.decode("latin-1").strip() for value in given} - {""}
     if len(values) > 1:
         raise ConflictingVersion(
             f"{VERSION_HEADER} and {RAY_HEADER} name more than one version; send one of them."

@@ -11,9 +11,8 @@ import annotated_types
 import click
 import pytest
 import typer
-from fastapi.routing import APIRoute
 from pydantic.fields import FieldInfo
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import BaseRoute, Mount, Route
 
 from deployments import fast_path, registry_environment
 from deployments.cli import app as command_line
@@ -215,8 +214,8 @@ def _routes() -> Iterator[tuple[str, str]]:
         if isinstance(route, Mount):
             yield "GET", route.path
         else:
-            assert isinstance(route, APIRoute)
-            for method in route.methods - {"HEAD"}:
+            assert isinstance(route, Route)
+            for method in (route.methods or set()) - {"HEAD"}:
                 yield method, route.path
 
 

@@ -1,0 +1,398 @@
+"""Micro-batching: concurrent calls of one version with equal params travel as one.
+
+Owns what may share a call, how many calls are on their way at once, and who gets which rows of the
+answer. A call that finds a free slot goes at once; else it waits for the next one to come back. So
+there is no timer: an idle gateway adds nothing, and under load the cost of a call is shared.
+
+A batch that fails is taken apart until what is at fault is alone. A caller who leaves or times out
+disturbs nobody. Asyncio only; must not import ray, mlflow or fastapi.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Sequence
+from contextvars import Context
+from dataclasses import dataclass, replace
+
+from gateway.catalog import ModelVersion, ServedModel
+from gateway.contract import Frame, Output
+from gateway.contract.outputs import has_rows, joined_output, split_output
+from gateway.errors import GatewayError, InvalidModelOutput, ModelFailed, ModelUnavailable
+from gateway.ports import Call, CallResult, PredictionBackend
+
+_logger = logging.getLogger(__name__)
+
+ROW_WISE_FLAVORS = frozenset(
+    {
+        "mlflow.catboost",
+        "mlflow.h2o",
+        "mlflow.keras",
+        "mlflow.lightgbm",
+        "mlflow.onnx",
+        "mlflow.paddle",
+        "mlflow.pytorch",
+        "mlflow.sentence_transformers",
+        "mlflow.sklearn",
+        "mlflow.spacy",
+        "mlflow.spark",
+        "mlflow.tensorflow",
+        "mlflow.transformers",
+        "mlflow.xgboost",
+    }
+)
+"""The flavors (loader modules) that answer each row by itself: batched unless a tag says no.
+
+The reason for each, and for those that aren't here, is in docs/5-performance.md.
+"""
+
+_REMEMBERED = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLimits:
+    """Bounds on what travels together, and on how much is on its way.
+
+    `max_rows` and `max_bytes` (of JSON as it was received) are of one call: a longer list goes in
+    several. `calls_per_replica` keeps a replica busy while an answer travels.
+    """
+
+    max_rows: int = 4096
+    max_bytes: int = 16 * 1024 * 1024
+    calls_per_replica: int = 2
+
+
+LaneKey = tuple[str, str]
+"""A model's name and a version's fingerprint."""
+
+
+class MicroBatcher:
+    """A `PredictionBackend` that batches the calls of another."""
+
+    def __init__(self, backend: PredictionBackend, limits: BatchLimits | None = None) -> None:
+        self._backend = backend
+        self._limits = limits or BatchLimits()
+        self._lanes: OrderedDict[LaneKey, _Lane] = OrderedDict()
+
+    async def predict(self, call: Call) -> CallResult:
+        """See `PredictionBackend.predict`."""
+        if call.frame.whole or not is_batched(call.model, call.version):
+            return await self._backend.predict(call)
+        return await self._lane(call).predict(call)
+
+    def _lane(self, call: Call) -> _Lane:
+        key = (call.model.name, call.version.fingerprint)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = _Lane(self._backend, self._limits)
+            self._forget_idle_lanes()
+        lane.slots = self._limits.calls_per_replica * call.model.options.max_replicas
+        return lane
+
+    def _forget_idle_lanes(self) -> None:
+        """What a lane knows of its version is worth keeping, but not for ever."""
+        while len(self._lanes) > _REMEMBERED:
+            idle = next((key for key, lane in self._lanes.items() if lane.is_idle), None)
+            if idle is None:
+                return
+            del self._lanes[idle]
+
+
+def is_batched(model: ServedModel, version: ModelVersion) -> bool:
+    """Whether calls of the version travel together: by the model's tag, else by its flavor."""
+    if model.options.batching == "auto":
+        return version.flavor in ROW_WISE_FLAVORS
+    return model.options.batching == "on"
+
+
+class _Waiter:
+    """One caller: its rows, how many of them are sent, and what has come back."""
+
+    __slots__ = ("answers", "batches", "call", "deadline", "future", "sent", "since", "timings_ms")
+
+    def __init__(self, call: Call) -> None:
+        loop = asyncio.get_running_loop()
+        self.call = call
+        self.future: asyncio.Future[CallResult] = loop.create_future()
+        self.since = loop.time()
+        self.deadline = self.since + call.timeout_s
+        self.sent = 0
+        self.answers: dict[int, Output] = {}
+        self.batches: list[_Batch] = []
+        self.timings_ms: dict[str, float] = {}
+
+    @property
+    def rows_left(self) -> int:
+        return self.call.frame.rows - self.sent
+
+    @property
+    def bytes_per_row(self) -> float:
+        return self.call.size_bytes / max(1, self.call.frame.rows)
+
+    def rows_in(self, size_bytes: float) -> int:
+        """How many rows so many bytes hold."""
+        each = self.bytes_per_row
+        return int(max(0.0, size_bytes) / each) if each else self.rows_left
+
+    def take(self, rows: int) -> _Part:
+        """The next rows, to be sent."""
+        start, self.sent = self.sent, self.sent + rows
+        return _Part(self, start, self.call.frame.slice(start, start + rows))
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def receive(self, start: int, result: CallResult) -> None:
+        """Take the answer to the rows from `start`; the last one completes the call."""
+        if self.future.done():
+            return
+        self.answers[start] = result.output
+        for step, spent in result.timings_ms.items():
+            self.timings_ms[step] = self.timings_ms.get(step, 0.0) + spent
+        if self.rows_left or len(self.answers) < len(self.batches):
+            return
+        joined = joined_output([self.answers[start] for start in sorted(self.answers)])
+        if joined is None:
+            self.fail(InvalidModelOutput("The model answered parts of a list in different forms."))
+        else:
+            self.future.set_result(CallResult(output=joined, timings_ms=self.timings_ms))
+
+    def leave(self) -> None:
+        """The caller is gone: a call that nobody waits for any more is cancelled."""
+        for batch in self.batches:
+            batch.cancel_if_deserted()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Rows of one caller, from `start`, in a batch."""
+
+    waiter: _Waiter
+    start: int
+    frame: Frame
+
+    @property
+    def is_wanted(self) -> bool:
+        return not self.waiter.future.done()
+
+    @property
+    def is_all(self) -> bool:
+        return self.frame.rows == self.waiter.call.frame.rows
+
+    @property
+    def is_answered(self) -> bool:
+        return self.start in self.waiter.answers
+
+
+class _Batch:
+    """Rows of several callers on their way."""
+
+    def __init__(self, parts: list[_Part]) -> None:
+        self.parts = parts
+        self.task: asyncio.Task[None] | None = None
+
+    def fail(self, error: Exception) -> None:
+        for part in self.parts:
+            part.waiter.fail(error)
+
+    def cancel_if_deserted(self) -> None:
+        if self.task is not None and not any(part.is_wanted for part in self.parts):
+            self.task.cancel()
+
+
+class _Lane:
+    """The calls of one version: those on their way, and those that wait for a slot.
+
+    `slots` bounds the calls on their way. Until the version has answered once, and after it could
+    not be reached, nothing is shared: each caller then waits for its start by its own deadline.
+    """
+
+    def __init__(self, backend: PredictionBackend, limits: BatchLimits) -> None:
+        self.slots = limits.calls_per_replica
+        self._backend = backend
+        self._limits = limits
+        self._warm = False
+        self._shares = True
+        self._on_their_way = 0
+        # By what may travel together. The first queue's turn is next; one that isn't emptied goes
+        # to the end, and so does a list of which a part was sent: nobody is starved.
+        self._waiting: OrderedDict[Hashable, deque[_Waiter]] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._waiting and not self._on_their_way
+
+    async def predict(self, call: Call) -> CallResult:
+        """Answer one call, alone or with others."""
+        if not self._warm or not self._shares:
+            return await self._predict_alone(call)
+        if not self._waiting and self._on_their_way < self.slots and self._fits(call):
+            return await self._predict_at_once(call)
+        waiter = _Waiter(call)
+        self._waiting.setdefault(_company(call), deque()).append(waiter)
+        self._send()
+        try:
+            return await waiter.future
+        except asyncio.CancelledError:
+            waiter.future.cancel()
+            waiter.leave()
+            raise
+
+    async def _predict_alone(self, call: Call) -> CallResult:
+        result = await self._backend.predict(call)
+        self._warm = True
+        return result
+
+    async def _predict_at_once(self, call: Call) -> CallResult:
+        """Without a task of its own: what a lone caller would only pay for."""
+        self._on_their_way += 1
+        try:
+            return await self._backend.predict(call)
+        except ModelUnavailable:
+            self._warm = False
+            raise
+        finally:
+            self._on_their_way -= 1
+            self._send()
+
+    def _fits(self, call: Call) -> bool:
+        return (
+            call.frame.rows <= self._limits.max_rows and call.size_bytes <= self._limits.max_bytes
+        )
+
+    def _send(self) -> None:
+        """Fill the free slots."""
+        while self._waiting and self._on_their_way < self.slots:
+            parts = self._next_parts()
+            if parts:
+                self._on_their_way += 1
+                batch = _Batch(parts)
+                for part in parts:
+                    part.waiter.batches.append(batch)
+                # In no caller's context: what is bound to one of them (its cancellation by Ray
+                # Serve, its trace) must not take hold of the others' rows.
+                batch.task = asyncio.create_task(self._deliver(batch), context=Context())
+                self._tasks.add(batch.task)
+                batch.task.add_done_callback(self._tasks.discard)
+
+    def _next_parts(self) -> list[_Part]:
+        company, queue = next(iter(self._waiting.items()))
+        parts = self._taken_from(queue)
+        if queue:
+            self._waiting.move_to_end(company)
+        else:
+            del self._waiting[company]
+        return parts
+
+    def _taken_from(self, queue: deque[_Waiter]) -> list[_Part]:
+        """As many rows as fit into one call, at least one. A list that doesn't fit goes in parts,
+        and to the end of the queue after each."""
+        rows, size = self._limits.max_rows, float(self._limits.max_bytes)
+        parts: list[_Part] = []
+        while queue and (self._shares or not parts):
+            waiter = queue.popleft()
+            if waiter.future.done():
+                continue
+            fitting = min(waiter.rows_left, rows, waiter.rows_in(size))
+            if parts and not fitting:
+                queue.appendleft(waiter)
+                break
+            part = waiter.take(max(1, fitting))
+            parts.append(part)
+            rows -= part.frame.rows
+            size -= part.frame.rows * waiter.bytes_per_row
+            if waiter.rows_left:
+                queue.append(waiter)
+                break
+        return parts
+
+    async def _deliver(self, batch: _Batch) -> None:
+        try:
+            await self._answer(batch.parts)
+        except GatewayError as error:
+            batch.fail(error)
+        # A boundary: whatever goes wrong here, none of the callers may wait for ever.
+        except Exception as error:
+            _logger.exception("a batch failed")
+            batch.fail(error)
+        finally:
+            self._on_their_way -= 1
+            self._send()
+
+    async def _answer(self, parts: list[_Part]) -> None:
+        """Call the parts as one; where that fails for the model's sake, call them apart."""
+        parts = [part for part in parts if part.is_wanted]
+        if not parts:
+            return
+        try:
+            result = await self._backend.predict(_together(parts))
+        except (ModelFailed, InvalidModelOutput) as error:
+            await self._answer_apart(parts, error)
+            return
+        except ModelUnavailable:
+            self._warm = False
+            raise
+        if len(parts) == 1 and parts[0].is_all:
+            parts[0].waiter.receive(0, result)
+        elif has_rows(result.output, sum(part.frame.rows for part in parts)):
+            outputs = split_output(result.output, [part.frame.rows for part in parts])
+            for part, output in zip(parts, outputs, strict=True):
+                part.waiter.receive(part.start, replace(result, output=output))
+        else:
+            self._share_no_more(parts, "its answer isn't one for each row")
+            await self._answer_each(parts)
+
+    async def _answer_apart(self, parts: list[_Part], error: Exception) -> None:
+        """Halve what failed until what is at fault is alone; if nothing is, the company was."""
+        if len(parts) == 1:
+            parts[0].waiter.fail(error)
+            return
+        middle = len(parts) // 2
+        await self._answer(parts[:middle])
+        await self._answer(parts[middle:])
+        if all(part.is_answered for part in parts):
+            self._share_no_more(parts, "rows that it answers apart fail together")
+
+    async def _answer_each(self, parts: Sequence[_Part]) -> None:
+        for part in parts:
+            if part.is_all:
+                await self._answer([part])
+            else:
+                part.waiter.fail(InvalidModelOutput("The model's answer isn't one for each row."))
+
+    def _share_no_more(self, parts: Sequence[_Part], reason: str) -> None:
+        call = parts[0].waiter.call
+        self._shares = False
+        _logger.warning(
+            "%s version %s is not batched any more: %s",
+            call.model.name,
+            call.version.number,
+            reason,
+        )
+
+
+def _company(call: Call) -> Hashable:
+    """What must be equal in calls that travel together."""
+    if not call.params:
+        return call.frame.key
+    return (call.frame.key, pickle.dumps(sorted(call.params.items(), key=_name)))
+
+
+def _name(param: tuple[str, object]) -> str:
+    return param[0]
+
+
+def _together(parts: Sequence[_Part]) -> Call:
+    """One call with the rows of all parts; it may take as long as the most patient caller."""
+    first = parts[0].waiter.call
+    now = asyncio.get_running_loop().time()
+    return replace(
+        first,
+        frame=Frame.concat([part.frame for part in parts]),
+        timeout_s=max(0.0, max(part.waiter.deadline for part in parts) - now),
+    )

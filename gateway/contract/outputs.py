@@ -1,0 +1,66 @@
+"""A model's answer in plain form, and its rows: taken apart for callers who shared a call, put
+together for one whose rows went in several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from gateway.contract.coercion import Column
+
+# What a replica sends back: ("columns", names, columns) for a DataFrame or a dict of arrays, and
+# ("values", array or list) for all else.
+Output: TypeAlias = (
+    tuple[Literal["columns"], Sequence[str], Sequence[Column]] | tuple[Literal["values"], Column]
+)
+
+
+def has_rows(output: Output, rows: int) -> bool:
+    """Whether the answer has one element for each of `rows` rows, in every column."""
+    columns = output[2] if output[0] == "columns" else (output[1],)
+    return len(columns) > 0 and all(_counts(column, rows) for column in columns)
+
+
+def split_output(output: Output, sizes: Sequence[int]) -> list[Output]:
+    """The answers to parts of `sizes` rows, of an answer that has the rows of them all."""
+    bounds = pairwise(accumulate(sizes, initial=0))
+    if output[0] == "values":
+        values = output[1]
+        return [("values", values[start:stop]) for start, stop in bounds]
+    _, names, columns = output
+    return [("columns", names, [column[a:b] for column in columns]) for a, b in bounds]
+
+
+def joined_output(outputs: Sequence[Output]) -> Output | None:
+    """The answer to all rows, of answers to consecutive parts; None where they aren't alike."""
+    first = outputs[0]
+    if len(outputs) == 1:
+        return first
+    if first[0] == "values":
+        columns = [output[1] for output in outputs if output[0] == "values"]
+        return ("values", _joined(columns)) if len(columns) == len(outputs) else None
+    names = list(first[1])
+    parts = [o[2] for o in outputs if o[0] == "columns" and list(o[1]) == names]
+    if len(parts) != len(outputs):
+        return None
+    return ("columns", names, [_joined(pieces) for pieces in zip(*parts, strict=True)])
+
+
+def _counts(column: Any, rows: int) -> bool:
+    if isinstance(column, np.ndarray):
+        return column.ndim > 0 and column.shape[0] == rows
+    return isinstance(column, list | tuple) and len(column) == rows
+
+
+def _joined(pieces: Sequence[Column]) -> Column:
+    """Arrays of one kind as an array; else a list, so that no piece changes another's values
+    (NumPy would make floats of whole numbers that meet a float)."""
+    arrays = [piece for piece in pieces if isinstance(piece, np.ndarray)]
+    kinds = {(array.dtype, array.shape[1:]) for array in arrays}
+    if len(arrays) == len(pieces) and len(kinds) == 1:
+        return np.concatenate(arrays)
+    return [value for piece in pieces for value in piece]

@@ -1,0 +1,49 @@
+"""Callers who leave before they are answered: what is done for them alone is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+from starlette.types import Receive
+
+_PATIENCE_S = 0.1
+
+
+class Departure:
+    """Cancels the block that it is around when the caller disconnects.
+
+    To watch takes a task, which is much for a request of a millisecond; so it is done only for
+    requests that take longer than a moment. The body must have been read: what `receive` gives
+    then is the end of the connection (ASGI, `http.disconnect`).
+    """
+
+    def __init__(self, receive: Receive, *, patience_s: float = _PATIENCE_S) -> None:
+        self._receive = receive
+        self._patience_s = patience_s
+        self._watcher: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._watched = asyncio.current_task()
+        self._timer = loop.call_later(self._patience_s, self._begin)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _begin(self) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        message = await self._receive()
+        while message["type"] != "http.disconnect":
+            message = await self._receive()
+        if self._watched is not None:
+            self._watched.cancel("the caller left")
