@@ -198,7 +198,10 @@ class MlflowRegistry:
             self._known[fingerprint] = _version(record, fingerprint, facts, example)
 
     def _fetch_facts(self, record: MlflowVersion) -> tuple[ModelFacts, Any]:
-        root = self._connected().get_model_version_download_uri(record.name, record.version)
+        # Not the client's own method, which first asks whether the name is a prompt's: a request
+        # more for each version, and the search that found it lists no prompts.
+        registry = self._connected()._get_registry_client()  # type: ignore[no-untyped-call]
+        root = registry.get_model_version_download_uri(record.name, record.version)
         facts = read_mlmodel(self._fetch_text(root, "MLmodel"))
         if facts.example_path is None or facts.signature is None or facts.problem is not None:
             return facts, None
