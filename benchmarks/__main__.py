@@ -93,7 +93,8 @@ class Run:
         try:
             return work()
         except Exception as error:  # noqa: BLE001  # one that breaks must not cost the others
-            self.left_out[name] = f"{type(error).__name__}: {error}"
+            reason = str(error).strip().splitlines() or [""]
+            self.left_out[name] = f"{type(error).__name__}: {reason[-1]} ({self._folder / name})"
             _say(f"  can't be measured: {self.left_out[name]}")
             return []
 

@@ -7,10 +7,11 @@ in the wrong order, is noticed.
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,8 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 from sklearn.tree import DecisionTreeRegressor
 
+from examples.quiet import quiet_mlflow
+
 MODEL = "flowers"
 COLUMNS = ("sepal_length", "sepal_width", "petal_length", "petal_width")
 LIST_ROWS = 10_000
@@ -28,9 +31,6 @@ LIST_ROWS = 10_000
 _SINGLE_ROWS = 16
 _TRAINING_ROWS = 500
 _SEED = 20240229
-
-# MLflow warns of pickles on every save; these are ours.
-logging.getLogger("mlflow.sklearn").setLevel(logging.ERROR)
 
 Record = dict[str, float]
 
@@ -72,27 +72,29 @@ def prepare_work(folder: Path) -> Work:
 def save_model(regressor: Any, folder: Path) -> None:
     """In a format that every contender's environment can load."""
     shutil.rmtree(folder, ignore_errors=True)
-    mlflow.sklearn.save_model(
-        regressor,
-        folder,
-        signature=signature(),
-        serialization_format="cloudpickle",
-        pip_requirements=["mlflow", "scikit-learn"],
-    )
+    with quiet_mlflow():
+        mlflow.sklearn.save_model(
+            regressor,
+            folder,
+            signature=signature(),
+            serialization_format="cloudpickle",
+            pip_requirements=["mlflow", "scikit-learn"],
+        )
 
 
 def register_model(tracking_uri: str, name: str = MODEL) -> int:
     """Log the same model on a server and register it; the version's number."""
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
-    info = mlflow.sklearn.log_model(
-        _trained(),
-        name="model",
-        signature=signature(),
-        serialization_format="cloudpickle",
-        pip_requirements=["mlflow", "scikit-learn"],
-        registered_model_name=name,
-    )
+    with quiet_mlflow(), redirect_stderr(StringIO()):  # what isn't logged is printed
+        info = mlflow.sklearn.log_model(
+            _trained(),
+            name="model",
+            signature=signature(),
+            serialization_format="cloudpickle",
+            pip_requirements=["mlflow", "scikit-learn"],
+            registered_model_name=name,
+        )
     return int(info.registered_model_version)
 
 

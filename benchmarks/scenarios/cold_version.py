@@ -18,7 +18,6 @@ from benchmarks.scenarios.world import (
     world,
 )
 from tests.processes import Gateway
-from tests.registering import client, columns, register
 
 _MODEL = "steady"
 _LOAD_S = 10.0
@@ -43,6 +42,9 @@ class ColdVersion:
 
     def _loading(self, folder: Path, say: Say, kind: str, on_load: Callable[[], None]) -> Finding:
         def fill(uri: str) -> None:
+            # MLflow warns of this module's types when it is imported: only where it is needed.
+            from tests.registering import client, columns, register
+
             columns_ = columns(("x", "double"))
             register(uri, _MODEL, _double, columns_, columns(("y", "double")))
             client(uri).set_registered_model_alias(_MODEL, CHAMPION, "1")

@@ -15,7 +15,6 @@ from benchmarks.scenarios.finding import Finding, Say, at_most
 from benchmarks.scenarios.world import CHAMPION, VERSION_HEADER, exchanges, predict_url, world
 from benchmarks.work import COLUMNS, MODEL, register_model
 from tests.processes import Gateway, poll
-from tests.registering import client
 
 _CALLERS = 16
 _WARM_UP_S = 3.0
@@ -56,7 +55,7 @@ class DefaultSwitch:
 def _register(uri: str) -> None:
     for _ in range(2):
         register_model(uri)
-    client(uri).set_registered_model_alias(MODEL, CHAMPION, "1")
+    MlflowClient(uri, uri).set_registered_model_alias(MODEL, CHAMPION, "1")
 
 
 def _switched_under_load(

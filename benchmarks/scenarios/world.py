@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mlflow import MlflowClient
 
 from benchmarks.contenders.contender import written
 from benchmarks.driving import Exchange
+from examples.quiet import quiet_mlflow
 from tests.processes import Gateway, gateway, mlflow_server
 
 CHAMPION = "champion"
@@ -24,7 +26,8 @@ def world(
     """A gateway over a registry that `fill` has filled, given the server's URL."""
     folder.mkdir(parents=True, exist_ok=True)
     with mlflow_server(folder) as uri:
-        fill(uri)
+        with quiet_mlflow(), redirect_stderr(StringIO()):
+            fill(uri)
         with gateway(uri, folder, *options) as started:
             yield started, MlflowClient(uri, uri)
 

@@ -47,7 +47,7 @@ def serve_until_stopped(port: int, answer: bytes) -> None:
     from ray.serve.config import HTTPOptions
     from ray.serve.schema import LoggingConfig
 
-    @serve.ingress(empty_app(answer))
+    @serve.ingress(lambda: empty_app(answer))  # a function is taken for a maker of applications
     class Floor:
         """Nothing but its ingress."""
 
