@@ -19,23 +19,17 @@ _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 
 def empty_app(answer: bytes) -> Any:
     """An ASGI application that reads the body and answers the same whatever is asked."""
-    head = {
-        "type": "http.response.start",
-        "status": 200,
-        "headers": [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(answer)).encode()),
-        ],
-    }
-    body = {"type": "http.response.body", "body": answer}
+    length = str(len(answer)).encode()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
         while (await receive()).get("more_body", False):
             pass
-        await send(head)
-        await send(body)
+        # Made anew each time: what Ray puts around the application adds to the list.
+        headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
 
     return app
 
