@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import litserve
@@ -42,9 +41,9 @@ class Flowers(litserve.LitAPI):
         values = iter(self._model.predict(frame).tolist())
         return [[next(values) for _ in range(count)] for count in counts]
 
-    def unbatch(self, output: Any) -> Iterator[Any]:
+    def unbatch(self, output: Any) -> Any:
         """They are apart already."""
-        yield from output
+        return output
 
     def encode_response(self, output):  # type: ignore[no-untyped-def]
         """As they are."""

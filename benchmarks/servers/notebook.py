@@ -49,7 +49,6 @@ def main() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
         stop.wait()
-        serve.shutdown()  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()
 
