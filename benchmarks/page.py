@@ -35,9 +35,10 @@ _SETTINGS = {
     "fastapi": "one process, one call per request",
     "fastapi-constant": "the same without a model",
     "floor": (
-        "a bare ASGI function behind HAProxy, in the environment of `modelmux up`; reads the body "
-        "and answers as many bytes as modelmux"
+        "a bare ASGI function with the environment variables of Ray that `modelmux up` sets; reads "
+        "the body and answers as many bytes as modelmux"
     ),
+    "floor-tuned": "with `deployments/request_front.py` too: Ray doesn't watch for lost callers",
     "modelmux": "`modelmux up`, nothing set",
 }
 

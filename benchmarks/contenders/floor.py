@@ -27,13 +27,14 @@ def _form(path: str) -> Form:
 
 
 class RayFloor:
-    """An empty Ray Serve ingress behind HAProxy, in the environment of `modelmux up`.
+    """An empty Ray Serve ingress behind HAProxy, as fast as Ray's own settings make it.
 
     Reads the body and answers as many bytes as modelmux does.
     """
 
     name = "floor"
     title = "empty Ray Serve ingress behind HAProxy"
+    options: Sequence[str] = ()
     requirements = None
     predicts = False
     row_form = _form("/predict")
@@ -44,8 +45,17 @@ class RayFloor:
         """Ray, Serve and HAProxy, all of its own."""
         length = len(f"[{place.work.rows[0].values[0]}]")
         command: Command = [place.python, SERVERS / "ray_floor.py", str(place.port), str(length)]
+        command = [*command, *self.options]
         with serving(place, command, ready="/", environment=of_this_repository()) as started:
             yield started
+
+
+class TunedRayFloor(RayFloor):
+    """The same with what modelmux puts before Ray's machinery, for less of it per request."""
+
+    name = "floor-tuned"
+    title = "the same, with modelmux's tuning of Ray"
+    options = ("--as-modelmux",)
 
 
 class FastApiFloor:

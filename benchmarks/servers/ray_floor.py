@@ -1,10 +1,12 @@
-"""An empty Ray Serve ingress behind HAProxy: `ray_floor.py PORT ANSWER_BYTES`.
+"""An empty Ray Serve ingress behind HAProxy: `ray_floor.py PORT ANSWER_BYTES [--as-modelmux]`.
 
-Everything that doesn't predict is as `modelmux up` has it (`deployments.launch`).
+Everything that doesn't predict is as `modelmux up` has it (`deployments.launch`), but what modelmux
+puts before Ray's own machinery (`deployments.request_front`) is there only when asked for.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
@@ -14,6 +16,7 @@ from typing import Any
 
 from deployments.fast_path import fast_path, has_haproxy
 
+_FRONT = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 
 
@@ -66,6 +69,8 @@ def main() -> None:
     assert has_haproxy(), "no HAProxy here"
     answer = b"0" * int(sys.argv[2])
     with tempfile.TemporaryDirectory(prefix="floor-") as folder, fast_path(Path(folder)):
+        if "--as-modelmux" not in sys.argv:
+            os.environ.pop(_FRONT, None)
         serve_until_stopped(int(sys.argv[1]), answer)
 
 
