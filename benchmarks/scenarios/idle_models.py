@@ -65,7 +65,9 @@ def _register_more(registry: MlflowClient) -> None:
     for number in range(_MODELS):
         name = f"idle-{number:03}"
         registry.create_registered_model(name)
-        registry.create_model_version(name, source=first.source, run_id=first.run_id)
+        registry.create_model_version(
+            name, source=first.source, run_id=first.run_id, model_id=first.model_id
+        )
 
 
 def _synced(started: Gateway) -> bool:
