@@ -38,6 +38,7 @@ _SETTINGS = {
         "a bare ASGI function with the environment variables of Ray that `modelmux up` sets; reads "
         "the body and answers as many bytes as modelmux"
     ),
+    "floor-fastapi": "a FastAPI handler that reads the body, with Ray's variables alone",
     "floor-tuned": "with `deployments/request_front.py` too: Ray doesn't watch for lost callers",
     "modelmux": "`modelmux up`, nothing set",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.contenders.bentoml import BentoMl
 from benchmarks.contenders.contender import Contender
-from benchmarks.contenders.floor import FastApiFloor, RayFloor, TunedRayFloor
+from benchmarks.contenders.floor import FastApiFloor, FastApiRayFloor, RayFloor, TunedRayFloor
 from benchmarks.contenders.hand_written import FastApiPyfunc, Notebook
 from benchmarks.contenders.litserve import LitServe
 from benchmarks.contenders.mlflow_serve import MlflowServe
@@ -21,6 +21,7 @@ CONTENDERS: tuple[Contender, ...] = (
     FastApiFloor(),
     RayFloor(),
     TunedRayFloor(),
+    FastApiRayFloor(),
     Modelmux(),
 )
 QUICK = ("floor", "modelmux")

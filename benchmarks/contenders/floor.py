@@ -58,6 +58,14 @@ class TunedRayFloor(RayFloor):
     options = ("--as-modelmux",)
 
 
+class FastApiRayFloor(RayFloor):
+    """The same with a handler of FastAPI's, as Ray's documentation writes an ingress."""
+
+    name = "floor-fastapi"
+    title = "the same, a handler of FastAPI's"
+    options = ("--fastapi",)
+
+
 class FastApiFloor:
     """FastAPI and pydantic on uvicorn, one process, answering a constant."""
 

@@ -12,9 +12,9 @@ from benchmarks.contenders.mlflow_serve import invocation
 from benchmarks.work import MODEL, Record
 from tests.processes import free_port
 
-# What was fastest here of 16, 64 and 256 rows, of 1, 5 and 20 ms, of 0 and 1 workers.
+# What was fastest here of 32, 64 and 256 rows and of 1, 2, 5 and 10 ms.
 _BATCH_ROWS = 64
-_BATCH_S = 0.005
+_BATCH_S = 0.001
 _WORKERS = 0
 
 

@@ -1,10 +1,9 @@
-"""An empty Ray Serve ingress behind HAProxy: `ray_floor.py PORT ANSWER_BYTES [--as-modelmux]`.
+"""An empty Ray Serve ingress behind HAProxy: `ray_floor.py PORT ANSWER_BYTES [OPTION …]`.
 
 Everything that doesn't predict is as `modelmux up` has it (`deployments.launch`), but what modelmux
-puts before Ray's own machinery (`deployments.request_front`) is there only when asked for.
+puts before Ray's own machinery (`deployments.request_front`) is there only with `--as-modelmux`.
+With `--fastapi` the handler is one of FastAPI's.
 """
-
-from __future__ import annotations
 
 import os
 import signal
@@ -13,6 +12,8 @@ import tempfile
 import threading
 from pathlib import Path
 from typing import Any
+
+from fastapi import FastAPI, Request, Response
 
 from deployments.fast_path import fast_path, has_haproxy
 
@@ -37,6 +38,19 @@ def empty_app(answer: bytes) -> Any:
     return app
 
 
+def empty_fastapi_app(answer: bytes) -> Any:
+    """The same by FastAPI."""
+    app = FastAPI()
+
+    @app.get("/")
+    @app.post("/predict")
+    async def predict(request: Request) -> Response:
+        await request.body()
+        return Response(answer, media_type="application/json")
+
+    return app
+
+
 def serve_until_stopped(port: int, answer: bytes) -> None:
     """Until SIGTERM or SIGINT. Ray reads its environment when it is imported, so not before."""
     import ray
@@ -44,7 +58,9 @@ def serve_until_stopped(port: int, answer: bytes) -> None:
     from ray.serve.config import HTTPOptions
     from ray.serve.schema import LoggingConfig
 
-    @serve.ingress(lambda: empty_app(answer))  # a function is taken for a maker of applications
+    make = empty_fastapi_app if "--fastapi" in sys.argv else empty_app
+
+    @serve.ingress(lambda: make(answer))  # a function is taken for a maker of applications
     class Floor:
         """Nothing but its ingress."""
 
