@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.processes_of import processes_of
+
 _RESET_PEAK = "5"
-_SESSION = 3
 
 
 class NoSuchProcess(Exception):
@@ -25,22 +26,12 @@ def process_named(part: str, *, session: int) -> int:
     """The only process of a session whose command line has that part; raises NoSuchProcess."""
     found = [
         number
-        for number in processes_in(session)
+        for number in processes_of(session)
         if part in _text(f"/proc/{number}/cmdline").replace("\0", " ")
     ]
     if len(found) != 1:
         raise NoSuchProcess(f"{len(found)} processes are called {part!r}")
     return found[0]
-
-
-def processes_in(session: int) -> list[int]:
-    """The living processes whose session that is."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        fields = _text(entry / "stat").rpartition(")")[2].split()
-        if fields and fields[0] != "Z" and int(fields[_SESSION]) == session:
-            found.append(int(entry.name))
-    return found
 
 
 def forget_peak(process: int) -> None:

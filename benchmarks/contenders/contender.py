@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.paths import ROOT
+from benchmarks.processes_of import processes_of
 from benchmarks.work import COLUMNS, Record, Work
-from tests.processes import running, wait_for_http
+from tests.processes import end, running, wait_for_http
 
 # Nobody is told that a benchmark runs.
 _SILENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -111,7 +112,7 @@ def serving(
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Iterator[Serving]:
-    """A command until `ready` (a path) is answered; its whole process group ends with it."""
+    """A command until `ready` (a path) is answered; its whole session ends with it."""
     # The scripts in a virtual environment's folder are found by those that start one another.
     path = f"{place.python.parent}{os.pathsep}{os.environ['PATH']}"
     with running(
@@ -124,8 +125,15 @@ def serving(
             wait_for_http(f"{place.url}{ready}", process, place.log)
             yield Serving(url=place.url, session=process.pid)
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
+            end(process)
+            end_session(process.pid)
+
+
+def end_session(session: int) -> None:
+    """Kill what a server that has ended left behind; the session is one that we began."""
+    for number in processes_of(session):
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
 
 
 def of_this_repository() -> dict[str, str]:

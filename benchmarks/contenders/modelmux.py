@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.contenders.contender import Form, Place, Serving, record_or_records
+from benchmarks.contenders.contender import Form, Place, Serving, end_session, record_or_records
 from benchmarks.work import MODEL, register_model
 from tests.processes import gateway, mlflow_server
 
@@ -38,3 +38,4 @@ class Modelmux:
             register_model(tracking_uri)
             with gateway(tracking_uri, place.folder) as started:
                 yield Serving(url=started.url, session=started.process.pid)
+            end_session(started.process.pid)

@@ -10,7 +10,8 @@ from statistics import median
 from mlflow import MlflowClient
 
 from benchmarks.measuring import INGRESS
-from benchmarks.memory import memory_of, process_named, processes_in
+from benchmarks.memory import memory_of, process_named
+from benchmarks.processes_of import processes_of
 from benchmarks.scenarios.finding import Finding, Say
 from benchmarks.scenarios.world import world
 from benchmarks.work import MODEL, register_model
@@ -89,4 +90,4 @@ def _now(started: Gateway) -> tuple[int, float]:
     for _ in range(_READINGS):
         readings.append(memory_of(ingress).resident)
         time.sleep(_PAUSE_S)
-    return len(processes_in(session)), median(readings)
+    return len(processes_of(session)), median(readings)

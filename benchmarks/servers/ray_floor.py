@@ -64,7 +64,12 @@ def serve_until_stopped(port: int, answer: bytes) -> None:
     class Floor:
         """Nothing but its ingress."""
 
-    floor = serve.deployment(max_ongoing_requests=10_000, ray_actor_options={"num_cpus": 0})(Floor)
+    floor = serve.deployment(
+        max_ongoing_requests=10_000,
+        ray_actor_options={"num_cpus": 0},
+        graceful_shutdown_timeout_s=1,
+        graceful_shutdown_wait_loop_s=0.1,
+    )(Floor)
 
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     ray.init(address="local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES)
