@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders.contender import Form, Place, Serving, end_session, record_or_records
 from benchmarks.work import MODEL, register_model
-from tests.processes import gateway, mlflow_server
+from tests.processes import Gateway, gateway, mlflow_server
 
 
 def values_of(answer: Any) -> Any:
     """The single output column of an answer."""
     return [next(iter(row.values())) if isinstance(row, dict) else row for row in answer]
+
+
+@contextmanager
+def whole_gateway(tracking_uri: str, folder: Path, *options: str) -> Iterator[Gateway]:
+    """A real `modelmux up`; nothing that it started outlives it, however it ends."""
+    session = None
+    try:
+        with gateway(tracking_uri, folder, *options) as started:
+            session = started.process.pid
+            yield started
+    finally:
+        if session is not None:
+            end_session(session)
 
 
 class Modelmux:
@@ -36,6 +50,5 @@ class Modelmux:
         """An MLflow server with the model registered, and the gateway before it."""
         with mlflow_server(place.folder) as tracking_uri:
             register_model(tracking_uri)
-            with gateway(tracking_uri, place.folder) as started:
+            with whole_gateway(tracking_uri, place.folder) as started:
                 yield Serving(url=started.url, session=started.process.pid)
-            end_session(started.process.pid)

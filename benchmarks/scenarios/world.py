@@ -11,9 +11,10 @@ from typing import Any
 from mlflow import MlflowClient
 
 from benchmarks.contenders.contender import written
+from benchmarks.contenders.modelmux import whole_gateway
 from benchmarks.driving import Exchange
 from examples.quiet import quiet_mlflow
-from tests.processes import Gateway, gateway, mlflow_server
+from tests.processes import Gateway, mlflow_server
 
 CHAMPION = "champion"
 VERSION_HEADER = "X-Model-Version"
@@ -28,7 +29,7 @@ def world(
     with mlflow_server(folder) as uri:
         with quiet_mlflow(), redirect_stderr(StringIO()):
             fill(uri)
-        with gateway(uri, folder, *options) as started:
+        with whole_gateway(uri, folder, *options) as started:
             yield started, MlflowClient(uri, uri)
 
 
