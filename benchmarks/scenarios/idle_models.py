@@ -63,11 +63,12 @@ def _register_more(registry: MlflowClient) -> None:
     """Versions of the artifact that is there."""
     first = registry.get_model_version(MODEL, "1")
     assert first.source is not None
+    logged = first.source.removeprefix("models:/")
     for number in range(_MODELS):
         name = f"idle-{number:03}"
         registry.create_registered_model(name)
         registry.create_model_version(
-            name, source=first.source, run_id=first.run_id, model_id=first.model_id
+            name, source=first.source, run_id=first.run_id, model_id=logged
         )
 
 
