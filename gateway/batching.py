@@ -147,7 +147,7 @@ class _Waiter:
             self.future.set_exception(error)
 
     def receive(self, start: int, result: CallResult) -> None:
-        """Take the answer to the rows from `start`; the last one completes the call."""
+        """Take the answer to a part, the rows from `start`; the last one completes the call."""
         if self.future.done():
             return
         self.answers[start] = result.output
@@ -167,25 +167,29 @@ class _Waiter:
             batch.cancel_if_deserted()
 
 
-@dataclass(frozen=True, slots=True)
 class _Part:
     """Rows of one caller, from `start`, in a batch."""
 
-    waiter: _Waiter
-    start: int
-    frame: Frame
+    __slots__ = ("frame", "is_all", "is_answered", "start", "waiter")
+
+    def __init__(self, waiter: _Waiter, start: int, frame: Frame) -> None:
+        self.waiter = waiter
+        self.start = start
+        self.frame = frame
+        self.is_all = frame.rows == waiter.call.frame.rows
+        self.is_answered = False
 
     @property
     def is_wanted(self) -> bool:
         return not self.waiter.future.done()
 
-    @property
-    def is_all(self) -> bool:
-        return self.frame.rows == self.waiter.call.frame.rows
-
-    @property
-    def is_answered(self) -> bool:
-        return self.start in self.waiter.answers
+    def receive(self, result: CallResult) -> None:
+        """Take the answer to these rows."""
+        if not self.is_all:
+            self.waiter.receive(self.start, result)
+        elif self.is_wanted:
+            self.waiter.future.set_result(result)
+        self.is_answered = True
 
 
 class _Batch:
@@ -338,11 +342,11 @@ class _Lane:
             self._warm = False
             raise
         if len(parts) == 1 and parts[0].is_all:
-            parts[0].waiter.receive(0, result)
+            parts[0].receive(result)
         elif has_rows(result.output, sum(part.frame.rows for part in parts)):
             outputs = split_output(result.output, [part.frame.rows for part in parts])
             for part, output in zip(parts, outputs, strict=True):
-                part.waiter.receive(part.start, replace(result, output=output))
+                part.receive(CallResult(output=output, timings_ms=result.timings_ms))
         else:
             self._share_no_more(parts, "its answer isn't one for each row")
             await self._answer_each(parts)

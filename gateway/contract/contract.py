@@ -16,6 +16,7 @@ from gateway.contract.encoding import Target, encoder
 from gateway.contract.extension import extended_params, extended_rows
 from gateway.contract.frames import Framer, Placed
 from gateway.contract.outputs import Output
+from gateway.contract.plain_table import PlainTable
 from gateway.contract.rendering import Renderer
 from gateway.contract.signature import read_signature
 from gateway.contract.types import ArrayOf, ObjectOf, Param, Rows
@@ -100,6 +101,10 @@ class Contract:
 
     def parse(self, body: bytes) -> Request:
         """Raises `MalformedJson`, and `InvalidInput` with pointers into the body."""
+        if self._plain_table is not None:
+            frame = self._plain_table.read(body)
+            if frame is not None:
+                return Request(rows=frame.rows, frames=((range(frame.rows), frame),), params={})
         read = self._reader.read(body)
         return Request(
             rows=len(read.rows),
@@ -140,6 +145,10 @@ class Contract:
     @cached_property
     def _reader(self) -> BodyReader:
         return BodyReader(self.accepted, self.accepted_params)
+
+    @cached_property
+    def _plain_table(self) -> PlainTable | None:
+        return PlainTable.of(self.inputs, self.accepted)
 
     @cached_property
     def _framer(self) -> Framer:

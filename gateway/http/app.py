@@ -22,7 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from gateway.errors import CatalogUnavailable
 from gateway.http.openapi import Document, DocumentLibrary
-from gateway.http.predict_endpoint import PREDICT_PATH, PredictEndpoint, PredictShortcut
+from gateway.http.predict_endpoint import PREDICT_PATH, PredictEndpoint
 from gateway.http.problems import MEDIA_TYPE, install_handlers, problem_of
 from gateway.http.request_identity import RequestIdentity
 from gateway.http.views import ModelDetail, ModelList, describe_model, list_models
@@ -74,13 +74,14 @@ def create_app(
 ) -> FastAPI:
     """The gateway's ASGI application over a prediction service and a catalog feed.
 
+    `app.state.predict` is the endpoint of predictions, for a `PredictShortcut` in front.
     `answers_request_id` is False where a server in front puts `X-Request-ID` on every answer.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     predict = PredictEndpoint(service, max_body_bytes=limits.max_body_bytes)
-    app.add_middleware(PredictShortcut, endpoint=predict)
     app.add_middleware(RequestIdentity, answers=answers_request_id)
     install_handlers(app)
+    app.state.predict = predict
     app.router.routes.append(Route(PREDICT_PATH, predict, methods=["POST"]))
     routers = (_models(service), _operation(service, feed))
     for router in routers:
@@ -157,7 +158,9 @@ def _documentation(service: PredictionService, library: DocumentLibrary) -> APIR
 
     @router.get("/openapi.json")
     async def openapi(request: Request) -> Response:
-        return _conditional(request, library.document(service.catalog()))
+        catalog = service.catalog()
+        await library.prepare(catalog)
+        return _conditional(request, library.document(catalog))
 
     @router.get("/models/{name}/openapi.json")
     async def model_openapi(name: str, request: Request) -> Response:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.errors import GatewayError
 from gateway.http.body import read_json_body
 from gateway.http.departure import Departure
-from gateway.http.problems import problem_of
+from gateway.http.problems import problem_of, unexpected_problem
 from gateway.http.version_selection import VERSION_HEADER, selector_of
 from gateway.prediction import Prediction, PredictionService
 
@@ -48,14 +48,19 @@ class PredictEndpoint:
         except GatewayError as error:
             await problem_of(scope, error)(scope, receive, send)
             return
+        # A boundary: what nobody expected is logged, and answered in the envelope all the same.
+        except Exception as error:  # noqa: BLE001 - logged by `unexpected_problem`
+            await unexpected_problem(scope, error)(scope, receive, send)
+            return
         await send({"type": "http.response.start", "status": 200, "headers": _headers(prediction)})
         await send({"type": "http.response.body", "body": prediction.body})
 
 
 class PredictShortcut:
-    """A middleware that hands predictions to their endpoint, and all else to the application."""
+    """An application in front of another: hands it all but predictions, which go straight to their
+    endpoint."""
 
-    def __init__(self, app: ASGIApp, *, endpoint: PredictEndpoint) -> None:
+    def __init__(self, app: ASGIApp, endpoint: PredictEndpoint) -> None:
         self._app = app
         self._endpoint = endpoint
 

@@ -24,6 +24,7 @@ from gateway.errors import (
     RouteNotFound,
     all_errors,
 )
+from gateway.http.request_identity import request_id_of
 
 _logger = logging.getLogger(__name__)
 
@@ -74,8 +75,14 @@ def problem_of(scope: Scope, error: GatewayError) -> Response:
         error,
         # Percent-encoded as it was sent: a URI reference, whatever bytes a name was made of.
         instance=scope.get("raw_path", b"").decode("ascii", "replace"),
-        request_id=scope.get("modelmux.request_id", ""),
+        request_id=request_id_of(scope),
     )
+
+
+def unexpected_problem(scope: Scope, error: Exception) -> Response:
+    """The response where nobody knows what went wrong; the log does."""
+    _logger.error("request %s failed", request_id_of(scope), exc_info=error)
+    return problem_of(scope, InternalError("The gateway failed on this request; see its log."))
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -138,11 +145,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def _on_unexpected(request: Request, error: Exception) -> Response:
-    request_id = request.scope.get("modelmux.request_id", "")
-    _logger.error("request %s failed", request_id, exc_info=error)
-    return problem_of(
-        request.scope, InternalError("The gateway failed on this request; see its log.")
-    )
+    return unexpected_problem(request.scope, error)
 
 
 def _encodable(value: Any) -> Any:

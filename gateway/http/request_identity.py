@@ -1,7 +1,6 @@
 """Every response carries `X-Request-ID`: the caller's where it is a sane token, else a new one.
 
-A plain ASGI middleware, because it runs on the hot path. The id is put into the scope as
-`modelmux.request_id`, where the problem envelope finds it.
+A plain ASGI middleware, because it runs on the hot path.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 # What may be echoed into a header and a log line: visible ASCII, bounded.
+_KEY = "modelmux.request_id"
 _SANE = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -34,8 +34,7 @@ class RequestIdentity:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
-        scope["modelmux.request_id"] = request_id
+        request_id = request_id_of(scope)
         if not self._answers:
             await self._app(scope, receive, send)
             return
@@ -48,6 +47,11 @@ class RequestIdentity:
         await self._app(scope, receive, send_with_id)
 
 
-def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get("x-request-id", "")
-    return given if _SANE.fullmatch(given) else uuid.uuid4().hex
+def request_id_of(scope: Scope) -> str:
+    """The id of the request in `scope`, where it is kept from the first time that it is asked for:
+    a prediction that goes well never needs it."""
+    known = scope.get(_KEY)
+    if known is None:
+        given = Headers(scope=scope).get("x-request-id", "")
+        known = scope[_KEY] = given if _SANE.fullmatch(given) else uuid.uuid4().hex
+    return str(known)
