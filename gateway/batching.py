@@ -22,7 +22,7 @@ from gateway.catalog import ModelVersion, ServedModel
 from gateway.contract import Frame, Output
 from gateway.contract.outputs import has_rows, joined_output, split_output
 from gateway.errors import GatewayError, InvalidModelOutput, ModelFailed, ModelUnavailable
-from gateway.ports import Call, CallResult, PredictionBackend
+from gateway.ports import MODEL_STEP, Call, CallResult, PredictionBackend
 
 _logger = logging.getLogger(__name__)
 
@@ -57,11 +57,15 @@ class BatchLimits:
     """Bounds on what travels together, and on how much is on its way.
 
     `max_rows` and `max_bytes` (of JSON as it was received) are of one call: a longer list goes in
-    several. `calls_per_replica` keeps a replica busy while an answer travels.
+    several. So does one that would keep the model busy for longer than `max_part_ms`, by what its
+    rows took so far, since others wait behind it; but no part is made smaller than `min_part_rows`.
+    `calls_per_replica` keeps a replica busy while an answer travels.
     """
 
-    max_rows: int = 4096
+    max_rows: int = 16_384
     max_bytes: int = 16 * 1024 * 1024
+    max_part_ms: float = 50.0
+    min_part_rows: int = 16
     calls_per_replica: int = 2
 
 
@@ -207,6 +211,12 @@ class _Batch:
         if self.task is not None and not any(part.is_wanted for part in self.parts):
             self.task.cancel()
 
+    def release(self) -> None:
+        """Let go of the rows at once: callers and batches refer to each other, and the collector
+        of such cycles may come by late."""
+        self.parts = []
+        self.task = None
+
 
 class _Lane:
     """The calls of one version: those on their way, and those that wait for a slot.
@@ -222,6 +232,7 @@ class _Lane:
         self._warm = False
         self._shares = True
         self._on_their_way = 0
+        self._ms_per_row: float | None = None
         # By what may travel together. The first queue's turn is next; one that isn't emptied goes
         # to the end, and so does a list of which a part was sent: nobody is starved.
         self._waiting: OrderedDict[Hashable, deque[_Waiter]] = OrderedDict()
@@ -250,13 +261,16 @@ class _Lane:
     async def _predict_alone(self, call: Call) -> CallResult:
         result = await self._backend.predict(call)
         self._warm = True
+        self._learn(call, result)
         return result
 
     async def _predict_at_once(self, call: Call) -> CallResult:
         """Without a task of its own: what a lone caller would only pay for."""
         self._on_their_way += 1
         try:
-            return await self._backend.predict(call)
+            result = await self._backend.predict(call)
+            self._learn(call, result)
+            return result
         except ModelUnavailable:
             self._warm = False
             raise
@@ -265,9 +279,23 @@ class _Lane:
             self._send()
 
     def _fits(self, call: Call) -> bool:
-        return (
-            call.frame.rows <= self._limits.max_rows and call.size_bytes <= self._limits.max_bytes
-        )
+        return call.frame.rows <= self._part_rows and call.size_bytes <= self._limits.max_bytes
+
+    @property
+    def _part_rows(self) -> int:
+        """The most rows of one caller in a call."""
+        if not self._ms_per_row:
+            return self._limits.max_rows
+        quick = int(self._limits.max_part_ms / self._ms_per_row)
+        return min(self._limits.max_rows, max(self._limits.min_part_rows, quick))
+
+    def _learn(self, call: Call, result: CallResult) -> None:
+        """What a row takes, the last calls weighing most; in company it takes less."""
+        spent_ms = result.timings_ms.get(MODEL_STEP)
+        if spent_ms is not None:
+            latest = spent_ms / call.frame.rows
+            before = self._ms_per_row
+            self._ms_per_row = latest if before is None else (before + latest) / 2
 
     def _send(self) -> None:
         """Fill the free slots."""
@@ -302,7 +330,7 @@ class _Lane:
             waiter = queue.popleft()
             if waiter.future.done():
                 continue
-            fitting = min(waiter.rows_left, rows, waiter.rows_in(size))
+            fitting = min(waiter.rows_left, self._part_rows, rows, waiter.rows_in(size))
             if parts and not fitting:
                 queue.appendleft(waiter)
                 break
@@ -325,6 +353,7 @@ class _Lane:
             _logger.exception("a batch failed")
             batch.fail(error)
         finally:
+            batch.release()
             self._on_their_way -= 1
             self._send()
 
@@ -333,14 +362,16 @@ class _Lane:
         parts = [part for part in parts if part.is_wanted]
         if not parts:
             return
+        call = _together(parts)
         try:
-            result = await self._backend.predict(_together(parts))
+            result = await self._backend.predict(call)
         except (ModelFailed, InvalidModelOutput) as error:
             await self._answer_apart(parts, error)
             return
         except ModelUnavailable:
             self._warm = False
             raise
+        self._learn(call, result)
         if len(parts) == 1 and parts[0].is_all:
             parts[0].receive(result)
         elif has_rows(result.output, sum(part.frame.rows for part in parts)):

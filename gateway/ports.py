@@ -36,6 +36,10 @@ class SyncReport:
     problem: str | None = None
 
 
+MODEL_STEP = "model"
+"""The step in a call's timings that the model itself took."""
+
+
 class CatalogFeed(Protocol):
     """Where the current catalog comes from; it is replaced as a whole, by reference."""
 

@@ -19,6 +19,7 @@ from gateway.contract.frames import Column, Frame
 from gateway.contract.types import Rows, Scalar, Type, float_bound, integer_bounds
 
 _NUMBERS = {float, int}
+_FEW = 64
 _Reader = Callable[[Sequence[Any]], Column | None]
 
 
@@ -107,10 +108,14 @@ def _floats(kind: str) -> _Reader:
     def read(values: Sequence[Any]) -> Column | None:
         if not set(map(type, values)) <= _NUMBERS:
             return None
+        column = np.array(values, dtype=np.float64)
+        # NumPy is the faster one only where there is much to look at.
+        few = len(values) <= _FEW
+        least, most = (min(values), max(values)) if few else (column.min(), column.max())
         # What orjson rounded to the bound may have been beyond it.
-        if min(values) <= -bound or max(values) >= bound:
+        if not -bound < least <= most < bound:
             return None
-        return np.array(values, dtype=dtype)
+        return column.astype(dtype, copy=False)
 
     return read
 

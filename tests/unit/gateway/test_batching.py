@@ -22,7 +22,7 @@ from tests.catalogs import served, version
 BAD = -1.0
 """A row that makes the model fail, whoever travels with it."""
 
-ONE_SLOT = BatchLimits(max_rows=8, calls_per_replica=1)
+ONE_SLOT = BatchLimits(max_rows=8, max_part_ms=1e9, calls_per_replica=1)
 
 
 class Model:
@@ -166,6 +166,16 @@ async def test_a_long_list_does_not_starve_single_rows() -> None:
     assert not long.done()
     assert len(model.calls) <= 4
     assert len(answered(await long)) == 80
+
+
+async def test_a_list_of_a_slow_model_goes_in_smaller_parts() -> None:
+    """By what its rows took so far no part takes much longer than others may have to wait."""
+    model = Model()  # says that each call takes 1 ms
+    limits = BatchLimits(max_rows=1000, max_part_ms=5.0, min_part_rows=2, calls_per_replica=1)
+    batcher = await warmed(model, limits)
+    assert len(answered(await batcher.predict(call(*map(float, range(100)))))) == 100
+    assert len(model.calls[0]) == 5
+    assert max(map(len, model.calls)) < 100
 
 
 async def test_calls_on_their_way_are_bounded_by_replicas() -> None:
