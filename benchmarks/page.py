@@ -26,7 +26,7 @@ the answer. The load runs on the same cores. Contenders run one after the other.
 _SETTINGS = {
     "mlflow": "as its documentation starts it, in the environment as it is",
     "mlserver": (
-        "its MLflow runtime; batch size, waiting time and number of workers are what was fastest "
+        "its MLflow runtime; batch size and waiting time are what was fastest "
         "here; lists as columns (its own protocol) and in MLflow's split form"
     ),
     "litserve": "one worker; batch size and waiting time are what was fastest here",

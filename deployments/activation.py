@@ -197,7 +197,8 @@ class Activator:
                 min_replicas=options.min_replicas,
                 initial_replicas=max(1, options.min_replicas),
                 max_replicas=options.max_replicas,
-                target_ongoing_requests=4,
+                # One call at work and one on its way: the batcher sends no more to a replica.
+                target_ongoing_requests=2,
                 downscale_to_zero_delay_s=self._settings.idle_timeout_s,
             ),
             graceful_shutdown_timeout_s=20,

@@ -32,7 +32,7 @@ _GC_THRESHOLD = 50_000
 
 
 def _collect_less_often() -> None:
-    """Requests leave no cycles behind, and what start-up made lives for ever."""
+    """Requests leave few cycles behind, and what start-up made lives for ever."""
     gc.set_threshold(_GC_THRESHOLD, 20, 50)
 
 

@@ -50,6 +50,7 @@ The reason for each, and for those that aren't here, is in docs/5-performance.md
 """
 
 _REMEMBERED = 4096
+_FIRST_PART_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +58,8 @@ class BatchLimits:
     """Bounds on what travels together, and on how much is on its way.
 
     `max_rows` and `max_bytes` (of JSON as it was received) are of one call: a longer list goes in
-    several. So does one that would keep the model busy for longer than `max_part_ms`, by what its
-    rows took so far, since others wait behind it; but no part is made smaller than `min_part_rows`.
+    several. So does one that would keep the model busy for longer than `max_part_ms`, by what rows
+    took so far, since others wait behind it; but no part is made smaller than `min_part_rows`.
     `calls_per_replica` keeps a replica busy while an answer travels.
     """
 
@@ -232,6 +233,7 @@ class _Lane:
         self._warm = False
         self._shares = True
         self._on_their_way = 0
+        self._ms_per_call = 0.0
         self._ms_per_row: float | None = None
         # By what may travel together. The first queue's turn is next; one that isn't emptied goes
         # to the end, and so does a list of which a part was sent: nobody is starved.
@@ -284,18 +286,23 @@ class _Lane:
     @property
     def _part_rows(self) -> int:
         """The most rows of one caller in a call."""
-        if not self._ms_per_row:
-            return self._limits.max_rows
-        quick = int(self._limits.max_part_ms / self._ms_per_row)
-        return min(self._limits.max_rows, max(self._limits.min_part_rows, quick))
+        if self._ms_per_row is None:
+            return min(self._limits.max_rows, _FIRST_PART_ROWS)
+        quick = self._limits.max_part_ms / max(self._ms_per_row, 1e-6)
+        return int(min(self._limits.max_rows, max(self._limits.min_part_rows, quick)))
 
     def _learn(self, call: Call, result: CallResult) -> None:
-        """What a row takes, the last calls weighing most; in company it takes less."""
-        spent_ms = result.timings_ms.get(MODEL_STEP)
-        if spent_ms is not None:
-            latest = spent_ms / call.frame.rows
-            before = self._ms_per_row
-            self._ms_per_row = latest if before is None else (before + latest) / 2
+        """What a further row takes, beside what a call takes whatever is in it; the more rows a
+        call had, the more it says about that."""
+        spent_ms, rows = result.timings_ms.get(MODEL_STEP), call.frame.rows
+        if spent_ms is None:
+            return
+        if rows == 1:
+            self._ms_per_call = min(spent_ms, self._ms_per_call or spent_ms)
+            return
+        latest = max(0.0, spent_ms - self._ms_per_call) / rows
+        before = latest if self._ms_per_row is None else self._ms_per_row
+        self._ms_per_row = before + (latest - before) * rows / (rows + _FIRST_PART_ROWS)
 
     def _send(self) -> None:
         """Fill the free slots."""

@@ -9,7 +9,7 @@ import litserve
 import mlflow
 import pandas as pd
 
-# What was fastest here of 16, 64 and 256 requests, of 1, 5 and 20 ms.
+# What was fastest here of 16 and 64 requests, of 1, 5 and 20 ms.
 _BATCH_REQUESTS = 64
 _BATCH_S = 0.005
 

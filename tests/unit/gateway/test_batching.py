@@ -169,13 +169,32 @@ async def test_a_long_list_does_not_starve_single_rows() -> None:
 
 
 async def test_a_list_of_a_slow_model_goes_in_smaller_parts() -> None:
-    """By what its rows took so far no part takes much longer than others may have to wait."""
-    model = Model()  # says that each call takes 1 ms
+    """By what rows took so far no part takes much longer than others may have to wait."""
+
+    class Slow(Model):
+        def answer(self, rows: Sequence[float], params: Mapping[str, Any]) -> CallResult:
+            result = super().answer(rows, params)
+            return CallResult(output=result.output, timings_ms={"model": 1.0 + len(rows)})
+
+    model = Slow()
     limits = BatchLimits(max_rows=1000, max_part_ms=5.0, min_part_rows=2, calls_per_replica=1)
     batcher = await warmed(model, limits)
-    assert len(answered(await batcher.predict(call(*map(float, range(100)))))) == 100
-    assert len(model.calls[0]) == 5
-    assert max(map(len, model.calls)) < 100
+    rows = [float(i) for i in range(100)]
+    for _ in range(2):  # nothing is known before the first
+        assert answered(await batcher.predict(call(*rows))) == [2 * row for row in rows]
+    assert [len(rows) for rows in model.calls] == [100] + [5] * 20
+
+
+async def test_single_rows_say_nothing_about_lists() -> None:
+    """What a call takes whatever is in it doesn't make the parts of a list small."""
+    model = Model()  # says that each call takes 1 ms
+    limits = BatchLimits(max_part_ms=5.0, calls_per_replica=1)
+    batcher = await warmed(model, limits)
+    for _ in range(20):
+        await batcher.predict(call(1.0))
+    await batcher.predict(call(*map(float, range(200))))
+    await batcher.predict(call(*map(float, range(2000))))
+    assert [len(rows) for rows in model.calls[-2:]] == [200, 2000]
 
 
 async def test_calls_on_their_way_are_bounded_by_replicas() -> None:
