@@ -81,6 +81,9 @@ class Activator:
         self._settings = settings
         self._active: dict[str, ModelOptions | None] = {}
         self._starting: dict[str, asyncio.Task[None]] = {}
+        # Ray 2.60 registers the module of its request router with cloudpickle while it builds an
+        # application, and takes that back (ray/serve/config.py): of two builds at once one fails.
+        self._building = asyncio.Lock()
 
     async def adopt(self) -> None:
         """Take over the applications that an earlier sync service made."""
@@ -162,7 +165,8 @@ class Activator:
         target = serve.RunTarget(
             target=self._application(model), name=name, route_prefix=None, logging_config=_QUIET
         )
-        await asyncio.to_thread(serve.run_many, [target], wait_for_applications_running=False)
+        async with self._building:
+            await asyncio.to_thread(serve.run_many, [target], wait_for_applications_running=False)
         await self._wait_until_running(name)
         _logger.info("application %s is up after %.2f s", name, time.perf_counter() - started)
 

@@ -17,8 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deployments import request_front
-
 # Bodies of 64 MiB and their columns must fit into one message; Ray's default is 4 MiB.
 _MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 
@@ -42,7 +40,6 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
     """
     variables = {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": request_front.IMPORT_PATH,
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(_MAX_MESSAGE_BYTES),
         # Serve's processes log to stderr, as far as `launch` lets them; Ray shows it to the user.
         "RAY_SERVE_LOG_TO_STDERR": "1",

@@ -20,6 +20,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
+from deployments import request_front
 from deployments.activation import APPLICATION_PREFIX
 from deployments.ingress import Ingress
 from deployments.registry_environment import registry_variables, set_registry_defaults
@@ -162,7 +163,9 @@ def _gateway(settings: Settings) -> serve.RunTarget:
         name="Ingress",
         num_replicas=settings.ingress_replicas,
         max_ongoing_requests=10_000,
-        ray_actor_options={"num_cpus": 0},
+        # For this deployment alone: other replicas must import nothing of ours, and have an HTTP
+        # server, too.
+        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": request_front.ENVIRONMENT}},
         graceful_shutdown_timeout_s=settings.request_timeout_s,
         graceful_shutdown_wait_loop_s=0.5,
     )(Ingress).bind(settings, environment, sync)

@@ -6,8 +6,9 @@ who leave costs Ray two tasks per request, a third of what an empty handler cost
 (docs/5-performance.md); for predictions the gateway does it itself, where an answer takes long
 (`gateway.http.departure`).
 
-Loaded by Ray in every process that takes HTTP, through `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`
-(ray/serve/_private/http_util.py, `configure_http_middlewares`): must import next to nothing.
+Loaded by Ray in the ingress' processes, through `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`
+(ray/serve/_private/http_util.py, `configure_http_middlewares`). A test of the hot path
+(tests/integration) notices when that moves.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from __future__ import annotations
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-IMPORT_PATH = f"{__name__}:middlewares"
+ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middlewares"}
+"""What the ingress' process needs in its environment for Ray to find this."""
 
 _RAY_DEADLINE = b"x-request-timeout-seconds"
 _UNWATCHED = b"x-request-disconnect-disabled"

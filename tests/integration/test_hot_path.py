@@ -89,3 +89,18 @@ def test_twenty_megabytes_go_in_and_come_out(served: Gateway) -> None:
     answer = served.predict("echo", rows)
     assert answer.status_code == 200, answer.text[:500]
     assert answer.json() == rows
+
+
+async def test_sleeping_models_may_be_woken_at_once(
+    mlflow_uri: str, shared_gateway: Gateway
+) -> None:
+    """The first requests to several models come together, and each is answered."""
+    names = [f"sleeper {number}" for number in range(4)]
+    for name in names:
+        register(mlflow_uri, name, lambda rows, params: rows, NUMBER, NUMBER)
+    shared_gateway.sync()
+    async with httpx.AsyncClient(base_url=shared_gateway.url, timeout=90.0) as caller:
+        responses = await asyncio.gather(
+            *(caller.post(f"/models/{name}/predict", json={"x": 1}) for name in names)
+        )
+    assert [response.text for response in responses] == ['[{"x":1.0}]'] * len(names)
