@@ -13,7 +13,9 @@ import hashlib
 import logging
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from ray import cloudpickle, serve
 from ray.serve.config import AutoscalingConfig
@@ -25,6 +27,8 @@ from deployments.version_host import HostSettings
 from gateway.catalog import Catalog, ModelOptions, ModelVersion, ServedModel
 
 _logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 APPLICATION_PREFIX = "modelmux-model-"
 DEPLOYMENT = "ModelHost"
@@ -81,16 +85,19 @@ class Activator:
         self._settings = settings
         self._active: dict[str, ModelOptions | None] = {}
         self._starting: dict[str, asyncio.Task[None]] = {}
-        # Ray 2.60 registers the module of its request router with cloudpickle while it builds an
-        # application, and takes that back (ray/serve/config.py): of two builds at once one fails.
-        self._building = asyncio.Lock()
+        self._one_at_a_time = asyncio.Lock()
 
     async def adopt(self) -> None:
         """Take over the applications that an earlier sync service made."""
-        status = await asyncio.to_thread(serve.status)
+        status = await self._ask_serve(serve.status)
         for name, application in status.applications.items():
             if name.startswith(APPLICATION_PREFIX) and application.status in _RESTORED:
                 self._active[name] = None
+
+    async def exists(self, name: str) -> bool:
+        """Whether Serve has an application of that name."""
+        status = await self._ask_serve(serve.status)
+        return name in status.applications
 
     def is_active(self, model: ServedModel) -> bool:
         """Whether any application of that model is there."""
@@ -162,18 +169,30 @@ class Activator:
 
     async def _deploy(self, name: str, model: ServedModel) -> None:
         started = time.perf_counter()
+        await self._ask_serve(self._run, name, model)
+        await self._wait_until_running(name)
+        _logger.info("application %s is up after %.2f s", name, time.perf_counter() - started)
+
+    def _run(self, name: str, model: ServedModel) -> None:
         target = serve.RunTarget(
             target=self._application(model), name=name, route_prefix=None, logging_config=_QUIET
         )
-        async with self._building:
-            await asyncio.to_thread(serve.run_many, [target], wait_for_applications_running=False)
-        await self._wait_until_running(name)
-        _logger.info("application %s is up after %.2f s", name, time.perf_counter() - started)
+        serve.run_many([target], wait_for_applications_running=False)
+
+    async def _ask_serve(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Call Serve in a thread, one call at a time.
+
+        Whenever Ray 2.60 makes a deployment's configuration it registers a module with cloudpickle
+        and takes that back (`_serialize_request_router_cls` in ray/serve/config.py): of two threads
+        at once one fails.
+        """
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(function, *arguments)
 
     async def _wait_until_running(self, name: str) -> None:
         deadline = time.monotonic() + self._settings.start_timeout_s
         while time.monotonic() < deadline:
-            status = await asyncio.to_thread(serve.status)
+            status = await self._ask_serve(serve.status)
             application = status.applications.get(name)
             if application is not None and application.status == ApplicationStatus.RUNNING:
                 return

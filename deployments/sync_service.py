@@ -170,17 +170,13 @@ class SyncService:
         if model is None or version is None:
             return "The registry has no such version any more."
         application = application_name(model, version)
-        if not await self._is_there(application):
+        if not await self._activator.exists(application):
             self._activator.forget(application)
         try:
             await self._activator.activate(model, version)
         except ActivationFailed as failed:
             return failed.reason
         return None
-
-    async def _is_there(self, application: str) -> bool:
-        status = await asyncio.to_thread(serve.status)
-        return application in status.applications
 
     async def _poll(self) -> None:
         while True:

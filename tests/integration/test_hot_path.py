@@ -95,7 +95,7 @@ async def test_sleeping_models_may_be_woken_at_once(
     mlflow_uri: str, shared_gateway: Gateway
 ) -> None:
     """The first requests to several models come together, and each is answered."""
-    names = [f"sleeper {number}" for number in range(4)]
+    names = [f"sleeper {number}" for number in range(6)]
     for name in names:
         register(mlflow_uri, name, lambda rows, params: rows, NUMBER, NUMBER)
     shared_gateway.sync()
