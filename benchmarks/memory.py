@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.processes_of import processes_of
+from benchmarks.processes_of import command_of, processes_of
 
 _RESET_PEAK = "5"
 
@@ -24,11 +24,7 @@ class Memory:
 
 def process_named(part: str, *, session: int) -> int:
     """The only process of a session whose command line has that part; raises NoSuchProcess."""
-    found = [
-        number
-        for number in processes_of(session)
-        if part in _text(f"/proc/{number}/cmdline").replace("\0", " ")
-    ]
+    found = [number for number in processes_of(session) if part in command_of(number)]
     if len(found) != 1:
         raise NoSuchProcess(f"{len(found)} processes are called {part!r}")
     return found[0]

@@ -51,7 +51,7 @@ def session_of(part: str) -> int:
     """The session of a process that has `part` in its command line."""
     for process in _processes():
         fields = _stat(process)
-        if fields is not None and part in _command(process):
+        if fields is not None and part in command_of(process):
             return int(fields[3])
     raise LookupError(f"no process has {part} in its command line")
 
@@ -77,11 +77,12 @@ def _processes() -> Iterator[int]:
 
 
 def _role(process: int) -> str:
-    command = _command(process)
+    command = command_of(process)
     return next(role for part, role in _ROLES if part in command)
 
 
-def _command(process: int) -> str:
+def command_of(process: int) -> str:
+    """Its command line with blanks between the arguments; empty where it has ended."""
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:

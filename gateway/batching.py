@@ -116,14 +116,13 @@ def is_batched(model: ServedModel, version: ModelVersion) -> bool:
 class _Waiter:
     """One caller: its rows, how many of them are sent, and what has come back."""
 
-    __slots__ = ("answers", "batches", "call", "deadline", "future", "sent", "since", "timings_ms")
+    __slots__ = ("answers", "batches", "call", "deadline", "future", "sent", "timings_ms")
 
     def __init__(self, call: Call) -> None:
         loop = asyncio.get_running_loop()
         self.call = call
         self.future: asyncio.Future[CallResult] = loop.create_future()
-        self.since = loop.time()
-        self.deadline = self.since + call.timeout_s
+        self.deadline = loop.time() + call.timeout_s
         self.sent = 0
         self.answers: dict[int, Output] = {}
         self.batches: list[_Batch] = []
@@ -422,11 +421,7 @@ def _company(call: Call) -> Hashable:
     """What must be equal in calls that travel together."""
     if not call.params:
         return call.frame.key
-    return (call.frame.key, pickle.dumps(sorted(call.params.items(), key=_name)))
-
-
-def _name(param: tuple[str, object]) -> str:
-    return param[0]
+    return (call.frame.key, pickle.dumps(sorted(call.params.items())))
 
 
 def _together(parts: Sequence[_Part]) -> Call:

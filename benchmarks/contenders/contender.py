@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.paths import ROOT
+from benchmarks.paths import ROOT, SERVERS
 from benchmarks.processes_of import processes_of
 from benchmarks.work import COLUMNS, Record, Work
 from tests.processes import end, running, wait_for_http
@@ -139,6 +139,14 @@ def end_session(session: int) -> None:
 def of_this_repository() -> dict[str, str]:
     """The environment of a server script that imports from this repository."""
     return {"PYTHONPATH": str(ROOT)}
+
+
+def serving_script(
+    place: Place, script: str, *arguments: str | Path, ready: str = "/health"
+) -> AbstractContextManager[Serving]:
+    """One of this repository's server scripts; its first argument is the port."""
+    command: Command = [place.python, SERVERS / script, str(place.port), *arguments]
+    return serving(place, command, ready=ready, environment=of_this_repository())
 
 
 def record_or_records(records: Sequence[Record]) -> Any:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from benchmarks.contenders.contender import (
-    Command,
     Form,
     Place,
     Serving,
-    of_this_repository,
     record_or_records,
-    serving,
+    serving_script,
 )
-from benchmarks.paths import SERVERS
 
 
 def _nothing(_answer: Any) -> None:
@@ -40,14 +37,10 @@ class RayFloor:
     row_form = _form("/predict")
     list_forms: Sequence[Form] = ()
 
-    @contextmanager
-    def serve(self, place: Place) -> Iterator[Serving]:
+    def serve(self, place: Place) -> AbstractContextManager[Serving]:
         """Ray, Serve and HAProxy, all of its own."""
         length = len(f"[{place.work.rows[0].values[0]}]")
-        command: Command = [place.python, SERVERS / "ray_floor.py", str(place.port), str(length)]
-        command = [*command, *self.options]
-        with serving(place, command, ready="/", environment=of_this_repository()) as started:
-            yield started
+        return serving_script(place, "ray_floor.py", str(length), *self.options, ready="/")
 
 
 class TunedRayFloor(RayFloor):
@@ -76,9 +69,6 @@ class FastApiFloor:
     row_form = _form("/predict")
     list_forms: Sequence[Form] = ()
 
-    @contextmanager
-    def serve(self, place: Place) -> Iterator[Serving]:
+    def serve(self, place: Place) -> AbstractContextManager[Serving]:
         """Uvicorn with uvloop and httptools."""
-        command: Command = [place.python, SERVERS / "constant.py", str(place.port)]
-        with serving(place, command, ready="/health", environment=of_this_repository()) as started:
-            yield started
+        return serving_script(place, "constant.py")

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
-from benchmarks.contenders.contender import (
-    Command,
-    Form,
-    Place,
-    Serving,
-    of_this_repository,
-    serving,
-)
-from benchmarks.paths import SERVERS
+from benchmarks.contenders.contender import Form, Place, Serving, serving_script
 
 _ROW = Form(name="records", path="/predict", encode=lambda records: dict(records[0]), values=list)
 _LIST = Form(name="records", path="/predict_list", encode=list, values=list)
@@ -29,14 +21,9 @@ class Notebook:
     row_form = _ROW
     list_forms: Sequence[Form] = (_LIST,)
 
-    @contextmanager
-    def serve(self, place: Place) -> Iterator[Serving]:
+    def serve(self, place: Place) -> AbstractContextManager[Serving]:
         """A script with the notebook's cells."""
-        command: Command = [
-            place.python, SERVERS / "notebook.py", str(place.port), place.work.model
-        ]  # fmt: skip
-        with serving(place, command, ready="/health", environment=of_this_repository()) as started:
-            yield started
+        return serving_script(place, "notebook.py", place.work.model)
 
 
 class FastApiPyfunc:
@@ -49,11 +36,6 @@ class FastApiPyfunc:
     row_form = _ROW
     list_forms: Sequence[Form] = (_LIST,)
 
-    @contextmanager
-    def serve(self, place: Place) -> Iterator[Serving]:
+    def serve(self, place: Place) -> AbstractContextManager[Serving]:
         """Uvicorn with uvloop and httptools."""
-        command: Command = [
-            place.python, SERVERS / "fastapi_pyfunc.py", str(place.port), place.work.model
-        ]  # fmt: skip
-        with serving(place, command, ready="/health", environment=of_this_repository()) as started:
-            yield started
+        return serving_script(place, "fastapi_pyfunc.py", place.work.model)

@@ -16,6 +16,7 @@ import orjson
 
 from gateway.contract.encoding import COLUMN_DTYPES
 from gateway.contract.frames import Column, Frame
+from gateway.contract.signature import leaves_no_trace
 from gateway.contract.types import Rows, Scalar, Type, float_bound, integer_bounds
 
 _NUMBERS = {float, int}
@@ -40,7 +41,7 @@ class PlainTable:
         readers = [_reader(field.type) for field in inputs.fields]
         known = tuple(reader for reader in readers if reader is not None)
         # An optional integer that is null makes a frame of another kind (see `frames`).
-        splits = any(not f.required and _is_whole(f.type) for f in inputs.fields)
+        splits = any(not f.required and leaves_no_trace(f.type) for f in inputs.fields)
         if len(known) < len(readers) or splits:
             return None
         return PlainTable(inputs, known)
@@ -82,10 +83,6 @@ class PlainTable:
                 return None
             found.append(column)
         return tuple(found)
-
-
-def _is_whole(type_: Type) -> bool:
-    return isinstance(type_, Scalar) and type_.kind in ("integer", "long")
 
 
 def _reader(type_: Type) -> _Reader | None:
