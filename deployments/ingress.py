@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from math import inf
 from typing import Any
 
 from ray import serve
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from deployments.backend import RayBackend
 from deployments.catalog_feed import RayCatalogFeed
 from deployments.logs import configure_logging
+from deployments.lost_calls import HANDLE_ERRORS, send_again
 from deployments.settings import Settings
 from gateway.batching import MicroBatcher
 from gateway.errors import ModelUnavailable
@@ -24,6 +24,10 @@ from gateway.http.predict_endpoint import PredictShortcut
 from gateway.prediction import PredictionService
 
 _RETRY_AFTER_S = 2.0
+
+# How long a new replica takes no requests because it knows no models: longer than a sync service
+# that was lost at the same moment takes to be back.
+_FIRST_NEWS_S = 30.0
 
 
 # How many objects more than before make Python look for cycles among the young ones: its default
@@ -51,8 +55,9 @@ class Ingress:
         self._feed = RayCatalogFeed(sync)
         self._following = asyncio.get_running_loop().create_task(self._feed.follow())
 
-    def __serve_build_asgi_app__(self) -> ASGIApp:
-        """Called by Ray once the replica is constructed."""
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Called by Ray once the replica is constructed; it gets requests only after that."""
+        await self._feed.wait_for_news(timeout_s=_FIRST_NEWS_S)
         service = PredictionService(
             feed=self._feed,
             backend=MicroBatcher(RayBackend(self._activate)),
@@ -70,11 +75,23 @@ class Ingress:
         return PredictShortcut(app, app.state.predict)
 
     async def _activate(self, name: str, number: int) -> None:
+        """See `backend.Activate`; a sync service that is away is waited for."""
         try:
-            problem = await self._sync.activate.remote(name, number)
-        except (RayError, RayServeException) as error:
+            problem = await self._ask_to_activate(name, number)
+        except HANDLE_ERRORS as error:
             raise ModelUnavailable(
                 "The model can't be started right now.", retry_after_s=_RETRY_AFTER_S
             ) from error
         if problem is not None:
             raise ModelUnavailable(problem, retry_after_s=_RETRY_AFTER_S)
+
+    async def _ask_to_activate(self, name: str, number: int) -> str | None:
+        async def ask() -> str | None:
+            problem: str | None = await self._sync.activate.remote(name, number)
+            return problem
+
+        try:
+            return await ask()
+        except HANDLE_ERRORS as error:
+            # To ask is harmless however often, and who waits for it has a deadline.
+            return await send_again(ask, error, until=inf, most_losses=inf)

@@ -21,7 +21,7 @@ from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
 from deployments import request_front
-from deployments.activation import APPLICATION_PREFIX
+from deployments.activation import APPLICATION_PREFIX, HEALTH_CHECK_PERIOD_S
 from deployments.ingress import Ingress
 from deployments.registry_environment import registry_variables, set_registry_defaults
 from deployments.settings import Settings
@@ -158,6 +158,7 @@ def _gateway(settings: Settings) -> serve.RunTarget:
         max_ongoing_requests=10_000,
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=2,
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
     )(SyncService).bind(settings, environment)
     ingress = serve.deployment(
         name="Ingress",
@@ -168,6 +169,7 @@ def _gateway(settings: Settings) -> serve.RunTarget:
         ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": request_front.ENVIRONMENT}},
         graceful_shutdown_timeout_s=settings.request_timeout_s,
         graceful_shutdown_wait_loop_s=0.5,
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
     )(Ingress).bind(settings, environment, sync)
     return serve.RunTarget(
         target=ingress, name=APPLICATION, route_prefix="/", logging_config=_QUIET
