@@ -64,7 +64,7 @@ class Figures:
     failures: list[Failure] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     hung: int = 0
-    by_model: Counter[str] = field(default_factory=Counter)
+    by_ask: Counter[tuple[str, int | None]] = field(default_factory=Counter)
 
     @property
     def failed(self) -> int:
@@ -109,13 +109,13 @@ class SteadyLoad:
         return before
 
     def wait_for_answers(self, count: int, *, timeout_s: float = 60.0) -> None:
-        """Until so many more requests have been answered well, of each model."""
-        before = Counter(self.figures.by_model)
-        names = {ask.model for ask in self._asks}
+        """Until so many more requests have been answered well, of each ask."""
+        before = Counter(self.figures.by_ask)
+        asked = {(ask.model, ask.version) for ask in self._asks}
         poll(
-            lambda: all(self.figures.by_model[name] - before[name] >= count for name in names),
+            lambda: all(self.figures.by_ask[each] - before[each] >= count for each in asked),
             timeout_s=timeout_s,
-            what=f"{count} more good answers of each of {sorted(names)}; {self.figures}",
+            what=f"{count} more good answers of each of {sorted(map(str, asked))}",
         )
 
     def _run(self) -> None:
@@ -165,7 +165,7 @@ class SteadyLoad:
             )
         else:
             figures.answered += 1
-            figures.by_model[ask.model] += 1
+            figures.by_ask[ask.model, ask.version] += 1
 
 
 def _judged(ask: Ask, n: int, response: httpx.Response) -> tuple[str | None, str | None]:
