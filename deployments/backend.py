@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ray import serve
@@ -18,6 +20,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.activation import DEPLOYMENT, application_name
 from deployments.lost_calls import HANDLE_ERRORS, send_again
 from deployments.outcomes import Outcome, call_result, starting_deadline_s, still_starting
+from deployments.socket_line import SocketLine
 from deployments.version_host import version_key
 from gateway.catalog import ModelVersion
 from gateway.contract import Frame
@@ -65,11 +68,35 @@ class VersionHandle:
 
 
 class ApplicationHandle:
-    """Calls of the versions that one application serves."""
+    """Calls of the versions that one application serves: on the line to its replica's socket where
+    there is one, else by handle."""
 
     def __init__(self, name: str) -> None:
         self._handle = serve.get_deployment_handle(DEPLOYMENT, name)
+        self._line = SocketLine(self._handle)
         self._versions: dict[str, VersionHandle] = {}
+
+    async def predict(self, call: Call, *, start_by: float) -> Outcome:
+        """One call; waits for a load until `start_by` (of the monotonic clock).
+
+        Raises `HANDLE_ERRORS`.
+        """
+        with suppress(ConnectionError):  # Ray knows what became of the replica
+            outcome = await self._line.predict(
+                call.version,
+                call.frame,
+                call.params,
+                give_up_at=time.monotonic() + call.timeout_s,
+            )
+            if outcome is not None:
+                return outcome
+        left_s = max(0.0, start_by - time.monotonic())
+        outcome = await self.version(call.version).predict(
+            call.frame, call.params, load_timeout_s=left_s
+        )
+        if call.model.options.max_replicas == 1:
+            self._line.keep()
+        return outcome
 
     def version(self, version: ModelVersion) -> VersionHandle:
         """The handle of one version."""
@@ -90,7 +117,7 @@ class RayBackend:
     async def predict(self, call: Call) -> CallResult:
         """See `PredictionBackend.predict`."""
         application = application_name(call.model, call.version)
-        give_up_at = asyncio.get_running_loop().time() + starting_deadline_s(call.timeout_s)
+        give_up_at = time.monotonic() + starting_deadline_s(call.timeout_s)
         try:
             outcome = await self._call(application, call, give_up_at)
         except HANDLE_ERRORS as error:
@@ -116,10 +143,8 @@ class RayBackend:
         handle = self._handles.get(application) or await self._activated(
             application, call, give_up_at
         )
-        left_s = max(0.0, give_up_at - asyncio.get_running_loop().time())
-        version = handle.version(call.version)
         try:
-            return await version.predict(call.frame, call.params, load_timeout_s=left_s)
+            return await handle.predict(call, start_by=give_up_at)
         except DeploymentUnavailableError:
             self._handles.pop(application, None)  # the application is gone: it must be made again
             raise
@@ -128,7 +153,7 @@ class RayBackend:
         self, application: str, call: Call, give_up_at: float
     ) -> ApplicationHandle:
         try:
-            async with asyncio.timeout_at(give_up_at):
+            async with asyncio.timeout(give_up_at - time.monotonic()):
                 await self._activate(call.model.name, call.version.number)
         except TimeoutError:
             raise still_starting() from None

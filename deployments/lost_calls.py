@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from random import Random
 from typing import TypeVar
@@ -70,16 +71,20 @@ async def send_again(
 ) -> _T:
     """Send once more what was lost with `error`, and again while that is lost too.
 
-    Goes on until the event loop's time `until`, or until so many replicas went away with the call;
+    Goes on `until` (of the monotonic clock), or until so many replicas went away with the call;
     a deployment that isn't there counts as none. Raises the last of `HANDLE_ERRORS`.
     """
-    clock, random = asyncio.get_running_loop().time, Random()  # noqa: S311 - no secret
+    random = Random()  # noqa: S311 - no secret
     losses = failures = 0
     while True:
         failures += 1
         losses += is_lost(error)
         pause_s = _PAUSES.pause_s(failures, random)
-        if not _worth_another(error) or losses >= most_losses or clock() + pause_s >= until:
+        if (
+            not _worth_another(error)
+            or losses >= most_losses
+            or time.monotonic() + pause_s >= until
+        ):
             raise error
         _logger.warning("a call was lost (%s); it is sent again", type(error).__name__)
         await asyncio.sleep(pause_s)
