@@ -18,7 +18,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.activation import DEPLOYMENT, application_name
-from deployments.lost_calls import HANDLE_ERRORS, send_again
+from deployments.lost_calls import HANDLE_ERRORS, PREDICTIONS
 from deployments.outcomes import Outcome, call_result, starting_deadline_s, still_starting
 from deployments.socket_line import SocketLine
 from deployments.version_host import version_key
@@ -128,7 +128,7 @@ class RayBackend:
         self, application: str, call: Call, give_up_at: float, error: Exception
     ) -> Outcome:
         try:
-            return await send_again(
+            return await PREDICTIONS.again(
                 lambda: self._call(application, call, give_up_at), error, until=give_up_at
             )
         except BackPressureError as busy:

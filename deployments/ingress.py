@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from deployments.backend import RayBackend
 from deployments.catalog_feed import RayCatalogFeed
 from deployments.logs import configure_logging
-from deployments.lost_calls import HANDLE_ERRORS, send_again
+from deployments.lost_calls import ACTIVATIONS, HANDLE_ERRORS
 from deployments.request_front import Front
 from deployments.settings import Settings
 from gateway.batching import MicroBatcher
@@ -99,5 +99,4 @@ class Ingress:
         try:
             return await ask()
         except HANDLE_ERRORS as error:
-            # To ask is harmless however often, and who waits for it has a deadline.
-            return await send_again(ask, error, until=inf, most_losses=inf)
+            return await ACTIVATIONS.again(ask, error, until=inf)
