@@ -9,7 +9,6 @@ process was left.
 from __future__ import annotations
 
 import argparse
-import logging
 import signal
 import sys
 import tempfile
@@ -301,7 +300,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="Repeats the faults of a run.")
     arguments = parser.parse_args()
     seed = SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     sys.stdout.write(f"seed {seed}: `make chaos SEED={seed}` repeats these faults\n")
     problems = soak(arguments.duration_s, seed)
     for problem in problems:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import threading
 import time
 from collections import Counter
@@ -189,6 +190,7 @@ def steady_load(
     url: str, *asks: Ask, callers: int = 8, pause_s: float = 0.05
 ) -> Iterator[SteadyLoad]:
     """A load that goes on until the block ends; see `SteadyLoad.figures`."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for each request
     load = SteadyLoad(url, asks, callers=callers, pause_s=pause_s)
     load.start()
     try:
