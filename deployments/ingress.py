@@ -17,6 +17,7 @@ from deployments.backend import RayBackend
 from deployments.catalog_feed import RayCatalogFeed
 from deployments.logs import configure_logging
 from deployments.settings import Settings
+from gateway.admission import Admission
 from gateway.batching import MicroBatcher
 from gateway.errors import ModelUnavailable
 from gateway.http.app import HttpLimits, create_app
@@ -48,17 +49,24 @@ class Ingress:
         _collect_less_often()
         self._settings = settings
         self._sync = sync
-        self._feed = RayCatalogFeed(sync)
+        self._admission = Admission(settings.admission_limits)
+        self._feed = RayCatalogFeed(sync, used=self._admission.take_used)
         self._following = asyncio.get_running_loop().create_task(self._feed.follow())
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray once the replica is constructed."""
+        settings = self._settings
         service = PredictionService(
             feed=self._feed,
             backend=MicroBatcher(RayBackend(self._activate)),
-            default_timeout_s=self._settings.request_timeout_s,
+            default_timeout_s=settings.request_timeout_s,
+            max_timeout_s=settings.max_request_timeout_s,
+            max_rows=settings.max_rows,
+            admission=self._admission,
         )
-        limits = HttpLimits(max_body_bytes=self._settings.max_body_bytes)
+        limits = HttpLimits(
+            max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
+        )
         app = create_app(
             service=service,
             feed=self._feed,
