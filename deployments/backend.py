@@ -51,7 +51,13 @@ class VersionHandle:
         )
 
     async def predict(
-        self, frame: Frame, params: Mapping[str, Any], *, load_timeout_s: float
+        self,
+        frame: Frame,
+        params: Mapping[str, Any],
+        *,
+        load_timeout_s: float,
+        timeout_s: float,
+        patience_s: float,
     ) -> Outcome:
         """One call of `VersionHost.predict`; raises RayError and RayServeException."""
         outcome: Outcome = await self._handle.remote(
@@ -60,6 +66,8 @@ class VersionHandle:
             (frame.layout, frame.names, frame.columns),
             dict(params),
             load_timeout_s,
+            timeout_s,
+            patience_s,
         )
         return outcome
 
@@ -111,11 +119,18 @@ class RayBackend:
 
     async def _call(self, application: str, call: Call) -> Outcome:
         clock = asyncio.get_running_loop().time
+        deadline = clock() + call.timeout_s
         give_up_at = clock() + starting_deadline_s(call.timeout_s)
         handle = self._handles.get(application) or await self._activated(application, call)
         left_s = max(0.0, give_up_at - clock())
         version = handle.version(call.version)
-        return await version.predict(call.frame, call.params, load_timeout_s=left_s)
+        return await version.predict(
+            call.frame,
+            call.params,
+            load_timeout_s=left_s,
+            timeout_s=max(0.0, deadline - clock()),
+            patience_s=call.patience_s,
+        )
 
     async def _activated(self, application: str, call: Call) -> ApplicationHandle:
         try:

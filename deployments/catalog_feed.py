@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -29,10 +30,15 @@ _CATCH_UP_S = 10.0
 
 
 class RayCatalogFeed:
-    """A `CatalogFeed` that follows the sync service."""
+    """A `CatalogFeed` that follows the sync service.
 
-    def __init__(self, sync: DeploymentHandle[Any]) -> None:
+    `take_used` gives the models that had requests here since it was last called, for the sync
+    service to know which are idle.
+    """
+
+    def __init__(self, sync: DeploymentHandle[Any], take_used: Callable[[], list[str]]) -> None:
         self._sync = sync
+        self._take_used = take_used
         self._catalog: Catalog | None = None
         self._position: Position = NOWHERE
         self._silent_since: float | None = None
@@ -83,7 +89,7 @@ class RayCatalogFeed:
 
     async def _follow_once(self) -> None:
         update, silent_for_s, problem = await self._sync.wait_for.remote(
-            self._position, _LONG_POLL_S
+            self._position, _LONG_POLL_S, self._take_used()
         )
         self._silent_since = None if silent_for_s is None else time.monotonic() - silent_for_s
         self._problem = problem

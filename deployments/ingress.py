@@ -20,7 +20,8 @@ from deployments.settings import Settings
 from gateway.admission import Admission
 from gateway.batching import MicroBatcher
 from gateway.errors import ModelUnavailable
-from gateway.http.app import HttpLimits, create_app
+from gateway.http.app import create_app
+from gateway.http.body import HttpLimits
 from gateway.http.predict_endpoint import PredictShortcut
 from gateway.prediction import PredictionService
 
@@ -50,7 +51,7 @@ class Ingress:
         self._settings = settings
         self._sync = sync
         self._admission = Admission(settings.admission_limits)
-        self._feed = RayCatalogFeed(sync, used=self._admission.take_used)
+        self._feed = RayCatalogFeed(sync, take_used=self._admission.take_used)
         self._following = asyncio.get_running_loop().create_task(self._feed.follow())
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

@@ -196,6 +196,11 @@ class Settings(BaseSettings):
         """Where fetched artifacts are kept."""
         return self.state_dir / "artifacts"
 
+    @property
+    def record_dir(self) -> Path:
+        """Where it is remembered which versions fail to load, hang, or end their processes."""
+        return self.state_dir / "records"
+
 
 def refuse_unknown_variables() -> None:
     """Raise UnknownSetting for a `MODELMUX_…` variable in the environment that nothing reads."""

@@ -33,13 +33,23 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.pyfunc import PyFuncModel
 
+from deployments.host_watch import HostWatch
 from deployments.model_output import UnsupportedOutput, plain_output
+from deployments.version_record import CALL, LOAD, VersionRecord
 
 _logger = logging.getLogger("modelmux.version_host")
 
 _THREADS = 16
 _INDEXES = 128
 _LOADING_SWITCH_INTERVAL_S = 0.0002
+
+
+class ModelRaised(Exception):
+    """The model's own code raised, whatever it was: it is the cause."""
+
+
+class TooLate(Exception):
+    """The call's deadline passed before its turn came: nobody waits for it."""
 
 
 class LoadFailed(Exception):
@@ -52,22 +62,28 @@ class LoadFailed(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HostSettings:
-    """Where versions of `model` come from and go to; times in seconds."""
+    """Where versions of `model` come from and go to; times in seconds.
+
+    `record_folder` is where what went wrong with them is remembered (see `VersionRecord`).
+    """
 
     model: str
     tracking_uri: str
     registry_uri: str
     artifact_folder: str
     max_loaded_versions: int
+    record_folder: str
     retry_load_after_s: float = 30.0
+    load_timeout_s: float = 300.0
 
 
 class LoadedVersion:
     """A model in memory. Calls are one at a time: most models are not thread-safe."""
 
-    def __init__(self, key: str, model: PyFuncModel) -> None:
+    def __init__(self, key: str, model: PyFuncModel, watch: HostWatch) -> None:
         self.key = key
         self.model = model
+        self._watch = watch
         self._turn = asyncio.Lock()
 
     async def predict(
@@ -75,23 +91,55 @@ class LoadedVersion:
         threads: ThreadPoolExecutor,
         frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
         params: Mapping[str, Any],
+        *,
+        timeout_s: float,
+        patience_s: float,
+        alone: asyncio.Lock | None = None,
     ) -> tuple[str, Any]:
-        """Answer one frame, as a plain output; whatever the model raises comes through.
+        """Answer one frame, as a plain output; raises UnsupportedOutput, ModelRaised, and TooLate
+        where its turn (and `alone`, if given) doesn't come within `timeout_s`.
 
         A caller who leaves while waiting costs nothing; one who leaves while the model computes
-        does not let the next call in before that is done.
+        does not let the next call in before that is done. A model that takes longer than
+        `patience_s` has hung.
         """
-        await self._turn.acquire()
-        call = asyncio.get_running_loop().run_in_executor(
-            threads, _call, self.model, frame, dict(params)
-        )
-        call.add_done_callback(self._end_turn)
+        turns = (self._turn,) if alone is None else (alone, self._turn)
+        await _take(turns, timeout_s)
+        self._watch.begin_call(self.key, patience_s)
+        try:
+            call = asyncio.get_running_loop().run_in_executor(
+                threads, _call, self.model, frame, dict(params)
+            )
+        except RuntimeError:  # somebody shut the threads down, and it wasn't us
+            self._end_turns(turns)
+            self._watch.give_up("the threads that call models are gone")
+            raise
+        call.add_done_callback(lambda call: self._end_turns(turns, call))
         return await asyncio.shield(call)
 
-    def _end_turn(self, call: asyncio.Future[Any]) -> None:
-        self._turn.release()
-        if not call.cancelled():
+    def _end_turns(
+        self, turns: tuple[asyncio.Lock, ...], call: asyncio.Future[Any] | None = None
+    ) -> None:
+        self._watch.end(self.key)
+        for turn in turns:
+            turn.release()
+        if call is not None and not call.cancelled():
             call.exception()  # mark as seen: its caller may have left
+
+
+async def _take(turns: tuple[asyncio.Lock, ...], timeout_s: float) -> None:
+    """Take all of the turns or none; raises TooLate."""
+    if len(turns) == 1 and not turns[0].locked():
+        await turns[0].acquire()
+        return
+    async with contextlib.AsyncExitStack() as taken:
+        try:
+            async with asyncio.timeout(timeout_s):
+                for turn in turns:
+                    await taken.enter_async_context(turn)
+        except TimeoutError:
+            raise TooLate from None
+        taken.pop_all()
 
 
 class VersionLoader:
@@ -101,25 +149,40 @@ class VersionLoader:
     A failure is remembered for a while, so that a broken version can't keep a machine busy.
     """
 
-    def __init__(self, settings: HostSettings, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        settings: HostSettings,
+        threads: ThreadPoolExecutor,
+        record: VersionRecord,
+        watch: HostWatch,
+    ) -> None:
         self._settings = settings
         self._threads = threads
+        self._record = record
+        self._watch = watch
         self._loading: dict[str, asyncio.Task[LoadedVersion]] = {}
         self._alive: weakref.WeakValueDictionary[str, LoadedVersion] = weakref.WeakValueDictionary()
-        self._failed_at: dict[str, float] = {}
         # Loading is not thread-safe. transformers' `from_pretrained` puts the whole process into
         # its meta-device context: of two loads at once both came out broken in 12 of 12 tries, and
         # every later one too. MLflow's models-from-code go through a module global, which two
         # loads at once swap. (transformers 5.23, MLflow 3.17; docs/decisions.)
         self._memory = threading.Lock()
+        self._suspects = asyncio.Lock()
+
+    def alone(self, key: str) -> asyncio.Lock | None:
+        """The turn that a version must have beside its own where it may be what ends processes:
+        with one of those at work at a time it shows which it is. None for all others."""
+        return self._suspects if self._record.is_suspect(key) else None
 
     async def load(self, number: int, fingerprint: str) -> LoadedVersion:
         """The version in memory, loaded now unless it is still there; raises LoadFailed."""
         key = version_key(number, fingerprint)
+        left_s = self._record.suspended_for_s(key)
+        if left_s:
+            raise LoadFailed(left_s)
         alive = self._alive.get(key)
         if alive is not None:
             return alive
-        self._refuse_recent_failure(key)
         task = self._loading.get(key)
         if task is None:
             task = asyncio.create_task(self._load(key, number, fingerprint))
@@ -127,28 +190,20 @@ class VersionLoader:
             task.add_done_callback(lambda _: self._loading.pop(key, None))
         return await asyncio.shield(task)
 
-    def _refuse_recent_failure(self, key: str) -> None:
-        failed_at = self._failed_at.get(key)
-        if failed_at is None:
-            return
-        left = failed_at + self._settings.retry_load_after_s - time.monotonic()
-        if left > 0:
-            raise LoadFailed(left)
-
     async def _load(self, key: str, number: int, fingerprint: str) -> LoadedVersion:
         started = time.perf_counter()
         loop = asyncio.get_running_loop()
         try:
-            model = await loop.run_in_executor(
-                self._threads, self._fetch_and_load, number, fingerprint
-            )
-        # A boundary: loading runs the model's own code, which may raise anything.
-        except (Exception, SystemExit) as error:
+            async with self.alone(key) or contextlib.nullcontext():
+                model = await loop.run_in_executor(
+                    self._threads, self._fetch_and_load, number, fingerprint
+                )
+        # A boundary: to fetch and load a version fails in as many ways as there are stores.
+        except Exception as error:
             _logger.exception("%s version %s can't be loaded", self._settings.model, number)
-            self._failed_at[key] = time.monotonic()
-            raise LoadFailed(self._settings.retry_load_after_s) from error
-        self._failed_at.pop(key, None)
-        loaded = LoadedVersion(key, model)
+            raise LoadFailed(self._record.failed(key)) from error
+        self._record.succeeded(key, LOAD)
+        loaded = LoadedVersion(key, model, self._watch)
         self._alive[key] = loaded
         spent = time.perf_counter() - started
         _logger.info("%s version %s loaded in %.2f s", self._settings.model, number, spent)
@@ -156,9 +211,26 @@ class VersionLoader:
 
     def _fetch_and_load(self, number: int, fingerprint: str) -> PyFuncModel:
         folder = fetch_artifacts(self._settings, number, fingerprint)
-        with self._memory, _turns_often():
+        with (
+            self._memory,
+            _turns_often(),
+            self._watch.loading(version_key(number, fingerprint)),
+            _raising(ModelRaised),
+        ):
             model: PyFuncModel = mlflow.pyfunc.load_model(str(folder))
         return model
+
+
+@contextlib.contextmanager
+def _raising(kind: type[Exception]) -> Iterator[None]:
+    """What the model's own code raises, as `kind`: out of a thread neither a StopIteration nor a
+    CancelledError comes as what it is, and a KeyboardInterrupt is not for this process."""
+    try:
+        yield
+    except UnsupportedOutput:
+        raise
+    except BaseException as error:
+        raise kind from error
 
 
 @contextlib.contextmanager
@@ -189,7 +261,13 @@ class VersionHost:
         keep: Callable[[Callable[[str], Awaitable[LoadedVersion]]], Resident],
     ) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="version")
-        self._loader = VersionLoader(settings, self._threads)
+        self._record = VersionRecord(
+            Path(settings.record_folder), retry_after_s=settings.retry_load_after_s
+        )
+        watch = HostWatch(self._record, load_timeout_s=settings.load_timeout_s)
+        watch.start()
+        self._loader = VersionLoader(settings, self._threads, self._record, watch)
+        self._suspects_turn = asyncio.Lock()
         self._versions: dict[str, tuple[int, str]] = {}
         self._resident = keep(self._take)
         mlflow.set_tracking_uri(settings.tracking_uri)
@@ -210,13 +288,18 @@ class VersionHost:
         frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
         params: Mapping[str, Any],
         load_timeout_s: float,
+        timeout_s: float,
+        patience_s: float,
     ) -> tuple[str, Any]:
-        """Answer one frame `(layout, names, columns)`, waiting for a load up to `load_timeout_s`.
+        """Answer one frame `(layout, names, columns)`, waiting for a load up to `load_timeout_s`,
+        and altogether up to `timeout_s`, unless the model is at it by then.
 
         One of `("ok", (output, timings_ms))`, `("loading", None)`, `("load_failed",
-        retry_after_s)`, `("model_failed", None)` and `("unsupported_output", None)`; the reasons
-        go to the log. A load that takes longer goes on.
+        retry_after_s)`, `("too_late", None)`, `("model_failed", None)` and `("unsupported_output",
+        None)`; the reasons go to the log. A load that takes longer goes on. A model that takes
+        longer than `patience_s` has hung.
         """
+        self._record.refresh()
         started = time.perf_counter()
         try:
             async with asyncio.timeout(load_timeout_s):
@@ -227,14 +310,23 @@ class VersionHost:
             return ("load_failed", failed.retry_after_s)
         try:
             loaded = time.perf_counter()
-            output = await version.predict(self._threads, frame, params)
+            output = await version.predict(
+                self._threads,
+                frame,
+                params,
+                timeout_s=timeout_s - (loaded - started),
+                patience_s=patience_s,
+                alone=self._loader.alone(version.key),
+            )
+        except TooLate:
+            return ("too_late", None)
         except UnsupportedOutput as unsupported:
             _logger.error("version %s: %s", number, unsupported)
             return ("unsupported_output", None)
-        # A boundary: the model's own code may raise anything, and only its log may tell.
-        except (Exception, SystemExit):
+        except ModelRaised:
             _logger.exception("version %s failed on a request", number)
             return ("model_failed", None)
+        self._record.succeeded(version.key, CALL)
         done = time.perf_counter()
         return ("ok", (output, {"load": (loaded - started) * 1e3, "model": (done - loaded) * 1e3}))
 
@@ -299,7 +391,8 @@ def _call(
     frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
     params: dict[str, Any],
 ) -> tuple[str, Any]:
-    return plain_output(model.predict(_model_input(*frame), params=params or None))
+    with _raising(ModelRaised):
+        return plain_output(model.predict(_model_input(*frame), params=params or None))
 
 
 def _model_input(layout: str, names: tuple[Any, ...], columns: tuple[Any, ...]) -> Any:

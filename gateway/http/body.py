@@ -45,7 +45,8 @@ async def read_json_body(
         async with asyncio.timeout(limits.body_timeout_s):
             return await _received(receive, max_bytes, visit)
     except TimeoutError:
-        raise RequestTimeout(f"The limit is {limits.body_timeout_s:g} s for the whole body.") from None
+        limit = f"The limit is {limits.body_timeout_s:g} s for the whole body."
+        raise RequestTimeout(limit) from None
 
 
 async def _received(receive: Receive, max_bytes: int, visit: Visit) -> bytes | None:

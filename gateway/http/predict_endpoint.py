@@ -53,9 +53,7 @@ class PredictEndpoint:
         await send({"type": "http.response.start", "status": 200, "headers": _headers(prediction)})
         await send({"type": "http.response.body", "body": prediction.body})
 
-    async def _predict(
-        self, name: str, headers: RawHeaders, receive: Receive
-    ) -> Prediction | None:
+    async def _predict(self, name: str, headers: RawHeaders, receive: Receive) -> Prediction | None:
         """The prediction; None where the caller left before the body was there."""
         resolution = self._service.resolve(name, selector_of(headers))
         timeout_s = timeout_of(headers)

@@ -6,10 +6,12 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deployments.host_watch import HostWatch
 from deployments.version_host import (
     HostSettings,
     LoadedVersion,
@@ -17,10 +19,19 @@ from deployments.version_host import (
     VersionLoader,
     version_key,
 )
+from deployments.version_record import VersionRecord
 
 SETTINGS = HostSettings(
-    model="m", tracking_uri="", registry_uri="", artifact_folder="", max_loaded_versions=2
+    model="m",
+    tracking_uri="",
+    registry_uri="",
+    artifact_folder="",
+    record_folder="",
+    max_loaded_versions=2,
 )
+PATIENT = {"timeout_s": 10.0, "patience_s": 10.0}
+NOWHERE = Path("/proc/none")
+"""A folder that can't be made: the record is of this process alone."""
 FRAME: tuple[str, tuple[Any, ...], tuple[Any, ...]] = ("values", (0,), ([1],))
 
 
@@ -42,11 +53,17 @@ class GatedModel:
         return data
 
 
+def watch(record: VersionRecord | None = None) -> HostWatch:
+    """A watch that nobody looks at."""
+    return HostWatch(record or VersionRecord(NOWHERE, retry_after_s=1.0), load_timeout_s=10.0)
+
+
 class GatedLoader(VersionLoader):
     """A loader whose loads wait until they are let go, and fail as told."""
 
     def __init__(self, threads: ThreadPoolExecutor) -> None:
-        super().__init__(SETTINGS, threads)
+        record = VersionRecord(NOWHERE, retry_after_s=SETTINGS.retry_load_after_s)
+        super().__init__(SETTINGS, threads, record, watch(record))
         self.go = threading.Event()
         self.loads: list[int] = []
         self.fails = False
@@ -116,10 +133,10 @@ async def test_a_failure_is_remembered_for_a_while(threads: ThreadPoolExecutor) 
 async def test_calls_of_a_version_take_turns(threads: ThreadPoolExecutor) -> None:
     """One predict at a time, also where the caller of the running one has left."""
     model = GatedModel()
-    version = LoadedVersion("k", model)
-    first = asyncio.create_task(version.predict(threads, FRAME, {}))
+    version = LoadedVersion("k", model, watch())
+    first = asyncio.create_task(version.predict(threads, FRAME, {}, **PATIENT))
     await _until(lambda: model.running)
-    others = [asyncio.create_task(version.predict(threads, FRAME, {})) for _ in range(3)]
+    others = [asyncio.create_task(version.predict(threads, FRAME, {}, **PATIENT)) for _ in range(3)]
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
@@ -131,10 +148,10 @@ async def test_calls_of_a_version_take_turns(threads: ThreadPoolExecutor) -> Non
 async def test_a_caller_who_leaves_while_waiting_costs_no_call(threads: ThreadPoolExecutor) -> None:
     """Work that was not yet started is dropped with its caller."""
     model = GatedModel()
-    version = LoadedVersion("k", model)
-    first = asyncio.create_task(version.predict(threads, FRAME, {}))
+    version = LoadedVersion("k", model, watch())
+    first = asyncio.create_task(version.predict(threads, FRAME, {}, **PATIENT))
     await _until(lambda: model.running)
-    waiting = asyncio.create_task(version.predict(threads, FRAME, {}))
+    waiting = asyncio.create_task(version.predict(threads, FRAME, {}, **PATIENT))
     await asyncio.sleep(0)
     waiting.cancel()
     model.go.set()

@@ -11,6 +11,7 @@ from mlflow.models.utils import _enforce_params_schema
 from mlflow.types.schema import AnyType, Array, Map, Object, ParamSchema, ParamSpec, Property
 
 from gateway.contract import Contract
+from gateway.contract.body import MAX_DEPTH, read_json
 from gateway.errors import InvalidInput, MalformedJson
 from tests.unit.gateway.contract.signatures import ODD_NAMES, body, column, contract, tensor
 

@@ -16,7 +16,7 @@ NAME = b"x-request-timeout"
     ("value", "seconds"), [("1", 1.0), ("2.5", 2.5), ("0.001", 0.001), ("007", 7.0)]
 )
 def test_a_decimal_number_of_seconds_is_taken(value: str, seconds: float) -> None:
-    """Whole and decimal numbers above zero mean that many seconds; the documented pattern agrees."""
+    """A number above zero means that many seconds, and the documented pattern agrees."""
     assert timeout_of([(b"accept", b"*/*"), (NAME, value.encode())]) == seconds
     assert re.search(TIMEOUT_PATTERN, value)
 

@@ -40,9 +40,12 @@ class HeldModel:
         self.calls: list[Call] = []
         self.go = asyncio.Event()
         self.go.set()
+        self.asked = asyncio.Condition()
 
     async def predict(self, call: Call) -> CallResult:
-        self.calls.append(call)
+        async with self.asked:
+            self.calls.append(call)
+            self.asked.notify_all()
         await self.go.wait()
         return CallResult(output=("columns", ["y"], [call.frame.columns[0]]))
 
@@ -76,9 +79,8 @@ class Bench:
         """So many requests that the model has been asked and does not answer yet."""
         self.model.go.clear()
         tasks = [asyncio.create_task(self.predict()) for _ in range(count)]
-        async with asyncio.timeout(5):
-            while len(self.model.calls) < count:
-                await asyncio.sleep(0)
+        async with asyncio.timeout(5), self.model.asked:
+            await self.model.asked.wait_for(lambda: len(self.model.calls) >= count)
         return tasks
 
 
