@@ -22,7 +22,14 @@ from ray import cloudpickle, serve
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
-from deployments import host_watch, model_host, model_output, version_host, version_record
+from deployments import (
+    host_watch,
+    model_host,
+    model_output,
+    model_socket,
+    version_host,
+    version_record,
+)
 from deployments.idleness import Idleness
 from deployments.model_host import ModelHost
 from deployments.version_host import HostSettings
@@ -42,7 +49,8 @@ _QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 _RESTORED = frozenset({ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING})
 
 # The replica must not import any package of ours (see `deployments.version_host`).
-for _module in (model_output, version_record, host_watch, version_host, model_host):
+_BY_VALUE = (model_output, model_socket, version_record, host_watch, version_host, model_host)
+for _module in _BY_VALUE:
     cloudpickle.register_pickle_by_value(_module)  # type: ignore[no-untyped-call]
 
 

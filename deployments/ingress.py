@@ -16,13 +16,14 @@ from starlette.types import ASGIApp
 from deployments.backend import RayBackend
 from deployments.catalog_feed import RayCatalogFeed
 from deployments.logs import configure_logging
+from deployments.request_front import Front
 from deployments.settings import Settings
 from gateway.admission import Admission
 from gateway.batching import MicroBatcher
 from gateway.errors import ModelUnavailable
 from gateway.http.app import create_app
 from gateway.http.body import HttpLimits
-from gateway.http.predict_endpoint import PredictShortcut
+from gateway.http.predict_endpoint import PredictEndpoint, PredictShortcut
 from gateway.prediction import PredictionService
 
 _RETRY_AFTER_S = 2.0
@@ -68,6 +69,8 @@ class Ingress:
         limits = HttpLimits(
             max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
         )
+        # For what comes to this process's own HTTP server, behind HAProxy.
+        Front.predictions = PredictEndpoint(service, limits=limits, answers_request_id=True)
         app = create_app(
             service=service,
             feed=self._feed,
@@ -75,7 +78,8 @@ class Ingress:
             # Ray's RequestIdMiddleware answers with the id that it gave to or got from the caller.
             answers_request_id=False,
         )
-        # Not the application itself: Ray would look for each request's route in it, too.
+        # For what comes by Ray's own proxy. Not the application itself: Ray would look for each
+        # request's route in it, too.
         return PredictShortcut(app, app.state.predict)
 
     async def _activate(self, name: str, number: int) -> None:

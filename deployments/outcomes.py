@@ -49,8 +49,8 @@ def _error(kind: str, value: Any) -> GatewayError:
         )
     if kind == "loading":
         return still_starting()
-    if kind == "too_late":
-        return DeadlineExceeded("The request's deadline passed before the model's turn came.")
+    if kind == "late":
+        return DeadlineExceeded("The model was busy with others until the deadline.")
     if kind == "unsupported_output":
         return InvalidModelOutput("The model answered something that has no JSON form.")
     return ModelFailed("The model's own code failed on this request; its log has the reason.")

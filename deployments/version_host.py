@@ -42,14 +42,11 @@ _logger = logging.getLogger("modelmux.version_host")
 _THREADS = 16
 _INDEXES = 128
 _LOADING_SWITCH_INTERVAL_S = 0.0002
+_NOTE_USE_S = 1.0
 
 
 class ModelRaised(Exception):
     """The model's own code raised, whatever it was: it is the cause."""
-
-
-class TooLate(Exception):
-    """The call's deadline passed before its turn came: nobody waits for it."""
 
 
 class LoadFailed(Exception):
@@ -71,10 +68,21 @@ class HostSettings:
     tracking_uri: str
     registry_uri: str
     artifact_folder: str
-    max_loaded_versions: int
     record_folder: str
+    max_loaded_versions: int
     retry_load_after_s: float = 30.0
     load_timeout_s: float = 300.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class CallLimits:
+    """When a call that has not begun is given up (`give_up_at`, of the monotonic clock), for how
+    many seconds one that has begun may go on before it counts as hung, and the turn that it needs
+    beside its version's own, if any."""
+
+    give_up_at: float
+    patience_s: float
+    alone: threading.Lock | None = None
 
 
 class LoadedVersion:
@@ -84,62 +92,70 @@ class LoadedVersion:
         self.key = key
         self.model = model
         self._watch = watch
+        self.used_at = time.monotonic()
+        # Calls from the event loop wait here, so that of each version at most one waits in a
+        # thread for the lock that is the rule.
         self._turn = asyncio.Lock()
+        self._one_at_a_time = threading.Lock()
 
     async def predict(
         self,
         threads: ThreadPoolExecutor,
         frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
         params: Mapping[str, Any],
-        *,
-        timeout_s: float,
-        patience_s: float,
-        alone: asyncio.Lock | None = None,
-    ) -> tuple[str, Any]:
-        """Answer one frame, as a plain output; raises UnsupportedOutput, ModelRaised, and TooLate
-        where its turn (and `alone`, if given) doesn't come within `timeout_s`.
+        limits: CallLimits,
+    ) -> tuple[str, Any] | None:
+        """Answer one frame, as a plain output; None where its turn didn't come in time. Raises
+        UnsupportedOutput and ModelRaised.
 
         A caller who leaves while waiting costs nothing; one who leaves while the model computes
-        does not let the next call in before that is done. A model that takes longer than
-        `patience_s` has hung.
+        does not let the next call in before that is done.
         """
-        turns = (self._turn,) if alone is None else (alone, self._turn)
-        await _take(turns, timeout_s)
-        self._watch.begin_call(self.key, patience_s)
+        if not await self._take_turn(limits.give_up_at):
+            return None
         try:
             call = asyncio.get_running_loop().run_in_executor(
-                threads, _call, self.model, frame, dict(params)
+                threads, self.predict_here, frame, params, limits
             )
-        except RuntimeError:  # somebody shut the threads down, and it wasn't us
-            self._end_turns(turns)
+        except RuntimeError:  # somebody has shut the threads down, and it wasn't us
+            self._turn.release()
             self._watch.give_up("the threads that call models are gone")
             raise
-        call.add_done_callback(lambda call: self._end_turns(turns, call))
+        call.add_done_callback(self._end_turn)
         return await asyncio.shield(call)
 
-    def _end_turns(
-        self, turns: tuple[asyncio.Lock, ...], call: asyncio.Future[Any] | None = None
-    ) -> None:
-        self._watch.end(self.key)
-        for turn in turns:
-            turn.release()
-        if call is not None and not call.cancelled():
-            call.exception()  # mark as seen: its caller may have left
-
-
-async def _take(turns: tuple[asyncio.Lock, ...], timeout_s: float) -> None:
-    """Take all of the turns or none; raises TooLate."""
-    if len(turns) == 1 and not turns[0].locked():
-        await turns[0].acquire()
-        return
-    async with contextlib.AsyncExitStack() as taken:
+    async def _take_turn(self, give_up_at: float) -> bool:
+        if not self._turn.locked():
+            return await self._turn.acquire()
         try:
-            async with asyncio.timeout(timeout_s):
-                for turn in turns:
-                    await taken.enter_async_context(turn)
+            async with asyncio.timeout(give_up_at - time.monotonic()):
+                return await self._turn.acquire()
         except TimeoutError:
-            raise TooLate from None
-        taken.pop_all()
+            return False
+
+    def predict_here(
+        self,
+        frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
+        params: Mapping[str, Any],
+        limits: CallLimits,
+    ) -> tuple[str, Any] | None:
+        """The same on the calling thread."""
+        with contextlib.ExitStack() as turns:
+            for turn in (limits.alone, self._one_at_a_time):
+                if turn is None:
+                    continue
+                left_s = limits.give_up_at - time.monotonic()
+                if left_s <= 0 or not turn.acquire(timeout=left_s):
+                    return None
+                turns.callback(turn.release)
+            self._watch.begin_call(self.key, limits.patience_s)
+            turns.callback(self._watch.end, self.key)
+            return _answer(self.model, frame, params)
+
+    def _end_turn(self, call: asyncio.Future[Any]) -> None:
+        self._turn.release()
+        if not call.cancelled():
+            call.exception()  # mark as seen: its caller may have left
 
 
 class VersionLoader:
@@ -167,20 +183,22 @@ class VersionLoader:
         # every later one too. MLflow's models-from-code go through a module global, which two
         # loads at once swap. (transformers 5.23, MLflow 3.17; docs/decisions.)
         self._memory = threading.Lock()
-        self._suspects = asyncio.Lock()
+        self._suspects = threading.Lock()
 
-    def alone(self, key: str) -> asyncio.Lock | None:
-        """The turn that a version must have beside its own where it may be what ends processes:
-        with one of those at work at a time it shows which it is. None for all others."""
+    def alone(self, key: str) -> threading.Lock | None:
+        """The turn that a version needs beside its own where it may be what ends processes: with
+        one of those at work at a time it shows which it is. None for all others."""
         return self._suspects if self._record.is_suspect(key) else None
+
+    def loaded(self, key: str) -> LoadedVersion | None:
+        """The version of that key if it is in memory; for any thread."""
+        return self._alive.get(key)
 
     async def load(self, number: int, fingerprint: str) -> LoadedVersion:
         """The version in memory, loaded now unless it is still there; raises LoadFailed."""
         key = version_key(number, fingerprint)
-        left_s = self._record.suspended_for_s(key)
-        if left_s:
-            raise LoadFailed(left_s)
-        alive = self._alive.get(key)
+        self.refuse_suspended(key)
+        alive = self.loaded(key)
         if alive is not None:
             return alive
         task = self._loading.get(key)
@@ -190,15 +208,20 @@ class VersionLoader:
             task.add_done_callback(lambda _: self._loading.pop(key, None))
         return await asyncio.shield(task)
 
+    def refuse_suspended(self, key: str) -> None:
+        """Raise LoadFailed for a version that is not to be tried now."""
+        left_s = self._record.suspended_for_s(key)
+        if left_s:
+            raise LoadFailed(left_s)
+
     async def _load(self, key: str, number: int, fingerprint: str) -> LoadedVersion:
         started = time.perf_counter()
         loop = asyncio.get_running_loop()
         try:
-            async with self.alone(key) or contextlib.nullcontext():
-                model = await loop.run_in_executor(
-                    self._threads, self._fetch_and_load, number, fingerprint
-                )
-        # A boundary: to fetch and load a version fails in as many ways as there are stores.
+            model = await loop.run_in_executor(
+                self._threads, self._fetch_and_load, number, fingerprint
+            )
+        # A boundary: fetching and loading fail in as many ways as there are stores and models.
         except Exception as error:
             _logger.exception("%s version %s can't be loaded", self._settings.model, number)
             raise LoadFailed(self._record.failed(key)) from error
@@ -211,26 +234,24 @@ class VersionLoader:
 
     def _fetch_and_load(self, number: int, fingerprint: str) -> PyFuncModel:
         folder = fetch_artifacts(self._settings, number, fingerprint)
-        with (
-            self._memory,
-            _turns_often(),
-            self._watch.loading(version_key(number, fingerprint)),
-            _raising(ModelRaised),
-        ):
+        key = version_key(number, fingerprint)
+        alone = self.alone(key) or contextlib.nullcontext()
+        with alone, self._memory, _turns_often(), self._watch.loading(key), _whatever_it_raises():
             model: PyFuncModel = mlflow.pyfunc.load_model(str(folder))
         return model
 
 
 @contextlib.contextmanager
-def _raising(kind: type[Exception]) -> Iterator[None]:
-    """What the model's own code raises, as `kind`: out of a thread neither a StopIteration nor a
-    CancelledError comes as what it is, and a KeyboardInterrupt is not for this process."""
+def _whatever_it_raises() -> Iterator[None]:
+    """What the model's own code raises comes as ModelRaised: out of a thread neither StopIteration
+    nor CancelledError comes as what it is, and KeyboardInterrupt is not for this process."""
     try:
         yield
     except UnsupportedOutput:
         raise
+    # A boundary: the model's own code may raise anything.
     except BaseException as error:
-        raise kind from error
+        raise ModelRaised from error
 
 
 @contextlib.contextmanager
@@ -267,9 +288,9 @@ class VersionHost:
         watch = HostWatch(self._record, load_timeout_s=settings.load_timeout_s)
         watch.start()
         self._loader = VersionLoader(settings, self._threads, self._record, watch)
-        self._suspects_turn = asyncio.Lock()
         self._versions: dict[str, tuple[int, str]] = {}
         self._resident = keep(self._take)
+        self._loop = asyncio.get_running_loop()
         mlflow.set_tracking_uri(settings.tracking_uri)
         mlflow.set_registry_uri(settings.registry_uri)
 
@@ -292,15 +313,16 @@ class VersionHost:
         patience_s: float,
     ) -> tuple[str, Any]:
         """Answer one frame `(layout, names, columns)`, waiting for a load up to `load_timeout_s`,
-        and altogether up to `timeout_s`, unless the model is at it by then.
+        and for its turn until `timeout_s` have passed.
 
         One of `("ok", (output, timings_ms))`, `("loading", None)`, `("load_failed",
-        retry_after_s)`, `("too_late", None)`, `("model_failed", None)` and `("unsupported_output",
-        None)`; the reasons go to the log. A load that takes longer goes on. A model that takes
-        longer than `patience_s` has hung.
+        retry_after_s)`, `("late", None)` where its turn didn't come in time, `("model_failed",
+        None)` and `("unsupported_output", None)`; the reasons go to the log. A load that takes
+        longer goes on. A model that takes longer than `patience_s` has hung.
         """
-        self._record.refresh()
+        give_up_at = time.monotonic() + timeout_s
         started = time.perf_counter()
+        self._record.refresh()
         try:
             async with asyncio.timeout(load_timeout_s):
                 version = await self._loaded(number, fingerprint)
@@ -308,27 +330,61 @@ class VersionHost:
             return ("loading", None)
         except LoadFailed as failed:
             return ("load_failed", failed.retry_after_s)
+        loaded = time.perf_counter()
+        limits = self._limits(version, give_up_at, patience_s)
+        with _Outcome(number) as outcome:
+            outcome.output = await version.predict(self._threads, frame, params, limits)
+            if outcome.output is None:
+                return ("late", None)
+            self._record.succeeded(version.key, CALL)
+        return outcome.told(load_s=loaded - started, model_s=time.perf_counter() - loaded)
+
+    def predict_here(
+        self,
+        number: int,
+        fingerprint: str,
+        frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
+        params: Mapping[str, Any],
+        give_up_at: float,
+        patience_s: float,
+    ) -> tuple[str, Any]:
+        """The same on the calling thread, which is not the event loop's, of a version in memory.
+
+        Beside the outcomes of `predict` there is `("absent", None)` where the version isn't in
+        memory. `give_up_at` is of the monotonic clock, which all processes of a machine share.
+        """
+        self._record.refresh()
+        key = version_key(number, fingerprint)
+        version = self._loader.loaded(key)
+        if version is None:
+            return ("absent", None)
         try:
-            loaded = time.perf_counter()
-            output = await version.predict(
-                self._threads,
-                frame,
-                params,
-                timeout_s=timeout_s - (loaded - started),
-                patience_s=patience_s,
-                alone=self._loader.alone(version.key),
-            )
-        except TooLate:
-            return ("too_late", None)
-        except UnsupportedOutput as unsupported:
-            _logger.error("version %s: %s", number, unsupported)
-            return ("unsupported_output", None)
-        except ModelRaised:
-            _logger.exception("version %s failed on a request", number)
-            return ("model_failed", None)
-        self._record.succeeded(version.key, CALL)
-        done = time.perf_counter()
-        return ("ok", (output, {"load": (loaded - started) * 1e3, "model": (done - loaded) * 1e3}))
+            self._loader.refuse_suspended(key)
+        except LoadFailed as failed:
+            return ("load_failed", failed.retry_after_s)
+        self._note_use(version)
+        started = time.perf_counter()
+        limits = self._limits(version, give_up_at, patience_s)
+        with _Outcome(number) as outcome:
+            outcome.output = version.predict_here(frame, params, limits)
+            if outcome.output is None:
+                return ("late", None)
+            self._record.succeeded(version.key, CALL)
+        return outcome.told(load_s=0.0, model_s=time.perf_counter() - started)
+
+    def _limits(self, version: LoadedVersion, give_up_at: float, patience_s: float) -> CallLimits:
+        alone = self._loader.alone(version.key)
+        return CallLimits(give_up_at=give_up_at, patience_s=patience_s, alone=alone)
+
+    def _note_use(self, version: LoadedVersion) -> None:
+        """Tell the LRU now and then, which is the event loop's."""
+        now = time.monotonic()
+        if now - version.used_at > _NOTE_USE_S:
+            version.used_at = now
+            asyncio.run_coroutine_threadsafe(self._keep(version.key), self._loop)
+
+    async def _keep(self, key: str) -> None:
+        await self._resident(key)
 
     async def _loaded(self, number: int, fingerprint: str) -> LoadedVersion:
         """Load first, by ourselves, and only then show the version to the LRU.
@@ -386,13 +442,42 @@ def _move_into_place(fetched: Path, target: Path) -> None:
             raise
 
 
-def _call(
+class _Outcome:
+    """What came of a call: takes what the model's own code raised for an outcome, and logs it,
+    since only the log may tell."""
+
+    def __init__(self, number: int) -> None:
+        self.output: Any = None
+        self._number = number
+        self._failure: tuple[str, Any] | None = None
+
+    def __enter__(self) -> _Outcome:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, _trace: Any) -> bool:
+        if isinstance(error, UnsupportedOutput):
+            _logger.error("version %s: %s", self._number, error)
+            self._failure = ("unsupported_output", None)
+        elif isinstance(error, ModelRaised):
+            _logger.error("version %s failed on a request", self._number, exc_info=error)
+            self._failure = ("model_failed", None)
+        return self._failure is not None
+
+    def told(self, *, load_s: float, model_s: float) -> tuple[str, Any]:
+        """The outcome, with where the time went."""
+        return self._failure or (
+            "ok",
+            (self.output, {"load": load_s * 1e3, "model": model_s * 1e3}),
+        )
+
+
+def _answer(
     model: PyFuncModel,
     frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
-    params: dict[str, Any],
+    params: Mapping[str, Any],
 ) -> tuple[str, Any]:
-    with _raising(ModelRaised):
-        return plain_output(model.predict(_model_input(*frame), params=params or None))
+    with _whatever_it_raises():
+        return plain_output(model.predict(_model_input(*frame), params=dict(params) or None))
 
 
 def _model_input(layout: str, names: tuple[Any, ...], columns: tuple[Any, ...]) -> Any:

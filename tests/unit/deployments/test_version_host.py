@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,9 +15,11 @@ import pytest
 
 from deployments.host_watch import HostWatch
 from deployments.version_host import (
+    CallLimits,
     HostSettings,
     LoadedVersion,
     LoadFailed,
+    ModelRaised,
     VersionLoader,
     version_key,
 )
@@ -29,7 +33,6 @@ SETTINGS = HostSettings(
     record_folder="",
     max_loaded_versions=2,
 )
-PATIENT = {"timeout_s": 10.0, "patience_s": 10.0}
 NOWHERE = Path("/proc/none")
 """A folder that can't be made: the record is of this process alone."""
 FRAME: tuple[str, tuple[Any, ...], tuple[Any, ...]] = ("values", (0,), ([1],))
@@ -51,6 +54,11 @@ class GatedModel:
         self.go.wait(10)
         self.running -= 1
         return data
+
+
+def limits() -> CallLimits:
+    """Ten seconds for all that a call may take."""
+    return CallLimits(give_up_at=time.monotonic() + 10.0, patience_s=10.0)
 
 
 def watch(record: VersionRecord | None = None) -> HostWatch:
@@ -134,9 +142,9 @@ async def test_calls_of_a_version_take_turns(threads: ThreadPoolExecutor) -> Non
     """One predict at a time, also where the caller of the running one has left."""
     model = GatedModel()
     version = LoadedVersion("k", model, watch())
-    first = asyncio.create_task(version.predict(threads, FRAME, {}, **PATIENT))
+    first = asyncio.create_task(version.predict(threads, FRAME, {}, limits()))
     await _until(lambda: model.running)
-    others = [asyncio.create_task(version.predict(threads, FRAME, {}, **PATIENT)) for _ in range(3)]
+    others = [asyncio.create_task(version.predict(threads, FRAME, {}, limits())) for _ in range(3)]
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
@@ -149,11 +157,74 @@ async def test_a_caller_who_leaves_while_waiting_costs_no_call(threads: ThreadPo
     """Work that was not yet started is dropped with its caller."""
     model = GatedModel()
     version = LoadedVersion("k", model, watch())
-    first = asyncio.create_task(version.predict(threads, FRAME, {}, **PATIENT))
+    first = asyncio.create_task(version.predict(threads, FRAME, {}, limits()))
     await _until(lambda: model.running)
-    waiting = asyncio.create_task(version.predict(threads, FRAME, {}, **PATIENT))
+    waiting = asyncio.create_task(version.predict(threads, FRAME, {}, limits()))
     await asyncio.sleep(0)
     waiting.cancel()
     model.go.set()
     await first
     assert model.calls == 1
+
+
+async def test_a_call_whose_deadline_passes_while_it_waits_is_not_made(
+    threads: ThreadPoolExecutor,
+) -> None:
+    """Neither on the event loop nor on a thread of its own does a call begin for nobody."""
+    model = GatedModel()
+    version = LoadedVersion("k", model, watch())
+    first = asyncio.create_task(version.predict(threads, FRAME, {}, limits()))
+    await _until(lambda: model.running)
+    soon = CallLimits(give_up_at=time.monotonic() + 0.05, patience_s=10.0)
+    waiting = asyncio.create_task(version.predict(threads, FRAME, {}, soon))
+    assert await asyncio.to_thread(version.predict_here, FRAME, {}, soon) is None
+    assert await waiting is None
+    model.go.set()
+    assert await first is not None
+    assert model.calls == 1
+
+
+async def test_suspects_take_turns_with_each_other(threads: ThreadPoolExecutor) -> None:
+    """Two versions that may be what ends their process are never at work at the same time."""
+    alone = threading.Lock()
+    model = GatedModel()
+    one, two = (LoadedVersion(key, model, watch()) for key in ("one", "two"))
+    suspect = dataclasses.replace(limits(), alone=alone)
+    calls = [asyncio.create_task(each.predict(threads, FRAME, {}, suspect)) for each in (one, two)]
+    await _until(lambda: model.running)
+    model.go.set()
+    assert await asyncio.gather(*calls) == [("values", [1])] * 2
+    assert model.most == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError(), SystemExit(), KeyboardInterrupt(), StopIteration(), GeneratorExit(),
+     asyncio.CancelledError()],
+)  # fmt: skip
+async def test_whatever_a_model_raises_is_the_model_s(
+    threads: ThreadPoolExecutor, error: BaseException
+) -> None:
+    """No exception of a model is taken for one of the host's own, or lost on its way."""
+
+    class Raising:
+        def predict(self, data: Any, params: Any = None) -> Any:
+            raise error
+
+    version = LoadedVersion("k", Raising(), watch())
+    with pytest.raises(ModelRaised) as raised:
+        await version.predict(threads, FRAME, {}, limits())
+    assert raised.value.__cause__ is error
+
+
+async def test_without_threads_a_process_is_given_up() -> None:
+    """A model that shuts down what it is called by costs its process, which can't answer again."""
+    given_up: list[bool] = []
+    record = VersionRecord(NOWHERE, retry_after_s=1.0)
+    watching = HostWatch(record, load_timeout_s=1.0, give_up=lambda: given_up.append(True))
+    threads = ThreadPoolExecutor(1)
+    threads.shutdown()
+    version = LoadedVersion("k", GatedModel(), watching)
+    with pytest.raises(RuntimeError):
+        await version.predict(threads, FRAME, {}, limits())
+    assert given_up
