@@ -126,6 +126,7 @@ class RayBackend:
 
     def __init__(self, activate: Activate) -> None:
         self._activate = activate
+        self._activating: dict[str, asyncio.Future[None]] = {}
         self._handles: dict[str, ApplicationHandle] = {}
 
     async def predict(self, call: Call) -> CallResult:
@@ -158,9 +159,25 @@ class RayBackend:
     async def _activated(self, application: str, call: Call) -> ApplicationHandle:
         try:
             async with asyncio.timeout(starting_deadline_s(call.timeout_s)):
-                await self._activate(call.model.name, call.version.number)
+                await self._activation(application, call)
         except TimeoutError:
             raise still_starting() from None
-        handle = ApplicationHandle(application)
-        self._handles[application] = handle
+        handle = self._handles.get(application)
+        if handle is None:
+            handle = self._handles[application] = ApplicationHandle(application)
         return handle
+
+    async def _activation(self, application: str, call: Call) -> None:
+        """One activation however many wait for it; who leaves stops it for nobody."""
+        task = self._activating.get(application)
+        if task is None:
+            activating = self._activate(call.model.name, call.version.number)
+            task = asyncio.ensure_future(activating)
+            self._activating[application] = task
+            task.add_done_callback(lambda task: self._end_activation(application, task))
+        await asyncio.shield(task)
+
+    def _end_activation(self, application: str, task: asyncio.Future[None]) -> None:
+        self._activating.pop(application, None)
+        if not task.cancelled():
+            task.exception()  # mark as seen: all who waited may have left
