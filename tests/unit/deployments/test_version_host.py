@@ -20,6 +20,7 @@ from deployments.version_host import (
     LoadedVersion,
     LoadFailed,
     ModelRaised,
+    VersionHost,
     VersionLoader,
     version_key,
 )
@@ -30,10 +31,10 @@ SETTINGS = HostSettings(
     tracking_uri="",
     registry_uri="",
     artifact_folder="",
-    record_folder="",
+    record_folder="/proc/none",
     max_loaded_versions=2,
 )
-NOWHERE = Path("/proc/none")
+NOWHERE = Path(SETTINGS.record_folder)
 """A folder that can't be made: the record is of this process alone."""
 FRAME: tuple[str, tuple[Any, ...], tuple[Any, ...]] = ("values", (0,), ([1],))
 
@@ -228,3 +229,38 @@ async def test_without_threads_a_process_is_given_up() -> None:
     with pytest.raises(RuntimeError):
         await version.predict(threads, FRAME, {}, limits())
     assert given_up
+
+
+async def test_calls_take_turns_however_they_come(threads: ThreadPoolExecutor) -> None:
+    """One predict at a time, of those by the event loop and those on threads of their own."""
+    model = GatedModel()
+    version = LoadedVersion("k", model, watch())
+    calls = [asyncio.create_task(version.predict(threads, FRAME, {}, limits())) for _ in range(3)]
+    calls += [
+        asyncio.create_task(asyncio.to_thread(version.predict_here, FRAME, {}, limits()))
+        for _ in range(3)
+    ]
+    await _until(lambda: model.running)
+    model.go.set()
+    assert await asyncio.gather(*calls) == [("values", [1])] * 6
+    assert (model.most, model.calls) == (1, 6)
+
+
+async def test_on_a_thread_only_versions_in_memory_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A version that isn't loaded is said to be absent, since loading is the event loop's; a
+    deadline that has passed is told from a model that fails."""
+
+    class Failing:
+        def predict(self, data: Any, params: Any = None) -> Any:
+            raise ValueError("secret")
+
+    monkeypatch.setattr(VersionLoader, "_fetch_and_load", lambda *_: Failing())
+    host = VersionHost(SETTINGS, keep=lambda take: take)
+    late = time.monotonic() + 10
+    assert host.predict_here(1, "f", FRAME, {}, late, 10.0) == ("absent", None)
+    version = await host._loaded(1, "f")
+    assert host.predict_here(1, "f", FRAME, {}, late, 10.0) == ("model_failed", None)
+    assert host.predict_here(1, "f", FRAME, {}, time.monotonic() - 1, 10.0) == ("late", None)
+    assert version.key == version_key(1, "f")
