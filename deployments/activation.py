@@ -45,6 +45,11 @@ DEPLOYMENT = "ModelHost"
 # More than any batcher keeps in flight: the bound on waiting work is the gateway's.
 _MAX_ONGOING_REQUESTS = 256
 _POLL_S = 0.05
+
+HEALTH_CHECK_PERIOD_S = 2.0
+"""How often Ray looks whether a replica is alive: until it has looked, one that was killed isn't
+replaced (Ray's default is 10 s)."""
+
 _QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 _RESTORED = frozenset({ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING})
 
@@ -262,6 +267,7 @@ class Activator:
             ),
             graceful_shutdown_timeout_s=20,
             graceful_shutdown_wait_loop_s=0.5,
+            health_check_period_s=HEALTH_CHECK_PERIOD_S,
         )(ModelHost)
         return deployment.bind(self._host_settings(model))
 

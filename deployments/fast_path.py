@@ -86,6 +86,18 @@ def fast_path(folder: Path) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
+def haproxy_admin_socket() -> Path | None:
+    """Where the HAProxy of this process's gateway takes commands; None where there is none.
+
+    Ray puts a folder with the node's id between (ray/serve/_private/haproxy.py); a gateway that
+    started Ray has one node.
+    """
+    named = os.environ.get("RAY_SERVE_HAPROXY_SOCKET_PATH")
+    if named is None or os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1":
+        return None
+    return next(Path(named).parent.glob(f"*/{Path(named).name}"), None)
+
+
 def _free_range() -> tuple[int, int]:
     """The first and last of consecutive ports, below those that the system gives to clients, of
     which the first few are free; where to begin is chance, so that two gateways that start at once

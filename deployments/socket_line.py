@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from contextvars import Context
 from typing import Any
 
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from deployments.lost_calls import HANDLE_ERRORS
 from deployments.model_socket import is_supported
 from deployments.outcomes import Outcome
 from deployments.socket_connection import Connection, connected_socket
@@ -93,7 +92,7 @@ class SocketLine:
             name = await self._attend.remote(0.0)
             while self._follow(name) and time.monotonic() - self._used_at < _IDLE_S:
                 name = await self._attend.remote(_ATTEND_S)
-        except (RayError, RayServeException) as error:
+        except HANDLE_ERRORS as error:
             _logger.info("a line is not attended any more: %s", type(error).__name__)
         finally:
             self._hang_up()

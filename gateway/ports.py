@@ -18,11 +18,13 @@ class RegistryStatus:
     """How the registry has been answering.
 
     `silent_for_s` is the time since its last good answer in seconds, None before the first one;
-    `problem` is one sentence about the last failure, None while all is well.
+    `problem` is one sentence about the last failure, None while all is well. `snapshot_problem`
+    says why what it answered is not kept on disk, None while it is.
     """
 
     silent_for_s: float | None = None
     problem: str | None = None
+    snapshot_problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,7 @@ class Readiness(BaseModel):
     models: int
     registry_silent_for_s: float | None
     registry_problem: str | None
+    snapshot_problem: str | None
 
 
 class SyncView(BaseModel):
@@ -76,7 +77,7 @@ def create_app(
     install_handlers(app)
     app.state.predict = predict
     app.router.routes.append(Route(PREDICT_PATH, predict, methods=["POST"]))
-    routers = (_models(service), _operation(service, feed))
+    routers = (_models(service, feed), _operation(service, feed))
     for router in routers:
         app.include_router(router)
     library = DocumentLibrary(_base_document(app))
@@ -85,12 +86,12 @@ def create_app(
     return app
 
 
-def _models(service: PredictionService) -> APIRouter:
+def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:
     router = APIRouter(tags=["catalog"])
 
     @router.get("/models", summary="All served models", responses=_problems(503))
     async def models() -> ModelList:
-        return list_models(service.catalog(), service.unloadable)
+        return list_models(service.catalog(), service.unloadable, feed.registry)
 
     @router.get(
         "/models/{name}",
@@ -130,6 +131,7 @@ def _operation(service: PredictionService, feed: CatalogFeed) -> APIRouter:
             models=len(catalog.models),
             registry_silent_for_s=registry.silent_for_s,
             registry_problem=registry.problem,
+            snapshot_problem=registry.snapshot_problem,
         )
 
     @router.post("/registry/sync", summary="Look at the registry now", responses=_problems(500))
