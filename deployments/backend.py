@@ -143,9 +143,12 @@ class RayBackend:
         self, application: str, call: Call, give_up_at: float, error: Exception
     ) -> Outcome:
         try:
-            return await PREDICTIONS.again(
-                lambda: self._call(application, call, give_up_at), error, until=give_up_at
-            )
+            async with asyncio.timeout(give_up_at - time.monotonic()):
+                return await PREDICTIONS.again(
+                    lambda: self._call(application, call, give_up_at), error, until=give_up_at
+                )
+        except TimeoutError:  # there was no replica again, or not for long enough
+            raise still_starting() from error
         except BackPressureError as busy:
             raise Overloaded("The model is busy.", retry_after_s=_RETRY_AFTER_S) from busy
         except HANDLE_ERRORS as lost:

@@ -224,12 +224,14 @@ class _Marks:
         os.rename(name, self._path)
         self._memory = mmap.mmap(descriptor, _SLOTS * _SLOT_BYTES)
         self._slots: dict[str, int] = {}
+        self._taking_a_slot = threading.Lock()
 
     def set(self, key: str, state: int) -> None:
         """Write a version's state."""
         slot = self._slots.get(key)
         if slot is None:
-            slot = self._take_slot(key)
+            with self._taking_a_slot:
+                slot = self._take_slot(key)
         self._memory[slot] = state
 
     def _take_slot(self, key: str) -> int:
