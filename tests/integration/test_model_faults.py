@@ -18,10 +18,10 @@ import pytest
 
 from deployments.host_watch import GRACE_S
 from tests.processes import Gateway, gateway
-from tests.registering import columns, register
+from tests.registering import client, columns, register
 
 NUMBER = columns(("x", "double"))
-TIMEOUT_S = 15.0
+TIMEOUT_S = 20.0
 LOAD_TIMEOUT_S = 6.0
 RETRY_S = 20.0
 # What Serve takes to notice that a process is gone and to have another one, with much to spare.
@@ -34,7 +34,6 @@ _log = logging.getLogger(__name__)
 def impatient(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway that waits seconds where others wait minutes."""
     settings = {
-        "MODELMUX_REQUEST_TIMEOUT_S": str(TIMEOUT_S),
         "MODELMUX_LOAD_TIMEOUT_S": str(LOAD_TIMEOUT_S),
         "MODELMUX_LOAD_RETRY_S": str(RETRY_S),
     }
@@ -79,13 +78,13 @@ def _misbehaves(rows: pd.DataFrame, params: Any) -> Any:
     deeds = [
         lambda: 1 / 0, sys.exit, cancelled, stopped, interrupted, worse, closed,
         lambda: (row for row in [1.0]), lambda: Odd(), lambda: endless, lambda: [object()],
-        lambda: ["text"], lambda: [1.0, 2.0], list, lambda: None, lambda: {"y": Odd()},
+        lambda: ["text"], lambda: [1.0, 2.0], list, lambda: {"y": Odd()},
         lambda: rows,
     ]  # fmt: skip
     return deeds[int(rows["x"].iloc[0])]()
 
 
-RAISING, UNFIT = range(7), range(7, 16)
+RAISING, UNFIT = range(7), range(7, 15)
 
 
 def _sleeps(rows: pd.DataFrame, params: Any) -> Any:
@@ -143,10 +142,10 @@ class Steady:
             )  # fmt: skip
 
     async def _ask(self, stop: asyncio.Event) -> None:
-        async with httpx.AsyncClient(base_url=self._running.url, timeout=90) as client:
+        async with httpx.AsyncClient(base_url=self._running.url, timeout=90) as calling:
             while not stop.is_set():
                 started = time.monotonic()
-                response = await predict(client, self._name, float(self.answered), self._number)
+                response = await predict(calling, self._name, float(self.answered), self._number)
                 self.longest_s = max(self.longest_s, time.monotonic() - started)
                 if response.status_code == 200 and response.json() == [{"x": self.answered}]:
                     self.answered += 1
@@ -155,23 +154,23 @@ class Steady:
 
 
 async def predict(
-    client: httpx.AsyncClient, name: str, x: float, number: int = 1, **headers: str
+    calling: httpx.AsyncClient, name: str, x: float, number: int = 1, **headers: str
 ) -> httpx.Response:
     sent = {"X-Model-Version": str(number)} | {k.replace("_", "-"): v for k, v in headers.items()}
-    return await client.post(f"/models/{name}/predict", json={"x": x}, headers=sent)
+    return await calling.post(f"/models/{name}/predict", json={"x": x}, headers=sent)
 
 
 @pytest.fixture
 async def caller(impatient: Gateway) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=impatient.url, timeout=90) as client:
-        yield client
+    async with httpx.AsyncClient(base_url=impatient.url, timeout=90) as calling:
+        yield calling
 
 
-async def until_answered(client: httpx.AsyncClient, name: str, number: int = 1) -> float:
+async def until_answered(calling: httpx.AsyncClient, name: str, number: int = 1) -> float:
     """How long it takes until the version answers a good request again."""
     started = time.monotonic()
     pause = asyncio.Event()
-    while (await predict(client, name, 1.0, number)).status_code != 200:
+    while (await predict(calling, name, 1.0, number)).status_code != 200:
         assert time.monotonic() - started < RESTART_S + RETRY_S
         with suppress(TimeoutError):
             await asyncio.wait_for(pause.wait(), 0.1)
@@ -201,6 +200,7 @@ async def test_a_hung_predict_does_not_hold_its_version(
     up, and the requests of another version in that process are all answered."""
     for _ in range(2):
         register(mlflow_uri, "hangs", _sleeps, NUMBER, NUMBER)
+    client(mlflow_uri).set_registered_model_tag("hangs", "modelmux.timeout_s", str(TIMEOUT_S))
     impatient.sync()
     await until_answered(caller, "hangs", 1)
     await until_answered(caller, "hangs", 2)
