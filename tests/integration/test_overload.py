@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,8 +26,8 @@ from tests.registering import columns, register
 
 NUMBER = columns(("x", "double"))
 TEXT = columns(("text", "string"))
-WAITING, ROWS, BODY_BYTES, BODY_S, ACTIVE = 200, 5_000, 4 * 1024 * 1024, 4.0, 4
-HALF_HEAD_S = 6
+WAITING, ROWS, BODY_BYTES, BODY_S, ACTIVE = 200, 5_000, 4 * 1024 * 1024, 8.0, 4
+HALF_HEAD_S = 12
 UNLIMITED = httpx.Limits(max_connections=None)
 
 _log = logging.getLogger(__name__)
@@ -124,18 +125,40 @@ async def test_a_flooded_model_slows_no_other(small: Gateway, caller: httpx.Asyn
     assert statistics.median(busy) <= 2 * statistics.median(calm) + 0.010
 
 
-async def test_too_many_are_refused_at_once(small: Gateway, caller: httpx.AsyncClient) -> None:
-    """While all places are taken the answer is a 429 in the envelope, sooner than any of those who
-    wait are answered."""
-    async with flooded(small, "slow", WAITING + 50):
-        for _ in range(200):
-            started = time.perf_counter()
-            response = await ask(caller, "slow")
-            if response.status_code == 429:
-                break
-        assert (response.status_code, response.json()["code"]) == (429, "overloaded")
+async def test_too_many_are_refused_at_once(
+    small: Gateway, mlflow_uri: str, caller: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """While all places are taken by calls of a model that doesn't answer, the next ones are 429 in
+    the envelope at once; when it answers, all those who waited are answered."""
+
+    def waits(rows: pd.DataFrame, params: Any) -> Any:
+        import pathlib
+        import time
+
+        while not pathlib.Path(rows["text"].iloc[0]).exists():
+            time.sleep(0.01)
+        return rows
+
+    register(mlflow_uri, "waits", waits, TEXT, TEXT)
+    small.sync()
+    open_door, door = tmp_path, tmp_path / "door"
+
+    async def wait_for(path: Path, **headers: str) -> httpx.Response:
+        sent = {key.replace("_", "-"): value for key, value in headers.items()}
+        return await caller.post("/models/waits/predict", json={"text": str(path)}, headers=sent)
+
+    assert (await wait_for(open_door)).status_code == 200
+    inside = [asyncio.create_task(wait_for(door)) for _ in range(WAITING)]
+    while (refused := await wait_for(door, X_Request_Timeout="1")).status_code == 504:
+        pass  # not all of them have come yet
+    for _ in range(5):
+        started = time.perf_counter()
+        refused = await wait_for(door)
+        assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
+        assert int(refused.headers["Retry-After"]) >= 1
         assert time.perf_counter() - started < 1.0
-    assert (await ask(caller, "slow")).status_code == 200
+    door.touch()
+    assert {(await each).status_code for each in inside} == {200}
 
 
 async def test_a_crowd_may_wait_for_a_model_to_start(
