@@ -54,7 +54,13 @@ class VersionHandle:
         )
 
     async def predict(
-        self, frame: Frame, params: Mapping[str, Any], *, load_timeout_s: float
+        self,
+        frame: Frame,
+        params: Mapping[str, Any],
+        *,
+        load_timeout_s: float,
+        timeout_s: float,
+        patience_s: float,
     ) -> Outcome:
         """One call of `VersionHost.predict`; raises `HANDLE_ERRORS`."""
         outcome: Outcome = await self._handle.remote(
@@ -63,6 +69,8 @@ class VersionHandle:
             (frame.layout, frame.names, frame.columns),
             dict(params),
             load_timeout_s,
+            timeout_s,
+            patience_s,
         )
         return outcome
 
@@ -81,18 +89,24 @@ class ApplicationHandle:
 
         Raises `HANDLE_ERRORS`.
         """
+        give_up_at = time.monotonic() + call.timeout_s
         with suppress(ConnectionError):  # Ray knows what became of the replica
             outcome = await self._line.predict(
                 call.version,
                 call.frame,
                 call.params,
-                give_up_at=time.monotonic() + call.timeout_s,
+                give_up_at=give_up_at,
+                patience_s=call.patience_s,
             )
             if outcome is not None:
                 return outcome
-        left_s = max(0.0, start_by - time.monotonic())
+        now = time.monotonic()
         outcome = await self.version(call.version).predict(
-            call.frame, call.params, load_timeout_s=left_s
+            call.frame,
+            call.params,
+            load_timeout_s=max(0.0, start_by - now),
+            timeout_s=max(0.0, give_up_at - now),
+            patience_s=call.patience_s,
         )
         if call.model.options.max_replicas == 1:
             self._line.keep()
@@ -112,6 +126,7 @@ class RayBackend:
 
     def __init__(self, activate: Activate) -> None:
         self._activate = activate
+        self._activating: dict[str, asyncio.Future[None]] = {}
         self._handles: dict[str, ApplicationHandle] = {}
 
     async def predict(self, call: Call) -> CallResult:
@@ -128,9 +143,12 @@ class RayBackend:
         self, application: str, call: Call, give_up_at: float, error: Exception
     ) -> Outcome:
         try:
-            return await PREDICTIONS.again(
-                lambda: self._call(application, call, give_up_at), error, until=give_up_at
-            )
+            async with asyncio.timeout(give_up_at - time.monotonic()):
+                return await PREDICTIONS.again(
+                    lambda: self._call(application, call, give_up_at), error, until=give_up_at
+                )
+        except TimeoutError:  # there was no replica again, or not for long enough
+            raise still_starting() from error
         except BackPressureError as busy:
             raise Overloaded("The model is busy.", retry_after_s=_RETRY_AFTER_S) from busy
         except HANDLE_ERRORS as lost:
@@ -154,9 +172,25 @@ class RayBackend:
     ) -> ApplicationHandle:
         try:
             async with asyncio.timeout(give_up_at - time.monotonic()):
-                await self._activate(call.model.name, call.version.number)
+                await self._activation(application, call)
         except TimeoutError:
             raise still_starting() from None
-        handle = ApplicationHandle(application)
-        self._handles[application] = handle
+        handle = self._handles.get(application)
+        if handle is None:
+            handle = self._handles[application] = ApplicationHandle(application)
         return handle
+
+    async def _activation(self, application: str, call: Call) -> None:
+        """One activation however many wait for it; who leaves stops it for nobody."""
+        task = self._activating.get(application)
+        if task is None:
+            activating = self._activate(call.model.name, call.version.number)
+            task = asyncio.ensure_future(activating)
+            self._activating[application] = task
+            task.add_done_callback(lambda task: self._end_activation(application, task))
+        await asyncio.shield(task)
+
+    def _end_activation(self, application: str, task: asyncio.Future[None]) -> None:
+        self._activating.pop(application, None)
+        if not task.cancelled():
+            task.exception()  # mark as seen: all who waited may have left

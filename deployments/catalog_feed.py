@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -32,10 +33,15 @@ _AWAY = "The sync service does not answer."
 
 
 class RayCatalogFeed:
-    """A `CatalogFeed` that follows the sync service."""
+    """A `CatalogFeed` that follows the sync service.
 
-    def __init__(self, sync: DeploymentHandle[Any]) -> None:
+    `take_used` gives the models that had requests here since it was last called, for the sync
+    service to know which are idle.
+    """
+
+    def __init__(self, sync: DeploymentHandle[Any], take_used: Callable[[], list[str]]) -> None:
         self._sync = sync
+        self._take_used = take_used
         self._catalog: Catalog | None = None
         self._position: Position = NOWHERE
         self._silent_since: float | None = None
@@ -102,7 +108,9 @@ class RayCatalogFeed:
         poll_s = _FIRST_POLL_S if self._catalog is None else _LONG_POLL_S
         # A replica that is lost with its machine hangs up on nobody.
         async with asyncio.timeout(poll_s + _LATE_S):
-            news: RegistryNews = await self._sync.wait_for.remote(self._position, poll_s)
+            news: RegistryNews = await self._sync.wait_for.remote(
+                self._position, poll_s, self._take_used()
+            )
         silent_for_s = news["silent_for_s"]
         self._silent_since = None if silent_for_s is None else time.monotonic() - silent_for_s
         self._problem = news["problem"]

@@ -52,6 +52,9 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
         first, last = _free_range()
         variables |= {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            # Ray's default is an hour: so long may one be silent who has sent half of a request, or
+            # doesn't read the answer. It doesn't run while a model computes.
+            "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "75",
             # A log line per request that a Python process takes apart: a tenth of a core.
             "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),

@@ -18,9 +18,11 @@ from deployments.logs import configure_logging
 from deployments.lost_calls import ACTIVATIONS, HANDLE_ERRORS
 from deployments.request_front import Front
 from deployments.settings import Settings
+from gateway.admission import Admission
 from gateway.batching import MicroBatcher
 from gateway.errors import ModelUnavailable
-from gateway.http.app import HttpLimits, create_app
+from gateway.http.app import create_app
+from gateway.http.body import HttpLimits
 from gateway.http.predict_endpoint import PredictEndpoint, PredictShortcut
 from gateway.prediction import PredictionService
 
@@ -53,26 +55,31 @@ class Ingress:
         _collect_less_often()
         self._settings = settings
         self._sync = sync
-        self._feed = RayCatalogFeed(sync)
+        self._admission = Admission(settings.admission_limits)
+        self._feed = RayCatalogFeed(sync, take_used=self._admission.take_used)
         self._following = asyncio.get_running_loop().create_task(self._feed.follow())
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray once the replica is constructed; it gets requests only after that."""
         await self._feed.wait_for_news(timeout_s=_FIRST_NEWS_S)
+        settings = self._settings
         service = PredictionService(
             feed=self._feed,
             backend=MicroBatcher(RayBackend(self._activate)),
-            default_timeout_s=self._settings.request_timeout_s,
+            default_timeout_s=settings.request_timeout_s,
+            max_timeout_s=settings.max_request_timeout_s,
+            max_rows=settings.max_rows,
+            admission=self._admission,
         )
-        max_body_bytes = self._settings.max_body_bytes
+        limits = HttpLimits(
+            max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
+        )
         # For what comes to this process's own HTTP server, behind HAProxy.
-        Front.predictions = PredictEndpoint(
-            service, max_body_bytes=max_body_bytes, answers_request_id=True
-        )
+        Front.predictions = PredictEndpoint(service, limits=limits, answers_request_id=True)
         app = create_app(
             service=service,
             feed=self._feed,
-            limits=HttpLimits(max_body_bytes=max_body_bytes),
+            limits=limits,
             # Ray's RequestIdMiddleware answers with the id that it gave to or got from the caller.
             answers_request_id=False,
         )

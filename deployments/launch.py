@@ -7,6 +7,7 @@ because Ray reads its environment when it is imported.
 from __future__ import annotations
 
 import logging
+import shutil
 import socket
 import warnings
 from collections.abc import Iterator
@@ -103,6 +104,9 @@ def deployed(settings: Settings) -> Iterator[None]:
             ),
             logging_config=_QUIET,
         )
+    if settings.ray_address is None:
+        # Whoever starts the gateway anew may have mended what kept versions from loading.
+        shutil.rmtree(settings.record_dir, ignore_errors=True)
     try:
         serve.run_many([_gateway(settings)], wait_for_applications_running=False)
         yield

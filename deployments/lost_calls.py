@@ -36,7 +36,10 @@ _BROKEN_OFF = frozenset(
 )
 
 _PAUSES = Backoff(least_s=0.05, most_s=1.0)
-_MOST_INSIDE = 3
+# A version that ends each process that it reaches is suspended after three of them (see
+# `deployments.version_record`). This is for those of its neighbours' calls that were lost with it,
+# each time perhaps twice: once inside, and once because Ray didn't know yet.
+_MOST_INSIDE = 8
 
 
 def loss_of(error: Exception) -> Loss | None:

@@ -54,6 +54,7 @@ class SocketLine:
         params: Mapping[str, Any],
         *,
         give_up_at: float,
+        patience_s: float,
     ) -> Outcome | None:
         """One call of `VersionHost.predict_here`; None where it can't be answered on the line.
 
@@ -68,6 +69,7 @@ class SocketLine:
             (frame.layout, frame.names, frame.columns),
             dict(params),
             give_up_at,
+            patience_s,
         )
         return None if outcome[0] == "absent" else outcome
 

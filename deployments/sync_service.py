@@ -11,6 +11,7 @@ import logging
 import os
 import time
 import uuid
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -44,6 +45,7 @@ from registry_sync.synchronizer import PreparationFailed, Synchronizer
 _logger = logging.getLogger(__name__)
 
 _ASK_LOAD_TIMEOUT_S = 60.0
+_ASK_TIMEOUT_S = 3600.0
 _SETTLE_S = 10.0
 _LONGEST_PAUSE_S = 60.0
 _ADOPT_AGAIN_S = 0.5
@@ -91,7 +93,11 @@ class RayVersionPreparer:
             return
         for _, frame in request.frames[:1]:
             kind, _ = await VersionHandle(handle, version).predict(
-                frame, request.params, load_timeout_s=_ASK_LOAD_TIMEOUT_S
+                frame,
+                request.params,
+                load_timeout_s=_ASK_LOAD_TIMEOUT_S,
+                timeout_s=_ASK_TIMEOUT_S,
+                patience_s=_ASK_TIMEOUT_S,
             )
             if kind in ("load_failed", "loading"):
                 raise PreparationFailed(_CANNOT_BE_LOADED)
@@ -116,8 +122,11 @@ class SyncService:
                 tracking_uri=settings.tracking_uri,
                 registry_uri=registry_uri,
                 artifact_folder=str(settings.artifact_dir),
+                record_folder=str(settings.record_dir),
                 idle_timeout_s=settings.idle_timeout_s,
                 load_retry_s=settings.load_retry_s,
+                load_timeout_s=settings.load_timeout_s,
+                max_active_models=settings.max_active_models,
                 environment=tuple(sorted(environment.items())),
             )
         )
@@ -144,8 +153,14 @@ class SyncService:
         loop = asyncio.get_running_loop()
         self._tasks = (loop.create_task(self._poll()), loop.create_task(self._reconcile()))
 
-    async def wait_for(self, known: Position, timeout_s: float) -> RegistryNews:
-        """What is new for a reader of the catalog `known`, or after `timeout_s` that nothing is."""
+    async def wait_for(
+        self, known: Position, timeout_s: float, used: Collection[str] = ()
+    ) -> RegistryNews:
+        """What is new for a reader of the catalog `known`, or after `timeout_s` that nothing is.
+
+        `used` are the models that the reader had requests of since it last asked.
+        """
+        self._activator.note_use(used)
         life, generation = known
         reached = generation if life == self._life else -1
         catalog = await self._synchronizer.wait_for(reached, timeout_s=timeout_s)

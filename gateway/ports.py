@@ -64,8 +64,9 @@ class CatalogFeed(Protocol):
 class Call:
     """One call of one version: rows of equal shape as columns, and inference params.
 
-    `timeout_s` is what is left of the request's deadline, in seconds; `size_bytes` is about how
-    much JSON the rows were.
+    `timeout_s` is what is left of the request's deadline, in seconds; `patience_s` the deadline of
+    callers who don't ask for an earlier one: a model that takes longer still has hung. `size_bytes`
+    is about how much JSON the rows were.
     """
 
     model: ServedModel
@@ -73,6 +74,7 @@ class Call:
     frame: Frame
     params: Mapping[str, Any]
     timeout_s: float
+    patience_s: float = 3600.0
     size_bytes: int = 0
 
 

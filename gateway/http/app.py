@@ -7,7 +7,6 @@ Must not import ray or mlflow. Everything that decides lives in `gateway.predict
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from gateway.errors import CatalogUnavailable
+from gateway.http.body import HttpLimits
 from gateway.http.openapi import Document, DocumentLibrary
 from gateway.http.predict_endpoint import PREDICT_PATH, PredictEndpoint
 from gateway.http.problems import MEDIA_TYPE, install_handlers, problem_of
@@ -30,13 +30,6 @@ from gateway.ports import CatalogFeed
 from gateway.prediction import PredictionService
 
 ASSETS = Path(__file__).parent / "assets"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpLimits:
-    """Bounds on what a request may send, in bytes."""
-
-    max_body_bytes: int
 
 
 class Health(BaseModel):
@@ -79,7 +72,7 @@ def create_app(
     `answers_request_id` is False where a server in front puts `X-Request-ID` on every answer.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    predict = PredictEndpoint(service, max_body_bytes=limits.max_body_bytes)
+    predict = PredictEndpoint(service, limits=limits)
     app.add_middleware(RequestIdentity, answers=answers_request_id)
     install_handlers(app)
     app.state.predict = predict

@@ -13,7 +13,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gateway.catalog import Catalog
 from gateway.errors import GatewayError, ModelUnavailable, all_errors
-from gateway.http.app import HttpLimits, create_app
+from gateway.http.app import create_app
+from gateway.http.body import HttpLimits
 from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
 from gateway.prediction import PredictionService
 from tests.catalogs import BREAKING, catalog, served, signature, version
