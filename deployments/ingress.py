@@ -15,10 +15,13 @@ from starlette.types import ASGIApp
 
 from deployments.backend import RayBackend
 from deployments.catalog_feed import RayCatalogFeed
+from deployments.keys import keys_of
 from deployments.logs import configure_logging
+from deployments.own_address import listen_on_own_address
 from deployments.settings import Settings
 from gateway.batching import MicroBatcher
 from gateway.errors import ModelUnavailable
+from gateway.http.access_control import Access
 from gateway.http.app import HttpLimits, create_app
 from gateway.http.predict_endpoint import PredictShortcut
 from gateway.prediction import PredictionService
@@ -44,12 +47,18 @@ class Ingress:
         self, settings: Settings, environment: dict[str, str], sync: DeploymentHandle[Any]
     ) -> None:
         os.environ.update(environment)
+        listen_on_own_address()
         configure_logging()
         _collect_less_often()
         self._settings = settings
         self._sync = sync
         self._feed = RayCatalogFeed(sync)
-        self._following = asyncio.get_running_loop().create_task(self._feed.follow())
+        self._keys = keys_of(settings)
+        loop = asyncio.get_running_loop()
+        self._following = [loop.create_task(self._feed.follow())]
+        if self._keys is not None:
+            self._keys.look_again()
+            self._following.append(loop.create_task(self._keys.follow()))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray once the replica is constructed."""
@@ -59,15 +68,23 @@ class Ingress:
             default_timeout_s=self._settings.request_timeout_s,
         )
         limits = HttpLimits(max_body_bytes=self._settings.max_body_bytes)
+        secret = self._settings.webhook_secret
         app = create_app(
             service=service,
             feed=self._feed,
             limits=limits,
             # Ray's RequestIdMiddleware answers with the id that it gave to or got from the caller.
             answers_request_id=False,
+            access=self._access(),
+            webhook_secret=None if secret is None else secret.get_secret_value(),
         )
         # Not the application itself: Ray would look for each request's route in it, too.
         return PredictShortcut(app, app.state.predict)
+
+    def _access(self) -> Access | None:
+        if self._keys is None:
+            return None
+        return Access(keys=self._keys, public=frozenset(self._settings.public))
 
     async def _activate(self, name: str, number: int) -> None:
         try:

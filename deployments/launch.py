@@ -22,6 +22,7 @@ from ray.serve.schema import LoggingConfig
 
 from deployments import request_front
 from deployments.activation import APPLICATION_PREFIX
+from deployments.fast_path import inner_host
 from deployments.ingress import Ingress
 from deployments.registry_environment import registry_variables, set_registry_defaults
 from deployments.settings import Settings
@@ -95,7 +96,7 @@ def deployed(settings: Settings) -> Iterator[None]:
         warnings.simplefilter("ignore", DeprecationWarning)
         serve.start(
             http_options=HTTPOptions(
-                host=settings.host,
+                host=settings.host if settings.ray_address else inner_host(settings.host),
                 port=settings.port,
                 request_timeout_s=_LONGEST_REQUEST_S,
             ),

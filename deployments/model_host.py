@@ -15,6 +15,7 @@ from typing import Any
 
 from ray import serve
 
+from deployments.own_address import listen_on_own_address
 from deployments.version_host import HostSettings, LoadedVersion, Resident, VersionHost
 
 
@@ -22,6 +23,7 @@ class ModelHost:
     """Answers for all versions of one model; its methods take and give plain values only."""
 
     def __init__(self, settings: HostSettings) -> None:
+        listen_on_own_address()
         _log_to_stderr()
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # nobody watches them here
         self._host = VersionHost(settings, keep=_ray_lru(settings.max_loaded_versions))

@@ -30,6 +30,7 @@ from deployments.activation import (
 from deployments.backend import VersionHandle
 from deployments.catalog_wire import Position, RegistryNews, packed
 from deployments.logs import configure_logging
+from deployments.own_address import listen_on_own_address
 from deployments.settings import Settings
 from gateway.catalog import Catalog, ModelVersion, ServedModel, contract_of
 from gateway.errors import GatewayError
@@ -100,6 +101,7 @@ class SyncService:
 
     def __init__(self, settings: Settings, environment: dict[str, str]) -> None:
         os.environ.update(environment)
+        listen_on_own_address()
         configure_logging()
         self._settings = settings
         registry_uri = settings.registry_uri or settings.tracking_uri

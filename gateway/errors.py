@@ -3,6 +3,8 @@
     GatewayError
     ├── MalformedJson           400 malformed_json
     ├── ConflictingVersion      400 conflicting_version
+    ├── Unauthenticated         401 unauthenticated
+    ├── Forbidden               403 forbidden
     ├── RouteNotFound           404 route_not_found
     ├── ModelNotFound           404 model_not_found
     ├── VersionNotFound         404 version_not_found
@@ -35,6 +37,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 
+# RFC 6750, section 3.
+_CHALLENGE = 'Bearer realm="modelmux"'
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
     """One reason why a request doesn't fit the contract.
@@ -53,6 +59,8 @@ class GatewayError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
     title: ClassVar[str] = "The gateway failed"
+
+    challenge: str | None = None
 
     def __init__(
         self,
@@ -87,6 +95,37 @@ class ConflictingVersion(GatewayError):
     status = 400
     code = "conflicting_version"
     title = "Two headers ask for different versions"
+
+
+class Unauthenticated(GatewayError):
+    """The request has no key, or (`presented`) one that is not known.
+
+    `challenge` is the value of the `WWW-Authenticate` header (RFC 9110, section 11.6.1).
+    """
+
+    status = 401
+    code = "unauthenticated"
+    title = "A key is needed"
+
+    challenge: str | None = _CHALLENGE
+
+    def __init__(self, detail: str, *, presented: bool = False) -> None:
+        super().__init__(detail)
+        if presented:
+            self.challenge = f'{_CHALLENGE}, error="invalid_token"'
+
+
+class Forbidden(GatewayError):
+    """The request may not do this: its key lacks the scope `scope`, or no key would help (None)."""
+
+    status = 403
+    code = "forbidden"
+    title = "This is not allowed"
+
+    def __init__(self, detail: str, *, scope: str | None = None) -> None:
+        super().__init__(detail)
+        if scope is not None:
+            self.challenge = f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'
 
 
 class RouteNotFound(GatewayError):

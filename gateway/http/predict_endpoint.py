@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import GatewayError
+from gateway.http.access_control import Access
 from gateway.http.body import read_json_body
 from gateway.http.departure import Departure
 from gateway.http.problems import problem_of, unexpected_problem
@@ -28,9 +29,12 @@ _VERSION = VERSION_HEADER.lower().encode()
 class PredictEndpoint:
     """Answers predictions; every error of the gateway is answered as a problem document."""
 
-    def __init__(self, service: PredictionService, *, max_body_bytes: int) -> None:
+    def __init__(
+        self, service: PredictionService, *, max_body_bytes: int, access: Access | None = None
+    ) -> None:
         self._service = service
         self._max_body_bytes = max_body_bytes
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The route's ASGI application."""
@@ -39,6 +43,8 @@ class PredictEndpoint:
     async def answer(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request in `scope` for the model `name`."""
         try:
+            if self._access is not None:
+                self._access.identify(scope).require_call(name)
             resolution = self._service.resolve(name, selector_of(scope["headers"]))
             body = await read_json_body(scope["headers"], receive, max_bytes=self._max_body_bytes)
             if body is None:
