@@ -15,20 +15,21 @@ from typing import Any
 import ray
 from ray.serve._private import replica
 
+_NAME = "add_port_to_grpc_server"
 _ALL_ADDRESSES = "[::]:"
 
 
 def listen_on_own_address() -> None:
     """To be called in the constructor of a deployment: Ray starts the server after that."""
-    add_port = getattr(replica, "add_port_to_grpc_server", None)
+    add_port = getattr(replica, _NAME, None)
     if add_port is None or getattr(add_port, "is_ours", False):
         return
 
     def add_own_port(server: Any, address: str) -> int:
-        own = ray.util.get_node_ip_address()
+        own: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         if address.startswith(_ALL_ADDRESSES):
             address = f"{f'[{own}]' if ':' in own else own}:{address.removeprefix(_ALL_ADDRESSES)}"
         return int(add_port(server, address))
 
     add_own_port.is_ours = True  # type: ignore[attr-defined]
-    replica.add_port_to_grpc_server = add_own_port
+    setattr(replica, _NAME, add_own_port)

@@ -77,13 +77,13 @@ class Key:
         return self.is_admin
 
     def may_see(self, model: str) -> bool:
-        """Whether the key may know of a model of that name: what may be called may be read about."""
+        """Whether the key may know of a model of that name: it may where it may call it."""
         return self.sees_all or self.may_call(model)
 
     def require_call(self, model: str) -> None:
         """Raise Forbidden where the key may not call a model of that name.
 
-        By the name alone, before anybody looks whether there is such a model: the answer can't tell.
+        By the name alone, before anybody looks for the model: the answer can't tell if it exists.
         """
         if not self.may_call(model):
             raise Forbidden("This key may not call a model of that name.", scope=Scope.PREDICT)

@@ -1,8 +1,8 @@
 """MLflow's webhook deliveries: which are genuine, and what they set off (asyncio only).
 
 A delivery is signed with HMAC-SHA256 over its id, its time and its body, as MLflow 3.17 does it
-(mlflow/webhooks/delivery.py, after https://www.standardwebhooks.com). It only ever says "look at the
-registry": what its body tells is never read. Must not import ray, mlflow or fastapi.
+(mlflow/webhooks/delivery.py, after https://www.standardwebhooks.com). It only ever says "look at
+the registry": what its body tells is never read. Must not import ray, mlflow or fastapi.
 """
 
 from __future__ import annotations
@@ -109,3 +109,6 @@ class SyncTrigger:
             await self._synchronize()
         except GatewayError as error:
             _logger.warning("a webhook's look at the registry failed: %s", error.detail)
+        # A boundary: nobody waits for this task, and the next delivery must find it well.
+        except Exception:
+            _logger.exception("a webhook's look at the registry failed")

@@ -36,7 +36,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-
 # RFC 6750, section 3.
 _CHALLENGE = 'Bearer realm="modelmux"'
 

@@ -55,8 +55,7 @@ def problem_document(error: GatewayError, *, instance: str, request_id: str) -> 
 
 
 def problem_response(error: GatewayError, *, instance: str, request_id: str) -> Response:
-    """The response of an error: its envelope, and `Retry-After`, `Allow` and `WWW-Authenticate` where they
-    apply."""
+    """The response of an error: its envelope, and the headers that go with it."""
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
