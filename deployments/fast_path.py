@@ -87,6 +87,8 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
         # No cluster of several machines: Ray's own processes have the loopback as their address
         # (`get_node_ip_address` in ray/_private/services.py), on every system.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # Ray would tell the names of models to who asks for its metrics.
+        "RAY_enable_metrics_collection": "0",
         # Who can reach Ray's own ports could run code. Ray would keep a token in the home folder,
         # one for all that the user ever starts; this one ends with the gateway.
         "RAY_AUTH_MODE": "token",
@@ -142,8 +144,10 @@ def fast_path(folder: Path, *, host: str, port: int) -> Iterator[None]:
 
 
 def _write_launcher(launcher: Path, haproxy: str, *, host: str, port: int) -> None:
-    # HAProxy takes IPv6 without brackets, and IPv4 beside all of IPv6 only where it is told to.
-    address = f"{host.strip('[]')}:{port}" + (" v4v6" if host == "::" else "")
+    plain = host.strip("[]")
+    address = f"{'ipv6@' if ':' in plain else ''}{plain}:{port}"
+    if plain == "::":
+        address += " v4v6"  # every address of both kinds
     launcher.write_text(_LAUNCHER.format(port=port, address=address, haproxy=shlex.quote(haproxy)))
     launcher.chmod(0o700)
 

@@ -14,10 +14,11 @@ import hmac
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.errors import Forbidden, GatewayError
+from gateway.ports import CatalogFeed
 
 _logger = logging.getLogger(__name__)
 
@@ -85,8 +86,8 @@ class SyncTrigger:
     """Has the registry looked at in the background: however often it is asked while that is going
     on, once more afterwards is enough."""
 
-    def __init__(self, synchronize: Callable[[], Awaitable[object]]) -> None:
-        self._synchronize = synchronize
+    def __init__(self, feed: CatalogFeed) -> None:
+        self._feed = feed
         self._wanted = False
         self._running: asyncio.Task[None] | None = None
 
@@ -106,7 +107,7 @@ class SyncTrigger:
 
     async def _look(self) -> None:
         try:
-            await self._synchronize()
+            await self._feed.synchronize()
         except GatewayError as error:
             _logger.warning("a webhook's look at the registry failed: %s", error.detail)
         # A boundary: nobody waits for this task, and the next delivery must find it well.

@@ -102,7 +102,7 @@ def create_app(
     app.state.predict = predict
     app.router.routes.append(Route(PREDICT_PATH, predict, methods=["POST"]))
     check = None if webhook_secret is None else DeliveryCheck(webhook_secret)
-    webhook = webhook_router(check, SyncTrigger(feed.synchronize))
+    webhook = webhook_router(check, SyncTrigger(feed))
     routers = (_models(service), _operation(service, feed), webhook)
     for router in routers:
         app.include_router(router)

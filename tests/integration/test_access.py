@@ -198,7 +198,8 @@ def test_no_port_answers_what_the_front_door_refuses(listeners: list[Listener]) 
             if answer is None:
                 continue
             assert not (method == "POST" and answer.is_success), (listener, path)
-            assert "salaries" not in answer.text, (listener, path)
+            # A problem repeats the path that was asked for.
+            assert "salaries" not in answer.text.replace(path, ""), (listener, path)
             if answer.status_code == 401 and "unauthenticated" in answer.text:
                 refused.add(_kind(listener))
     assert refused == {"haproxy", "Ingress", "ProxyActor"}

@@ -122,7 +122,7 @@ async def _settled(trigger: SyncTrigger) -> None:
 async def test_many_deliveries_are_two_looks() -> None:
     """What comes during a look is answered by one more after it, which sees all of it."""
     registry = Registry()
-    trigger = SyncTrigger(registry.synchronize)
+    trigger = SyncTrigger(registry)
     trigger.pull()
     await asyncio.sleep(0)
     for _ in range(100):
@@ -142,7 +142,7 @@ async def test_a_look_that_fails_leaves_the_next_one_possible(error: Exception) 
     registry = Registry()
     registry.may_end.set()
     registry.error = error
-    trigger = SyncTrigger(registry.synchronize)
+    trigger = SyncTrigger(registry)
     for looks in (1, 2):
         trigger.pull()
         await _settled(trigger)
