@@ -18,12 +18,13 @@ from deployments.catalog_feed import RayCatalogFeed
 from deployments.keys import keys_of
 from deployments.logs import configure_logging
 from deployments.own_address import listen_on_own_address
+from deployments.request_front import Front
 from deployments.settings import Settings
 from gateway.batching import MicroBatcher
 from gateway.errors import ModelUnavailable
 from gateway.http.access_control import Access
 from gateway.http.app import HttpLimits, create_app
-from gateway.http.predict_endpoint import PredictShortcut
+from gateway.http.predict_endpoint import PredictEndpoint, PredictShortcut
 from gateway.prediction import PredictionService
 
 _RETRY_AFTER_S = 2.0
@@ -67,18 +68,23 @@ class Ingress:
             backend=MicroBatcher(RayBackend(self._activate)),
             default_timeout_s=self._settings.request_timeout_s,
         )
-        limits = HttpLimits(max_body_bytes=self._settings.max_body_bytes)
+        max_body_bytes, access = self._settings.max_body_bytes, self._access()
         secret = self._settings.webhook_secret
+        # For what comes to this process's own HTTP server, behind HAProxy.
+        Front.predictions = PredictEndpoint(
+            service, max_body_bytes=max_body_bytes, access=access, answers_request_id=True
+        )
         app = create_app(
             service=service,
             feed=self._feed,
-            limits=limits,
+            limits=HttpLimits(max_body_bytes=max_body_bytes),
             # Ray's RequestIdMiddleware answers with the id that it gave to or got from the caller.
             answers_request_id=False,
-            access=self._access(),
+            access=access,
             webhook_secret=None if secret is None else secret.get_secret_value(),
         )
-        # Not the application itself: Ray would look for each request's route in it, too.
+        # For what comes by Ray's own proxy. Not the application itself: Ray would look for each
+        # request's route in it, too.
         return PredictShortcut(app, app.state.predict)
 
     def _access(self) -> Access | None:

@@ -13,6 +13,8 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+REQUEST_ID_HEADER = "X-Request-ID"
+
 # What may be echoed into a header and a log line: visible ASCII, bounded.
 _KEY = "modelmux.request_id"
 _SANE = re.compile(r"[\x21-\x7e]{1,128}")
@@ -41,7 +43,7 @@ class RequestIdentity:
 
         async def send_with_id(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
             await send(message)
 
         await self._app(scope, receive, send_with_id)
@@ -52,6 +54,6 @@ def request_id_of(scope: Scope) -> str:
     a prediction that goes well never needs it."""
     known = scope.get(_KEY)
     if known is None:
-        given = Headers(scope=scope).get("x-request-id", "")
+        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         known = scope[_KEY] = given if _SANE.fullmatch(given) else uuid.uuid4().hex
     return str(known)

@@ -1,4 +1,4 @@
-"""The headers by which Ray Serve takes options of a request are ours to set."""
+"""What stands before Ray Serve: predictions go no further, and Ray's options are ours to set."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from deployments.request_front import RayRequestOptions
+from deployments.request_front import Front, RequestFront
 
 DEADLINE, UNWATCHED = b"x-request-timeout-seconds", b"x-request-disconnect-disabled"
 
 
-async def seen(path: str, *headers: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+async def seen(
+    path: str, *headers: tuple[bytes, bytes], method: str = "GET"
+) -> list[tuple[bytes, bytes]]:
     """The headers that an application behind the front gets."""
     found: list[tuple[bytes, bytes]] = []
 
@@ -21,8 +23,8 @@ async def seen(path: str, *headers: tuple[bytes, bytes]) -> list[tuple[bytes, by
     async def nothing(*_: Any) -> Any:
         raise AssertionError("nothing is received or sent here")
 
-    scope = {"type": "http", "path": path, "headers": list(headers)}
-    await RayRequestOptions(application)(scope, nothing, nothing)
+    scope = {"type": "http", "method": method, "path": path, "headers": list(headers)}
+    await RequestFront(application)(scope, nothing, nothing)
     return found
 
 
@@ -33,7 +35,22 @@ async def test_a_caller_sets_no_deadline_of_ray_s(value: bytes) -> None:
     assert found == [(b"accept", b"*/*"), (DEADLINE, b"0")]
 
 
-async def test_only_predictions_are_watched_by_the_gateway_itself() -> None:
-    """Ray stops looking for callers who leave where the gateway does it, and nowhere else."""
-    assert (UNWATCHED, b"?1") in await seen("/models/m/predict", (UNWATCHED, b"?0"))
+async def test_whether_ray_watches_is_not_the_caller_s_to_say() -> None:
+    """Ray goes on looking for callers who leave, where it passes a request on."""
     assert UNWATCHED not in dict(await seen("/openapi.json", (UNWATCHED, b"?1")))
+
+
+async def test_predictions_are_answered_before_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once there is an ingress, predictions go to its endpoint, and everything else to Ray."""
+    answered: list[str] = []
+
+    class Endpoint:
+        async def answer(self, name: str, *_: Any) -> None:
+            answered.append(name)
+
+    monkeypatch.setattr(Front, "predictions", Endpoint())
+    assert await seen("/models/m/predict", method="POST") == []
+    assert answered == ["m"]
+    assert await seen("/models/m/predict", method="GET") == [(DEADLINE, b"0")]
+    assert await seen("/models/m", method="POST") == [(DEADLINE, b"0")]
+    assert answered == ["m"]
