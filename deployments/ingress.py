@@ -17,7 +17,7 @@ from deployments.backend import RayBackend
 from deployments.catalog_feed import RayCatalogFeed
 from deployments.keys import keys_of
 from deployments.logs import configure_logging
-from deployments.own_address import listen_on_own_address
+from deployments.replica_ports import listen_on_own_address
 from deployments.request_front import Front
 from deployments.settings import Settings
 from gateway.batching import MicroBatcher

@@ -30,7 +30,7 @@ from deployments.activation import (
 from deployments.backend import VersionHandle
 from deployments.catalog_wire import Position, RegistryNews, packed
 from deployments.logs import configure_logging
-from deployments.own_address import listen_on_own_address
+from deployments.replica_ports import listen_on_own_address
 from deployments.settings import Settings
 from gateway.catalog import Catalog, ModelVersion, ServedModel, contract_of
 from gateway.errors import GatewayError

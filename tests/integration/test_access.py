@@ -14,6 +14,7 @@ import httpx
 import pytest
 from cryptography.fernet import Fernet
 from mlflow.entities.webhook import WebhookEvent
+from playwright.sync_api import Browser
 
 from gateway.access import entry_of, new_secret
 from tests.listening import Listener, listeners_of
@@ -134,6 +135,34 @@ def test_keys_change_without_a_restart(guarded: Guarded) -> None:
     poll(lambda: status() == 401, timeout_s=20, what="the key's end")
     log = guarded.gateway.log.read_text()
     assert [secret for secret in (SHOP, READER, ADMIN, guest) if secret in log] == []
+
+
+def test_the_page_is_of_use_with_a_key(guarded: Guarded, browser: Browser) -> None:
+    """It asks for a key, tells that one is not known, shows what the key may call, and sends the
+    key with what is tried out."""
+    page = browser.new_page()
+    sent: list[str | None] = []
+    page.on(
+        "request",
+        lambda request: (
+            sent.append(request.headers.get("authorization"))
+            if request.url.endswith("/predict")
+            else None
+        ),
+    )
+    page.goto(f"{guarded.gateway.url}/docs")
+    for key in ("mmx_wrong", SHOP):
+        page.locator("#key").fill(key)
+        page.get_by_role("button", name="Authorize").click()
+        if key != SHOP:
+            page.get_by_text("The key is not known here.").wait_for()
+    operation = page.locator(".opblock", has_text="Predict with shop prices")
+    operation.locator(".opblock-summary").click()
+    operation.locator(".try-out__btn").click()
+    operation.locator(".execute").click()
+    operation.locator(".live-responses-table", has_text="200").first.wait_for()
+    assert sent == [f"Bearer {SHOP}"]
+    assert "salaries" not in page.content()
 
 
 # --- webhooks ---------------------------------------------------------------------------------
