@@ -31,6 +31,7 @@ _LOWEST_PORT, _HIGHEST_PORT, _RANGE, _PROBED = 20_000, 31_000, 100, 4
 _INSIDE = "127.0.0.1"
 
 _BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+_LAUNCHER_NAME = "modelmux-haproxy"
 _LAUNCHER = """#!/bin/sh
 # Made by modelmux. Ray's template has statistics and metrics on every address, and no other host
 # for the front door than for the replicas: mended here, before HAProxy reads it.
@@ -67,8 +68,9 @@ def _haproxy() -> str | None:
 
 def inner_host(host: str) -> str:
     """Where Serve is to listen, on a Ray of our own, for the front door to be at `host`: behind
-    HAProxy nobody else has to reach it."""
-    return _INSIDE if has_haproxy() else host
+    an HAProxy that our launcher starts, nobody else has to reach it."""
+    is_launched = Path(os.environ.get(_BINARY, "")).name == _LAUNCHER_NAME
+    return _INSIDE if is_launched else host
 
 
 def fast_path_environment(folder: Path) -> dict[str, str]:
@@ -101,7 +103,7 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             # A log line per request that a Python process takes apart: a tenth of a core.
             "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-            _BINARY: str(folder / "haproxy"),
+            _BINARY: str(folder / _LAUNCHER_NAME),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
@@ -128,19 +130,20 @@ def fast_path(folder: Path, *, host: str, port: int) -> Iterator[None]:
     if "RAY_AUTH_TOKEN_PATH" in before:
         del variables["RAY_AUTH_TOKEN"]
     haproxy = _haproxy()
-    os.environ.update({name: value for name, value in variables.items() if name not in before})
     if haproxy is not None:
-        # The user's own binary is started by the launcher, too.
-        os.environ[_BINARY] = variables[_BINARY]
-        _write_launcher(Path(variables[_BINARY]), haproxy, host=host, port=port)
+        launcher = Path(variables[_BINARY])
+        _write_launcher(launcher, haproxy, host=host, port=port)
+        if not os.access(launcher, os.X_OK):  # in a file system that is mounted noexec
+            del variables[_BINARY]
+    # The user's own HAProxy is started by the launcher, too.
+    added = {k: v for k, v in variables.items() if k not in before or k == _BINARY}
+    os.environ.update(added)
     try:
         yield
     finally:
-        for name in variables:
-            if name in before:
-                os.environ[name] = before[name]
-            else:
-                os.environ.pop(name, None)
+        for name in added:
+            os.environ.pop(name, None)
+        os.environ.update({name: before[name] for name in added if name in before})
 
 
 def _write_launcher(launcher: Path, haproxy: str, *, host: str, port: int) -> None:

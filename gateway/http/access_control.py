@@ -12,7 +12,6 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from starlette._utils import get_route_path
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -70,7 +69,7 @@ class AccessControl:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its key in the scope."""
-        if scope["type"] == "http" and not self._access.is_open(get_route_path(scope)):
+        if scope["type"] == "http" and not self._access.is_open(_path_in(scope)):
             try:
                 self._access.identify(scope)
             except Unauthenticated as error:
@@ -103,6 +102,12 @@ def _key_in(request: Request) -> Key | None:
     """The key that `AccessControl` saw; None where keys are off or the path is open."""
     key: Key | None = request.scope.get(_KEY)
     return key
+
+
+def _path_in(scope: Scope) -> str:
+    """The path below where the application is mounted."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def _secret_in(scope: Scope) -> bytes:

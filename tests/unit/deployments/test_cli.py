@@ -8,12 +8,15 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from deployments import cli
 from deployments.cli import app
-from gateway.access import Scope, parse_keys
+from deployments.settings import Settings
+from gateway.access import Scope, entry_of, parse_keys
 from tests.processes import free_port
 
 RUN = CliRunner()
@@ -169,6 +172,14 @@ def test_up_refuses_what_it_cannot_do_in_one_line(arguments: list[str], word: st
     lines = result.output.strip().splitlines()
     assert len(lines) == 1
     assert word in lines[0]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"insecure": True}, {"keys": entry_of("k", "s", ["read"])}, {"host": "::1"}]
+)
+def test_up_listens_where_it_was_told_that_it_may(fields: dict[str, Any]) -> None:
+    """Beyond the loopback with keys or by an explicit word; on it as it is."""
+    cli._require_guard(Settings(**{"tracking_uri": "http://h:1", "host": "0.0.0.0", **fields}))
 
 
 def test_up_refuses_a_port_in_use() -> None:

@@ -51,11 +51,11 @@ def test_haproxy_has_its_front_door_at_the_host_and_the_rest_on_the_loopback(
     config.write_text(CONFIG)
     with fast_path(tmp_path, host=host, port=8000):
         command = [os.environ[BINARY], "-db", "-f", str(config), "-sf", "12"]
+        assert inner_host(host) == "127.0.0.1"
         outputs = [subprocess.check_output(command, text=True) for _ in range(2)]
     expected = CONFIG.replace("bind :", "bind 127.0.0.1:").replace("*", "127.0.0.1")
     expected = expected.replace("127.0.0.1:8000", bind)
     assert outputs == [f"-db -f {config} -sf 12\n{expected}"] * 2
-    assert inner_host(host) == "127.0.0.1"
 
 
 def test_the_environment_is_as_it_was_afterwards(
@@ -70,6 +70,17 @@ def test_the_environment_is_as_it_was_afterwards(
         assert "RAY_AUTH_TOKEN" not in os.environ
         assert os.environ[BINARY] != str(haproxy)
     assert dict(os.environ) == before
+
+
+def test_where_nothing_can_be_executed_haproxy_is_started_as_it_is(
+    tmp_path: Path, haproxy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that is mounted noexec the launcher is of no use: the host is Serve's, then."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with fast_path(tmp_path, host="0.0.0.0", port=8000):
+        assert os.environ[BINARY] == str(haproxy)
+        assert inner_host("0.0.0.0") == "0.0.0.0"
+    assert os.environ[BINARY] == str(haproxy)
 
 
 def test_each_run_has_a_token_of_its_own(tmp_path: Path, haproxy: Path) -> None:
