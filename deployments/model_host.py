@@ -17,6 +17,7 @@ from typing import Any
 from ray import serve
 
 from deployments.model_socket import ModelSocket, is_supported
+from deployments.replica_ports import listen_for_no_http, listen_on_own_address
 from deployments.version_host import HostSettings, LoadedVersion, Resident, VersionHost
 
 _CLOSE_TIMEOUT_S = 15.0
@@ -28,6 +29,8 @@ class ModelHost:
     _socket: ModelSocket | None = None
 
     def __init__(self, settings: HostSettings) -> None:
+        listen_on_own_address()
+        listen_for_no_http()
         _log_to_stderr()
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # nobody watches them here
         self._host = VersionHost(settings, keep=_ray_lru(settings.max_loaded_versions))

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import GatewayError
+from gateway.http.access_control import Access
 from gateway.http.body import HttpLimits, read_json_body
 from gateway.http.departure import Departure
 from gateway.http.problems import problem_of, unexpected_problem
@@ -32,14 +33,21 @@ _REQUEST_ID = REQUEST_ID_HEADER.lower().encode()
 class PredictEndpoint:
     """Answers predictions; every error of the gateway is answered as a problem document.
 
+    `access` is None where keys are off: to be said by who makes an endpoint, never forgotten.
     `answers_request_id` is for where nothing in front puts `X-Request-ID` on the answers.
     """
 
     def __init__(
-        self, service: PredictionService, *, limits: HttpLimits, answers_request_id: bool = False
+        self,
+        service: PredictionService,
+        *,
+        limits: HttpLimits,
+        access: Access | None,
+        answers_request_id: bool = False,
     ) -> None:
         self._service = service
         self._limits = limits
+        self._access = access
         self._answers_request_id = answers_request_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,6 +57,8 @@ class PredictEndpoint:
     async def answer(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request in `scope` for the model `name`."""
         try:
+            if self._access is not None:
+                self._access.identify(scope).require_call(name)
             prediction = await self._predict(name, scope["headers"], receive)
             if prediction is None:
                 return
