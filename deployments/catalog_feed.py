@@ -94,7 +94,8 @@ class RayCatalogFeed:
                 await self._follow_once()
             except (*HANDLE_ERRORS, TimeoutError) as error:
                 _logger.warning("the sync service is away: %s", type(error).__name__)
-                self._problem = _AWAY
+                if self._heard.is_set():  # else it is still starting, as we are
+                    self._problem = _AWAY
                 await asyncio.sleep(_RETRY_S)
             # A boundary: whatever came (of another release, in the middle of an upgrade?), the next
             # may be of use, and a replica that stopped to follow would serve the past for ever.
