@@ -19,6 +19,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from gateway.errors import CatalogUnavailable
 from gateway.http.openapi import Document, DocumentLibrary
@@ -88,8 +89,19 @@ def create_app(
         app.include_router(router)
     library = DocumentLibrary(_base_document(app))
     app.include_router(_documentation(service, library))
-    app.mount("/docs/assets", StaticFiles(directory=ASSETS), name="assets")
+    app.mount("/docs/assets", _Assets(directory=ASSETS), name="assets")
     return app
+
+
+class _Assets(StaticFiles):
+    """Files that are small enough to be sent whole: a `Range` is not looked at (RFC 9110, 14.2),
+    because Starlette answers a bad one with words of its own."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """The file, or an HTTPException."""
+        headers = [header for header in scope["headers"] if header[0] != b"range"]
+        scope["headers"] = headers
+        return await super().get_response(path, scope)
 
 
 def _models(service: PredictionService) -> APIRouter:

@@ -13,7 +13,6 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-# What may be echoed into a header and a log line: visible ASCII, bounded.
 _KEY = "modelmux.request_id"
 _SANE = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -53,5 +52,10 @@ def request_id_of(scope: Scope) -> str:
     known = scope.get(_KEY)
     if known is None:
         given = Headers(scope=scope).get("x-request-id", "")
-        known = scope[_KEY] = given if _SANE.fullmatch(given) else uuid.uuid4().hex
+        known = scope[_KEY] = given if is_sane(given) else uuid.uuid4().hex
     return str(known)
+
+
+def is_sane(request_id: str) -> bool:
+    """Whether the id may be echoed into a header and a log line: visible ASCII, bounded."""
+    return _SANE.fullmatch(request_id) is not None
