@@ -14,14 +14,15 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ray import cloudpickle, serve
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
-from deployments import model_host, model_output, version_host
+from deployments import logs, model_host, model_output, version_host
+from deployments.logs import LogOptions
 from deployments.model_host import ModelHost
 from deployments.version_host import HostSettings
 from gateway.catalog import Catalog, ModelOptions, ModelVersion, ServedModel
@@ -40,7 +41,7 @@ _QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 _RESTORED = frozenset({ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING})
 
 # The replica must not import any package of ours (see `deployments.version_host`).
-for _module in (model_output, version_host, model_host):
+for _module in (logs, model_output, version_host, model_host):
     cloudpickle.register_pickle_by_value(_module)  # type: ignore[no-untyped-call]
 
 
@@ -63,6 +64,7 @@ class ActivationSettings:
     load_retry_s: float
     start_timeout_s: float = 120.0
     environment: tuple[tuple[str, str], ...] = ()
+    logs: LogOptions = field(default_factory=LogOptions)
 
 
 def application_name(model: ServedModel, version: ModelVersion) -> str:
@@ -243,6 +245,7 @@ class Activator:
             artifact_folder=self._settings.artifact_folder,
             max_loaded_versions=model.options.max_loaded_versions,
             retry_load_after_s=self._settings.load_retry_s,
+            logs=self._settings.logs,
         )
 
 

@@ -15,10 +15,11 @@ from starlette.types import ASGIApp
 
 from deployments.backend import RayBackend
 from deployments.catalog_feed import RayCatalogFeed
-from deployments.logs import configure_logging
+from deployments.logs import PACKAGES, LogOptions, configure_logging, writer
 from deployments.settings import Settings
 from gateway.batching import MicroBatcher
 from gateway.errors import ModelUnavailable
+from gateway.http.access_log import AccessJournal, AccessLog
 from gateway.http.app import HttpLimits, create_app
 from gateway.http.predict_endpoint import PredictShortcut
 from gateway.prediction import PredictionService
@@ -41,10 +42,15 @@ class Ingress:
     """Takes every HTTP request: builds the gateway's application over Ray's side of its ports."""
 
     def __init__(
-        self, settings: Settings, environment: dict[str, str], sync: DeploymentHandle[Any]
+        self,
+        settings: Settings,
+        environment: dict[str, str],
+        logs: LogOptions,
+        sync: DeploymentHandle[Any],
     ) -> None:
         os.environ.update(environment)
-        configure_logging()
+        configure_logging(logs, *PACKAGES)
+        self._journal = AccessJournal(writer(logs), as_json=logs.as_json)
         _collect_less_often()
         self._settings = settings
         self._sync = sync
@@ -67,7 +73,12 @@ class Ingress:
             answers_request_id=False,
         )
         # Not the application itself: Ray would look for each request's route in it, too.
-        return PredictShortcut(app, app.state.predict)
+        shortcut = PredictShortcut(app, app.state.predict)
+        return AccessLog(shortcut, self._journal) if self._settings.access_log else shortcut
+
+    def __del__(self) -> None:
+        """Called by Ray when the replica is stopped, after its last request."""
+        self._journal.flush()
 
     async def _activate(self, name: str, number: int) -> None:
         try:

@@ -23,6 +23,7 @@ from ray.serve.schema import LoggingConfig
 from deployments import request_front
 from deployments.activation import APPLICATION_PREFIX
 from deployments.ingress import Ingress
+from deployments.logs import LogOptions
 from deployments.registry_environment import registry_variables, set_registry_defaults
 from deployments.settings import Settings
 from deployments.sync_service import SyncService
@@ -60,6 +61,8 @@ def ray_runtime(settings: Settings) -> Iterator[None]:
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE_BYTES,
             logging_level=logging.ERROR,
+            # What others write is not JSON; Ray keeps it in its files.
+            log_to_driver=settings.log_format != "json",
         )
     else:
         _join(settings.ray_address)
@@ -89,7 +92,7 @@ def _knock(address: str) -> None:
 
 
 @contextmanager
-def deployed(settings: Settings) -> Iterator[None]:
+def deployed(settings: Settings, logs: LogOptions) -> Iterator[None]:
     """Deploy the gateway's application; on the way out drain it and delete what is ours."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -102,7 +105,7 @@ def deployed(settings: Settings) -> Iterator[None]:
             logging_config=_QUIET,
         )
     try:
-        serve.run_many([_gateway(settings)], wait_for_applications_running=False)
+        serve.run_many([_gateway(settings, logs)], wait_for_applications_running=False)
         yield
     finally:
         take_down(whole_serve=settings.ray_address is None)
@@ -150,7 +153,7 @@ def _readiness_problem(client: httpx.Client) -> str | None:
     return str(response.json().get("registry_problem") or "")
 
 
-def _gateway(settings: Settings) -> serve.RunTarget:
+def _gateway(settings: Settings, logs: LogOptions) -> serve.RunTarget:
     environment = registry_variables() if settings.ray_address is not None else {}
     sync = serve.deployment(
         name="SyncService",
@@ -158,7 +161,7 @@ def _gateway(settings: Settings) -> serve.RunTarget:
         max_ongoing_requests=10_000,
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=2,
-    )(SyncService).bind(settings, environment)
+    )(SyncService).bind(settings, environment, logs)
     ingress = serve.deployment(
         name="Ingress",
         num_replicas=settings.ingress_replicas,
@@ -168,7 +171,7 @@ def _gateway(settings: Settings) -> serve.RunTarget:
         ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": request_front.ENVIRONMENT}},
         graceful_shutdown_timeout_s=settings.request_timeout_s,
         graceful_shutdown_wait_loop_s=0.5,
-    )(Ingress).bind(settings, environment, sync)
+    )(Ingress).bind(settings, environment, logs, sync)
     return serve.RunTarget(
         target=ingress, name=APPLICATION, route_prefix="/", logging_config=_QUIET
     )

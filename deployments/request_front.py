@@ -75,7 +75,8 @@ def middlewares() -> list[Middleware]:
 def refuse_in_the_envelope() -> None:
     """Have uvicorn refuse what it can't read (an unknown method, a control character in a header)
     with a problem document. It offers no option for that."""
-    AutoHTTPProtocol.send_400_response = _send_400_response
+    protocol: Any = AutoHTTPProtocol
+    protocol.send_400_response = _send_400_response
 
 
 def _send_400_response(protocol: Any, msg: str) -> None:

@@ -29,7 +29,7 @@ from deployments.activation import (
 )
 from deployments.backend import VersionHandle
 from deployments.catalog_wire import Position, RegistryNews, packed
-from deployments.logs import configure_logging
+from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.settings import Settings
 from gateway.catalog import Catalog, ModelVersion, ServedModel, contract_of
 from gateway.errors import GatewayError
@@ -98,9 +98,9 @@ class RayVersionPreparer:
 class SyncService:
     """The one owner of the catalog: polls, publishes, activates."""
 
-    def __init__(self, settings: Settings, environment: dict[str, str]) -> None:
+    def __init__(self, settings: Settings, environment: dict[str, str], logs: LogOptions) -> None:
         os.environ.update(environment)
-        configure_logging()
+        configure_logging(logs, *PACKAGES)
         self._settings = settings
         registry_uri = settings.registry_uri or settings.tracking_uri
         snapshots = SnapshotStore(
@@ -115,6 +115,7 @@ class SyncService:
                 idle_timeout_s=settings.idle_timeout_s,
                 load_retry_s=settings.load_retry_s,
                 environment=tuple(sorted(environment.items())),
+                logs=logs,
             )
         )
         self._synchronizer = Synchronizer(

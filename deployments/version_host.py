@@ -33,6 +33,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.pyfunc import PyFuncModel
 
+from deployments.logs import LogOptions, fields
 from deployments.model_output import UnsupportedOutput, plain_output
 
 _logger = logging.getLogger("modelmux.version_host")
@@ -60,6 +61,7 @@ class HostSettings:
     artifact_folder: str
     max_loaded_versions: int
     retry_load_after_s: float = 30.0
+    logs: LogOptions = dataclasses.field(default_factory=LogOptions)
 
 
 class LoadedVersion:
@@ -144,14 +146,19 @@ class VersionLoader:
             )
         # A boundary: loading runs the model's own code, which may raise anything.
         except (Exception, SystemExit) as error:
-            _logger.exception("%s version %s can't be loaded", self._settings.model, number)
+            # No caller has a part in it, so its text may be told; it is what people need.
+            text = "%s version %s can't be loaded: %s"
+            where = fields(model=self._settings.model, version=number)
+            _logger.exception(text, self._settings.model, number, error, extra=where)
             self._failed_at[key] = time.monotonic()
             raise LoadFailed(self._settings.retry_load_after_s) from error
         self._failed_at.pop(key, None)
         loaded = LoadedVersion(key, model)
         self._alive[key] = loaded
         spent = time.perf_counter() - started
-        _logger.info("%s version %s loaded in %.2f s", self._settings.model, number, spent)
+        where = fields(model=self._settings.model, version=number)
+        text = "%s version %s loaded in %.2f s"
+        _logger.info(text, self._settings.model, number, spent, extra=where)
         return loaded
 
     def _fetch_and_load(self, number: int, fingerprint: str) -> PyFuncModel:
@@ -188,6 +195,7 @@ class VersionHost:
         settings: HostSettings,
         keep: Callable[[Callable[[str], Awaitable[LoadedVersion]]], Resident],
     ) -> None:
+        self._model = settings.model
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="version")
         self._loader = VersionLoader(settings, self._threads)
         self._versions: dict[str, tuple[int, str]] = {}
@@ -218,6 +226,7 @@ class VersionHost:
         go to the log. A load that takes longer goes on.
         """
         started = time.perf_counter()
+        where = fields(model=self._model, version=number)
         try:
             async with asyncio.timeout(load_timeout_s):
                 version = await self._loaded(number, fingerprint)
@@ -229,11 +238,12 @@ class VersionHost:
             loaded = time.perf_counter()
             output = await version.predict(self._threads, frame, params)
         except UnsupportedOutput as unsupported:
-            _logger.error("version %s: %s", number, unsupported)
+            _logger.error("%s version %s: %s", self._model, number, unsupported, extra=where)
             return ("unsupported_output", None)
         # A boundary: the model's own code may raise anything, and only its log may tell.
         except (Exception, SystemExit):
-            _logger.exception("version %s failed on a request", number)
+            text = "%s version %s failed on a request"
+            _logger.exception(text, self._model, number, extra=where)
             return ("model_failed", None)
         done = time.perf_counter()
         return ("ok", (output, {"load": (loaded - started) * 1e3, "model": (done - loaded) * 1e3}))

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import GatewayError
+from gateway.http.access_log import note_answer
 from gateway.http.body import read_json_body
 from gateway.http.departure import Departure
 from gateway.http.problems import problem_of, unexpected_problem
@@ -52,6 +53,7 @@ class PredictEndpoint:
         except Exception as error:  # noqa: BLE001 - logged by `unexpected_problem`
             await unexpected_problem(scope, error)(scope, receive, send)
             return
+        note_answer(scope, name, prediction.version, prediction.rows)
         await send({"type": "http.response.start", "status": 200, "headers": _headers(prediction)})
         await send({"type": "http.response.body", "body": prediction.body})
 

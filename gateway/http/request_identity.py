@@ -10,10 +10,11 @@ import uuid
 from collections.abc import MutableMapping
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _KEY = "modelmux.request_id"
+_HEADER = b"x-request-id"
 _SANE = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -51,8 +52,9 @@ def request_id_of(scope: Scope) -> str:
     a prediction that goes well never needs it."""
     known = scope.get(_KEY)
     if known is None:
-        given = Headers(scope=scope).get("x-request-id", "")
-        known = scope[_KEY] = given if is_sane(given) else uuid.uuid4().hex
+        given = next((value for name, value in scope["headers"] if name == _HEADER), b"")
+        sent = given.decode("latin-1")
+        known = scope[_KEY] = sent if is_sane(sent) else uuid.uuid4().hex
     return str(known)
 
 

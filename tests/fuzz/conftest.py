@@ -1,4 +1,4 @@
-"""The session's gateway with all models of the contract suite, and how long and from where to fuzz."""
+"""The session's gateway with all models of the contract suite; the seed and time to fuzz it."""
 
 from __future__ import annotations
 

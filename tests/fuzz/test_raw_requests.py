@@ -269,8 +269,8 @@ SEEDS = [
     request(method=b"GET", target=b"/models", body=None),
     request(method=b"GET", target=b"/openapi.json", body=None),
 ]
-PIECES = [b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b";", b"/", b"//", b"..", b"%", b"%00",
-          b"%2f", b"\xff", b"\xc3\xa4", b"HTTP/1.1", b"Host: a\r\n", CHUNKED + b"\r\n",
+PIECES = [b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b";", b"/", b"//", b"..", b"%",
+          b"%00", b"%2f", b"\xff", b"\xc3\xa4", b"HTTP/1.1", b"Host: a\r\n", CHUNKED + b"\r\n",
           b"Content-Length: 7\r\n", b"0\r\n\r\n", b"-", b"9" * 30, b"A" * 20_000]  # fmt: skip
 
 
@@ -280,7 +280,9 @@ def damaged(chance: random.Random) -> bytes:
     for _ in range(chance.randint(1, 3)):
         start = chance.randrange(len(sent))
         end = min(len(sent), start + chance.choice((0, 0, 1, 8)))
-        middle = chance.choice((b"", sent[start:end] * 2, chance.choice(PIECES), chance.randbytes(2)))
+        middle = chance.choice(
+            (b"", sent[start:end] * 2, chance.choice(PIECES), chance.randbytes(2))
+        )
         sent = sent[:start] + middle + sent[end:]
     return sent
 

@@ -21,7 +21,7 @@ class Line(io.BytesIO):
 
 @pytest.mark.parametrize("raw", [malformed_request(), *front_door_refusals().values()])
 def test_a_refusal_is_a_whole_response_in_the_envelope(raw: bytes) -> None:
-    """A client reads it to its end, and finds a problem document of the status that it came with."""
+    """A client reads it to its end and finds a problem document of the response's status."""
     response = HTTPResponse(Line(raw))  # type: ignore[arg-type]
     response.begin()
     problem = json.loads(response.read())
