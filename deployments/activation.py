@@ -21,7 +21,7 @@ from ray import cloudpickle, serve
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
-from deployments import logs, model_host, model_output, version_host
+from deployments import logs, model_host, model_output, model_socket, version_host
 from deployments.logs import LogOptions
 from deployments.model_host import ModelHost
 from deployments.version_host import HostSettings
@@ -41,7 +41,7 @@ _QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 _RESTORED = frozenset({ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING})
 
 # The replica must not import any package of ours (see `deployments.version_host`).
-for _module in (logs, model_output, version_host, model_host):
+for _module in (logs, model_output, model_socket, version_host, model_host):
     cloudpickle.register_pickle_by_value(_module)  # type: ignore[no-untyped-call]
 
 

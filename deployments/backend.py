@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ray import serve
@@ -18,6 +20,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.activation import DEPLOYMENT, application_name
 from deployments.outcomes import Outcome, call_result, starting_deadline_s, still_starting
+from deployments.socket_line import SocketLine
 from deployments.version_host import version_key
 from gateway.catalog import ModelVersion
 from gateway.contract import Frame
@@ -65,11 +68,35 @@ class VersionHandle:
 
 
 class ApplicationHandle:
-    """Calls of the versions that one application serves."""
+    """Calls of the versions that one application serves: on the line to its replica's socket where
+    there is one, else by handle."""
 
     def __init__(self, name: str) -> None:
         self._handle = serve.get_deployment_handle(DEPLOYMENT, name)
+        self._line = SocketLine(self._handle)
         self._versions: dict[str, VersionHandle] = {}
+
+    async def predict(self, call: Call, *, start_by: float) -> Outcome:
+        """One call; waits for a load until `start_by` (of the monotonic clock).
+
+        Raises RayError and RayServeException.
+        """
+        with suppress(ConnectionError):  # Ray knows what became of the replica
+            outcome = await self._line.predict(
+                call.version,
+                call.frame,
+                call.params,
+                give_up_at=time.monotonic() + call.timeout_s,
+            )
+            if outcome is not None:
+                return outcome
+        left_s = max(0.0, start_by - time.monotonic())
+        outcome = await self.version(call.version).predict(
+            call.frame, call.params, load_timeout_s=left_s
+        )
+        if call.model.options.max_replicas == 1:
+            self._line.keep()
+        return outcome
 
     def version(self, version: ModelVersion) -> VersionHandle:
         """The handle of one version."""
@@ -110,12 +137,9 @@ class RayBackend:
             ) from error
 
     async def _call(self, application: str, call: Call) -> Outcome:
-        clock = asyncio.get_running_loop().time
-        give_up_at = clock() + starting_deadline_s(call.timeout_s)
+        start_by = time.monotonic() + starting_deadline_s(call.timeout_s)
         handle = self._handles.get(application) or await self._activated(application, call)
-        left_s = max(0.0, give_up_at - clock())
-        version = handle.version(call.version)
-        return await version.predict(call.frame, call.params, load_timeout_s=left_s)
+        return await handle.predict(call, start_by=start_by)
 
     async def _activated(self, application: str, call: Call) -> ApplicationHandle:
         try:

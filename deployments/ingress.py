@@ -16,15 +16,17 @@ from starlette.types import ASGIApp
 from deployments.backend import RayBackend
 from deployments.catalog_feed import RayCatalogFeed
 from deployments.logs import PACKAGES, LogOptions, configure_logging, writer
+from deployments.request_front import Front
 from deployments.settings import Settings
 from gateway.batching import MicroBatcher
 from gateway.errors import ModelUnavailable
 from gateway.http.access_log import AccessJournal, AccessLog
 from gateway.http.app import HttpLimits, create_app
-from gateway.http.predict_endpoint import PredictShortcut
+from gateway.http.predict_endpoint import PredictEndpoint, PredictShortcut
 from gateway.prediction import PredictionService
 
 _RETRY_AFTER_S = 2.0
+_LAST_WORDS_S = 1.0
 
 
 # How many objects more than before make Python look for cycles among the young ones: its default
@@ -51,6 +53,7 @@ class Ingress:
         os.environ.update(environment)
         configure_logging(logs, *PACKAGES)
         self._journal = AccessJournal(writer(logs), as_json=logs.as_json)
+        self._last_words = writer(logs, wait_s=_LAST_WORDS_S)
         _collect_less_often()
         self._settings = settings
         self._sync = sync
@@ -64,21 +67,29 @@ class Ingress:
             backend=MicroBatcher(RayBackend(self._activate)),
             default_timeout_s=self._settings.request_timeout_s,
         )
-        limits = HttpLimits(max_body_bytes=self._settings.max_body_bytes)
+        max_body_bytes = self._settings.max_body_bytes
+        # For what comes to this process's own HTTP server, behind HAProxy.
+        Front.predictions = PredictEndpoint(
+            service,
+            max_body_bytes=max_body_bytes,
+            answers_request_id=True,
+            journal=self._journal if self._settings.access_log else None,
+        )
         app = create_app(
             service=service,
             feed=self._feed,
-            limits=limits,
+            limits=HttpLimits(max_body_bytes=max_body_bytes),
             # Ray's RequestIdMiddleware answers with the id that it gave to or got from the caller.
             answers_request_id=False,
         )
-        # Not the application itself: Ray would look for each request's route in it, too.
+        # For what comes by Ray's own proxy. Not the application itself: Ray would look for each
+        # request's route in it, too.
         shortcut = PredictShortcut(app, app.state.predict)
         return AccessLog(shortcut, self._journal) if self._settings.access_log else shortcut
 
     def __del__(self) -> None:
-        """Called by Ray when the replica is stopped, after its last request."""
-        self._journal.flush()
+        """Called by Ray when the replica is stopped and has answered nearly everything."""
+        self._journal.close(self._last_words)
 
     async def _activate(self, name: str, number: int) -> None:
         try:

@@ -1,8 +1,8 @@
 """Where the lines of all processes on this machine come together: the stderr of the command.
 
-Ray could bring them there, too, but line by line: at 1,000 lines per second its log monitor and the
-driver take more of a core than the gateway spends on the requests (docs/decisions). Here whole
-batches are copied as they are. Must not import ray.
+Ray could bring them there, too, by a file per process that grows without end, line by line, with a
+prefix that makes JSON none (docs/decisions/0023). Here whole batches are copied as they are. Must
+not import ray.
 """
 
 from __future__ import annotations

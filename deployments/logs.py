@@ -25,6 +25,8 @@ PACKAGES = ("gateway", "registry_sync", "deployments")
 """The loggers of our packages. A replica has one of its own, "modelmux"."""
 
 _LONGEST_LINE = 32_000
+# Few lines come this way, and a receiver that is well takes one in microseconds.
+_LINE_WAIT_S = 0.05
 _SEND_BUFFER_BYTES = 1024 * 1024
 _CONTROL = {
     code: f"\\u{code:04x}"
@@ -64,7 +66,9 @@ class LineHandler(logging.Handler):
     def __init__(self, options: LogOptions) -> None:
         super().__init__()
         self.setFormatter(JsonLines() if options.as_json else TextLines())
-        self._channel = None if options.channel is None else LogChannel(options.channel)
+        self._channel = (
+            None if options.channel is None else LogChannel(options.channel, wait_s=_LINE_WAIT_S)
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler`."""
@@ -78,10 +82,10 @@ class LineHandler(logging.Handler):
             sys.stderr.write(f"a line of {record.name} could not be logged\n")
 
 
-def writer(options: LogOptions) -> Callable[[bytes], bool]:
-    """Takes whole lines to where `options` say, without waiting; whether it did."""
+def writer(options: LogOptions, *, wait_s: float = 0.0) -> Callable[[bytes], bool]:
+    """Takes whole lines to where `options` say, waiting no longer than `wait_s`; whether it did."""
     if options.channel is not None:
-        return LogChannel(options.channel).send
+        return LogChannel(options.channel, wait_s=wait_s).send
     return _to_stderr
 
 
@@ -92,10 +96,11 @@ def _to_stderr(lines: bytes) -> bool:
 
 
 class LogChannel:
-    """The sending side of the channel: whole lines, never waited for."""
+    """The sending side of the channel: whole lines, waited for no longer than `wait_s`."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, wait_s: float = 0.0) -> None:
         self._path = path
+        self._wait_s = wait_s
         self._socket: socket.socket | None = None
 
     def send(self, lines: bytes) -> bool:
@@ -104,7 +109,7 @@ class LogChannel:
             if self._socket is None:
                 self._socket = self._connected()
             self._socket.send(lines)
-        except BlockingIOError:
+        except (BlockingIOError, TimeoutError):
             return False
         except OSError:
             self._socket = None
@@ -113,7 +118,7 @@ class LogChannel:
 
     def _connected(self) -> socket.socket:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        made.setblocking(False)
+        made.settimeout(self._wait_s)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         made.connect(self._path)
         return made

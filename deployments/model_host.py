@@ -7,6 +7,7 @@ which (https://docs.ray.io/en/latest/serve/model-multiplexing.html).
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,16 +15,38 @@ from typing import Any
 from ray import serve
 
 from deployments.logs import configure_logging
+from deployments.model_socket import ModelSocket, is_supported
 from deployments.version_host import HostSettings, LoadedVersion, Resident, VersionHost
+
+_CLOSE_TIMEOUT_S = 15.0
 
 
 class ModelHost:
     """Answers for all versions of one model; its methods take and give plain values only."""
 
+    _socket: ModelSocket | None = None
+
     def __init__(self, settings: HostSettings) -> None:
         configure_logging(settings.logs, "modelmux")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # nobody watches them here
         self._host = VersionHost(settings, keep=_ray_lru(settings.max_loaded_versions))
+        if is_supported():
+            self._socket = ModelSocket(self._host.predict_here)
+
+    def __del__(self) -> None:
+        """Called by Ray when all calls by handle are answered: have those by the socket answered,
+        too."""
+        if self._socket is not None:
+            self._socket.close(timeout_s=_CLOSE_TIMEOUT_S)
+
+    async def attend(self, stay_s: float) -> str | None:
+        """The name of this replica's socket, None where there are none, after `stay_s` seconds.
+
+        Ray doesn't see the calls that come by the socket. While they come, one of these is on its
+        way all the time: a replica that isn't idle, then, and one that Ray still sends calls to.
+        """
+        await asyncio.sleep(stay_s)
+        return None if self._socket is None else self._socket.name
 
     async def load(self, number: int, fingerprint: str) -> tuple[str, Any]:
         """See `VersionHost.load`."""

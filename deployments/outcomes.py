@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.errors import GatewayError, InvalidModelOutput, ModelFailed, ModelUnavailable
+from gateway.errors import (
+    DeadlineExceeded,
+    GatewayError,
+    InvalidModelOutput,
+    ModelFailed,
+    ModelUnavailable,
+)
 from gateway.ports import CallResult
 
 _STARTING_RETRY_AFTER_S = 2.0
@@ -43,6 +49,8 @@ def _error(kind: str, value: Any) -> GatewayError:
         )
     if kind == "loading":
         return still_starting()
+    if kind == "late":
+        return DeadlineExceeded("The model was busy with others until the deadline.")
     if kind == "unsupported_output":
         return InvalidModelOutput("The model answered something that has no JSON form.")
     return ModelFailed("The model's own code failed on this request; its log has the reason.")

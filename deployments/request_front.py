@@ -3,19 +3,23 @@
 Ray reads per-request options from headers that any caller may send. Deadlines are the gateway's to
 keep and to answer in its envelope, so Ray's is switched off for every request. Watching for callers
 who leave costs Ray two tasks per request, a third of what an empty handler costs
-(docs/5-performance.md); for predictions the gateway does it itself, where an answer takes long
-(`gateway.http.departure`). Headers that Ray reads as text and that aren't any would be answered
-with its plain 500; so would a WebSocket, in words of its own.
+(docs/5-performance.md).
+
+Predictions are answered right here, before Ray's machinery (request ids, contexts, queues, metrics:
+two thirds of what an empty handler costs). What Ray does for a request the gateway does for these
+by itself: `gateway.http.departure` watches for callers who leave, and when the replica is stopped
+its HTTP server ends what was accepted (uvicorn's graceful shutdown, which Ray waits for).
+
+What Ray and uvicorn would answer in words of their own is kept from them or answered here: headers
+that Ray reads as text and that are none, WebSockets, what isn't HTTP (docs/decisions/0022).
 
 Loaded by Ray in the ingress' processes, through `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`
-(ray/serve/_private/http_util.py, `configure_http_middlewares`). Tests of the hot path and of raw
-requests (tests/integration, tests/fuzz) notice when that moves.
+(ray/serve/_private/http_util.py, `configure_http_middlewares`). Tests of the hot path
+and of raw requests (tests/integration, tests/fuzz) notice when that moves.
 """
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
 from typing import Any
 
 from starlette.middleware import Middleware
@@ -23,53 +27,59 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from gateway.errors import RouteNotFound
+from gateway.http.predict_endpoint import PredictEndpoint, predicted_model
 from gateway.http.problems import problem_of
 from gateway.http.refusals import malformed_request
-from gateway.http.request_identity import is_sane, request_id_of
-from gateway.http.version_selection import RAY_HEADER, VERSION_HEADER, RawHeaders
+from gateway.http.request_identity import REQUEST_ID_HEADER, request_id_of
+from gateway.http.version_selection import RAY_HEADERS
 
 ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middlewares"}
 """What the ingress' process needs in its environment for Ray to find this."""
 
 _RAY_DEADLINE = b"x-request-timeout-seconds"
 _UNWATCHED = b"x-request-disconnect-disabled"
+_REQUEST_ID = REQUEST_ID_HEADER.lower().encode()
+_OURS = frozenset({_RAY_DEADLINE, _UNWATCHED, _REQUEST_ID}) | RAY_HEADERS
 _NO_DEADLINE = (_RAY_DEADLINE, b"0")
-_DO_NOT_WATCH = (_UNWATCHED, b"?1")
-
-_REQUEST_ID = b"x-request-id"
-_VERSION = VERSION_HEADER.lower().encode()
-# Ray takes dashes for underscores.
-_RAY_VERSIONS = frozenset({RAY_HEADER.encode(), RAY_HEADER.replace("_", "-").encode()})
-_OURS = frozenset({_RAY_DEADLINE, _UNWATCHED, _REQUEST_ID, _VERSION}) | _RAY_VERSIONS
 
 
-class RayRequestOptions:
-    """Sets the headers by which Ray Serve takes its options, whatever the caller sent."""
+class Front:
+    """Where this process's ingress says who answers predictions, once it is there."""
+
+    predictions: PredictEndpoint | None = None
+
+
+class RequestFront:
+    """Answers predictions; sets the headers by which Ray Serve takes its options for the rest,
+    whatever the caller sent."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
+        """Answer the request, or pass it on."""
         if scope["type"] == "websocket":
             await _refuse_websocket(scope, send)
             return
+        endpoint = Front.predictions
+        name = None if endpoint is None else predicted_model(scope)
+        if endpoint is not None and name is not None:
+            await endpoint.answer(name, scope, receive, send)
+            return
         if scope["type"] == "http":
-            given = scope["headers"]
-            headers = [each for each in given if each[0] not in _OURS and each[1].isascii()]
-            if len(headers) < len(given):
-                headers += _as_ray_can_read(given)
-            headers.append(_NO_DEADLINE)
-            if scope["path"].endswith("/predict"):
-                headers.append(_DO_NOT_WATCH)
-            scope["headers"] = headers
+            headers = [
+                each for each in scope["headers"] if each[0] not in _OURS and each[1].isascii()
+            ]
+            # Ray answers with whatever id it is given.
+            request_id = request_id_of(scope).encode("ascii")
+            scope["headers"] = [*headers, (_REQUEST_ID, request_id), _NO_DEADLINE]
         await self._app(scope, receive, send)
 
 
 def middlewares() -> list[Middleware]:
     """What Ray puts around its HTTP servers."""
     refuse_in_the_envelope()
-    return [Middleware(RayRequestOptions)]
+    return [Middleware(RequestFront)]
 
 
 def refuse_in_the_envelope() -> None:
@@ -84,23 +94,10 @@ def _send_400_response(protocol: Any, msg: str) -> None:
     protocol.transport.close()
 
 
-def _as_ray_can_read(given: RawHeaders) -> Iterator[tuple[bytes, bytes]]:
-    """Ray's header for a version under our name, which Ray doesn't read; one request id, and a
-    sane one, because Ray answers with whatever was sent."""
-    identified = False
-    for name, value in given:
-        if name == _VERSION or name in _RAY_VERSIONS:
-            yield _VERSION, value
-        elif name == _REQUEST_ID and not identified:
-            identified = True
-            sane = is_sane(value.decode("latin-1"))
-            yield name, value if sane else uuid.uuid4().hex.encode()
-
-
 async def _refuse_websocket(scope: Scope, send: Send) -> None:
     """Answer the handshake with a problem document (ASGI, "WebSocket Denial Response")."""
     response = problem_of(scope, RouteNotFound("There are no WebSockets here."))
-    response.headers["X-Request-ID"] = request_id_of(scope)
+    response.headers[REQUEST_ID_HEADER] = request_id_of(scope)
     start = {"status": response.status_code, "headers": response.raw_headers}
     await send({"type": "websocket.http.response.start", **start})
     await send({"type": "websocket.http.response.body", "body": bytes(response.body)})

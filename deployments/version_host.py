@@ -41,6 +41,7 @@ _logger = logging.getLogger("modelmux.version_host")
 _THREADS = 16
 _INDEXES = 128
 _LOADING_SWITCH_INTERVAL_S = 0.0002
+_NOTE_USE_S = 1.0
 
 
 class LoadFailed(Exception):
@@ -70,7 +71,11 @@ class LoadedVersion:
     def __init__(self, key: str, model: PyFuncModel) -> None:
         self.key = key
         self.model = model
+        self.used_at = time.monotonic()
+        # Calls from the event loop wait here, so that of each version at most one waits in a
+        # thread for the lock that is the rule.
         self._turn = asyncio.Lock()
+        self._one_at_a_time = threading.Lock()
 
     async def predict(
         self,
@@ -84,11 +89,30 @@ class LoadedVersion:
         does not let the next call in before that is done.
         """
         await self._turn.acquire()
-        call = asyncio.get_running_loop().run_in_executor(
-            threads, _call, self.model, frame, dict(params)
-        )
+        call = asyncio.get_running_loop().run_in_executor(threads, self._call, frame, params)
         call.add_done_callback(self._end_turn)
         return await asyncio.shield(call)
+
+    def predict_here(
+        self,
+        frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
+        params: Mapping[str, Any],
+        give_up_at: float,
+    ) -> tuple[str, Any] | None:
+        """The same on the calling thread; None where its turn didn't come by `give_up_at`."""
+        left_s = give_up_at - time.monotonic()
+        if left_s <= 0 or not self._one_at_a_time.acquire(timeout=left_s):
+            return None
+        try:
+            return _answer(self.model, frame, params)
+        finally:
+            self._one_at_a_time.release()
+
+    def _call(
+        self, frame: tuple[str, tuple[Any, ...], tuple[Any, ...]], params: Mapping[str, Any]
+    ) -> tuple[str, Any]:
+        with self._one_at_a_time:
+            return _answer(self.model, frame, params)
 
     def _end_turn(self, call: asyncio.Future[Any]) -> None:
         self._turn.release()
@@ -115,10 +139,14 @@ class VersionLoader:
         # loads at once swap. (transformers 5.23, MLflow 3.17; docs/decisions.)
         self._memory = threading.Lock()
 
+    def loaded(self, key: str) -> LoadedVersion | None:
+        """The version of that key if it is in memory; for any thread."""
+        return self._alive.get(key)
+
     async def load(self, number: int, fingerprint: str) -> LoadedVersion:
         """The version in memory, loaded now unless it is still there; raises LoadFailed."""
         key = version_key(number, fingerprint)
-        alive = self._alive.get(key)
+        alive = self.loaded(key)
         if alive is not None:
             return alive
         self._refuse_recent_failure(key)
@@ -195,11 +223,12 @@ class VersionHost:
         settings: HostSettings,
         keep: Callable[[Callable[[str], Awaitable[LoadedVersion]]], Resident],
     ) -> None:
-        self._model = settings.model
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="version")
+        self._model = settings.model
         self._loader = VersionLoader(settings, self._threads)
         self._versions: dict[str, tuple[int, str]] = {}
         self._resident = keep(self._take)
+        self._loop = asyncio.get_running_loop()
         mlflow.set_tracking_uri(settings.tracking_uri)
         mlflow.set_registry_uri(settings.registry_uri)
 
@@ -226,7 +255,6 @@ class VersionHost:
         go to the log. A load that takes longer goes on.
         """
         started = time.perf_counter()
-        where = fields(model=self._model, version=number)
         try:
             async with asyncio.timeout(load_timeout_s):
                 version = await self._loaded(number, fingerprint)
@@ -234,19 +262,45 @@ class VersionHost:
             return ("loading", None)
         except LoadFailed as failed:
             return ("load_failed", failed.retry_after_s)
-        try:
-            loaded = time.perf_counter()
-            output = await version.predict(self._threads, frame, params)
-        except UnsupportedOutput as unsupported:
-            _logger.error("%s version %s: %s", self._model, number, unsupported, extra=where)
-            return ("unsupported_output", None)
-        # A boundary: the model's own code may raise anything, and only its log may tell.
-        except (Exception, SystemExit):
-            text = "%s version %s failed on a request"
-            _logger.exception(text, self._model, number, extra=where)
-            return ("model_failed", None)
-        done = time.perf_counter()
-        return ("ok", (output, {"load": (loaded - started) * 1e3, "model": (done - loaded) * 1e3}))
+        loaded = time.perf_counter()
+        with _Outcome(self._model, number) as outcome:
+            outcome.output = await version.predict(self._threads, frame, params)
+        return outcome.told(load_s=loaded - started, model_s=time.perf_counter() - loaded)
+
+    def predict_here(
+        self,
+        number: int,
+        fingerprint: str,
+        frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
+        params: Mapping[str, Any],
+        give_up_at: float,
+    ) -> tuple[str, Any]:
+        """The same on the calling thread, which is not the event loop's, of a version in memory.
+
+        Beside the outcomes of `predict` there are `("absent", None)` where the version isn't in
+        memory, and `("late", None)` where its turn didn't come by `give_up_at` (of the monotonic
+        clock, which all processes of a machine share).
+        """
+        version = self._loader.loaded(version_key(number, fingerprint))
+        if version is None:
+            return ("absent", None)
+        self._note_use(version)
+        started = time.perf_counter()
+        with _Outcome(self._model, number) as outcome:
+            outcome.output = version.predict_here(frame, params, give_up_at)
+            if outcome.output is None:
+                return ("late", None)
+        return outcome.told(load_s=0.0, model_s=time.perf_counter() - started)
+
+    def _note_use(self, version: LoadedVersion) -> None:
+        """Tell the LRU now and then, which is the event loop's."""
+        now = time.monotonic()
+        if now - version.used_at > _NOTE_USE_S:
+            version.used_at = now
+            asyncio.run_coroutine_threadsafe(self._keep(version.key), self._loop)
+
+    async def _keep(self, key: str) -> None:
+        await self._resident(key)
 
     async def _loaded(self, number: int, fingerprint: str) -> LoadedVersion:
         """Load first, by ourselves, and only then show the version to the LRU.
@@ -304,12 +358,44 @@ def _move_into_place(fetched: Path, target: Path) -> None:
             raise
 
 
-def _call(
+class _Outcome:
+    """What came of a call: takes what the model's own code raised for an outcome, and logs it."""
+
+    def __init__(self, model: str, number: int) -> None:
+        self.output: Any = None
+        self._model = model
+        self._number = number
+        self._failure: tuple[str, Any] | None = None
+
+    def __enter__(self) -> _Outcome:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, _trace: Any) -> bool:
+        where = fields(model=self._model, version=self._number)
+        if isinstance(error, UnsupportedOutput):
+            _logger.error("%s version %s: %s", self._model, self._number, error, extra=where)
+            self._failure = ("unsupported_output", None)
+        # A boundary: the model's own code may raise anything, and only its log may tell.
+        elif isinstance(error, Exception | SystemExit):
+            text = "%s version %s failed on a request"
+            _logger.error(text, self._model, self._number, exc_info=error, extra=where)
+            self._failure = ("model_failed", None)
+        return self._failure is not None
+
+    def told(self, *, load_s: float, model_s: float) -> tuple[str, Any]:
+        """The outcome, with where the time went."""
+        return self._failure or (
+            "ok",
+            (self.output, {"load": load_s * 1e3, "model": model_s * 1e3}),
+        )
+
+
+def _answer(
     model: PyFuncModel,
     frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
-    params: dict[str, Any],
+    params: Mapping[str, Any],
 ) -> tuple[str, Any]:
-    return plain_output(model.predict(_model_input(*frame), params=params or None))
+    return plain_output(model.predict(_model_input(*frame), params=dict(params) or None))
 
 
 def _model_input(layout: str, names: tuple[Any, ...], columns: tuple[Any, ...]) -> Any:

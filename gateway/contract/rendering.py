@@ -7,6 +7,7 @@ columns of the output signature. What each value may be is `coercion.py`'s matte
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,7 @@ class Renderer:
             return [{} for _ in range(rows)]
         if not promised.named:
             return [list(row) for row in zip(*present.values(), strict=True)]
-        names = list(present)
-        return [dict(zip(names, row, strict=True)) for row in zip(*present.values(), strict=True)]
+        return _records(present)
 
     def _coerced(self, field: Field, column: Column) -> list[Any]:
         try:
@@ -95,6 +95,15 @@ class Renderer:
                 f"The output {field.name!r} is declared as {describe(field.type)}{optional}, and "
                 "the model answered something else."
             ) from None
+
+
+def _records(columns: Mapping[str, Column]) -> list[Any]:
+    """Rows as dicts; both forms are several times as fast as to make each of them in Python."""
+    if len(columns) == 1:
+        ((name, values),) = columns.items()
+        return [{name: value} for value in values]
+    rows = zip(*columns.values(), strict=True)
+    return list(map(dict, map(zip, repeat(tuple(columns)), rows)))
 
 
 def _dumped(answers: list[Any]) -> bytes:

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.http.request_identity import request_id_of
 
-LOGGER = "modelmux.access"
+LOGGER = "gateway.access"
 
 _ANSWERED = "modelmux.answered"
 
@@ -72,28 +72,35 @@ class AccessLog:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and note it when it is done."""
-        if scope["type"] != "http":
+        if scope["type"] == "http":
+            await logged(self._app, self._journal, scope, receive, send)
+        else:
             await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        status = None
 
-        async def noting(message: MutableMapping[str, Any]) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
 
-        try:
-            await self._app(scope, receive, noting)
-        finally:
-            spent_s = time.perf_counter() - started
-            self._journal.add(AccessEntry(time.time(), scope, status, spent_s))
+async def logged(
+    app: ASGIApp, journal: AccessJournal, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Have `app` answer the HTTP request in `scope`, and note it when that is done."""
+    started = time.perf_counter()
+    status = None
+
+    async def noting(message: MutableMapping[str, Any]) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        await send(message)
+
+    try:
+        await app(scope, receive, noting)
+    finally:
+        spent_s = time.perf_counter() - started
+        journal.add(AccessEntry(time.time(), scope, status, spent_s))
 
 
 class AccessJournal:
     """Keeps entries for a moment and writes them as lines, many at a time; loses none that can be
-    written, also at the end, if it is flushed then."""
+    written, also at the end, if it is closed then."""
 
     def __init__(self, write: Write, *, as_json: bool) -> None:
         self._write = write
@@ -101,11 +108,14 @@ class AccessJournal:
         self._entries: list[AccessEntry] = []
         self._dropped = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     def add(self, entry: AccessEntry) -> None:
         """Keep an entry; called on the event loop."""
         self._entries.append(entry)
-        if self._timer is None:
+        if self._is_closed:
+            self.flush()
+        elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_MOMENT_S, self._turn)
         if len(self._entries) > _MOST:
             del self._entries[:_AT_ONCE]
@@ -118,6 +128,12 @@ class AccessJournal:
             if not self._write(b"".join(map(self._line, batch))):
                 return
             del self._entries[:_AT_ONCE]
+
+    def close(self, write: Write) -> None:
+        """Write what there is by `write`, which may wait, and from now on each entry at once."""
+        self._is_closed = True
+        self._write = write
+        self.flush()
 
     def _turn(self) -> None:
         self._timer = None

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import GatewayError
-from gateway.http.access_log import note_answer
+from gateway.http.access_log import AccessJournal, logged, note_answer
 from gateway.http.body import read_json_body
 from gateway.http.departure import Departure
 from gateway.http.problems import problem_of, unexpected_problem
+from gateway.http.request_identity import REQUEST_ID_HEADER, request_id_of
 from gateway.http.version_selection import VERSION_HEADER, selector_of
 from gateway.prediction import Prediction, PredictionService
 
@@ -24,14 +27,28 @@ PREDICT_PATH = "/models/{name}/predict"
 
 _PATH = re.compile("/models/([^/]+)/predict")
 _VERSION = VERSION_HEADER.lower().encode()
+_REQUEST_ID = REQUEST_ID_HEADER.lower().encode()
 
 
 class PredictEndpoint:
-    """Answers predictions; every error of the gateway is answered as a problem document."""
+    """Answers predictions; every error of the gateway is answered as a problem document.
 
-    def __init__(self, service: PredictionService, *, max_body_bytes: int) -> None:
+    `answers_request_id` and `journal` are for where nothing in front puts `X-Request-ID` on the
+    answers, or notes the requests.
+    """
+
+    def __init__(
+        self,
+        service: PredictionService,
+        *,
+        max_body_bytes: int,
+        answers_request_id: bool = False,
+        journal: AccessJournal | None = None,
+    ) -> None:
         self._service = service
         self._max_body_bytes = max_body_bytes
+        self._answers_request_id = answers_request_id
+        self._journal = journal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The route's ASGI application."""
@@ -39,6 +56,13 @@ class PredictEndpoint:
 
     async def answer(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request in `scope` for the model `name`."""
+        answer = partial(self._answer, name)
+        if self._journal is None:
+            await answer(scope, receive, send)
+        else:
+            await logged(answer, self._journal, scope, receive, send)
+
+    async def _answer(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             resolution = self._service.resolve(name, selector_of(scope["headers"]))
             body = await read_json_body(scope["headers"], receive, max_bytes=self._max_body_bytes)
@@ -47,15 +71,31 @@ class PredictEndpoint:
             with Departure(receive):
                 prediction = await self._service.predict(resolution, body)
         except GatewayError as error:
-            await problem_of(scope, error)(scope, receive, send)
+            await self._identified(problem_of(scope, error), scope)(scope, receive, send)
             return
         # A boundary: what nobody expected is logged, and answered in the envelope all the same.
         except Exception as error:  # noqa: BLE001 - logged by `unexpected_problem`
-            await unexpected_problem(scope, error)(scope, receive, send)
+            await self._identified(unexpected_problem(scope, error), scope)(scope, receive, send)
             return
         note_answer(scope, name, prediction.version, prediction.rows)
-        await send({"type": "http.response.start", "status": 200, "headers": _headers(prediction)})
+        headers = _headers(prediction)
+        if self._answers_request_id:
+            headers.append((_REQUEST_ID, request_id_of(scope).encode("ascii")))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": prediction.body})
+
+    def _identified(self, problem: Response, scope: Scope) -> Response:
+        if self._answers_request_id:
+            problem.headers[REQUEST_ID_HEADER] = request_id_of(scope)
+        return problem
+
+
+def predicted_model(scope: Scope) -> str | None:
+    """The name of the model that a request asks a prediction of; None if it asks something else."""
+    if scope["type"] != "http" or scope["method"] != "POST" or scope.get("root_path"):
+        return None
+    path = _PATH.fullmatch(scope["path"])
+    return None if path is None else path[1]
 
 
 class PredictShortcut:
@@ -68,12 +108,11 @@ class PredictShortcut:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on to whom it concerns."""
-        if scope["type"] == "http" and scope["method"] == "POST" and not scope.get("root_path"):
-            path = _PATH.fullmatch(scope["path"])
-            if path is not None:
-                await self._endpoint.answer(path[1], scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        name = predicted_model(scope)
+        if name is None:
+            await self._app(scope, receive, send)
+        else:
+            await self._endpoint.answer(name, scope, receive, send)
 
 
 def _headers(prediction: Prediction) -> list[tuple[bytes, bytes]]:

@@ -13,6 +13,8 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+REQUEST_ID_HEADER = "X-Request-ID"
+
 _KEY = "modelmux.request_id"
 _HEADER = b"x-request-id"
 _SANE = re.compile(r"[\x21-\x7e]{1,128}")
@@ -41,7 +43,7 @@ class RequestIdentity:
 
         async def send_with_id(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
             await send(message)
 
         await self._app(scope, receive, send_with_id)

@@ -55,12 +55,12 @@ def access_lines(form: str, running: Gateway) -> list[dict[str, str]]:
     """The fields of all access lines so far, as text."""
     found = []
     for line in running.log.read_text(errors="replace").splitlines():
-        if "modelmux.access" not in line:
+        if "gateway.access" not in line:
             continue
         if form == "json":
             found.append({name: str(value) for name, value in json.loads(line).items()})
         else:
-            said = line.partition("modelmux.access: ")[2]
+            said = line.partition("gateway.access: ")[2]
             found.append(dict(pair.split("=", 1) for pair in said.split(" ")))
     return found
 
@@ -119,7 +119,7 @@ def test_every_request_has_a_line_and_none_tells_a_secret(
     if form == "json":
         lines = [json.loads(line) for line in output.splitlines()]
         assert all({"timestamp", "level", "logger", "message"} <= line.keys() for line in lines)
-        assert {"modelmux.version_host", "deployments.cli", "modelmux.access"} <= {
+        assert {"modelmux.version_host", "deployments.cli", "gateway.access"} <= {
             line["logger"] for line in lines
         }
 

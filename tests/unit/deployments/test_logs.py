@@ -101,7 +101,7 @@ def test_lines_of_all_processes_come_together_in_order(tmp_path: Path) -> None:
     out = tmp_path / "out"
     channel = tmp_path / "log.sock"
     with out.open("wb") as target, log_receiver(channel, descriptor=target.fileno()):
-        first, second = LogChannel(str(channel)), LogChannel(str(channel))
+        first, second = (LogChannel(str(channel), wait_s=5.0) for _ in range(2))
         for number in range(200):
             assert first.send(b"first %d\n" % number * 50)
             assert second.send(b"second %d\n" % number)

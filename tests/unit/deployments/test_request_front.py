@@ -1,4 +1,4 @@
-"""The headers by which Ray Serve takes options of a request are ours to set."""
+"""What stands before Ray Serve: predictions go no further, and Ray's options are ours to set."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import pytest
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from deployments.request_front import RayRequestOptions
+from deployments.request_front import Front, RequestFront
 
-REQUEST_ID, VERSION = b"x-request-id", b"x-model-version"
+REQUEST_ID = b"x-request-id"
 DEADLINE, UNWATCHED = b"x-request-timeout-seconds", b"x-request-disconnect-disabled"
 
 
-async def seen(path: str, *headers: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+async def seen(
+    path: str, *headers: tuple[bytes, bytes], method: str = "GET"
+) -> list[tuple[bytes, bytes]]:
     """The headers that an application behind the front gets."""
     found: list[tuple[bytes, bytes]] = []
 
@@ -26,29 +28,44 @@ async def seen(path: str, *headers: tuple[bytes, bytes]) -> list[tuple[bytes, by
     async def nothing(*_: Any) -> Any:
         raise AssertionError("nothing is received or sent here")
 
-    scope = {"type": "http", "path": path, "headers": list(headers)}
-    await RayRequestOptions(application)(scope, nothing, nothing)
+    scope = {"type": "http", "method": method, "path": path, "headers": list(headers)}
+    await RequestFront(application)(scope, nothing, nothing)
     return found
+
+
+async def beside_the_id(*headers: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """The headers but for the request's id, which there always is."""
+    found = await seen("/models", *headers)
+    assert [name for name, _ in found].count(REQUEST_ID) == 1
+    return [header for header in found if header[0] != REQUEST_ID]
 
 
 @pytest.mark.parametrize("value", [b"0.001", b"abc", b"-1"])
 async def test_a_caller_sets_no_deadline_of_ray_s(value: bytes) -> None:
     """Whatever a caller asks of Ray, its deadline is off: ours are answered in our envelope."""
-    found = await seen("/models", (DEADLINE, value), (b"accept", b"*/*"), (DEADLINE, b"5"))
+    found = await beside_the_id((DEADLINE, value), (b"accept", b"*/*"), (DEADLINE, b"5"))
     assert found == [(b"accept", b"*/*"), (DEADLINE, b"0")]
 
 
-async def test_only_predictions_are_watched_by_the_gateway_itself() -> None:
-    """Ray stops looking for callers who leave where the gateway does it, and nowhere else."""
-    assert (UNWATCHED, b"?1") in await seen("/models/m/predict", (UNWATCHED, b"?0"))
+async def test_whether_ray_watches_is_not_the_caller_s_to_say() -> None:
+    """Ray goes on looking for callers who leave, where it passes a request on."""
     assert UNWATCHED not in dict(await seen("/openapi.json", (UNWATCHED, b"?1")))
 
 
-@pytest.mark.parametrize("name", [b"serve_multiplexed_model_id", b"serve-multiplexed-model-id"])
-async def test_ray_s_header_for_a_version_is_one_of_ours(name: bytes) -> None:
-    """Ray, which fails on what isn't UTF-8, doesn't see it; the gateway does, beside its own."""
-    found = await seen("/models", (name, b"\xff"), (VERSION, b"2"))
-    assert found[:-1] == [(VERSION, b"\xff"), (VERSION, b"2")]
+async def test_predictions_are_answered_before_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once there is an ingress, predictions go to its endpoint, and everything else to Ray."""
+    answered: list[str] = []
+
+    class Endpoint:
+        async def answer(self, name: str, *_: Any) -> None:
+            answered.append(name)
+
+    monkeypatch.setattr(Front, "predictions", Endpoint())
+    assert await seen("/models/m/predict", method="POST") == []
+    assert answered == ["m"]
+    assert (DEADLINE, b"0") in await seen("/models/m/predict", method="GET")
+    assert (DEADLINE, b"0") in await seen("/models/m", method="POST")
+    assert answered == ["m"]
 
 
 @pytest.mark.parametrize("value", [b"", b"\xff", b"a b", b"a" * 129, b"a\x01"])
@@ -64,9 +81,10 @@ async def test_the_first_of_two_request_ids_counts() -> None:
     assert [value for name, value in found if name == REQUEST_ID] == [b"a"]
 
 
-async def test_headers_that_are_no_text_are_left_out() -> None:
-    """What Ray would fail to decode doesn't reach it."""
-    found = await seen("/models", (b"x-session-id", b"\xff"), (b"accept", b"*/*"))
+async def test_headers_that_ray_would_fail_to_decode_do_not_reach_it() -> None:
+    """Neither what is no text nor its own header for a version, which no other route looks at."""
+    theirs = (b"serve_multiplexed_model_id", b"serve-multiplexed-model-id", b"x-session-id")
+    found = await beside_the_id(*((name, b"\xff") for name in theirs), (b"accept", b"*/*"))
     assert found == [(b"accept", b"*/*"), (DEADLINE, b"0")]
 
 
@@ -81,7 +99,7 @@ async def test_a_websocket_is_refused_in_the_envelope() -> None:
         raise AssertionError("nothing is received, and no application asked")
 
     scope = {"type": "websocket", "path": "/", "raw_path": b"/", "headers": []}
-    await RayRequestOptions(unused)(scope, unused, send)
+    await RequestFront(unused)(scope, unused, send)
     assert sent[0]["status"] == 404
     assert (b"content-type", b"application/problem+json") in sent[0]["headers"]
     assert json.loads(sent[1]["body"])["code"] == "route_not_found"

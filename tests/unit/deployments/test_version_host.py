@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +15,7 @@ from deployments.version_host import (
     HostSettings,
     LoadedVersion,
     LoadFailed,
+    VersionHost,
     VersionLoader,
     version_key,
 )
@@ -140,3 +142,53 @@ async def test_a_caller_who_leaves_while_waiting_costs_no_call(threads: ThreadPo
     model.go.set()
     await first
     assert model.calls == 1
+
+
+async def test_calls_take_turns_however_they_come(threads: ThreadPoolExecutor) -> None:
+    """One predict at a time, of those by the event loop and those on threads of their own."""
+    model = GatedModel()
+    version = LoadedVersion("k", model)
+    late = time.monotonic() + 10
+    calls = [asyncio.create_task(version.predict(threads, FRAME, {})) for _ in range(3)]
+    calls += [
+        asyncio.create_task(asyncio.to_thread(version.predict_here, FRAME, {}, late))
+        for _ in range(3)
+    ]
+    await _until(lambda: model.running)
+    model.go.set()
+    assert await asyncio.gather(*calls) == [("values", [1])] * 6
+    assert (model.most, model.calls) == (1, 6)
+
+
+async def test_a_call_whose_turn_comes_too_late_is_dropped(threads: ThreadPoolExecutor) -> None:
+    """What could not be started by its deadline isn't started at all."""
+    model = GatedModel()
+    version = LoadedVersion("k", model)
+    busy = asyncio.create_task(version.predict(threads, FRAME, {}))
+    await _until(lambda: model.running)
+    soon = time.monotonic() + 0.02
+    assert await asyncio.to_thread(version.predict_here, FRAME, {}, soon) is None
+    model.go.set()
+    await busy
+    assert version.predict_here(FRAME, {}, time.monotonic() - 1) is None
+    assert model.calls == 1
+
+
+async def test_on_a_thread_only_versions_in_memory_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A version that isn't loaded is said to be absent, since loading is the event loop's; a
+    deadline that has passed is told from a model that fails."""
+
+    class Failing:
+        def predict(self, data: Any, params: Any = None) -> Any:
+            raise ValueError("secret")
+
+    monkeypatch.setattr(VersionLoader, "_fetch_and_load", lambda *_: Failing())
+    host = VersionHost(SETTINGS, keep=lambda take: take)
+    late = time.monotonic() + 10
+    assert host.predict_here(1, "f", FRAME, {}, late) == ("absent", None)
+    version = await host._loaded(1, "f")
+    assert host.predict_here(1, "f", FRAME, {}, late) == ("model_failed", None)
+    assert host.predict_here(1, "f", FRAME, {}, time.monotonic() - 1) == ("late", None)
+    assert version.key == version_key(1, "f")
