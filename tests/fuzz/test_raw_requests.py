@@ -99,7 +99,11 @@ PROBLEMS: dict[str, tuple[bytes, str]] = {
             b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13",
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", method=b"GET", body=None,
         ),
-        "route_not_found",
+        "method_not_allowed",
+    ),
+    "half a WebSocket": (
+        request(b"Connection: Upgrade", b"Upgrade: websocket", method=b"GET", body=None),
+        "method_not_allowed",
     ),
 }  # fmt: skip
 

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pandas as pd
 import pytest
 
@@ -25,8 +19,6 @@ SECRET = "m4rk3d-s3cr3t"  # pragma: allowlist secret - what is looked for in the
 
 def _repeat_and_fail(rows: pd.DataFrame, params: object) -> pd.DataFrame:
     text = rows["text"].iloc[0]
-    if text.startswith("slow"):
-        time.sleep(20)
     raise ValueError(f"can't read {text}\n2026-01-01 00:00:00,000 INFO forged: {text}")
 
 
@@ -95,8 +87,9 @@ def test_every_request_has_a_line_and_none_tells_a_secret(
     answers_to(running.url, request(b"X-Model-Version: " + SECRET.encode() + b"\xff"))
     by_id = poll(
         lambda: (
-            {line["request_id"]: line for line in access_lines(form, running)}
-            if any(line["path"] == "/models" for line in access_lines(form, running))
+            found
+            if (found := {line["request_id"]: line for line in access_lines(form, running)}).keys()
+            >= {*asked.keys() - {"id"}, asked["id"].headers["x-request-id"]}
             else None
         ),
         what="the access lines",
@@ -124,33 +117,6 @@ def test_every_request_has_a_line_and_none_tells_a_secret(
         }
 
 
-def test_an_ingress_that_dies_leaves_its_callers_an_answer_in_the_envelope(
-    logging_gateway: tuple[str, Gateway],
-) -> None:
-    """HAProxy says for the process that is gone that it is, and the next one serves."""
-    form, running = logging_gateway
-    if form == "json":
-        pytest.skip("once is enough")
-    answers: list[httpx.Response] = []
-    asking = threading.Thread(
-        target=lambda: answers.append(
-            httpx.post(f"{running.url}/models/tells/predict", json={"text": "slow"}, timeout=60)
-        )
-    )
-    asking.start()
-    ingress = poll(lambda: _process_named("ServeReplica:modelmux:Ingress", running), what="it")
-    threading.Event().wait(1.0)
-    os.kill(ingress, signal.SIGKILL)
-    asking.join()
-    assert answers[0].status_code == 503
-    assert answers[0].json()["code"] == "gateway_unavailable"
-    assert answers[0].headers["retry-after"]
-    poll(
-        lambda: httpx.get(f"{running.url}/healthz", timeout=10).status_code == 200,
-        what="the next ingress",
-    )
-
-
 def test_no_line_is_lost_at_the_end(logging_gateway: tuple[str, Gateway]) -> None:
     """A request that was answered a moment before SIGTERM has its line when the process is gone."""
     form, running = logging_gateway
@@ -160,16 +126,3 @@ def test_no_line_is_lost_at_the_end(logging_gateway: tuple[str, Gateway]) -> Non
     assert end(running.process) == 0
     logged = {line["request_id"] for line in access_lines(form, running)}
     assert set(ids) <= logged
-
-
-def _process_named(name: str, running: Gateway) -> int | None:
-    """The process of the gateway's session with that title."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            session = int(stat.read_text().rpartition(")")[2].split()[3])
-            title = (stat.parent / "cmdline").read_text().replace("\0", " ")
-        except (OSError, IndexError):
-            continue
-        if session == running.process.pid and name in title:
-            return int(stat.parent.name)
-    return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from typing import Any
 
 import pytest
@@ -88,24 +87,9 @@ async def test_headers_that_ray_would_fail_to_decode_do_not_reach_it() -> None:
     assert found == [(b"accept", b"*/*"), (DEADLINE, b"0")]
 
 
-async def test_a_websocket_is_refused_in_the_envelope() -> None:
-    """The handshake is answered with a problem document."""
-    sent: list[Any] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    async def unused(*_: Any) -> Any:
-        raise AssertionError("nothing is received, and no application asked")
-
-    scope = {"type": "websocket", "path": "/", "raw_path": b"/", "headers": []}
-    await RequestFront(unused)(scope, unused, send)
-    assert sent[0]["status"] == 404
-    assert (b"content-type", b"application/problem+json") in sent[0]["headers"]
-    assert json.loads(sent[1]["body"])["code"] == "route_not_found"
-
-
-def test_uvicorn_has_the_method_that_is_replaced() -> None:
-    """Its refusal of what it can't read is where we think it is, in both of its protocols."""
+def test_uvicorn_has_the_methods_that_are_replaced() -> None:
+    """Its refusal of what it can't read, and its word on upgrades, are where we think they are."""
     for protocol in (H11Protocol, HttpToolsProtocol):
-        assert list(inspect.signature(protocol.send_400_response).parameters) == ["self", "msg"]
+        refuse = inspect.signature(protocol.send_400_response)
+        assert list(refuse.parameters) == ["self", "msg"]
+        assert list(inspect.signature(protocol._should_upgrade).parameters) == ["self"]
