@@ -101,8 +101,11 @@ PROBLEMS: dict[str, tuple[bytes, str]] = {
         ),
         "method_not_allowed",
     ),
-    "half a WebSocket": (
-        request(b"Connection: Upgrade", b"Upgrade: websocket", method=b"GET", body=None),
+    "WebSocket of no version": (
+        request(
+            b"Connection: Upgrade", b"Upgrade: websocket",
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", method=b"GET", body=None,
+        ),
         "method_not_allowed",
     ),
 }  # fmt: skip
@@ -153,6 +156,9 @@ NOT_HTTP: dict[str, bytes] = {
     "70,000 characters": path(b"/models/" + b"a" * 70_000 + b"/predict"),
     "header of 64 kB": request(b"X-A: " + b"a" * 65_536),
     "10,000 headers": request(*(b"X-%d: a" % n for n in range(10_000))),
+    "WebSocket without a key": request(
+        b"Connection: Upgrade", b"Upgrade: websocket", method=b"GET", body=None
+    ),
     "tunnel": request(method=b"CONNECT", target=b"/models", body=None),
     "HTTP/0.9": b"GET /healthz\r\n\r\n",
     "TLS": bytes.fromhex("16030100a5010000a10303") + b"\0" * 100,
