@@ -6,13 +6,14 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 TESTS ?= tests
+DURATION ?= 600
 FUZZ_SECONDS ?= 120
 SEED ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test unit fuzz bench bench-quick lint format constraints clean
+.PHONY: help install demo test unit bench bench-quick chaos fuzz lint format constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -43,6 +44,9 @@ bench: $(INSTALLED) ## Measure modelmux beside its peers and its floor (BENCH= f
 
 bench-quick: $(INSTALLED) ## Measure modelmux beside its floor only, in under 3 minutes
 	$(BIN)/python -m benchmarks --quick $(BENCH)
+
+chaos: $(INSTALLED) ## A soak under random faults: ten minutes (DURATION= seconds, SEED= repeats one)
+	$(BIN)/python -m tests.chaos --duration-s $(DURATION) $(if $(SEED),--seed $(SEED))
 
 fuzz: $(INSTALLED) ## Requests, bodies and bytes by chance against a gateway (FUZZ_SECONDS=, SEED=)
 	@seed=$(or $(SEED),$$RANDOM); echo "SEED=$$seed FUZZ_SECONDS=$(FUZZ_SECONDS)"; \

@@ -52,6 +52,9 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
         first, last = _free_range()
         variables |= {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            # Ray's default is an hour: so long may one be silent who has sent half of a request, or
+            # doesn't read the answer. It doesn't run while a model computes.
+            "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "75",
             # A log line per request that a Python process takes apart: a tenth of a core.
             "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -86,6 +89,18 @@ def fast_path(folder: Path) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
+def haproxy_admin_socket() -> Path | None:
+    """Where the HAProxy of this process's gateway takes commands; None where there is none.
+
+    Ray puts a folder with the node's id between (ray/serve/_private/haproxy.py); a gateway that
+    started Ray has one node.
+    """
+    named = os.environ.get("RAY_SERVE_HAPROXY_SOCKET_PATH")
+    if named is None or os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1":
+        return None
+    return next(Path(named).parent.glob(f"*/{Path(named).name}"), None)
+
+
 def _refusals() -> dict[int, bytes]:
     from gateway.http.refusals import front_door_refusals  # imports FastAPI: not for every command
 
@@ -101,8 +116,8 @@ def _error_files(folder: Path) -> str:
 
     Ray has no hook for them (its template names one file of plain text, for 502 to 504): they ride
     on the last value that it writes into the `defaults` section (ray/serve/_private,
-    haproxy_templates.py), after its own, so that they win. A test of raw requests (tests/fuzz)
-    notices when that moves.
+    haproxy_templates.py), after its own, so that they win. A test with HAProxy (tests/fuzz) notices
+    when that moves.
     """
     return "\n".join(
         f"    errorfile {status} {_error_file(folder, status)}" for status in _refusals()

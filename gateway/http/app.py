@@ -7,7 +7,6 @@ Must not import ray or mlflow. Everything that decides lives in `gateway.predict
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from gateway.errors import CatalogUnavailable
+from gateway.http.body import HttpLimits
 from gateway.http.openapi import Document, DocumentLibrary
 from gateway.http.predict_endpoint import PREDICT_PATH, PredictEndpoint
 from gateway.http.problems import MEDIA_TYPE, install_handlers, problem_of
@@ -31,13 +31,6 @@ from gateway.ports import CatalogFeed
 from gateway.prediction import PredictionService
 
 ASSETS = Path(__file__).parent / "assets"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpLimits:
-    """Bounds on what a request may send, in bytes."""
-
-    max_body_bytes: int
 
 
 class Health(BaseModel):
@@ -54,6 +47,7 @@ class Readiness(BaseModel):
     models: int
     registry_silent_for_s: float | None
     registry_problem: str | None
+    snapshot_problem: str | None
 
 
 class SyncView(BaseModel):
@@ -79,12 +73,12 @@ def create_app(
     `answers_request_id` is False where a server in front puts `X-Request-ID` on every answer.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    predict = PredictEndpoint(service, max_body_bytes=limits.max_body_bytes)
+    predict = PredictEndpoint(service, limits=limits)
     app.add_middleware(RequestIdentity, answers=answers_request_id)
     install_handlers(app)
     app.state.predict = predict
     app.router.routes.append(Route(PREDICT_PATH, predict, methods=["POST"]))
-    routers = (_models(service), _operation(service, feed))
+    routers = (_models(service, feed), _operation(service, feed))
     for router in routers:
         app.include_router(router)
     library = DocumentLibrary(_base_document(app))
@@ -104,12 +98,12 @@ class _Assets(StaticFiles):
         return await super().get_response(path, scope)
 
 
-def _models(service: PredictionService) -> APIRouter:
+def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:
     router = APIRouter(tags=["catalog"])
 
     @router.get("/models", summary="All served models", responses=_problems(503))
     async def models() -> ModelList:
-        return list_models(service.catalog(), service.unloadable)
+        return list_models(service.catalog(), service.unloadable, feed.registry)
 
     @router.get(
         "/models/{name}",
@@ -149,6 +143,7 @@ def _operation(service: PredictionService, feed: CatalogFeed) -> APIRouter:
             models=len(catalog.models),
             registry_silent_for_s=registry.silent_for_s,
             registry_problem=registry.problem,
+            snapshot_problem=registry.snapshot_problem,
         )
 
     @router.post("/registry/sync", summary="Look at the registry now", responses=_problems(500))

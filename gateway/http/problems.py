@@ -21,6 +21,7 @@ from gateway.errors import (
     InternalError,
     MethodNotAllowed,
     ModelNotFound,
+    RequestTimeout,
     RouteNotFound,
     all_errors,
 )
@@ -64,6 +65,8 @@ def problem_response(error: GatewayError, *, instance: str, request_id: str) -> 
         headers["X-Model-Version"] = str(error.version)
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = error.allow
+    if isinstance(error, RequestTimeout):
+        headers["Connection"] = "close"  # the rest of the body may never come
     document = problem_document(error, instance=instance, request_id=request_id)
     # A JSON key or path may hold what UTF-8 can't say (a lone surrogate): never fail on that.
     content = orjson.dumps(_encodable(document))
