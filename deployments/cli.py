@@ -7,6 +7,7 @@ Owns arguments, printing and exit codes (0 good, 1 no, 2 can't). Imports Ray onl
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import socket
 import sys
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event
 from types import ModuleType
@@ -27,6 +29,8 @@ from rich.table import Table
 
 from deployments.fast_path import fast_path, has_haproxy
 from deployments.keys import is_loopback, keys_of
+from deployments.log_receiver import log_receiver
+from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.registry_environment import set_registry_defaults
 from deployments.settings import Settings, UnknownSetting, is_writable, refuse_unknown_variables
 from gateway.access import BadKeys, entry_of, new_secret
@@ -56,6 +60,13 @@ Insecure = Annotated[
     typer.Option("--insecure", help="Listen beyond the loopback though no keys are set."),
 ]
 _DEFAULT_URL = "http://127.0.0.1:8000"
+
+Say = Callable[[str], None]
+"""Tells people a line: on stdout, or in the log where that is JSON."""
+
+OnReady = Callable[[Settings, Say], None]
+
+_logger = logging.getLogger(__name__)
 
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -100,6 +111,9 @@ def up(
         Path | None, typer.Option(help="A file with the keys that are good.")
     ] = None,
     insecure: Insecure = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="Log lines as text or json. [text]")
+    ] = None,
 ) -> None:
     """Serve every model of a registry until SIGINT or SIGTERM."""
     settings = _settings(
@@ -114,60 +128,72 @@ def up(
         ray_address=ray_address,
         keys_file=keys_file,
         insecure=insecure,
+        log_format=log_format,
     )
     serve_until_stopped(settings, stop=stop_on_signals(), on_ready=_say_ready)
 
 
-def serve_until_stopped(
-    settings: Settings, *, stop: Event, on_ready: Callable[[Settings], None]
-) -> None:
+def serve_until_stopped(settings: Settings, *, stop: Event, on_ready: OnReady) -> None:
     """Bring the gateway up, call `on_ready` once it is, and take it down when `stop` is set."""
     _require_free_port(settings)
     _require_guard(settings)
+    as_json = settings.log_format == "json"
+    configure_logging(LogOptions(as_json=as_json), *PACKAGES)
+    say = _logger.info if as_json else partial(_out.print, markup=False)
     if not is_writable(settings.state_dir):
-        _err.print(f"The state folder {settings.state_dir} can't be written: no snapshot is kept.")
-    with _ray_environment(settings):
+        say(f"The state folder {settings.state_dir} can't be written: no snapshot is kept.")
+    with _ray_environment(settings) as logs:
         from deployments import launch  # reads the environment that fast_path has set
 
-        _out.print("Starting Ray …" if settings.ray_address is None else "Joining Ray …")
+        say("Starting Ray …" if settings.ray_address is None else "Joining Ray …")
         try:
             with launch.ray_runtime(settings):
                 stop_on_signals(stop)
-                _serve(launch, settings, stop=stop, on_ready=on_ready)
+                _serve(launch, settings, logs, stop=stop, on_ready=on_ready, say=say)
         except launch.RayUnreachable as error:
             raise _fail(str(error)) from error
-    _out.print("Stopped.")
+    say("Stopped.")
 
 
 @contextmanager
-def _ray_environment(settings: Settings) -> Iterator[None]:
-    """The fast path where Ray is ours to start; a cluster that runs has its own environment."""
+def _ray_environment(settings: Settings) -> Iterator[LogOptions]:
+    """The fast path where Ray is ours to start, and its processes' lines brought here; a cluster
+    that runs has its own environment and keeps its processes' lines."""
+    as_json = settings.log_format == "json"
     if settings.ray_address is not None:
-        yield
+        yield LogOptions(as_json=as_json)
         return
     if not has_haproxy():
         _err.print("No HAProxy here: falling back to Ray's own proxy, which is much slower.")
     with (
-        tempfile.TemporaryDirectory(prefix="modelmux-") as folder,
-        fast_path(Path(folder), host=settings.host, port=settings.port),
+        tempfile.TemporaryDirectory(prefix="modelmux-") as name,
+        fast_path(Path(name), host=settings.host, port=settings.port),
     ):
-        yield
+        channel = Path(name) / "log.sock"
+        with log_receiver(channel):
+            yield LogOptions(as_json=as_json, channel=str(channel))
 
 
 def _serve(
-    launch: ModuleType, settings: Settings, *, stop: Event, on_ready: Callable[[Settings], None]
+    launch: ModuleType,
+    settings: Settings,
+    logs: LogOptions,
+    *,
+    stop: Event,
+    on_ready: OnReady,
+    say: Say,
 ) -> None:
     started = time.perf_counter()
     if not stop.is_set():
-        with launch.deployed(settings):
+        with launch.deployed(settings, logs):
             for problem in launch.wait_until_ready(settings, stop=stop):
-                _out.print(f"{problem} Trying again until it does.", markup=False)
+                say(f"{problem} Trying again until it does.")
             if not stop.is_set():
-                on_ready(settings)
+                on_ready(settings, say)
                 took = time.perf_counter() - started
-                _out.print(f"(up after {took:.1f} s; Ctrl-C stops it)")
+                say(f"(up after {took:.1f} s; Ctrl-C stops it)")
             stop.wait()
-            _out.print("Stopping …")
+            say("Stopping …")
 
 
 def stop_on_signals(stop: Event | None = None) -> Event:
@@ -420,9 +446,9 @@ def _require_guard(settings: Settings) -> None:
         )
 
 
-def _say_ready(settings: Settings) -> None:
+def _say_ready(settings: Settings, say: Say) -> None:
     count = httpx.get(f"{settings.url}/readyz", timeout=30.0).json()["models"]
-    _out.print(f"Ready: {count} model(s) at {settings.url}  ·  docs at {settings.url}/docs")
+    say(f"Ready: {count} model(s) at {settings.url}  ·  docs at {settings.url}/docs")
 
 
 def _predict_path(name: str) -> str:

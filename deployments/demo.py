@@ -56,7 +56,7 @@ def run_demo(
         if not stop.is_set():
             _register(registration, settings.tracking_uri, folder / "cache", stop=stop, say=say)
         if not stop.is_set():
-            serve(settings, stop=stop, on_ready=lambda ready: _say_tour(ready, say))
+            serve(settings, stop=stop, on_ready=lambda ready, _: _say_tour(ready, say))
 
 
 def _port_for_mlflow() -> int:

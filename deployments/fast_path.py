@@ -114,6 +114,7 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
             "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
             "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+            "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": f"leastconn\n{_error_files(folder)}",
             # Ray shares these by SO_REUSEPORT, or takes the same first one in every cluster: with
             # the defaults, two gateways on one machine answer each other's requests.
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
@@ -141,6 +142,8 @@ def fast_path(folder: Path, *, host: str, port: int) -> Iterator[None]:
     # The user's own HAProxy is started by the launcher, too.
     added = {k: v for k, v in variables.items() if k not in before or k == _BINARY}
     os.environ.update(added)
+    for status, response in _refusals().items():
+        _error_file(folder, status).write_bytes(response)
     try:
         yield
     finally:
@@ -168,6 +171,29 @@ def haproxy_admin_socket() -> Path | None:
     if named is None or os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1":
         return None
     return next(Path(named).parent.glob(f"*/{Path(named).name}"), None)
+
+
+def _refusals() -> dict[int, bytes]:
+    from gateway.http.refusals import front_door_refusals  # imports FastAPI: not for every command
+
+    return front_door_refusals()
+
+
+def _error_file(folder: Path, status: int) -> Path:
+    return folder / f"refusal-{status}.http"
+
+
+def _error_files(folder: Path) -> str:
+    """HAProxy's directives for its own errors in our envelope.
+
+    Ray has no hook for them (its template names one file of plain text, for 502 to 504): they ride
+    on the last value that it writes into the `defaults` section (ray/serve/_private,
+    haproxy_templates.py), after its own, so that they win. A test with HAProxy (tests/fuzz) notices
+    when that moves.
+    """
+    return "\n".join(
+        f"    errorfile {status} {_error_file(folder, status)}" for status in _refusals()
+    )
 
 
 def _free_range() -> tuple[int, int]:

@@ -166,6 +166,13 @@ class Settings(BaseSettings):
         default=None, description="The secret that MLflow signs its webhooks with."
     )
 
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Log lines as `text`, or as `json` objects, one per line."
+    )
+    access_log: bool = Field(
+        default=True, description="Whether each request has a line in the log."
+    )
+
     @field_validator("tracking_uri", "registry_uri")
     @classmethod
     def _has_known_scheme(cls, value: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
     GatewayError
     ├── MalformedJson           400 malformed_json
+    ├── MalformedRequest        400 malformed_request
     ├── ConflictingVersion      400 conflicting_version
     ├── InvalidHeader           400 invalid_header
     ├── Unauthenticated         401 unauthenticated
@@ -22,6 +23,7 @@
     │   └── InvalidModelOutput  500 invalid_model_output
     ├── ModelUnavailable        503 model_unavailable
     ├── CatalogUnavailable      503 catalog_unavailable
+    ├── GatewayUnavailable      503 gateway_unavailable
     └── DeadlineExceeded        504 deadline_exceeded
 
 Status, code and title belong to the class; what happened this time belongs to the instance. A
@@ -88,6 +90,14 @@ class MalformedJson(GatewayError):
     status = 400
     code = "malformed_json"
     title = "The body is not valid JSON"
+
+
+class MalformedRequest(GatewayError):
+    """What came is no HTTP request, or one that two servers could read differently (RFC 9112)."""
+
+    status = 400
+    code = "malformed_request"
+    title = "The request is not valid HTTP"
 
 
 class ConflictingVersion(GatewayError):
@@ -327,6 +337,14 @@ class CatalogUnavailable(GatewayError):
     def members(self) -> Mapping[str, Any]:
         """`registry_problem`: why the registry could not be read, where that is known."""
         return {} if self.registry_problem is None else {"registry_problem": self.registry_problem}
+
+
+class GatewayUnavailable(GatewayError):
+    """No process of the gateway takes the request, or the one that had it went away."""
+
+    status = 503
+    code = "gateway_unavailable"
+    title = "The gateway is not available right now"
 
 
 class DeadlineExceeded(GatewayError):

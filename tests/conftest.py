@@ -35,6 +35,15 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def registered(mlflow_uri: str) -> str:
+    """The session's MLflow server with every model of the contract suite."""
+    from tests.contract.models import register_all  # imports MLflow: not for unit tests
+
+    register_all(mlflow_uri)
+    return mlflow_uri
+
+
+@pytest.fixture(scope="session")
 def shared_gateway(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A real gateway on a real local Ray, over the session's MLflow server.
 

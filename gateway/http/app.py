@@ -18,6 +18,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from gateway.deliveries import DeliveryCheck, SyncTrigger
 from gateway.errors import CatalogUnavailable
@@ -102,8 +103,19 @@ def create_app(
         app.include_router(router)
     library = DocumentLibrary(_base_document(app, access), needs_keys=access is not None)
     app.include_router(_documentation(service, library, access))
-    app.mount("/docs/assets", StaticFiles(directory=ASSETS), name="assets")
+    app.mount("/docs/assets", _Assets(directory=ASSETS), name="assets")
     return app
+
+
+class _Assets(StaticFiles):
+    """Files that are small enough to be sent whole: a `Range` is not looked at (RFC 9110, 14.2),
+    because Starlette answers a bad one with words of its own."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """The file, or an HTTPException."""
+        headers = [header for header in scope["headers"] if header[0] != b"range"]
+        scope["headers"] = headers
+        return await super().get_response(path, scope)
 
 
 def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:

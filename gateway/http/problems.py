@@ -25,6 +25,7 @@ from gateway.errors import (
     RouteNotFound,
     all_errors,
 )
+from gateway.http.access_log import note_answer
 from gateway.http.request_identity import request_id_of
 
 _logger = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ def problem_response(error: GatewayError, *, instance: str, request_id: str) -> 
 
 def problem_of(scope: Scope, error: GatewayError) -> Response:
     """The response of an error to the request in `scope`."""
+    note_answer(scope, error.model, error.version, None)
     return problem_response(
         error,
         # Percent-encoded as it was sent: a URI reference, whatever bytes a name was made of.

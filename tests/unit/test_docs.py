@@ -124,6 +124,9 @@ def test_the_variables_of_the_fast_path_are_documented(
     for name, value in table.items():
         if value == "a temporary folder":
             assert environment[name].startswith(str(tmp_path))
+        elif value == "leastconn and files of a temporary folder":
+            assert environment[name].startswith("leastconn\n")
+            assert str(tmp_path) in environment[name]
         elif value == "a free port":
             assert environment[name].isdecimal()
         elif value == "a new secret":
