@@ -22,7 +22,7 @@ from tests.processes import Gateway, gateway, mlflow_server, poll
 from tests.registering import client, columns, register
 
 NUMBER = columns(("x", "double"))
-WEBHOOK_SECRET = "known to MLflow and the gateway"
+WEBHOOK_SECRET = "known to MLflow and the gateway"  # pragma: allowlist secret
 SHOP, READER, ADMIN = new_secret(), new_secret(), new_secret()
 KEYS = (
     entry_of("shop", SHOP, ["predict:shop *"]),
