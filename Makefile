@@ -6,11 +6,12 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 TESTS ?= tests
+DURATION ?= 600
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test unit bench bench-quick lint format constraints clean
+.PHONY: help install demo test unit bench bench-quick chaos lint format constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,6 +42,9 @@ bench: $(INSTALLED) ## Measure modelmux beside its peers and its floor (BENCH= f
 
 bench-quick: $(INSTALLED) ## Measure modelmux beside its floor only, in under 3 minutes
 	$(BIN)/python -m benchmarks --quick $(BENCH)
+
+chaos: $(INSTALLED) ## A soak under random faults: ten minutes (DURATION= seconds, SEED= repeats one)
+	$(BIN)/python -m tests.chaos --duration-s $(DURATION) $(if $(SEED),--seed $(SEED))
 
 lint: $(INSTALLED) ## Style, types, import direction
 	$(BIN)/ruff check .

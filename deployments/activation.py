@@ -13,15 +13,25 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ray import cloudpickle, serve
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
-from deployments import model_host, model_output, model_socket, replica_ports, version_host
+from deployments import (
+    host_watch,
+    model_host,
+    model_output,
+    model_socket,
+    replica_ports,
+    version_host,
+    version_record,
+)
+from deployments.idleness import Idleness
 from deployments.model_host import ModelHost
 from deployments.version_host import HostSettings
 from gateway.catalog import Catalog, ModelOptions, ModelVersion, ServedModel
@@ -36,11 +46,25 @@ DEPLOYMENT = "ModelHost"
 # More than any batcher keeps in flight: the bound on waiting work is the gateway's.
 _MAX_ONGOING_REQUESTS = 256
 _POLL_S = 0.05
+
+HEALTH_CHECK_PERIOD_S = 2.0
+"""How often Ray looks whether a replica is alive: until it has looked, one that was killed isn't
+replaced (Ray's default is 10 s)."""
+
 _QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 _RESTORED = frozenset({ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING})
 
 # The replica must not import any package of ours (see `deployments.version_host`).
-for _module in (model_output, model_socket, replica_ports, version_host, model_host):
+_BY_VALUE = (
+    model_output,
+    model_socket,
+    replica_ports,
+    version_record,
+    host_watch,
+    version_host,
+    model_host,
+)
+for _module in _BY_VALUE:
     cloudpickle.register_pickle_by_value(_module)  # type: ignore[no-untyped-call]
 
 
@@ -59,17 +83,18 @@ class ActivationSettings:
     tracking_uri: str
     registry_uri: str
     artifact_folder: str
+    record_folder: str
     idle_timeout_s: float
     load_retry_s: float
+    load_timeout_s: float
+    max_active_models: int | None = None
     start_timeout_s: float = 120.0
     environment: tuple[tuple[str, str], ...] = ()
 
 
 def application_name(model: ServedModel, version: ModelVersion) -> str:
     """The application that answers for a version of a model; readable, and unique by its digest."""
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", model.name).strip("-")[:40].lower()
-    digest = hashlib.sha256(model.name.encode()).hexdigest()[:10]
-    name = f"{APPLICATION_PREFIX}{slug}-{digest}"
+    name = _application_of(model.name)
     if not version.ships_code:
         return name
     return f"{name}-v{version_host.version_key(version.number, version.fingerprint)}"
@@ -85,6 +110,9 @@ class Activator:
         self._settings = settings
         self._active: dict[str, ModelOptions | None] = {}
         self._starting: dict[str, asyncio.Task[None]] = {}
+        self._idleness = Idleness()
+        self._making_room = asyncio.Lock()
+        self._promised: set[str] = set()
         self._one_at_a_time = asyncio.Lock()
 
     async def adopt(self) -> None:
@@ -93,6 +121,7 @@ class Activator:
         for name, application in status.applications.items():
             if name.startswith(APPLICATION_PREFIX) and application.status in _RESTORED:
                 self._active[name] = None
+                self._idleness.note_use([name])
 
     async def exists(self, name: str) -> bool:
         """Whether Serve has an application of that name."""
@@ -116,6 +145,10 @@ class Activator:
             task.add_done_callback(lambda _: self._starting.pop(name, None))
         await asyncio.shield(task)
         return name
+
+    def note_use(self, models: Iterable[str]) -> None:
+        """Models of these names are in use now."""
+        self._idleness.note_use(map(_application_of, models))
 
     def forget(self, name: str) -> None:
         """The application turned out to be gone: make it again when it is asked for."""
@@ -160,12 +193,29 @@ class Activator:
             await self._deploy(name, model.model_copy(update={"options": before}))
 
     async def _start(self, name: str, model: ServedModel) -> None:
+        await self._make_room(name)
         try:
             await self._deploy(name, model)
         except ActivationFailed:
             await self._delete(name)
             raise
+        finally:
+            self._promised.discard(name)
         self._active[name] = model.options
+
+    async def _make_room(self, name: str) -> None:
+        """Have room for one more application, if need be by putting the one to sleep that is idle
+        for the longest time; raises ActivationFailed."""
+        most = self._settings.max_active_models
+        async with self._making_room:
+            while most is not None and len(self._active.keys() | self._promised) >= most:
+                idle = self._idleness.longest_idle(self._active)
+                if idle is None:
+                    raise ActivationFailed("There is no room for one more model: none is idle.")
+                _logger.info("application %s makes room for %s", idle, name)
+                await self._delete(idle)
+            self._promised.add(name)
+        self._idleness.note_use([name])
 
     async def _deploy(self, name: str, model: ServedModel) -> None:
         started = time.perf_counter()
@@ -226,6 +276,7 @@ class Activator:
             ),
             graceful_shutdown_timeout_s=20,
             graceful_shutdown_wait_loop_s=0.5,
+            health_check_period_s=HEALTH_CHECK_PERIOD_S,
         )(ModelHost)
         return deployment.bind(self._host_settings(model))
 
@@ -241,9 +292,20 @@ class Activator:
             tracking_uri=self._settings.tracking_uri,
             registry_uri=self._settings.registry_uri,
             artifact_folder=self._settings.artifact_folder,
+            record_folder=str(Path(self._settings.record_folder) / _digest(model.name)),
             max_loaded_versions=model.options.max_loaded_versions,
             retry_load_after_s=self._settings.load_retry_s,
+            load_timeout_s=self._settings.load_timeout_s,
         )
+
+
+def _application_of(model: str) -> str:
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", model).strip("-")[:40].lower()
+    return f"{APPLICATION_PREFIX}{slug}-{_digest(model)}"
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:10]
 
 
 def _placement(options: ModelOptions) -> dict[str, object]:

@@ -14,11 +14,11 @@ from contextlib import suppress
 from typing import Any
 
 from ray import serve
-from ray.exceptions import RayError
-from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.activation import DEPLOYMENT, application_name
+from deployments.lost_calls import HANDLE_ERRORS, PREDICTIONS
 from deployments.outcomes import Outcome, call_result, starting_deadline_s, still_starting
 from deployments.socket_line import SocketLine
 from deployments.version_host import version_key
@@ -54,15 +54,23 @@ class VersionHandle:
         )
 
     async def predict(
-        self, frame: Frame, params: Mapping[str, Any], *, load_timeout_s: float
+        self,
+        frame: Frame,
+        params: Mapping[str, Any],
+        *,
+        load_timeout_s: float,
+        timeout_s: float,
+        patience_s: float,
     ) -> Outcome:
-        """One call of `VersionHost.predict`; raises RayError and RayServeException."""
+        """One call of `VersionHost.predict`; raises `HANDLE_ERRORS`."""
         outcome: Outcome = await self._handle.remote(
             self._version.number,
             self._version.fingerprint,
             (frame.layout, frame.names, frame.columns),
             dict(params),
             load_timeout_s,
+            timeout_s,
+            patience_s,
         )
         return outcome
 
@@ -79,20 +87,26 @@ class ApplicationHandle:
     async def predict(self, call: Call, *, start_by: float) -> Outcome:
         """One call; waits for a load until `start_by` (of the monotonic clock).
 
-        Raises RayError and RayServeException.
+        Raises `HANDLE_ERRORS`.
         """
+        give_up_at = time.monotonic() + call.timeout_s
         with suppress(ConnectionError):  # Ray knows what became of the replica
             outcome = await self._line.predict(
                 call.version,
                 call.frame,
                 call.params,
-                give_up_at=time.monotonic() + call.timeout_s,
+                give_up_at=give_up_at,
+                patience_s=call.patience_s,
             )
             if outcome is not None:
                 return outcome
-        left_s = max(0.0, start_by - time.monotonic())
+        now = time.monotonic()
         outcome = await self.version(call.version).predict(
-            call.frame, call.params, load_timeout_s=left_s
+            call.frame,
+            call.params,
+            load_timeout_s=max(0.0, start_by - now),
+            timeout_s=max(0.0, give_up_at - now),
+            patience_s=call.patience_s,
         )
         if call.model.options.max_replicas == 1:
             self._line.keep()
@@ -107,46 +121,76 @@ class ApplicationHandle:
 
 
 class RayBackend:
-    """A `PredictionBackend` over Serve handles: finds the application, calls it, once more if it
-    went away meanwhile."""
+    """A `PredictionBackend` over Serve handles: finds the application, calls it, and again if that
+    call was lost."""
 
     def __init__(self, activate: Activate) -> None:
         self._activate = activate
+        self._activating: dict[str, asyncio.Future[None]] = {}
         self._handles: dict[str, ApplicationHandle] = {}
 
     async def predict(self, call: Call) -> CallResult:
         """See `PredictionBackend.predict`."""
         application = application_name(call.model, call.version)
+        give_up_at = time.monotonic() + starting_deadline_s(call.timeout_s)
         try:
-            outcome = await self._call(application, call)
-        except (RayError, RayServeException) as error:
-            _logger.warning("a call of %s did not come back: %s", application, type(error).__name__)
-            self._handles.pop(application, None)
-            outcome = await self._call_again(application, call)
+            outcome = await self._call(application, call, give_up_at)
+        except HANDLE_ERRORS as error:
+            outcome = await self._call_again(application, call, give_up_at, error)
         return call_result(outcome)
 
-    async def _call_again(self, application: str, call: Call) -> Outcome:
+    async def _call_again(
+        self, application: str, call: Call, give_up_at: float, error: Exception
+    ) -> Outcome:
         try:
-            return await self._call(application, call)
-        except BackPressureError as error:
-            raise Overloaded("The model is busy.", retry_after_s=_RETRY_AFTER_S) from error
-        except (RayError, RayServeException) as error:
+            async with asyncio.timeout(give_up_at - time.monotonic()):
+                return await PREDICTIONS.again(
+                    lambda: self._call(application, call, give_up_at), error, until=give_up_at
+                )
+        except TimeoutError:  # there was no replica again, or not for long enough
+            raise still_starting() from error
+        except BackPressureError as busy:
+            raise Overloaded("The model is busy.", retry_after_s=_RETRY_AFTER_S) from busy
+        except HANDLE_ERRORS as lost:
             _logger.exception("application %s does not answer", application)
             raise ModelUnavailable(
                 "The model's processes do not answer.", retry_after_s=_RETRY_AFTER_S
-            ) from error
+            ) from lost
 
-    async def _call(self, application: str, call: Call) -> Outcome:
-        start_by = time.monotonic() + starting_deadline_s(call.timeout_s)
-        handle = self._handles.get(application) or await self._activated(application, call)
-        return await handle.predict(call, start_by=start_by)
-
-    async def _activated(self, application: str, call: Call) -> ApplicationHandle:
+    async def _call(self, application: str, call: Call, give_up_at: float) -> Outcome:
+        handle = self._handles.get(application) or await self._activated(
+            application, call, give_up_at
+        )
         try:
-            async with asyncio.timeout(starting_deadline_s(call.timeout_s)):
-                await self._activate(call.model.name, call.version.number)
+            return await handle.predict(call, start_by=give_up_at)
+        except DeploymentUnavailableError:
+            self._handles.pop(application, None)  # the application is gone: it must be made again
+            raise
+
+    async def _activated(
+        self, application: str, call: Call, give_up_at: float
+    ) -> ApplicationHandle:
+        try:
+            async with asyncio.timeout(give_up_at - time.monotonic()):
+                await self._activation(application, call)
         except TimeoutError:
             raise still_starting() from None
-        handle = ApplicationHandle(application)
-        self._handles[application] = handle
+        handle = self._handles.get(application)
+        if handle is None:
+            handle = self._handles[application] = ApplicationHandle(application)
         return handle
+
+    async def _activation(self, application: str, call: Call) -> None:
+        """One activation however many wait for it; who leaves stops it for nobody."""
+        task = self._activating.get(application)
+        if task is None:
+            activating = self._activate(call.model.name, call.version.number)
+            task = asyncio.ensure_future(activating)
+            self._activating[application] = task
+            task.add_done_callback(lambda task: self._end_activation(application, task))
+        await asyncio.shield(task)
+
+    def _end_activation(self, application: str, task: asyncio.Future[None]) -> None:
+        self._activating.pop(application, None)
+        if not task.cancelled():
+            task.exception()  # mark as seen: all who waited may have left

@@ -38,8 +38,14 @@ class CatalogUpdate(TypedDict):
     removed: list[str]
 
 
-RegistryNews = tuple[CatalogUpdate | None, float | None, str | None]
-"""An update (None where the reader has it all), the registry's silence in seconds, its problem."""
+class RegistryNews(TypedDict):
+    """An update (None where the reader has it all), and how the registry and the snapshot are (see
+    `gateway.ports.RegistryStatus`)."""
+
+    update: CatalogUpdate | None
+    silent_for_s: float | None
+    problem: str | None
+    snapshot_problem: str | None
 
 
 def packed(catalog: Catalog, names: Collection[str] | None, *, position: Position) -> CatalogUpdate:

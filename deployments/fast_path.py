@@ -101,6 +101,9 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
         first, last = _free_range()
         variables |= {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            # Ray's default is an hour: so long may one be silent who has sent half of a request, or
+            # doesn't read the answer. It doesn't run while a model computes.
+            "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "75",
             # A log line per request that a Python process takes apart: a tenth of a core.
             "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
             _BINARY: str(folder / _LAUNCHER_NAME),
@@ -153,6 +156,18 @@ def _write_launcher(launcher: Path, haproxy: str, *, host: str, port: int) -> No
         address += " v4v6"  # every address of both kinds
     launcher.write_text(_LAUNCHER.format(port=port, address=address, haproxy=shlex.quote(haproxy)))
     launcher.chmod(0o700)
+
+
+def haproxy_admin_socket() -> Path | None:
+    """Where the HAProxy of this process's gateway takes commands; None where there is none.
+
+    Ray puts a folder with the node's id between (ray/serve/_private/haproxy.py); a gateway that
+    started Ray has one node.
+    """
+    named = os.environ.get("RAY_SERVE_HAPROXY_SOCKET_PATH")
+    if named is None or os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1":
+        return None
+    return next(Path(named).parent.glob(f"*/{Path(named).name}"), None)
 
 
 def _free_range() -> tuple[int, int]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from math import inf
 from typing import Any
 
 from ray import serve
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
@@ -17,17 +16,24 @@ from deployments.backend import RayBackend
 from deployments.catalog_feed import RayCatalogFeed
 from deployments.keys import keys_of
 from deployments.logs import configure_logging
+from deployments.lost_calls import ACTIVATIONS, HANDLE_ERRORS
 from deployments.replica_ports import listen_on_own_address
 from deployments.request_front import Front
 from deployments.settings import Settings
+from gateway.admission import Admission
 from gateway.batching import MicroBatcher
 from gateway.errors import ModelUnavailable
 from gateway.http.access_control import Access
-from gateway.http.app import HttpLimits, create_app
+from gateway.http.app import create_app
+from gateway.http.body import HttpLimits
 from gateway.http.predict_endpoint import PredictEndpoint, PredictShortcut
 from gateway.prediction import PredictionService
 
 _RETRY_AFTER_S = 2.0
+
+# How long a new replica takes no requests because it knows no models: longer than a sync service
+# that was lost at the same moment takes to be back.
+_FIRST_NEWS_S = 30.0
 
 
 # How many objects more than before make Python look for cycles among the young ones: its default
@@ -53,7 +59,8 @@ class Ingress:
         _collect_less_often()
         self._settings = settings
         self._sync = sync
-        self._feed = RayCatalogFeed(sync)
+        self._admission = Admission(settings.admission_limits)
+        self._feed = RayCatalogFeed(sync, take_used=self._admission.take_used)
         self._keys = keys_of(settings)
         loop = asyncio.get_running_loop()
         self._following = [loop.create_task(self._feed.follow())]
@@ -61,23 +68,30 @@ class Ingress:
             self._keys.look_again()
             self._following.append(loop.create_task(self._keys.follow()))
 
-    def __serve_build_asgi_app__(self) -> ASGIApp:
-        """Called by Ray once the replica is constructed."""
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Called by Ray once the replica is constructed; it gets requests only after that."""
+        await self._feed.wait_for_news(timeout_s=_FIRST_NEWS_S)
+        settings = self._settings
         service = PredictionService(
             feed=self._feed,
             backend=MicroBatcher(RayBackend(self._activate)),
-            default_timeout_s=self._settings.request_timeout_s,
+            default_timeout_s=settings.request_timeout_s,
+            max_timeout_s=settings.max_request_timeout_s,
+            max_rows=settings.max_rows,
+            admission=self._admission,
         )
-        max_body_bytes, access = self._settings.max_body_bytes, self._access()
-        secret = self._settings.webhook_secret
+        limits = HttpLimits(
+            max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
+        )
+        access, secret = self._access(), settings.webhook_secret
         # For what comes to this process's own HTTP server, behind HAProxy.
         Front.predictions = PredictEndpoint(
-            service, max_body_bytes=max_body_bytes, access=access, answers_request_id=True
+            service, limits=limits, access=access, answers_request_id=True
         )
         app = create_app(
             service=service,
             feed=self._feed,
-            limits=HttpLimits(max_body_bytes=max_body_bytes),
+            limits=limits,
             # Ray's RequestIdMiddleware answers with the id that it gave to or got from the caller.
             answers_request_id=False,
             access=access,
@@ -93,11 +107,22 @@ class Ingress:
         return Access(keys=self._keys, public=frozenset(self._settings.public))
 
     async def _activate(self, name: str, number: int) -> None:
+        """See `backend.Activate`; a sync service that is away is waited for."""
         try:
-            problem = await self._sync.activate.remote(name, number)
-        except (RayError, RayServeException) as error:
+            problem = await self._ask_to_activate(name, number)
+        except HANDLE_ERRORS as error:
             raise ModelUnavailable(
                 "The model can't be started right now.", retry_after_s=_RETRY_AFTER_S
             ) from error
         if problem is not None:
             raise ModelUnavailable(problem, retry_after_s=_RETRY_AFTER_S)
+
+    async def _ask_to_activate(self, name: str, number: int) -> str | None:
+        async def ask() -> str | None:
+            problem: str | None = await self._sync.activate.remote(name, number)
+            return problem
+
+        try:
+            return await ask()
+        except HANDLE_ERRORS as error:
+            return await ACTIVATIONS.again(ask, error, until=inf)

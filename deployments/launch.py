@@ -7,6 +7,7 @@ because Ray reads its environment when it is imported.
 from __future__ import annotations
 
 import logging
+import shutil
 import socket
 import warnings
 from collections.abc import Iterator
@@ -21,8 +22,9 @@ from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
 from deployments import request_front
-from deployments.activation import APPLICATION_PREFIX
-from deployments.fast_path import inner_host
+from deployments.activation import APPLICATION_PREFIX, HEALTH_CHECK_PERIOD_S
+from deployments.fast_path import haproxy_admin_socket, inner_host
+from deployments.front_door import close_front_door
 from deployments.ingress import Ingress
 from deployments.registry_environment import registry_variables, set_registry_defaults
 from deployments.settings import Settings
@@ -102,22 +104,33 @@ def deployed(settings: Settings) -> Iterator[None]:
             ),
             logging_config=_QUIET,
         )
+    if settings.ray_address is None:
+        # Whoever starts the gateway anew may have mended what kept versions from loading.
+        shutil.rmtree(settings.record_dir, ignore_errors=True)
     try:
         serve.run_many([_gateway(settings)], wait_for_applications_running=False)
         yield
     finally:
-        take_down(whole_serve=settings.ray_address is None)
+        if settings.ray_address is None:
+            _take_down_serve(settings)
+        else:
+            _take_down_ours()
 
 
-def take_down(*, whole_serve: bool) -> None:
-    """Delete the ingress first, so that what was accepted is answered, then the models.
+def _take_down_serve(settings: Settings) -> None:
+    """Serve itself is ours: answer what was accepted, then let it go as a whole."""
+    admin_socket = haproxy_admin_socket()
+    if admin_socket is not None:
+        close_front_door(admin_socket, timeout_s=settings.request_timeout_s)
+    else:
+        serve.delete(APPLICATION)
+    serve.shutdown()  # type: ignore[no-untyped-call]
 
-    With `whole_serve` Serve itself is ours and goes as a whole, which is quicker.
-    """
+
+def _take_down_ours() -> None:
+    """Serve is shared: delete the ingress first, so that what was accepted is answered, then the
+    models."""
     serve.delete(APPLICATION)
-    if whole_serve:
-        serve.shutdown()  # type: ignore[no-untyped-call]
-        return
     ours = [name for name in serve.status().applications if name.startswith(APPLICATION_PREFIX)]
     with ThreadPoolExecutor(max_workers=8) as deleting:
         list(deleting.map(serve.delete, ours))
@@ -159,6 +172,7 @@ def _gateway(settings: Settings) -> serve.RunTarget:
         max_ongoing_requests=10_000,
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=2,
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
     )(SyncService).bind(settings, environment)
     ingress = serve.deployment(
         name="Ingress",
@@ -169,6 +183,7 @@ def _gateway(settings: Settings) -> serve.RunTarget:
         ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": request_front.ENVIRONMENT}},
         graceful_shutdown_timeout_s=settings.request_timeout_s,
         graceful_shutdown_wait_loop_s=0.5,
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
     )(Ingress).bind(settings, environment, sync)
     return serve.RunTarget(
         target=ingress, name=APPLICATION, route_prefix="/", logging_config=_QUIET

@@ -63,9 +63,13 @@ class ModelHost:
         frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
         params: Mapping[str, Any],
         load_timeout_s: float,
+        timeout_s: float,
+        patience_s: float,
     ) -> tuple[str, Any]:
         """See `VersionHost.predict`."""
-        return await self._host.predict(number, fingerprint, frame, params, load_timeout_s)
+        return await self._host.predict(
+            number, fingerprint, frame, params, load_timeout_s, timeout_s, patience_s
+        )
 
 
 def _ray_lru(size: int) -> Callable[[Resident], Resident]:

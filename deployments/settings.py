@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from gateway.admission import AdmissionLimits
+
 PREFIX = "MODELMUX_"
 
 CLIENT_VARIABLES = ("url", "key")
@@ -80,11 +82,54 @@ class Settings(BaseSettings):
         le=3600.0,
         description="Seconds until a request is answered with 504, where no tag says otherwise.",
     )
+    max_request_timeout_s: float = Field(
+        default=3600.0,
+        gt=0.0,
+        le=3600.0,
+        description="The longest deadline in seconds that a tag can give a model.",
+    )
     max_body_bytes: int = Field(
         default=64 * 1024 * 1024,
         ge=1024,
         le=1024 * 1024 * 1024,
         description="The largest request body in bytes; more is answered with 413.",
+    )
+    body_timeout_s: float = Field(
+        default=60.0,
+        gt=0.0,
+        le=3600.0,
+        description="Seconds in which a request's body must be there; later is answered with 408.",
+    )
+    max_rows: int = Field(
+        default=100_000,
+        ge=1,
+        le=10_000_000,
+        description="The most rows of one request; more is answered with 413.",
+    )
+    max_waiting_requests_per_model: int = Field(
+        default=1024,
+        ge=1,
+        description="Requests of a model that may be inside at once; more are answered with 429.",
+    )
+    max_waiting_rows_per_model: int = Field(
+        default=200_000,
+        ge=1,
+        description="Rows of a model that may be inside at once; more are answered with 429.",
+    )
+    max_waiting_rows: int = Field(
+        default=800_000,
+        ge=1,
+        description="Rows of all models that may be inside at once; more are answered with 429.",
+    )
+    max_waiting_bytes: int = Field(
+        default=512 * 1024 * 1024,
+        ge=1024,
+        description="Bytes of bodies that may be inside at once; more are answered with 429.",
+    )
+    max_active_models: int | None = Field(
+        default=None,
+        ge=1,
+        description="Applications of models that may be there at once.",
     )
     ingress_replicas: int = Field(
         default=1, ge=1, le=1000, description="Processes that take requests."
@@ -97,7 +142,13 @@ class Settings(BaseSettings):
     load_retry_s: float = Field(
         default=30.0,
         ge=1.0,
-        description="Seconds for which a version that failed to load is not tried again.",
+        description="Seconds for which a version that failed to load is not tried again; doubled "
+        "with each failure in a row.",
+    )
+    load_timeout_s: float = Field(
+        default=300.0,
+        gt=0.0,
+        description="Seconds that putting a version into memory may take.",
     )
     keys: str | None = Field(
         default=None, description="The keys that are good, as in a keys file, semicolons between."
@@ -149,9 +200,24 @@ class Settings(BaseSettings):
         return f"http://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{self.port}"
 
     @property
+    def admission_limits(self) -> AdmissionLimits:
+        """What an ingress process holds at once."""
+        return AdmissionLimits(
+            model_requests=self.max_waiting_requests_per_model,
+            model_rows=self.max_waiting_rows_per_model,
+            rows=self.max_waiting_rows,
+            body_bytes=self.max_waiting_bytes,
+        )
+
+    @property
     def artifact_dir(self) -> Path:
         """Where fetched artifacts are kept."""
         return self.state_dir / "artifacts"
+
+    @property
+    def record_dir(self) -> Path:
+        """Where it is remembered which versions fail to load, hang, or end their processes."""
+        return self.state_dir / "records"
 
 
 def refuse_unknown_variables() -> None:

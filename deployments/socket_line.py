@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from contextvars import Context
 from typing import Any
 
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from deployments.lost_calls import HANDLE_ERRORS
 from deployments.model_socket import is_supported
 from deployments.outcomes import Outcome
 from deployments.socket_connection import Connection, connected_socket
@@ -55,6 +54,7 @@ class SocketLine:
         params: Mapping[str, Any],
         *,
         give_up_at: float,
+        patience_s: float,
     ) -> Outcome | None:
         """One call of `VersionHost.predict_here`; None where it can't be answered on the line.
 
@@ -69,6 +69,7 @@ class SocketLine:
             (frame.layout, frame.names, frame.columns),
             dict(params),
             give_up_at,
+            patience_s,
         )
         return None if outcome[0] == "absent" else outcome
 
@@ -91,7 +92,7 @@ class SocketLine:
             name = await self._attend.remote(0.0)
             while self._follow(name) and time.monotonic() - self._used_at < _IDLE_S:
                 name = await self._attend.remote(_ATTEND_S)
-        except (RayError, RayServeException) as error:
+        except HANDLE_ERRORS as error:
             _logger.info("a line is not attended any more: %s", type(error).__name__)
         finally:
             self._hang_up()

@@ -11,14 +11,15 @@ import logging
 import os
 import time
 import uuid
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import orjson
 from ray import serve
-from ray.exceptions import RayError
-from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
+from ray.serve.exceptions import DeploymentUnavailableError
 
 from deployments.activation import (
     DEPLOYMENT,
@@ -28,8 +29,10 @@ from deployments.activation import (
     application_name,
 )
 from deployments.backend import VersionHandle
-from deployments.catalog_wire import Position, RegistryNews, packed
+from deployments.backoff import Backoff
+from deployments.catalog_wire import CatalogUpdate, Position, RegistryNews, packed
 from deployments.logs import configure_logging
+from deployments.lost_calls import HANDLE_ERRORS
 from deployments.replica_ports import listen_on_own_address
 from deployments.settings import Settings
 from gateway.catalog import Catalog, ModelVersion, ServedModel, contract_of
@@ -43,7 +46,10 @@ from registry_sync.synchronizer import PreparationFailed, Synchronizer
 _logger = logging.getLogger(__name__)
 
 _ASK_LOAD_TIMEOUT_S = 60.0
+_ASK_TIMEOUT_S = 3600.0
 _SETTLE_S = 10.0
+_LONGEST_PAUSE_S = 60.0
+_ADOPT_AGAIN_S = 0.5
 _CANNOT_BE_LOADED = "It can't be loaded; the log of its process says why."
 
 
@@ -72,7 +78,7 @@ class RayVersionPreparer:
             raise PreparationFailed(failed.reason) from failed
         except DeploymentUnavailableError:
             return  # scaled to zero: nobody is served by it, so nobody would notice
-        except (RayError, RayServeException) as error:
+        except HANDLE_ERRORS as error:
             raise PreparationFailed("Its process went away while it was loaded.") from error
 
     async def _ask_once(self, handle: Any, model: ServedModel, version: ModelVersion) -> None:
@@ -88,7 +94,11 @@ class RayVersionPreparer:
             return
         for _, frame in request.frames[:1]:
             kind, _ = await VersionHandle(handle, version).predict(
-                frame, request.params, load_timeout_s=_ASK_LOAD_TIMEOUT_S
+                frame,
+                request.params,
+                load_timeout_s=_ASK_LOAD_TIMEOUT_S,
+                timeout_s=_ASK_TIMEOUT_S,
+                patience_s=_ASK_TIMEOUT_S,
             )
             if kind in ("load_failed", "loading"):
                 raise PreparationFailed(_CANNOT_BE_LOADED)
@@ -114,8 +124,11 @@ class SyncService:
                 tracking_uri=settings.tracking_uri,
                 registry_uri=registry_uri,
                 artifact_folder=str(settings.artifact_dir),
+                record_folder=str(settings.record_dir),
                 idle_timeout_s=settings.idle_timeout_s,
                 load_retry_s=settings.load_retry_s,
+                load_timeout_s=settings.load_timeout_s,
+                max_active_models=settings.max_active_models,
                 environment=tuple(sorted(environment.items())),
             )
         )
@@ -138,20 +151,32 @@ class SyncService:
         # Generations of an earlier life may have told something else.
         self._life = uuid.uuid4().hex
         self._changed = asyncio.Event()
+        self._adopted = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._tasks = (loop.create_task(self._poll()), loop.create_task(self._reconcile()))
 
-    async def wait_for(self, known: Position, timeout_s: float) -> RegistryNews:
-        """What is new for a reader of the catalog `known`, or after `timeout_s` that nothing is."""
+    async def wait_for(
+        self, known: Position, timeout_s: float, used: Collection[str] = ()
+    ) -> RegistryNews:
+        """What is new for a reader of the catalog `known`, or after `timeout_s` that nothing is.
+
+        `used` are the models that the reader had requests of since it last asked.
+        """
+        self._activator.note_use(used)
         life, generation = known
         reached = generation if life == self._life else -1
         catalog = await self._synchronizer.wait_for(reached, timeout_s=timeout_s)
+        update: CatalogUpdate | None = None
+        if catalog is not None and catalog.generation != reached:
+            names = self._synchronizer.changed_since(reached)
+            update = packed(catalog, names, position=(self._life, catalog.generation))
         registry = self._synchronizer.registry
-        if catalog is None or catalog.generation == reached:
-            return None, registry.silent_for_s, registry.problem
-        names = self._synchronizer.changed_since(reached)
-        update = packed(catalog, names, position=(self._life, catalog.generation))
-        return update, registry.silent_for_s, registry.problem
+        return RegistryNews(
+            update=update,
+            silent_for_s=registry.silent_for_s,
+            problem=registry.problem,
+            snapshot_problem=registry.snapshot_problem,
+        )
 
     async def synchronize(self) -> SyncReport:
         """Look at the registry now, and let a default that moves take over if it loads quickly."""
@@ -166,6 +191,7 @@ class SyncService:
 
     async def activate(self, name: str, number: int) -> str | None:
         """Have the application of that version running; why that failed, None where it didn't."""
+        await self._adopted.wait()
         catalog = self._synchronizer.catalog
         model = None if catalog is None else catalog.models.get(name)
         version = None if model is None else model.version(number)
@@ -181,30 +207,50 @@ class SyncService:
         return None
 
     async def _poll(self) -> None:
+        """Look for ever, once it is known what is running. While the registry is silent less and
+        less often, so that one that comes back isn't met by all that wait for it at once."""
+        pauses = Backoff(least_s=self._settings.poll_interval_s, most_s=_LONGEST_PAUSE_S)
+        random, failures = Random(), 0  # noqa: S311 - no secret
+        await self._adopted.wait()
         while True:
-            # A boundary: whatever goes wrong in one round, the next one must come.
-            try:
-                await self._look()
-            except Exception:
-                _logger.exception("a look at the registry failed")
-            await asyncio.sleep(self._settings.poll_interval_s)
+            failures = 0 if await self._has_answered() else failures + 1
+            await asyncio.sleep(pauses.pause_s(failures, random))
+
+    async def _has_answered(self) -> bool:
+        """Whether a look at the registry went well."""
+        try:
+            report = await self._look()
+        # A boundary: whatever goes wrong in one round, the next one must come.
+        except Exception:
+            _logger.exception("a look at the registry failed")
+            return False
+        return report.problem is None
 
     async def _reconcile(self) -> None:
         """Keep the applications true to the catalog, beside the polling: one that can't be placed
         takes minutes to fail."""
-        adopted = False
+        await self._adopt()
         while True:
             await self._changed.wait()
             self._changed.clear()
             # A boundary: whatever goes wrong with Serve in one round, the next one must come.
             try:
-                if not adopted:
-                    await self._activator.adopt()
-                    adopted = True
                 if self._synchronizer.catalog is not None:
                     await self._activator.retain(self._synchronizer.catalog)
             except Exception:
                 _logger.exception("the applications can't be brought in line with the catalog")
+
+    async def _adopt(self) -> None:
+        """Take over what an earlier sync service made, before anything is made or deleted: to make
+        an application again would restart its replicas."""
+        while not self._adopted.is_set():
+            # A boundary: Serve's controller may be restarting, too.
+            try:
+                await self._activator.adopt()
+                self._adopted.set()
+            except Exception:
+                _logger.exception("Serve doesn't tell which applications are there")
+                await asyncio.sleep(_ADOPT_AGAIN_S)
 
 
 def _known_versions(catalog: Catalog | None) -> list[ModelVersion]:

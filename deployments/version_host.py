@@ -33,7 +33,9 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.pyfunc import PyFuncModel
 
+from deployments.host_watch import HostWatch
 from deployments.model_output import UnsupportedOutput, plain_output
+from deployments.version_record import CALL, LOAD, VersionRecord
 
 _logger = logging.getLogger("modelmux.version_host")
 
@@ -41,6 +43,10 @@ _THREADS = 16
 _INDEXES = 128
 _LOADING_SWITCH_INTERVAL_S = 0.0002
 _NOTE_USE_S = 1.0
+
+
+class ModelRaised(Exception):
+    """The model's own code raised, whatever it was: it is the cause."""
 
 
 class LoadFailed(Exception):
@@ -53,22 +59,39 @@ class LoadFailed(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HostSettings:
-    """Where versions of `model` come from and go to; times in seconds."""
+    """Where versions of `model` come from and go to; times in seconds.
+
+    `record_folder` is where what went wrong with them is remembered (see `VersionRecord`).
+    """
 
     model: str
     tracking_uri: str
     registry_uri: str
     artifact_folder: str
+    record_folder: str
     max_loaded_versions: int
     retry_load_after_s: float = 30.0
+    load_timeout_s: float = 300.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class CallLimits:
+    """When a call that has not begun is given up (`give_up_at`, of the monotonic clock), for how
+    many seconds one that has begun may go on before it counts as hung, and the turn that it needs
+    beside its version's own, if any."""
+
+    give_up_at: float
+    patience_s: float
+    alone: threading.Lock | None = None
 
 
 class LoadedVersion:
     """A model in memory. Calls are one at a time: most models are not thread-safe."""
 
-    def __init__(self, key: str, model: PyFuncModel) -> None:
+    def __init__(self, key: str, model: PyFuncModel, watch: HostWatch) -> None:
         self.key = key
         self.model = model
+        self._watch = watch
         self.used_at = time.monotonic()
         # Calls from the event loop wait here, so that of each version at most one waits in a
         # thread for the lock that is the rule.
@@ -80,36 +103,53 @@ class LoadedVersion:
         threads: ThreadPoolExecutor,
         frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
         params: Mapping[str, Any],
-    ) -> tuple[str, Any]:
-        """Answer one frame, as a plain output; whatever the model raises comes through.
+        limits: CallLimits,
+    ) -> tuple[str, Any] | None:
+        """Answer one frame, as a plain output; None where its turn didn't come in time. Raises
+        UnsupportedOutput and ModelRaised.
 
         A caller who leaves while waiting costs nothing; one who leaves while the model computes
         does not let the next call in before that is done.
         """
-        await self._turn.acquire()
-        call = asyncio.get_running_loop().run_in_executor(threads, self._call, frame, params)
+        if not await self._take_turn(limits.give_up_at):
+            return None
+        try:
+            call = asyncio.get_running_loop().run_in_executor(
+                threads, self.predict_here, frame, params, limits
+            )
+        except RuntimeError:  # somebody has shut the threads down, and it wasn't us
+            self._turn.release()
+            self._watch.give_up("the threads that call models are gone")
+            raise
         call.add_done_callback(self._end_turn)
         return await asyncio.shield(call)
+
+    async def _take_turn(self, give_up_at: float) -> bool:
+        if not self._turn.locked():
+            return await self._turn.acquire()
+        try:
+            async with asyncio.timeout(give_up_at - time.monotonic()):
+                return await self._turn.acquire()
+        except TimeoutError:
+            return False
 
     def predict_here(
         self,
         frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
         params: Mapping[str, Any],
-        give_up_at: float,
+        limits: CallLimits,
     ) -> tuple[str, Any] | None:
-        """The same on the calling thread; None where its turn didn't come by `give_up_at`."""
-        left_s = give_up_at - time.monotonic()
-        if left_s <= 0 or not self._one_at_a_time.acquire(timeout=left_s):
-            return None
-        try:
-            return _answer(self.model, frame, params)
-        finally:
-            self._one_at_a_time.release()
-
-    def _call(
-        self, frame: tuple[str, tuple[Any, ...], tuple[Any, ...]], params: Mapping[str, Any]
-    ) -> tuple[str, Any]:
-        with self._one_at_a_time:
+        """The same on the calling thread."""
+        with contextlib.ExitStack() as turns:
+            for turn in (limits.alone, self._one_at_a_time):
+                if turn is None:
+                    continue
+                left_s = limits.give_up_at - time.monotonic()
+                if left_s <= 0 or not turn.acquire(timeout=left_s):
+                    return None
+                turns.callback(turn.release)
+            self._watch.begin_call(self.key, limits.patience_s)
+            turns.callback(self._watch.end, self.key)
             return _answer(self.model, frame, params)
 
     def _end_turn(self, call: asyncio.Future[Any]) -> None:
@@ -125,17 +165,30 @@ class VersionLoader:
     A failure is remembered for a while, so that a broken version can't keep a machine busy.
     """
 
-    def __init__(self, settings: HostSettings, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        settings: HostSettings,
+        threads: ThreadPoolExecutor,
+        record: VersionRecord,
+        watch: HostWatch,
+    ) -> None:
         self._settings = settings
         self._threads = threads
+        self._record = record
+        self._watch = watch
         self._loading: dict[str, asyncio.Task[LoadedVersion]] = {}
         self._alive: weakref.WeakValueDictionary[str, LoadedVersion] = weakref.WeakValueDictionary()
-        self._failed_at: dict[str, float] = {}
         # Loading is not thread-safe. transformers' `from_pretrained` puts the whole process into
         # its meta-device context: of two loads at once both came out broken in 12 of 12 tries, and
         # every later one too. MLflow's models-from-code go through a module global, which two
         # loads at once swap. (transformers 5.23, MLflow 3.17; docs/decisions.)
         self._memory = threading.Lock()
+        self._suspects = threading.Lock()
+
+    def alone(self, key: str) -> threading.Lock | None:
+        """The turn that a version needs beside its own where it may be what ends processes: with
+        one of those at work at a time it shows which it is. None for all others."""
+        return self._suspects if self._record.is_suspect(key) else None
 
     def loaded(self, key: str) -> LoadedVersion | None:
         """The version of that key if it is in memory; for any thread."""
@@ -144,10 +197,10 @@ class VersionLoader:
     async def load(self, number: int, fingerprint: str) -> LoadedVersion:
         """The version in memory, loaded now unless it is still there; raises LoadFailed."""
         key = version_key(number, fingerprint)
+        self.refuse_suspended(key)
         alive = self.loaded(key)
         if alive is not None:
             return alive
-        self._refuse_recent_failure(key)
         task = self._loading.get(key)
         if task is None:
             task = asyncio.create_task(self._load(key, number, fingerprint))
@@ -155,13 +208,11 @@ class VersionLoader:
             task.add_done_callback(lambda _: self._loading.pop(key, None))
         return await asyncio.shield(task)
 
-    def _refuse_recent_failure(self, key: str) -> None:
-        failed_at = self._failed_at.get(key)
-        if failed_at is None:
-            return
-        left = failed_at + self._settings.retry_load_after_s - time.monotonic()
-        if left > 0:
-            raise LoadFailed(left)
+    def refuse_suspended(self, key: str) -> None:
+        """Raise LoadFailed for a version that is not to be tried now."""
+        left_s = self._record.suspended_for_s(key)
+        if left_s:
+            raise LoadFailed(left_s)
 
     async def _load(self, key: str, number: int, fingerprint: str) -> LoadedVersion:
         started = time.perf_counter()
@@ -170,13 +221,12 @@ class VersionLoader:
             model = await loop.run_in_executor(
                 self._threads, self._fetch_and_load, number, fingerprint
             )
-        # A boundary: loading runs the model's own code, which may raise anything.
-        except (Exception, SystemExit) as error:
+        # A boundary: fetching and loading fail in as many ways as there are stores and models.
+        except Exception as error:
             _logger.exception("%s version %s can't be loaded", self._settings.model, number)
-            self._failed_at[key] = time.monotonic()
-            raise LoadFailed(self._settings.retry_load_after_s) from error
-        self._failed_at.pop(key, None)
-        loaded = LoadedVersion(key, model)
+            raise LoadFailed(self._record.failed(key)) from error
+        self._record.succeeded(key, LOAD)
+        loaded = LoadedVersion(key, model, self._watch)
         self._alive[key] = loaded
         spent = time.perf_counter() - started
         _logger.info("%s version %s loaded in %.2f s", self._settings.model, number, spent)
@@ -184,9 +234,24 @@ class VersionLoader:
 
     def _fetch_and_load(self, number: int, fingerprint: str) -> PyFuncModel:
         folder = fetch_artifacts(self._settings, number, fingerprint)
-        with self._memory, _turns_often():
+        key = version_key(number, fingerprint)
+        alone = self.alone(key) or contextlib.nullcontext()
+        with alone, self._memory, _turns_often(), self._watch.loading(key), _whatever_it_raises():
             model: PyFuncModel = mlflow.pyfunc.load_model(str(folder))
         return model
+
+
+@contextlib.contextmanager
+def _whatever_it_raises() -> Iterator[None]:
+    """What the model's own code raises comes as ModelRaised: out of a thread neither StopIteration
+    nor CancelledError comes as what it is, and KeyboardInterrupt is not for this process."""
+    try:
+        yield
+    except UnsupportedOutput:
+        raise
+    # A boundary: the model's own code may raise anything.
+    except BaseException as error:
+        raise ModelRaised from error
 
 
 @contextlib.contextmanager
@@ -217,7 +282,12 @@ class VersionHost:
         keep: Callable[[Callable[[str], Awaitable[LoadedVersion]]], Resident],
     ) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="version")
-        self._loader = VersionLoader(settings, self._threads)
+        self._record = VersionRecord(
+            Path(settings.record_folder), retry_after_s=settings.retry_load_after_s
+        )
+        watch = HostWatch(self._record, load_timeout_s=settings.load_timeout_s)
+        watch.start()
+        self._loader = VersionLoader(settings, self._threads, self._record, watch)
         self._versions: dict[str, tuple[int, str]] = {}
         self._resident = keep(self._take)
         self._loop = asyncio.get_running_loop()
@@ -239,14 +309,20 @@ class VersionHost:
         frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
         params: Mapping[str, Any],
         load_timeout_s: float,
+        timeout_s: float,
+        patience_s: float,
     ) -> tuple[str, Any]:
-        """Answer one frame `(layout, names, columns)`, waiting for a load up to `load_timeout_s`.
+        """Answer one frame `(layout, names, columns)`, waiting for a load up to `load_timeout_s`,
+        and for its turn until `timeout_s` have passed.
 
         One of `("ok", (output, timings_ms))`, `("loading", None)`, `("load_failed",
-        retry_after_s)`, `("model_failed", None)` and `("unsupported_output", None)`; the reasons
-        go to the log. A load that takes longer goes on.
+        retry_after_s)`, `("late", None)` where its turn didn't come in time, `("model_failed",
+        None)` and `("unsupported_output", None)`; the reasons go to the log. A load that takes
+        longer goes on. A model that takes longer than `patience_s` has hung.
         """
+        give_up_at = time.monotonic() + timeout_s
         started = time.perf_counter()
+        self._record.refresh()
         try:
             async with asyncio.timeout(load_timeout_s):
                 version = await self._loaded(number, fingerprint)
@@ -255,8 +331,12 @@ class VersionHost:
         except LoadFailed as failed:
             return ("load_failed", failed.retry_after_s)
         loaded = time.perf_counter()
+        limits = self._limits(version, give_up_at, patience_s)
         with _Outcome(number) as outcome:
-            outcome.output = await version.predict(self._threads, frame, params)
+            outcome.output = await version.predict(self._threads, frame, params, limits)
+            if outcome.output is None:
+                return ("late", None)
+            self._record.succeeded(version.key, CALL)
         return outcome.told(load_s=loaded - started, model_s=time.perf_counter() - loaded)
 
     def predict_here(
@@ -266,23 +346,35 @@ class VersionHost:
         frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
         params: Mapping[str, Any],
         give_up_at: float,
+        patience_s: float,
     ) -> tuple[str, Any]:
         """The same on the calling thread, which is not the event loop's, of a version in memory.
 
-        Beside the outcomes of `predict` there are `("absent", None)` where the version isn't in
-        memory, and `("late", None)` where its turn didn't come by `give_up_at` (of the monotonic
-        clock, which all processes of a machine share).
+        Beside the outcomes of `predict` there is `("absent", None)` where the version isn't in
+        memory. `give_up_at` is of the monotonic clock, which all processes of a machine share.
         """
-        version = self._loader.loaded(version_key(number, fingerprint))
+        self._record.refresh()
+        key = version_key(number, fingerprint)
+        version = self._loader.loaded(key)
         if version is None:
             return ("absent", None)
+        try:
+            self._loader.refuse_suspended(key)
+        except LoadFailed as failed:
+            return ("load_failed", failed.retry_after_s)
         self._note_use(version)
         started = time.perf_counter()
+        limits = self._limits(version, give_up_at, patience_s)
         with _Outcome(number) as outcome:
-            outcome.output = version.predict_here(frame, params, give_up_at)
+            outcome.output = version.predict_here(frame, params, limits)
             if outcome.output is None:
                 return ("late", None)
+            self._record.succeeded(version.key, CALL)
         return outcome.told(load_s=0.0, model_s=time.perf_counter() - started)
+
+    def _limits(self, version: LoadedVersion, give_up_at: float, patience_s: float) -> CallLimits:
+        alone = self._loader.alone(version.key)
+        return CallLimits(give_up_at=give_up_at, patience_s=patience_s, alone=alone)
 
     def _note_use(self, version: LoadedVersion) -> None:
         """Tell the LRU now and then, which is the event loop's."""
@@ -351,7 +443,8 @@ def _move_into_place(fetched: Path, target: Path) -> None:
 
 
 class _Outcome:
-    """What came of a call: takes what the model's own code raised for an outcome, and logs it."""
+    """What came of a call: takes what the model's own code raised for an outcome, and logs it,
+    since only the log may tell."""
 
     def __init__(self, number: int) -> None:
         self.output: Any = None
@@ -365,8 +458,7 @@ class _Outcome:
         if isinstance(error, UnsupportedOutput):
             _logger.error("version %s: %s", self._number, error)
             self._failure = ("unsupported_output", None)
-        # A boundary: the model's own code may raise anything, and only its log may tell.
-        elif isinstance(error, Exception | SystemExit):
+        elif isinstance(error, ModelRaised):
             _logger.error("version %s failed on a request", self._number, exc_info=error)
             self._failure = ("model_failed", None)
         return self._failure is not None
@@ -384,7 +476,8 @@ def _answer(
     frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
     params: Mapping[str, Any],
 ) -> tuple[str, Any]:
-    return plain_output(model.predict(_model_input(*frame), params=dict(params) or None))
+    with _whatever_it_raises():
+        return plain_output(model.predict(_model_input(*frame), params=dict(params) or None))
 
 
 def _model_input(layout: str, names: tuple[Any, ...], columns: tuple[Any, ...]) -> Any:

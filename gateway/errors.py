@@ -3,12 +3,14 @@
     GatewayError
     ├── MalformedJson           400 malformed_json
     ├── ConflictingVersion      400 conflicting_version
+    ├── InvalidHeader           400 invalid_header
     ├── Unauthenticated         401 unauthenticated
     ├── Forbidden               403 forbidden
     ├── RouteNotFound           404 route_not_found
     ├── ModelNotFound           404 model_not_found
     ├── VersionNotFound         404 version_not_found
     ├── MethodNotAllowed        405 method_not_allowed
+    ├── RequestTimeout          408 request_timeout
     ├── SignatureMismatch       409 signature_mismatch
     ├── ModelUnservable         409 model_unservable
     ├── PayloadTooLarge         413 payload_too_large
@@ -96,6 +98,14 @@ class ConflictingVersion(GatewayError):
     title = "Two headers ask for different versions"
 
 
+class InvalidHeader(GatewayError):
+    """A header that the gateway reads has a value that means nothing."""
+
+    status = 400
+    code = "invalid_header"
+    title = "A header's value is not valid"
+
+
 class Unauthenticated(GatewayError):
     """The request has no key, or (`presented`) one that is not known.
 
@@ -163,6 +173,14 @@ class MethodNotAllowed(GatewayError):
         self.allow = allow
 
 
+class RequestTimeout(GatewayError):
+    """The request did not arrive whole in the time that it may take."""
+
+    status = 408
+    code = "request_timeout"
+    title = "The request did not arrive in time"
+
+
 class SignatureMismatch(GatewayError):
     """The version asked for would break the contract of the model's default version."""
 
@@ -202,7 +220,7 @@ class ModelUnservable(GatewayError):
 
 
 class PayloadTooLarge(GatewayError):
-    """The body is larger than the gateway's limit."""
+    """The body is larger than the gateway's limit, in bytes or in rows."""
 
     status = 413
     code = "payload_too_large"

@@ -18,11 +18,13 @@ class RegistryStatus:
     """How the registry has been answering.
 
     `silent_for_s` is the time since its last good answer in seconds, None before the first one;
-    `problem` is one sentence about the last failure, None while all is well.
+    `problem` is one sentence about the last failure, None while all is well. `snapshot_problem`
+    says why what it answered is not kept on disk, None while it is.
     """
 
     silent_for_s: float | None = None
     problem: str | None = None
+    snapshot_problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +64,9 @@ class CatalogFeed(Protocol):
 class Call:
     """One call of one version: rows of equal shape as columns, and inference params.
 
-    `timeout_s` is what is left of the request's deadline, in seconds; `size_bytes` is about how
-    much JSON the rows were.
+    `timeout_s` is what is left of the request's deadline, in seconds; `patience_s` the deadline of
+    callers who don't ask for an earlier one: a model that takes longer still has hung. `size_bytes`
+    is about how much JSON the rows were.
     """
 
     model: ServedModel
@@ -71,6 +74,7 @@ class Call:
     frame: Frame
     params: Mapping[str, Any]
     timeout_s: float
+    patience_s: float = 3600.0
     size_bytes: int = 0
 
 

@@ -12,13 +12,15 @@ from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.catalog import Catalog, Resolution
+from gateway.admission import Admission, Visit
+from gateway.catalog import Catalog, Resolution, ServedModel
 from gateway.contract import Output, Request
 from gateway.errors import (
     CatalogUnavailable,
     DeadlineExceeded,
     GatewayError,
     ModelUnavailable,
+    PayloadTooLarge,
 )
 from gateway.ports import Call, CallResult, CatalogFeed, PredictionBackend
 
@@ -43,14 +45,28 @@ class Prediction:
 
 
 class PredictionService:
-    """Answers predictions from whatever catalog is current when a request arrives."""
+    """Answers predictions from whatever catalog is current when a request arrives.
+
+    `default_timeout_s` is a request's deadline where no tag says otherwise, `max_timeout_s` the
+    longest that a tag can say, `max_rows` the most rows of one request.
+    """
 
     def __init__(
-        self, *, feed: CatalogFeed, backend: PredictionBackend, default_timeout_s: float
+        self,
+        *,
+        feed: CatalogFeed,
+        backend: PredictionBackend,
+        default_timeout_s: float,
+        max_timeout_s: float = 3600.0,
+        max_rows: int = 100_000,
+        admission: Admission | None = None,
     ) -> None:
         self._feed = feed
         self._backend = backend
         self._default_timeout_s = default_timeout_s
+        self._max_timeout_s = max_timeout_s
+        self._max_rows = max_rows
+        self._admission = admission or Admission()
         self._unloadable: set[VersionKey] = set()
 
     @property
@@ -71,15 +87,28 @@ class PredictionService:
         """`Catalog.resolve` on the current catalog, with its errors."""
         return self.catalog().resolve(name, selector)
 
-    async def predict(self, resolution: Resolution, body: bytes) -> Prediction:
-        """Answer one request body for a resolved version.
+    def arrive(self, resolution: Resolution) -> Visit:
+        """See `Admission.arrive`; the error names the model and the version."""
+        try:
+            return self._admission.arrive(resolution.model.name)
+        except GatewayError as error:
+            error.model = resolution.model.name
+            error.version = resolution.version.number
+            raise
 
-        Raises MalformedJson, InvalidInput, DeadlineExceeded, InvalidModelOutput and what
-        `PredictionBackend.predict` raises; each names the model and the version.
+    async def predict(
+        self, resolution: Resolution, body: bytes, visit: Visit, *, timeout_s: float | None = None
+    ) -> Prediction:
+        """Answer one request body for a resolved version, in `timeout_s` seconds if that is less
+        than what holds for the model.
+
+        Raises MalformedJson, InvalidInput, PayloadTooLarge, Overloaded, DeadlineExceeded,
+        InvalidModelOutput and what `PredictionBackend.predict` raises; each names the model and the
+        version.
         """
         key = (resolution.model.name, resolution.version.fingerprint)
         try:
-            prediction = await self._predict(resolution, body)
+            prediction = await self._predict(resolution, body, visit, timeout_s)
         except GatewayError as error:
             error.model = resolution.model.name
             error.version = resolution.version.number
@@ -89,11 +118,21 @@ class PredictionService:
         self._unloadable.discard(key)
         return prediction
 
-    async def _predict(self, resolution: Resolution, body: bytes) -> Prediction:
+    def _patience_s(self, model: ServedModel) -> float:
+        """The deadline of callers who don't ask for an earlier one."""
+        usual = model.options.timeout_s or self._default_timeout_s
+        return min(usual, self._max_timeout_s)
+
+    async def _predict(
+        self, resolution: Resolution, body: bytes, visit: Visit, timeout_s: float | None
+    ) -> Prediction:
         started = time.perf_counter()
         request = resolution.contract.parse(body)
+        if request.rows > self._max_rows:
+            raise PayloadTooLarge(f"The limit is {self._max_rows} rows.")
+        visit.hold_rows(request.rows)
         parsed = time.perf_counter()
-        timings, outputs = await self._call_all(resolution, request, len(body))
+        timings, outputs = await self._call_all(resolution, request, len(body), timeout_s)
         called = time.perf_counter()
         rendered = resolution.contract.render(outputs, request.rows)
         timings["parse"] = (parsed - started) * 1e3
@@ -106,10 +145,11 @@ class PredictionService:
         )
 
     async def _call_all(
-        self, resolution: Resolution, request: Request, size_bytes: int
+        self, resolution: Resolution, request: Request, size_bytes: int, timeout_s: float | None
     ) -> tuple[dict[str, float], list[tuple[Sequence[int], Output]]]:
         """One call per frame, side by side; an empty request calls nothing."""
-        timeout_s = resolution.model.options.timeout_s or self._default_timeout_s
+        patience_s = self._patience_s(resolution.model)
+        timeout_s = patience_s if timeout_s is None else min(timeout_s, patience_s)
         started = time.perf_counter()
         try:
             async with asyncio.timeout(timeout_s):
@@ -122,6 +162,7 @@ class PredictionService:
                                 frame=frame,
                                 params=request.params,
                                 timeout_s=timeout_s,
+                                patience_s=patience_s,
                                 size_bytes=size_bytes * frame.rows // request.rows,
                             )
                         )
@@ -130,7 +171,7 @@ class PredictionService:
                 )
         except TimeoutError:
             raise DeadlineExceeded(
-                f"No answer within the model's deadline of {timeout_s:g} s."
+                f"No answer within the request's deadline of {timeout_s:g} s."
             ) from None
         timings = {"predict": (time.perf_counter() - started) * 1e3}
         for result in results:

@@ -48,6 +48,7 @@ class SnapshotStore:
     def __init__(self, folder: Path, *, registry: str) -> None:
         self._path = folder / _FILE
         self._registry = registry
+        self._problem: str | None = None
 
     def load(self) -> Catalog | None:
         """The catalog that was saved last; None where there is none to trust."""
@@ -63,22 +64,33 @@ class SnapshotStore:
             return None
         return _typable(snapshot.catalog)
 
+    @property
+    def problem(self) -> str | None:
+        """Why the catalog could not be kept when it was last tried; None where it is kept."""
+        return self._problem
+
     def save(self, catalog: Catalog) -> None:
-        """Keep `catalog`; a folder that can't be written is logged, and serving goes on."""
+        """Keep `catalog`; where that can't be written `problem` says so, and serving goes on."""
         snapshot = _Snapshot(format=_FORMAT, registry=self._registry, catalog=catalog)
+        before, self._problem = self._problem, None
         try:
             self._write(snapshot.model_dump_json().encode())
         except OSError as error:
-            _logger.warning("the catalog can't be saved to %s: %s", self._path, error.strerror)
+            self._problem = f"The catalog can't be saved to {self._path}: {error.strerror}."
+            if before != self._problem:
+                _logger.warning("%s A restart without the registry is not covered.", self._problem)
+        else:
+            if before is not None:
+                _logger.info("the catalog is saved again")
 
     def _write(self, content: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self._path.parent, delete=False) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.replace(file.name, self._path)
-        except OSError:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, self._path)
+            except OSError:
+                Path(file.name).unlink(missing_ok=True)
+                raise

@@ -95,7 +95,9 @@ class Synchronizer:
     def registry(self) -> RegistryStatus:
         """How the registry has been answering."""
         silent = None if self._answered_at is None else self._clock() - self._answered_at
-        return RegistryStatus(silent_for_s=silent, problem=self._problem)
+        return RegistryStatus(
+            silent_for_s=silent, problem=self._problem, snapshot_problem=self._snapshots.problem
+        )
 
     async def synchronize(self) -> SyncReport:
         """Read the registry and publish what changed; a registry that fails is only reported."""
@@ -153,6 +155,7 @@ class Synchronizer:
             self._catalog = after
             self._forget_prepared(after)
             await self._announce()
+        if after is not before or self._snapshots.problem is not None:
             await asyncio.to_thread(self._snapshots.save, after)
         return SyncReport(
             generation=after.generation,

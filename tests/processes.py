@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -99,6 +99,22 @@ def mlflow_server(
         wait_for_http(f"{url}/health", process, folder / "mlflow.log")
         yield url
         os.killpg(process.pid, signal.SIGTERM)  # its workers don't end with it in every release
+
+
+class RestartableMlflow:
+    """A real tracking server that can be stopped, and started again with what it had."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._port = free_port()
+        self._running = ExitStack()
+        self.uri = f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        self._running.enter_context(mlflow_server(self.folder, port=self._port))
+
+    def stop(self) -> None:
+        self._running.close()
 
 
 @dataclass

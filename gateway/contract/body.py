@@ -28,6 +28,13 @@ from gateway.contract.types import (
 )
 from gateway.errors import InvalidInput, MalformedJson, Violation
 
+MAX_DEPTH = 200
+"""How many lists and objects of a body may be within each other.
+
+It is the bound of pydantic-core's parser, which is exact; tests compare. The short way for plain
+rows (`plain_table`) takes none that are nested deeper than a list of records.
+"""
+
 # Rows are validated in pieces of this many, and no further once there is enough to report.
 _PIECE = 1_000
 _ENOUGH = InvalidInput.MAX_VIOLATIONS

@@ -7,7 +7,6 @@ Must not import ray or mlflow. Everything that decides lives in `gateway.predict
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from gateway.http.access_control import (
     require_sight,
     visible_part,
 )
+from gateway.http.body import HttpLimits
 from gateway.http.openapi import Document, DocumentLibrary, require_key
 from gateway.http.predict_endpoint import PREDICT_PATH, PredictEndpoint
 from gateway.http.problems import install_handlers, problem_of, problem_responses
@@ -45,13 +45,6 @@ _ADMIN = "Needs a key with the scope `admin`."
 _READ = "Needs a key. One with the scope `predict` alone is shown the models that it may call."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpLimits:
-    """Bounds on what a request may send, in bytes."""
-
-    max_body_bytes: int
-
-
 class Health(BaseModel):
     """The process is alive."""
 
@@ -66,6 +59,7 @@ class Readiness(BaseModel):
     models: int
     registry_silent_for_s: float | None
     registry_problem: str | None
+    snapshot_problem: str | None
 
 
 class SyncView(BaseModel):
@@ -94,7 +88,7 @@ def create_app(
     `access` is None nothing needs a key; without `webhook_secret` no webhook is taken.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    predict = PredictEndpoint(service, max_body_bytes=limits.max_body_bytes, access=access)
+    predict = PredictEndpoint(service, limits=limits, access=access)
     if access is not None:
         app.add_middleware(AccessControl, access=access)
     app.add_middleware(RequestIdentity, answers=answers_request_id)
@@ -102,8 +96,8 @@ def create_app(
     app.state.predict = predict
     app.router.routes.append(Route(PREDICT_PATH, predict, methods=["POST"]))
     check = None if webhook_secret is None else DeliveryCheck(webhook_secret)
-    webhook = webhook_router(check, SyncTrigger(feed))
-    routers = (_models(service), _operation(service, feed), webhook)
+    webhook = webhook_router(check, SyncTrigger(feed), body_timeout_s=limits.body_timeout_s)
+    routers = (_models(service, feed), _operation(service, feed), webhook)
     for router in routers:
         app.include_router(router)
     library = DocumentLibrary(_base_document(app, access), needs_keys=access is not None)
@@ -112,12 +106,13 @@ def create_app(
     return app
 
 
-def _models(service: PredictionService) -> APIRouter:
+def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:
     router = APIRouter(tags=["catalog"])
 
     @router.get("/models", summary="All served models", responses=problem_responses(503))
     async def models(request: Request) -> ModelList:
-        return list_models(visible_part(request, service.catalog()), service.unloadable)
+        catalog = visible_part(request, service.catalog())
+        return list_models(catalog, service.unloadable, feed.registry)
 
     @router.get(
         "/models/{name}",
@@ -158,6 +153,7 @@ def _operation(service: PredictionService, feed: CatalogFeed) -> APIRouter:
             models=len(catalog.models),
             registry_silent_for_s=registry.silent_for_s,
             registry_problem=registry.problem,
+            snapshot_problem=registry.snapshot_problem,
         )
 
     @router.post(

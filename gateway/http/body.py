@@ -1,20 +1,36 @@
-"""Reading a request's body: its declared type and its size, before anything is parsed."""
+"""Reading a request's body: its declared type, its size and its time, before anything is parsed."""
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
+
 from starlette.types import Receive
 
-from gateway.errors import PayloadTooLarge, UnsupportedMediaType
+from gateway.admission import Visit
+from gateway.errors import PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from gateway.http.version_selection import RawHeaders
 
 _JSON = b"application/json"
 
 
-async def read_json_body(headers: RawHeaders, receive: Receive, *, max_bytes: int) -> bytes | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpLimits:
+    """Bounds on a request's body: its size in bytes, and the seconds in which it must be there."""
+
+    max_body_bytes: int
+    body_timeout_s: float = 60.0
+
+
+async def read_json_body(
+    headers: RawHeaders, receive: Receive, *, limits: HttpLimits, visit: Visit
+) -> bytes | None:
     """The whole body; None where the caller left before it was there.
 
-    Raises UnsupportedMediaType, and PayloadTooLarge before all of it is read.
+    Raises UnsupportedMediaType, and before all of it is read PayloadTooLarge, Overloaded and
+    RequestTimeout.
     """
+    max_bytes = limits.max_body_bytes
     declared, length = b"", b""
     for name, value in headers:
         if name == b"content-type":
@@ -25,16 +41,24 @@ async def read_json_body(headers: RawHeaders, receive: Receive, *, max_bytes: in
         raise UnsupportedMediaType("Send the body as application/json.")
     if length.isdigit() and int(length) > max_bytes:
         raise _too_large(max_bytes)
+    try:
+        async with asyncio.timeout(limits.body_timeout_s):
+            return await _received(receive, max_bytes, visit)
+    except TimeoutError:
+        limit = f"The limit is {limits.body_timeout_s:g} s for the whole body."
+        raise RequestTimeout(limit) from None
+
+
+async def _received(receive: Receive, max_bytes: int, visit: Visit) -> bytes | None:
     chunks: list[bytes] = []
-    size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
         chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > max_bytes:
+        if visit.body_bytes + len(chunk) > max_bytes:
             raise _too_large(max_bytes)
+        visit.hold_bytes(len(chunk))
         chunks.append(chunk)
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -21,13 +21,14 @@ from gateway.catalog import Catalog, ServedModel
 from gateway.contract import json_schema
 from gateway.errors import GatewayError, all_errors
 from gateway.http.problems import MEDIA_TYPE, problem_document, problem_schema
+from gateway.http.request_deadline import TIMEOUT_HEADER, TIMEOUT_PATTERN
 from gateway.http.version_selection import RAY_HEADER, VERSION_HEADER
 from gateway.http.views import predict_path
 
 OPENAPI_VERSION = "3.1.0"
 
 # Statuses that a predict route can answer with (design: one table for all models).
-_PREDICT_ERRORS = (400, 404, 409, 413, 415, 422, 429, 500, 503, 504)
+_PREDICT_ERRORS = (400, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504)
 
 # What it answers beside these, where keys are on.
 _KEY_ERRORS = (401, 403)
@@ -188,7 +189,10 @@ def _predict_operation(model: ServedModel, component: str) -> dict[str, Any]:
         "operationId": f"predict.{component}",
         "summary": f"Predict with {model.name}",
         "description": _operation_description(model),
-        "parameters": [_version_parameter(model), {"$ref": "#/components/parameters/RequestId"}],
+        "parameters": [
+            _version_parameter(model),
+            *({"$ref": f"#/components/parameters/{name}"} for name in _PARAMETERS),
+        ],
         "requestBody": {
             "required": True,
             "content": {
@@ -299,7 +303,17 @@ _PARAMETERS: dict[str, Any] = {
         "required": False,
         "description": "Comes back in the answer and in the log; made up where absent.",
         "schema": {"type": "string"},
-    }
+    },
+    "RequestTimeout": {
+        "name": TIMEOUT_HEADER,
+        "in": "header",
+        "required": False,
+        "description": (
+            "Seconds until the request is answered with 504; lowers the model's own deadline."
+        ),
+        "schema": {"type": "string", "pattern": TIMEOUT_PATTERN},
+        "example": "2.5",
+    },
 }
 
 _SECURITY_SCHEME = "key"

@@ -15,11 +15,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import GatewayError
 from gateway.http.access_control import Access
-from gateway.http.body import read_json_body
+from gateway.http.body import HttpLimits, read_json_body
 from gateway.http.departure import Departure
 from gateway.http.problems import problem_of, unexpected_problem
+from gateway.http.request_deadline import timeout_of
 from gateway.http.request_identity import REQUEST_ID_HEADER, request_id_of
-from gateway.http.version_selection import VERSION_HEADER, selector_of
+from gateway.http.version_selection import VERSION_HEADER, RawHeaders, selector_of
 from gateway.prediction import Prediction, PredictionService
 
 PREDICT_PATH = "/models/{name}/predict"
@@ -40,12 +41,12 @@ class PredictEndpoint:
         self,
         service: PredictionService,
         *,
-        max_body_bytes: int,
+        limits: HttpLimits,
         access: Access | None,
         answers_request_id: bool = False,
     ) -> None:
         self._service = service
-        self._max_body_bytes = max_body_bytes
+        self._limits = limits
         self._access = access
         self._answers_request_id = answers_request_id
 
@@ -58,12 +59,9 @@ class PredictEndpoint:
         try:
             if self._access is not None:
                 self._access.identify(scope).require_call(name)
-            resolution = self._service.resolve(name, selector_of(scope["headers"]))
-            body = await read_json_body(scope["headers"], receive, max_bytes=self._max_body_bytes)
-            if body is None:
+            prediction = await self._predict(name, scope["headers"], receive)
+            if prediction is None:
                 return
-            with Departure(receive):
-                prediction = await self._service.predict(resolution, body)
         except GatewayError as error:
             await self._identified(problem_of(scope, error), scope)(scope, receive, send)
             return
@@ -76,6 +74,17 @@ class PredictEndpoint:
             headers.append((_REQUEST_ID, request_id_of(scope).encode("ascii")))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": prediction.body})
+
+    async def _predict(self, name: str, headers: RawHeaders, receive: Receive) -> Prediction | None:
+        """The prediction; None where the caller left before the body was there."""
+        resolution = self._service.resolve(name, selector_of(headers))
+        timeout_s = timeout_of(headers)
+        with self._service.arrive(resolution) as visit:
+            body = await read_json_body(headers, receive, limits=self._limits, visit=visit)
+            if body is None:
+                return None
+            with Departure(receive):
+                return await self._service.predict(resolution, body, visit, timeout_s=timeout_s)
 
     def _identified(self, problem: Response, scope: Scope) -> Response:
         if self._answers_request_id:

@@ -21,6 +21,7 @@ from gateway.errors import (
     InternalError,
     MethodNotAllowed,
     ModelNotFound,
+    RequestTimeout,
     RouteNotFound,
     all_errors,
 )
@@ -65,6 +66,8 @@ def problem_response(error: GatewayError, *, instance: str, request_id: str) -> 
         headers["Allow"] = error.allow
     if error.challenge is not None:
         headers["WWW-Authenticate"] = error.challenge
+    if isinstance(error, RequestTimeout):
+        headers["Connection"] = "close"  # the rest of the body may never come
     document = problem_document(error, instance=instance, request_id=request_id)
     # A JSON key or path may hold what UTF-8 can't say (a lone surrogate): never fail on that.
     content = orjson.dumps(_encodable(document))

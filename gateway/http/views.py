@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from gateway.catalog import (
     ServedModel,
     UntypableSignature,
 )
+from gateway.ports import RegistryStatus
 from gateway.prediction import VersionKey
 
 _UNLOADABLE = "It could not be loaded when it was last asked for; the gateway's log has the reason."
@@ -70,10 +72,24 @@ class ModelDetail(ModelSummary):
     example: Any = Field(description="A request body that the default version accepts.")
 
 
+class RegistryView(BaseModel):
+    """How the registry behind the list has been answering."""
+
+    silent_since: datetime | None = Field(
+        description="Its last good answer, in UTC; null while it answers, and where this process "
+        "has had none."
+    )
+    problem: str | None = Field(description="What came last instead; null while it answers.")
+    snapshot_problem: str | None = Field(
+        description="Why the catalog isn't kept on disk for a restart; null where it is."
+    )
+
+
 class ModelList(BaseModel):
     """All models, by name."""
 
     generation: int
+    registry: RegistryView
     models: list[ModelSummary]
 
 
@@ -82,12 +98,27 @@ def predict_path(name: str) -> str:
     return f"/models/{quote(name, safe='')}/predict"
 
 
-def list_models(catalog: Catalog, unloadable: Collection[VersionKey] = ()) -> ModelList:
+def list_models(
+    catalog: Catalog,
+    unloadable: Collection[VersionKey] = (),
+    registry: RegistryStatus = RegistryStatus(),  # noqa: B008 - frozen
+) -> ModelList:
     """Summaries of all models of a catalog, sorted by name; `unloadable` failed to load."""
     models = sorted(catalog.models.values(), key=lambda m: m.name)
     return ModelList(
         generation=catalog.generation,
+        registry=describe_registry(registry, now=datetime.now(UTC)),
         models=[ModelSummary.model_validate(_summary(model, unloadable)) for model in models],
+    )
+
+
+def describe_registry(registry: RegistryStatus, *, now: datetime) -> RegistryView:
+    """The registry's state as callers see it."""
+    silent = None if registry.problem is None else registry.silent_for_s
+    return RegistryView(
+        silent_since=None if silent is None else now - timedelta(seconds=silent),
+        problem=registry.problem,
+        snapshot_problem=registry.snapshot_problem,
     )
 
 

@@ -9,39 +9,47 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from gateway.admission import Admission, AdmissionLimits
 from gateway.deliveries import Delivery, DeliveryCheck, SyncTrigger
 from gateway.errors import Forbidden
 from gateway.http.access_control import WEBHOOK_PATH
-from gateway.http.body import read_json_body
+from gateway.http.body import HttpLimits, read_json_body
 from gateway.http.problems import problem_responses
 
-# MLflow's payloads are a name, a version, tags and a description.
+# MLflow's payloads are a name, a version, tags and a description. Who sent a body is known only
+# once it is there, so all of them together are bounded, too.
 _MAX_BODY_BYTES = 1024 * 1024
+_MAX_WAITING_BYTES = 8 * _MAX_BODY_BYTES
 
 _HEADERS = ("X-MLflow-Delivery-Id", "X-MLflow-Timestamp", "X-MLflow-Signature")
 
 
-def webhook_router(check: DeliveryCheck | None, trigger: SyncTrigger) -> APIRouter:
+def webhook_router(
+    check: DeliveryCheck | None, trigger: SyncTrigger, *, body_timeout_s: float
+) -> APIRouter:
     """The route; without a `check` it refuses everything."""
     router = APIRouter(tags=["operation"])
+    limits = HttpLimits(max_body_bytes=_MAX_BODY_BYTES, body_timeout_s=body_timeout_s)
+    room = Admission(AdmissionLimits(body_bytes=_MAX_WAITING_BYTES))
 
     @router.post(
         WEBHOOK_PATH,
         summary="MLflow's registry webhooks: look at the registry soon",
         status_code=202,
         response_class=Response,
-        responses=problem_responses(403, 413, 415),
+        responses=problem_responses(403, 408, 413, 415, 429),
         openapi_extra=_DESCRIPTION,
     )
     async def webhook(request: Request) -> Response:
         if check is None:
             raise Forbidden("This gateway takes no webhooks: its webhook_secret is not set.")
-        body = await read_json_body(
-            request.scope["headers"], request.receive, max_bytes=_MAX_BODY_BYTES
-        )
-        if body is not None:
-            check.accept(_delivery(request, body))
-            trigger.pull()
+        with room.arrive(WEBHOOK_PATH) as visit:
+            body = await read_json_body(
+                request.scope["headers"], request.receive, limits=limits, visit=visit
+            )
+            if body is not None:
+                check.accept(_delivery(request, body))
+                trigger.pull()
         return Response(status_code=202)
 
     return router

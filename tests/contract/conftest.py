@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from gateway.catalog import Catalog
-from gateway.http.app import HttpLimits, create_app
+from gateway.http.app import create_app
+from gateway.http.body import HttpLimits
 from gateway.ports import RegistryStatus, SyncReport
 from gateway.prediction import PredictionService
 from registry_sync.catalog_builder import build_catalog

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from pathlib import Path
 
@@ -30,6 +31,8 @@ class InProcessBackend:
             (frame.layout, frame.names, frame.columns),
             call.params,
             starting_deadline_s(call.timeout_s),
+            call.timeout_s,
+            call.patience_s,
         )
         return call_result(outcome)
 
@@ -39,6 +42,7 @@ class InProcessBackend:
             tracking_uri=self._tracking_uri,
             registry_uri=self._tracking_uri,
             artifact_folder=str(self._folder),
+            record_folder=str(self._folder / "record" / hashlib.sha256(name.encode()).hexdigest()),
             max_loaded_versions=size,
         )
         return VersionHost(settings, keep=lambda take: _lru(take, size))

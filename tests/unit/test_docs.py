@@ -19,7 +19,8 @@ from deployments.cli import app as command_line
 from deployments.settings import CLIENT_VARIABLES, PREFIX, Settings
 from gateway.catalog import ModelOptions
 from gateway.errors import all_errors
-from gateway.http.app import HttpLimits, create_app
+from gateway.http.app import create_app
+from gateway.http.body import HttpLimits
 from gateway.ports import CatalogFeed, PredictionBackend
 from gateway.prediction import PredictionService
 from registry_sync import tags

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deployments.host_watch import HostWatch
 from deployments.version_host import (
+    CallLimits,
     HostSettings,
     LoadedVersion,
     LoadFailed,
+    ModelRaised,
     VersionHost,
     VersionLoader,
     version_key,
 )
+from deployments.version_record import VersionRecord
 
 SETTINGS = HostSettings(
-    model="m", tracking_uri="", registry_uri="", artifact_folder="", max_loaded_versions=2
+    model="m",
+    tracking_uri="",
+    registry_uri="",
+    artifact_folder="",
+    record_folder="/proc/none",
+    max_loaded_versions=2,
 )
+NOWHERE = Path(SETTINGS.record_folder)
+"""A folder that can't be made: the record is of this process alone."""
 FRAME: tuple[str, tuple[Any, ...], tuple[Any, ...]] = ("values", (0,), ([1],))
 
 
@@ -44,11 +57,22 @@ class GatedModel:
         return data
 
 
+def limits() -> CallLimits:
+    """Ten seconds for all that a call may take."""
+    return CallLimits(give_up_at=time.monotonic() + 10.0, patience_s=10.0)
+
+
+def watch(record: VersionRecord | None = None) -> HostWatch:
+    """A watch that nobody looks at."""
+    return HostWatch(record or VersionRecord(NOWHERE, retry_after_s=1.0), load_timeout_s=10.0)
+
+
 class GatedLoader(VersionLoader):
     """A loader whose loads wait until they are let go, and fail as told."""
 
     def __init__(self, threads: ThreadPoolExecutor) -> None:
-        super().__init__(SETTINGS, threads)
+        record = VersionRecord(NOWHERE, retry_after_s=SETTINGS.retry_load_after_s)
+        super().__init__(SETTINGS, threads, record, watch(record))
         self.go = threading.Event()
         self.loads: list[int] = []
         self.fails = False
@@ -118,10 +142,10 @@ async def test_a_failure_is_remembered_for_a_while(threads: ThreadPoolExecutor) 
 async def test_calls_of_a_version_take_turns(threads: ThreadPoolExecutor) -> None:
     """One predict at a time, also where the caller of the running one has left."""
     model = GatedModel()
-    version = LoadedVersion("k", model)
-    first = asyncio.create_task(version.predict(threads, FRAME, {}))
+    version = LoadedVersion("k", model, watch())
+    first = asyncio.create_task(version.predict(threads, FRAME, {}, limits()))
     await _until(lambda: model.running)
-    others = [asyncio.create_task(version.predict(threads, FRAME, {})) for _ in range(3)]
+    others = [asyncio.create_task(version.predict(threads, FRAME, {}, limits())) for _ in range(3)]
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
@@ -133,10 +157,10 @@ async def test_calls_of_a_version_take_turns(threads: ThreadPoolExecutor) -> Non
 async def test_a_caller_who_leaves_while_waiting_costs_no_call(threads: ThreadPoolExecutor) -> None:
     """Work that was not yet started is dropped with its caller."""
     model = GatedModel()
-    version = LoadedVersion("k", model)
-    first = asyncio.create_task(version.predict(threads, FRAME, {}))
+    version = LoadedVersion("k", model, watch())
+    first = asyncio.create_task(version.predict(threads, FRAME, {}, limits()))
     await _until(lambda: model.running)
-    waiting = asyncio.create_task(version.predict(threads, FRAME, {}))
+    waiting = asyncio.create_task(version.predict(threads, FRAME, {}, limits()))
     await asyncio.sleep(0)
     waiting.cancel()
     model.go.set()
@@ -144,34 +168,82 @@ async def test_a_caller_who_leaves_while_waiting_costs_no_call(threads: ThreadPo
     assert model.calls == 1
 
 
+async def test_a_call_whose_deadline_passes_while_it_waits_is_not_made(
+    threads: ThreadPoolExecutor,
+) -> None:
+    """Neither on the event loop nor on a thread of its own does a call begin for nobody."""
+    model = GatedModel()
+    version = LoadedVersion("k", model, watch())
+    first = asyncio.create_task(version.predict(threads, FRAME, {}, limits()))
+    await _until(lambda: model.running)
+    soon = CallLimits(give_up_at=time.monotonic() + 0.05, patience_s=10.0)
+    waiting = asyncio.create_task(version.predict(threads, FRAME, {}, soon))
+    assert await asyncio.to_thread(version.predict_here, FRAME, {}, soon) is None
+    assert await waiting is None
+    model.go.set()
+    assert await first is not None
+    assert model.calls == 1
+
+
+async def test_suspects_take_turns_with_each_other(threads: ThreadPoolExecutor) -> None:
+    """Two versions that may be what ends their process are never at work at the same time."""
+    alone = threading.Lock()
+    model = GatedModel()
+    one, two = (LoadedVersion(key, model, watch()) for key in ("one", "two"))
+    suspect = dataclasses.replace(limits(), alone=alone)
+    calls = [asyncio.create_task(each.predict(threads, FRAME, {}, suspect)) for each in (one, two)]
+    await _until(lambda: model.running)
+    model.go.set()
+    assert await asyncio.gather(*calls) == [("values", [1])] * 2
+    assert model.most == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError(), SystemExit(), KeyboardInterrupt(), StopIteration(), GeneratorExit(),
+     asyncio.CancelledError()],
+)  # fmt: skip
+async def test_whatever_a_model_raises_is_the_model_s(
+    threads: ThreadPoolExecutor, error: BaseException
+) -> None:
+    """No exception of a model is taken for one of the host's own, or lost on its way."""
+
+    class Raising:
+        def predict(self, data: Any, params: Any = None) -> Any:
+            raise error
+
+    version = LoadedVersion("k", Raising(), watch())
+    with pytest.raises(ModelRaised) as raised:
+        await version.predict(threads, FRAME, {}, limits())
+    assert raised.value.__cause__ is error
+
+
+async def test_without_threads_a_process_is_given_up() -> None:
+    """A model that shuts down what it is called by costs its process, which can't answer again."""
+    given_up: list[bool] = []
+    record = VersionRecord(NOWHERE, retry_after_s=1.0)
+    watching = HostWatch(record, load_timeout_s=1.0, give_up=lambda: given_up.append(True))
+    threads = ThreadPoolExecutor(1)
+    threads.shutdown()
+    version = LoadedVersion("k", GatedModel(), watching)
+    with pytest.raises(RuntimeError):
+        await version.predict(threads, FRAME, {}, limits())
+    assert given_up
+
+
 async def test_calls_take_turns_however_they_come(threads: ThreadPoolExecutor) -> None:
     """One predict at a time, of those by the event loop and those on threads of their own."""
     model = GatedModel()
-    version = LoadedVersion("k", model)
-    late = time.monotonic() + 10
-    calls = [asyncio.create_task(version.predict(threads, FRAME, {})) for _ in range(3)]
+    version = LoadedVersion("k", model, watch())
+    calls = [asyncio.create_task(version.predict(threads, FRAME, {}, limits())) for _ in range(3)]
     calls += [
-        asyncio.create_task(asyncio.to_thread(version.predict_here, FRAME, {}, late))
+        asyncio.create_task(asyncio.to_thread(version.predict_here, FRAME, {}, limits()))
         for _ in range(3)
     ]
     await _until(lambda: model.running)
     model.go.set()
     assert await asyncio.gather(*calls) == [("values", [1])] * 6
     assert (model.most, model.calls) == (1, 6)
-
-
-async def test_a_call_whose_turn_comes_too_late_is_dropped(threads: ThreadPoolExecutor) -> None:
-    """What could not be started by its deadline isn't started at all."""
-    model = GatedModel()
-    version = LoadedVersion("k", model)
-    busy = asyncio.create_task(version.predict(threads, FRAME, {}))
-    await _until(lambda: model.running)
-    soon = time.monotonic() + 0.02
-    assert await asyncio.to_thread(version.predict_here, FRAME, {}, soon) is None
-    model.go.set()
-    await busy
-    assert version.predict_here(FRAME, {}, time.monotonic() - 1) is None
-    assert model.calls == 1
 
 
 async def test_on_a_thread_only_versions_in_memory_are_answered(
@@ -187,8 +259,8 @@ async def test_on_a_thread_only_versions_in_memory_are_answered(
     monkeypatch.setattr(VersionLoader, "_fetch_and_load", lambda *_: Failing())
     host = VersionHost(SETTINGS, keep=lambda take: take)
     late = time.monotonic() + 10
-    assert host.predict_here(1, "f", FRAME, {}, late) == ("absent", None)
+    assert host.predict_here(1, "f", FRAME, {}, late, 10.0) == ("absent", None)
     version = await host._loaded(1, "f")
-    assert host.predict_here(1, "f", FRAME, {}, late) == ("model_failed", None)
-    assert host.predict_here(1, "f", FRAME, {}, time.monotonic() - 1) == ("late", None)
+    assert host.predict_here(1, "f", FRAME, {}, late, 10.0) == ("model_failed", None)
+    assert host.predict_here(1, "f", FRAME, {}, time.monotonic() - 1, 10.0) == ("late", None)
     assert version.key == version_key(1, "f")

@@ -32,12 +32,19 @@ def test_a_snapshot_of_another_registry_counts_as_none(tmp_path: Path) -> None:
     assert SnapshotStore(tmp_path, registry="other").load() is None
 
 
-def test_a_folder_that_cannot_be_written_is_survived(tmp_path: Path) -> None:
-    """Serving goes on where no snapshot can be kept."""
-    (tmp_path / "file").write_text("in the way")
-    store = SnapshotStore(tmp_path / "file", registry="r")
+def test_a_folder_that_cannot_be_written_is_survived_and_told(tmp_path: Path) -> None:
+    """Serving goes on where no snapshot can be kept; the problem is over when one can."""
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("in the way")
+    store = SnapshotStore(in_the_way, registry="r")
     store.save(CATALOG)
     assert store.load() is None
+    assert store.problem is not None
+    assert str(in_the_way) in store.problem
+    in_the_way.unlink()
+    store.save(CATALOG)
+    assert store.problem is None
+    assert store.load() == CATALOG
 
 
 def test_saving_leaves_nothing_beside_the_snapshot(tmp_path: Path) -> None:

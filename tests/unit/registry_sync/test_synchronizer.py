@@ -130,6 +130,19 @@ async def test_a_restart_without_registry_serves_the_snapshot(bench: Bench, tmp_
     assert again.synchronizer.catalog == bench.synchronizer.catalog
 
 
+async def test_a_catalog_that_could_not_be_saved_is_saved_later(tmp_path: Path) -> None:
+    """With the next look that finds a disk, though nothing has changed since; told meanwhile."""
+    folder = tmp_path / "state"
+    folder.write_text("in the way")
+    bench = Bench(folder, record(version(1)))
+    await bench.synchronizer.synchronize()
+    assert bench.synchronizer.registry.snapshot_problem is not None
+    folder.unlink()
+    await bench.synchronizer.synchronize()
+    assert bench.synchronizer.registry.snapshot_problem is None
+    assert Bench(folder).synchronizer.catalog == bench.synchronizer.catalog
+
+
 async def test_a_sleeping_model_switches_at_once(bench: Bench) -> None:
     """Where nothing runs, nobody would notice a cold start: no preparation."""
     await bench.synchronizer.synchronize()

@@ -11,6 +11,7 @@ from mlflow.models.utils import _enforce_params_schema
 from mlflow.types.schema import AnyType, Array, Map, Object, ParamSchema, ParamSpec, Property
 
 from gateway.contract import Contract
+from gateway.contract.body import MAX_DEPTH, read_json
 from gateway.errors import InvalidInput, MalformedJson
 from tests.unit.gateway.contract.signatures import ODD_NAMES, body, column, contract, tensor
 
@@ -306,3 +307,15 @@ def test_named_tensors() -> None:
     assert frame.layout == "tensors"
     assert [c.dtype for c in frame.columns] == [np.dtype("int32"), np.dtype("float32")]
     assert refused(model, {"ids": [1, 2]}) == ["/w"]
+
+
+@pytest.mark.parametrize("pattern", [("[", "]"), ('{"a":', "}"), ('[{"a":', "}]")])
+def test_nesting_is_bounded_exactly(pattern: tuple[str, str]) -> None:
+    """As many lists and objects within each other as documented are read, one more is malformed."""
+    opening, closing = pattern
+    count = MAX_DEPTH // (len(pattern[1]))
+    within = opening * count + "1" + closing * count
+    assert read_json(within.encode()) is not None
+    for beyond in (f"[{within}]", f'{{"a":{within}}}'):
+        with pytest.raises(MalformedJson):
+            read_json(beyond.encode())

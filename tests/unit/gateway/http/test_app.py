@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -12,7 +13,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gateway.catalog import Catalog
 from gateway.errors import GatewayError, ModelUnavailable, all_errors
-from gateway.http.app import HttpLimits, create_app
+from gateway.http.app import create_app
+from gateway.http.body import HttpLimits
 from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
 from gateway.prediction import PredictionService
 from tests.catalogs import BREAKING, catalog, served, signature, version
@@ -157,6 +159,22 @@ async def test_readiness_tells_the_registrys_silence(bench: Bench) -> None:
     """Ready means that a catalog is there, however long ago the registry answered."""
     ready = (await bench.client.get("/readyz")).json()
     assert (ready["models"], ready["registry_silent_for_s"]) == (3, 1.0)
+
+
+async def test_the_list_of_models_tells_since_when_the_registry_is_silent(bench: Bench) -> None:
+    """A moment while there is a problem, and nothing between two looks that went well."""
+    assert (await bench.client.get("/models")).json()["registry"] == {
+        "silent_since": None, "problem": None, "snapshot_problem": None,
+    }  # fmt: skip
+    bench.feed.registry = RegistryStatus(
+        silent_for_s=90.0, problem="The registry is away.", snapshot_problem="The disk is full."
+    )
+    told = (await bench.client.get("/models")).json()["registry"]
+    since = datetime.now(UTC) - datetime.fromisoformat(told["silent_since"])
+    assert 90 <= since.total_seconds() < 95
+    assert told["problem"] == "The registry is away."
+    assert told["snapshot_problem"] == "The disk is full."
+    assert (await bench.client.get("/readyz")).json()["snapshot_problem"] == "The disk is full."
 
 
 async def test_any_model_name_is_routed_and_documented(bench: Bench) -> None:

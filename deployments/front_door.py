@@ -1,0 +1,56 @@
+"""Closing the front door: HAProxy takes no more connections, and what it took is answered.
+
+Without this HAProxy goes on listening while the ingress drains and when it is gone, and answers 404
+to whoever comes: the caller would believe that there is no such model. A caller who can't connect
+knows better, and a load balancer tries elsewhere.
+
+Speaks HAProxy's runtime API. The names of its sections are Ray's own
+(ray/serve/_private/haproxy_templates.py); the test of SIGTERM under load notices when they move.
+Must not import ray.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import socket
+import time
+from pathlib import Path
+
+_logger = logging.getLogger(__name__)
+
+# Disabled, the port is closed at once, but connections that are kept alive go on. Shut down, those
+# end with their next answer, but the port stays open: HAProxy keeps it for a successor.
+_CLOSE = "disable frontend http_frontend; shutdown frontend http_frontend"
+_ANSWER_S = 5.0
+_POLL_S = 0.05
+
+
+def close_front_door(admin_socket: Path, *, timeout_s: float) -> None:
+    """Take no more connections; returns when all requests are answered, or after `timeout_s`.
+
+    Whatever goes wrong is logged: the ingress drains by itself afterwards.
+    """
+    deadline = time.monotonic() + timeout_s
+    try:
+        _ask(admin_socket, _CLOSE)
+        while _requests_inside(admin_socket) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+    except OSError as error:
+        _logger.warning("HAProxy can't be told to take no more connections: %s", error.strerror)
+
+
+def _requests_inside(admin_socket: Path) -> int:
+    """How many requests are with a backend now."""
+    answer = _ask(admin_socket, "show stat").removeprefix("# ")
+    rows = csv.DictReader(answer.splitlines())
+    return sum(int(row["scur"] or 0) for row in rows if row["svname"] == "BACKEND")
+
+
+def _ask(admin_socket: Path, command: str) -> str:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_ANSWER_S)
+        connection.connect(str(admin_socket))
+        connection.sendall(f"{command}\n".encode())
+        with connection.makefile(encoding="utf-8") as answer:
+            return answer.read()
