@@ -23,7 +23,9 @@ _WAITING = AdmissionLimits(body_bytes=16 * 1024 * 1024)
 _HEADERS = ("X-MLflow-Delivery-Id", "X-MLflow-Timestamp", "X-MLflow-Signature")
 
 
-def webhook_router(check: DeliveryCheck | None, trigger: SyncTrigger) -> APIRouter:
+def webhook_router(
+    check: DeliveryCheck | None, trigger: SyncTrigger, *, body_timeout_s: float
+) -> APIRouter:
     """The route; without a `check` it refuses everything."""
     router = APIRouter(tags=["operation"])
     admission = Admission(_WAITING)

@@ -15,7 +15,8 @@ from starlette.types import ASGIApp
 
 from gateway.access import Keyring, entry_of, parse_keys
 from gateway.http.access_control import Access
-from gateway.http.app import HttpLimits, create_app
+from gateway.http.app import create_app
+from gateway.http.body import HttpLimits
 from gateway.http.predict_endpoint import PredictShortcut
 from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
 from gateway.prediction import PredictionService
