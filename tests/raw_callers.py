@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -113,8 +114,10 @@ async def _flood(url: str, model: str, callers: int) -> Counter[int]:
             answer = await asking
             statuses[answer.status] += 1
             if answer.status == 429:
+                # Not all at the same moment again.
+                pause_s = float(answer.headers["retry-after"]) * random.uniform(1, 2)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), float(answer.headers["retry-after"]))
+                    await asyncio.wait_for(stop.wait(), pause_s)
         caller.close()
 
     asking = [asyncio.create_task(go_on()) for _ in range(callers)]

@@ -67,7 +67,7 @@ async def caller(small: Gateway) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def p99_s(url: str, model: str, *, requests: int = 400) -> float:
+async def p99_s(url: str, model: str, *, requests: int = 1000) -> float:
     """The 99th percentile of what requests take, of four callers side by side."""
     spent: list[float] = []
 
@@ -117,26 +117,23 @@ async def test_too_many_are_refused_at_once(
     small.sync()
     asker, door = RawCaller(small.url), tmp_path / "door"
     assert (await asker.predict("waits", {"text": str(tmp_path)})).status == 200
-    crowd = [RawCaller(small.url) for _ in range(WAITING)]
+    crowd = [RawCaller(small.url) for _ in range(WAITING + 10)]
     since = time.monotonic()
-    inside = [asyncio.create_task(each.predict("waits", {"text": str(door)})) for each in crowd]
+    waiting = {asyncio.create_task(each.predict("waits", {"text": str(door)})) for each in crowd}
+    while len(waiting) > WAITING:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert {each.result().status for each in done} == {429}
     pause = asyncio.Event()
-    refused = 0
     while time.monotonic() - since < HALF_HEAD_S + 3:
         started = time.perf_counter()
-        answer = await asker.predict("waits", {"text": str(door)}, X_Request_Timeout="0.5")
-        if answer.status == 429:
-            assert answer.json()["code"] == "overloaded"
-            assert int(answer.headers["retry-after"]) >= 1
-            assert time.perf_counter() - started < 0.4
-            refused += 1
-        else:  # before all of the crowd had come
-            assert (answer.status, refused) == (504, 0)
+        answer = await asker.predict("waits", {"text": str(door)})
+        assert (answer.status, answer.json()["code"]) == (429, "overloaded")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert time.perf_counter() - started < 1.0
         with suppress(TimeoutError):
-            await asyncio.wait_for(pause.wait(), 0.2)
-    assert refused > 10
+            await asyncio.wait_for(pause.wait(), 0.5)
     door.touch()
-    assert {(await each).status for each in inside} == {200}
+    assert {(await each).status for each in waiting} == {200}
     for each in (asker, *crowd):
         each.close()
 
@@ -249,7 +246,7 @@ async def test_stuck_callers_keep_nobody_from_being_answered(
     started = time.monotonic()
     answers = [await reader.read(4096) for number, reader, _ in stuck if number % 3 == 1]
     assert time.monotonic() - started < BODY_S + 10
-    assert all(answer.startswith(b"HTTP/1.1 408") for answer in answers), answers[0]
+    assert {answer.split(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 408 Request Timeout"}
     assert all(b'"request_timeout"' in answer for answer in answers)
     for _, _, writer in stuck:
         writer.close()
