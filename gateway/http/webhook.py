@@ -23,9 +23,7 @@ _WAITING = AdmissionLimits(body_bytes=16 * 1024 * 1024)
 _HEADERS = ("X-MLflow-Delivery-Id", "X-MLflow-Timestamp", "X-MLflow-Signature")
 
 
-def webhook_router(
-    check: DeliveryCheck | None, trigger: SyncTrigger, *, body_timeout_s: float
-) -> APIRouter:
+def webhook_router(check: DeliveryCheck | None, trigger: SyncTrigger) -> APIRouter:
     """The route; without a `check` it refuses everything."""
     router = APIRouter(tags=["operation"])
     admission = Admission(_WAITING)
