@@ -228,7 +228,8 @@ class VersionLoader:
             # No caller has a part in it, so its text may be told; it is what people need.
             text = "%s version %s can't be loaded: %s"
             where = fields(model=self._settings.model, version=number)
-            _logger.exception(text, self._settings.model, number, error, extra=where)
+            reason = error.__cause__ if isinstance(error, ModelRaised) else error
+            _logger.exception(text, self._settings.model, number, reason, extra=where)
             raise LoadFailed(self._record.failed(key)) from error
         self._record.succeeded(key, LOAD)
         loaded = LoadedVersion(key, model, self._watch)
