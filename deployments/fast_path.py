@@ -86,6 +86,8 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
         # One machine, one proxy: it knows within moments that a replica is leaving.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray's default is 15: who serves would stand behind everything else on the machine.
+        "RAY_worker_niceness": "0",
         # No cluster of several machines: Ray's own processes have the loopback as their address
         # (`get_node_ip_address` in ray/_private/services.py), on every system.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
