@@ -14,7 +14,6 @@ import signal
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -302,7 +301,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="Repeats the faults of a run.")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends what was started, too
-    warnings.simplefilter("ignore")  # MLflow has much to say about models without examples
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # to be followed in a pipe
     seed = SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
