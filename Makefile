@@ -7,11 +7,13 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 TESTS ?= tests
 DURATION ?= 600
+FUZZ_SECONDS ?= 120
+SEED ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test unit bench bench-quick chaos lint format constraints clean
+.PHONY: help install demo test unit bench bench-quick chaos fuzz lint format constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,11 +48,20 @@ bench-quick: $(INSTALLED) ## Measure modelmux beside its floor only, in under 3 
 chaos: $(INSTALLED) ## A soak under random faults: ten minutes (DURATION= seconds, SEED= repeats one)
 	$(BIN)/python -m tests.chaos --duration-s $(DURATION) $(if $(SEED),--seed $(SEED))
 
-lint: $(INSTALLED) ## Style, types, import direction
+fuzz: $(INSTALLED) ## Requests, bodies and bytes by chance against a gateway (FUZZ_SECONDS=, SEED=)
+	@seed=$(or $(SEED),$$RANDOM); echo "SEED=$$seed FUZZ_SECONDS=$(FUZZ_SECONDS)"; \
+	SEED=$$seed FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_EFFORT=20 $(BIN)/python -m pytest \
+		--hypothesis-seed=$$seed --timeout=1800 tests/fuzz \
+		tests/unit/gateway/contract/test_hostile_bodies.py \
+		tests/unit/gateway/contract/test_properties.py
+
+lint: $(INSTALLED) ## Style, types, import direction, secrets, vulnerable dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	git ls-files -z -- ':!gateway/http/assets' | xargs -0 $(BIN)/detect-secrets-hook --no-verify
+	$(BIN)/python -m checks.dependencies
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff format .

@@ -14,7 +14,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,13 +24,16 @@ from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from deployments import (
     host_watch,
+    logs,
     model_host,
     model_output,
     model_socket,
+    replica_ports,
     version_host,
     version_record,
 )
 from deployments.idleness import Idleness
+from deployments.logs import LogOptions
 from deployments.model_host import ModelHost
 from deployments.version_host import HostSettings
 from gateway.catalog import Catalog, ModelOptions, ModelVersion, ServedModel
@@ -54,7 +57,16 @@ _QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 _RESTORED = frozenset({ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING})
 
 # The replica must not import any package of ours (see `deployments.version_host`).
-_BY_VALUE = (model_output, model_socket, version_record, host_watch, version_host, model_host)
+_BY_VALUE = (
+    logs,
+    model_output,
+    model_socket,
+    replica_ports,
+    version_record,
+    host_watch,
+    version_host,
+    model_host,
+)
 for _module in _BY_VALUE:
     cloudpickle.register_pickle_by_value(_module)  # type: ignore[no-untyped-call]
 
@@ -81,6 +93,7 @@ class ActivationSettings:
     max_active_models: int | None = None
     start_timeout_s: float = 120.0
     environment: tuple[tuple[str, str], ...] = ()
+    logs: LogOptions = field(default_factory=LogOptions)
 
 
 def application_name(model: ServedModel, version: ModelVersion) -> str:
@@ -287,6 +300,7 @@ class Activator:
             max_loaded_versions=model.options.max_loaded_versions,
             retry_load_after_s=self._settings.load_retry_s,
             load_timeout_s=self._settings.load_timeout_s,
+            logs=self._settings.logs,
         )
 
 

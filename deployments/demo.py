@@ -56,7 +56,7 @@ def run_demo(
         if not stop.is_set():
             _register(registration, settings.tracking_uri, folder / "cache", stop=stop, say=say)
         if not stop.is_set():
-            serve(settings, stop=stop, on_ready=lambda ready: _say_tour(ready, say))
+            serve(settings, stop=stop, on_ready=lambda ready, _: _say_tour(ready, say))
 
 
 def _port_for_mlflow() -> int:
@@ -176,7 +176,8 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 def _say_tour(settings: Settings, say: Say) -> None:
     url = settings.url
     say("")
-    for model in httpx.get(f"{url}/models", timeout=30.0).json()["models"]:
+    listing = httpx.get(f"{url}/models", timeout=30.0).json()
+    for model in listing.get("models", ()):  # none where keys are on
         versions = ", ".join(map(str, sorted(model["versions"])))
         say(f"  {model['name']}: versions {versions}, default {model['default_version']}")
     say("")

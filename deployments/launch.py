@@ -23,9 +23,10 @@ from ray.serve.schema import LoggingConfig
 
 from deployments import request_front
 from deployments.activation import APPLICATION_PREFIX, HEALTH_CHECK_PERIOD_S
-from deployments.fast_path import haproxy_admin_socket
+from deployments.fast_path import haproxy_admin_socket, inner_host
 from deployments.front_door import close_front_door
 from deployments.ingress import Ingress
+from deployments.logs import LogOptions
 from deployments.registry_environment import registry_variables, set_registry_defaults
 from deployments.settings import Settings
 from deployments.sync_service import SyncService
@@ -63,6 +64,8 @@ def ray_runtime(settings: Settings) -> Iterator[None]:
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE_BYTES,
             logging_level=logging.ERROR,
+            # What others write is not JSON; Ray keeps it in its files.
+            log_to_driver=settings.log_format != "json",
         )
     else:
         _join(settings.ray_address)
@@ -92,13 +95,13 @@ def _knock(address: str) -> None:
 
 
 @contextmanager
-def deployed(settings: Settings) -> Iterator[None]:
+def deployed(settings: Settings, logs: LogOptions) -> Iterator[None]:
     """Deploy the gateway's application; on the way out drain it and delete what is ours."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         serve.start(
             http_options=HTTPOptions(
-                host=settings.host,
+                host=settings.host if settings.ray_address else inner_host(settings.host),
                 port=settings.port,
                 request_timeout_s=_LONGEST_REQUEST_S,
             ),
@@ -108,7 +111,7 @@ def deployed(settings: Settings) -> Iterator[None]:
         # Whoever starts the gateway anew may have mended what kept versions from loading.
         shutil.rmtree(settings.record_dir, ignore_errors=True)
     try:
-        serve.run_many([_gateway(settings)], wait_for_applications_running=False)
+        serve.run_many([_gateway(settings, logs)], wait_for_applications_running=False)
         yield
     finally:
         if settings.ray_address is None:
@@ -164,7 +167,7 @@ def _readiness_problem(client: httpx.Client) -> str | None:
     return str(response.json().get("registry_problem") or "")
 
 
-def _gateway(settings: Settings) -> serve.RunTarget:
+def _gateway(settings: Settings, logs: LogOptions) -> serve.RunTarget:
     environment = registry_variables() if settings.ray_address is not None else {}
     sync = serve.deployment(
         name="SyncService",
@@ -173,7 +176,7 @@ def _gateway(settings: Settings) -> serve.RunTarget:
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=2,
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
-    )(SyncService).bind(settings, environment)
+    )(SyncService).bind(settings, environment, logs)
     ingress = serve.deployment(
         name="Ingress",
         num_replicas=settings.ingress_replicas,
@@ -184,7 +187,7 @@ def _gateway(settings: Settings) -> serve.RunTarget:
         graceful_shutdown_timeout_s=settings.request_timeout_s,
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
-    )(Ingress).bind(settings, environment, sync)
+    )(Ingress).bind(settings, environment, logs, sync)
     return serve.RunTarget(
         target=ingress, name=APPLICATION, route_prefix="/", logging_config=_QUIET
     )

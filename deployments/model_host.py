@@ -8,15 +8,15 @@ which (https://docs.ray.io/en/latest/serve/model-multiplexing.html).
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray import serve
 
+from deployments.logs import configure_logging
 from deployments.model_socket import ModelSocket, is_supported
+from deployments.replica_ports import listen_for_no_http, listen_on_own_address
 from deployments.version_host import HostSettings, LoadedVersion, Resident, VersionHost
 
 _CLOSE_TIMEOUT_S = 15.0
@@ -28,7 +28,9 @@ class ModelHost:
     _socket: ModelSocket | None = None
 
     def __init__(self, settings: HostSettings) -> None:
-        _log_to_stderr()
+        listen_on_own_address()
+        listen_for_no_http()
+        configure_logging(settings.logs, "modelmux")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # nobody watches them here
         self._host = VersionHost(settings, keep=_ray_lru(settings.max_loaded_versions))
         if is_supported():
@@ -83,14 +85,3 @@ def _ray_lru(size: int) -> Callable[[Resident], Resident]:
         return kept
 
     return keep
-
-
-def _log_to_stderr() -> None:
-    """Ray sends a worker's stderr to its log files and to the driver."""
-    logger = logging.getLogger("modelmux")
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False

@@ -10,24 +10,34 @@ two thirds of what an empty handler costs). What Ray does for a request the gate
 by itself: `gateway.http.departure` watches for callers who leave, and when the replica is stopped
 its HTTP server ends what was accepted (uvicorn's graceful shutdown, which Ray waits for).
 
+What Ray and uvicorn would answer in words of their own is kept from them or answered here: headers
+that Ray reads as text and that are none, WebSockets, what isn't HTTP (docs/decisions/0022).
+
 Loaded by Ray in the ingress' processes, through `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`
-(ray/serve/_private/http_util.py, `configure_http_middlewares`). A test of the hot path
-(tests/integration) notices when that moves.
+(ray/serve/_private/http_util.py, `configure_http_middlewares`). Tests of the hot path
+and of raw requests (tests/integration, tests/fuzz) notice when that moves.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from gateway.http.predict_endpoint import PredictEndpoint, predicted_model
+from gateway.http.refusals import malformed_request
+from gateway.http.request_identity import REQUEST_ID_HEADER, request_id_of
+from gateway.http.version_selection import RAY_HEADERS
 
 ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middlewares"}
 """What the ingress' process needs in its environment for Ray to find this."""
 
 _RAY_DEADLINE = b"x-request-timeout-seconds"
 _UNWATCHED = b"x-request-disconnect-disabled"
-_OURS = frozenset({_RAY_DEADLINE, _UNWATCHED})
+_REQUEST_ID = REQUEST_ID_HEADER.lower().encode()
+_OURS = frozenset({_RAY_DEADLINE, _UNWATCHED, _REQUEST_ID}) | RAY_HEADERS
 _NO_DEADLINE = (_RAY_DEADLINE, b"0")
 
 
@@ -52,11 +62,34 @@ class RequestFront:
             await endpoint.answer(name, scope, receive, send)
             return
         if scope["type"] == "http":
-            headers = [header for header in scope["headers"] if header[0] not in _OURS]
-            scope["headers"] = [*headers, _NO_DEADLINE]
+            headers = [
+                each for each in scope["headers"] if each[0] not in _OURS and each[1].isascii()
+            ]
+            # Ray answers with whatever id it is given.
+            request_id = request_id_of(scope).encode("ascii")
+            scope["headers"] = [*headers, (_REQUEST_ID, request_id), _NO_DEADLINE]
         await self._app(scope, receive, send)
 
 
 def middlewares() -> list[Middleware]:
     """What Ray puts around its HTTP servers."""
+    refuse_in_the_envelope()
     return [Middleware(RequestFront)]
+
+
+def refuse_in_the_envelope() -> None:
+    """Have uvicorn refuse what it can't read (an unknown method, a control character in a header)
+    with a problem document, and take a WebSocket's handshake for the plain request that it is, too
+    (RFC 9110, section 7.8). Ray passes on no option for that; a unit test notices when it moves."""
+    protocol: Any = AutoHTTPProtocol
+    protocol.send_400_response = _send_400_response
+    protocol._should_upgrade = _should_not_upgrade
+
+
+def _should_not_upgrade(protocol: Any) -> bool:
+    return False
+
+
+def _send_400_response(protocol: Any, msg: str) -> None:
+    protocol.transport.write(malformed_request())
+    protocol.transport.close()

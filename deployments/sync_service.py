@@ -31,8 +31,9 @@ from deployments.activation import (
 from deployments.backend import VersionHandle
 from deployments.backoff import Backoff
 from deployments.catalog_wire import CatalogUpdate, Position, RegistryNews, packed
-from deployments.logs import configure_logging
+from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.lost_calls import HANDLE_ERRORS
+from deployments.replica_ports import listen_on_own_address
 from deployments.settings import Settings
 from gateway.catalog import Catalog, ModelVersion, ServedModel, contract_of
 from gateway.errors import GatewayError
@@ -108,9 +109,10 @@ class RayVersionPreparer:
 class SyncService:
     """The one owner of the catalog: polls, publishes, activates."""
 
-    def __init__(self, settings: Settings, environment: dict[str, str]) -> None:
+    def __init__(self, settings: Settings, environment: dict[str, str], logs: LogOptions) -> None:
         os.environ.update(environment)
-        configure_logging()
+        listen_on_own_address()
+        configure_logging(logs, *PACKAGES)
         self._settings = settings
         registry_uri = settings.registry_uri or settings.tracking_uri
         snapshots = SnapshotStore(
@@ -128,6 +130,7 @@ class SyncService:
                 load_timeout_s=settings.load_timeout_s,
                 max_active_models=settings.max_active_models,
                 environment=tuple(sorted(environment.items())),
+                logs=logs,
             )
         )
         self._synchronizer = Synchronizer(

@@ -34,6 +34,7 @@ from mlflow import MlflowClient
 from mlflow.pyfunc import PyFuncModel
 
 from deployments.host_watch import HostWatch
+from deployments.logs import LogOptions, fields
 from deployments.model_output import UnsupportedOutput, plain_output
 from deployments.version_record import CALL, LOAD, VersionRecord
 
@@ -72,6 +73,7 @@ class HostSettings:
     max_loaded_versions: int
     retry_load_after_s: float = 30.0
     load_timeout_s: float = 300.0
+    logs: LogOptions = dataclasses.field(default_factory=LogOptions)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -223,13 +225,19 @@ class VersionLoader:
             )
         # A boundary: fetching and loading fail in as many ways as there are stores and models.
         except Exception as error:
-            _logger.exception("%s version %s can't be loaded", self._settings.model, number)
+            # No caller has a part in it, so its text may be told; it is what people need.
+            text = "%s version %s can't be loaded: %s"
+            where = fields(model=self._settings.model, version=number)
+            reason = error.__cause__ if isinstance(error, ModelRaised) else error
+            _logger.exception(text, self._settings.model, number, reason, extra=where)
             raise LoadFailed(self._record.failed(key)) from error
         self._record.succeeded(key, LOAD)
         loaded = LoadedVersion(key, model, self._watch)
         self._alive[key] = loaded
         spent = time.perf_counter() - started
-        _logger.info("%s version %s loaded in %.2f s", self._settings.model, number, spent)
+        where = fields(model=self._settings.model, version=number)
+        text = "%s version %s loaded in %.2f s"
+        _logger.info(text, self._settings.model, number, spent, extra=where)
         return loaded
 
     def _fetch_and_load(self, number: int, fingerprint: str) -> PyFuncModel:
@@ -282,6 +290,7 @@ class VersionHost:
         keep: Callable[[Callable[[str], Awaitable[LoadedVersion]]], Resident],
     ) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="version")
+        self._model = settings.model
         self._record = VersionRecord(
             Path(settings.record_folder), retry_after_s=settings.retry_load_after_s
         )
@@ -332,7 +341,7 @@ class VersionHost:
             return ("load_failed", failed.retry_after_s)
         loaded = time.perf_counter()
         limits = self._limits(version, give_up_at, patience_s)
-        with _Outcome(number) as outcome:
+        with _Outcome(self._model, number) as outcome:
             outcome.output = await version.predict(self._threads, frame, params, limits)
             if outcome.output is None:
                 return ("late", None)
@@ -365,7 +374,7 @@ class VersionHost:
         self._note_use(version)
         started = time.perf_counter()
         limits = self._limits(version, give_up_at, patience_s)
-        with _Outcome(number) as outcome:
+        with _Outcome(self._model, number) as outcome:
             outcome.output = version.predict_here(frame, params, limits)
             if outcome.output is None:
                 return ("late", None)
@@ -446,8 +455,9 @@ class _Outcome:
     """What came of a call: takes what the model's own code raised for an outcome, and logs it,
     since only the log may tell."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, model: str, number: int) -> None:
         self.output: Any = None
+        self._model = model
         self._number = number
         self._failure: tuple[str, Any] | None = None
 
@@ -455,11 +465,13 @@ class _Outcome:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, _trace: Any) -> bool:
+        where = fields(model=self._model, version=self._number)
         if isinstance(error, UnsupportedOutput):
-            _logger.error("version %s: %s", self._number, error)
+            _logger.error("%s version %s: %s", self._model, self._number, error, extra=where)
             self._failure = ("unsupported_output", None)
         elif isinstance(error, ModelRaised):
-            _logger.error("version %s failed on a request", self._number, exc_info=error)
+            text = "%s version %s failed on a request"
+            _logger.error(text, self._model, self._number, exc_info=error, extra=where)
             self._failure = ("model_failed", None)
         return self._failure is not None
 

@@ -2,8 +2,11 @@
 
     GatewayError
     ├── MalformedJson           400 malformed_json
+    ├── MalformedRequest        400 malformed_request
     ├── ConflictingVersion      400 conflicting_version
     ├── InvalidHeader           400 invalid_header
+    ├── Unauthenticated         401 unauthenticated
+    ├── Forbidden               403 forbidden
     ├── RouteNotFound           404 route_not_found
     ├── ModelNotFound           404 model_not_found
     ├── VersionNotFound         404 version_not_found
@@ -20,6 +23,7 @@
     │   └── InvalidModelOutput  500 invalid_model_output
     ├── ModelUnavailable        503 model_unavailable
     ├── CatalogUnavailable      503 catalog_unavailable
+    ├── GatewayUnavailable      503 gateway_unavailable
     └── DeadlineExceeded        504 deadline_exceeded
 
 Status, code and title belong to the class; what happened this time belongs to the instance. A
@@ -35,6 +39,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+# RFC 6750, section 3.
+_CHALLENGE = 'Bearer realm="modelmux"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +62,8 @@ class GatewayError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
     title: ClassVar[str] = "The gateway failed"
+
+    challenge: str | None = None
 
     def __init__(
         self,
@@ -83,6 +92,14 @@ class MalformedJson(GatewayError):
     title = "The body is not valid JSON"
 
 
+class MalformedRequest(GatewayError):
+    """What came is no HTTP request, or one that two servers could read differently (RFC 9112)."""
+
+    status = 400
+    code = "malformed_request"
+    title = "The request is not valid HTTP"
+
+
 class ConflictingVersion(GatewayError):
     """Two headers that mean the same ask for different versions."""
 
@@ -97,6 +114,37 @@ class InvalidHeader(GatewayError):
     status = 400
     code = "invalid_header"
     title = "A header's value is not valid"
+
+
+class Unauthenticated(GatewayError):
+    """The request has no key, or (`presented`) one that is not known.
+
+    `challenge` is the value of the `WWW-Authenticate` header (RFC 9110, section 11.6.1).
+    """
+
+    status = 401
+    code = "unauthenticated"
+    title = "A key is needed"
+
+    challenge: str | None = _CHALLENGE
+
+    def __init__(self, detail: str, *, presented: bool = False) -> None:
+        super().__init__(detail)
+        if presented:
+            self.challenge = f'{_CHALLENGE}, error="invalid_token"'
+
+
+class Forbidden(GatewayError):
+    """The request may not do this: its key lacks the scope `scope`, or no key would help (None)."""
+
+    status = 403
+    code = "forbidden"
+    title = "This is not allowed"
+
+    def __init__(self, detail: str, *, scope: str | None = None) -> None:
+        super().__init__(detail)
+        if scope is not None:
+            self.challenge = f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'
 
 
 class RouteNotFound(GatewayError):
@@ -289,6 +337,14 @@ class CatalogUnavailable(GatewayError):
     def members(self) -> Mapping[str, Any]:
         """`registry_problem`: why the registry could not be read, where that is known."""
         return {} if self.registry_problem is None else {"registry_problem": self.registry_problem}
+
+
+class GatewayUnavailable(GatewayError):
+    """No process of the gateway takes the request, or the one that had it went away."""
+
+    status = 503
+    code = "gateway_unavailable"
+    title = "The gateway is not available right now"
 
 
 class DeadlineExceeded(GatewayError):

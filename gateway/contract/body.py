@@ -157,7 +157,8 @@ def read_json(body: bytes) -> Any:
         return from_json(body, allow_inf_nan=False)
     except (ValueError, RecursionError):
         raise MalformedJson(
-            "The body is not valid JSON (RFC 8259), or it is nested too deep."
+            "The body is not valid JSON (RFC 8259), is nested too deep, or has a number of "
+            "thousands of digits."
         ) from None
 
 

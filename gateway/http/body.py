@@ -37,6 +37,8 @@ async def read_json_body(
             declared = value
         elif name == b"content-length":
             length = value
+        elif name == b"content-encoding" and value.strip().lower() != b"identity":
+            raise UnsupportedMediaType("Send the body as it is, without a Content-Encoding.")
     if declared != _JSON and declared.partition(b";")[0].strip().lower() != _JSON:
         raise UnsupportedMediaType("Send the body as application/json.")
     if length.isdigit() and int(length) > max_bytes:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import GatewayError
+from gateway.http.access_control import Access
+from gateway.http.access_log import AccessJournal, logged, note_answer
 from gateway.http.body import HttpLimits, read_json_body
 from gateway.http.departure import Departure
 from gateway.http.problems import problem_of, unexpected_problem
@@ -32,15 +35,25 @@ _REQUEST_ID = REQUEST_ID_HEADER.lower().encode()
 class PredictEndpoint:
     """Answers predictions; every error of the gateway is answered as a problem document.
 
-    `answers_request_id` is for where nothing in front puts `X-Request-ID` on the answers.
+    `access` is None where keys are off: to be said by who makes an endpoint, never forgotten.
+    `answers_request_id` and `journal` are for where nothing in front puts `X-Request-ID` on the
+    answers, or notes the requests.
     """
 
     def __init__(
-        self, service: PredictionService, *, limits: HttpLimits, answers_request_id: bool = False
+        self,
+        service: PredictionService,
+        *,
+        limits: HttpLimits,
+        access: Access | None,
+        answers_request_id: bool = False,
+        journal: AccessJournal | None = None,
     ) -> None:
         self._service = service
         self._limits = limits
+        self._access = access
         self._answers_request_id = answers_request_id
+        self._journal = journal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The route's ASGI application."""
@@ -48,7 +61,16 @@ class PredictEndpoint:
 
     async def answer(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request in `scope` for the model `name`."""
+        answer = partial(self._answer, name)
+        if self._journal is None:
+            await answer(scope, receive, send)
+        else:
+            await logged(answer, self._journal, scope, receive, send)
+
+    async def _answer(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         try:
+            if self._access is not None:
+                self._access.identify(scope).require_call(name)
             prediction = await self._predict(name, scope["headers"], receive)
             if prediction is None:
                 return
@@ -59,6 +81,7 @@ class PredictEndpoint:
         except Exception as error:  # noqa: BLE001 - logged by `unexpected_problem`
             await self._identified(unexpected_problem(scope, error), scope)(scope, receive, send)
             return
+        note_answer(scope, name, prediction.version, prediction.rows)
         headers = _headers(prediction)
         if self._answers_request_id:
             headers.append((_REQUEST_ID, request_id_of(scope).encode("ascii")))

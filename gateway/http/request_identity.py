@@ -10,13 +10,13 @@ import uuid
 from collections.abc import MutableMapping
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 REQUEST_ID_HEADER = "X-Request-ID"
 
-# What may be echoed into a header and a log line: visible ASCII, bounded.
 _KEY = "modelmux.request_id"
+_HEADER = b"x-request-id"
 _SANE = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -54,6 +54,12 @@ def request_id_of(scope: Scope) -> str:
     a prediction that goes well never needs it."""
     known = scope.get(_KEY)
     if known is None:
-        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        known = scope[_KEY] = given if _SANE.fullmatch(given) else uuid.uuid4().hex
+        given = next((value for name, value in scope["headers"] if name == _HEADER), b"")
+        sent = given.decode("latin-1")
+        known = scope[_KEY] = sent if is_sane(sent) else uuid.uuid4().hex
     return str(known)
+
+
+def is_sane(request_id: str) -> bool:
+    """Whether the id may be echoed into a header and a log line: visible ASCII, bounded."""
+    return _SANE.fullmatch(request_id) is not None

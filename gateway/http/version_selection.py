@@ -17,7 +17,9 @@ RAY_HEADER = "serve_multiplexed_model_id"
 RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
 """A request's headers as ASGI has them: names in lower case, in the order of the request."""
 
-_SELECTING = frozenset({VERSION_HEADER.lower().encode(), RAY_HEADER.encode()})
+# Ray takes dashes for underscores.
+RAY_HEADERS = frozenset({RAY_HEADER.encode(), RAY_HEADER.replace("_", "-").encode()})
+_SELECTING = RAY_HEADERS | {VERSION_HEADER.lower().encode()}
 
 
 def selector_of(headers: RawHeaders) -> str | None:

@@ -17,7 +17,6 @@ from registry_sync.catalog_builder import build_catalog
 from registry_sync.default_version import DefaultPolicy
 from registry_sync.source import MlflowRegistry
 from tests.contract.in_process import InProcessBackend
-from tests.contract.models import register_all
 from tests.processes import Gateway
 
 
@@ -31,13 +30,6 @@ class StaticFeed:
     async def synchronize(self) -> SyncReport:
         assert self.catalog is not None
         return SyncReport(generation=self.catalog.generation)
-
-
-@pytest.fixture(scope="session")
-def registered(mlflow_uri: str) -> str:
-    """The MLflow server with every model of the suite."""
-    register_all(mlflow_uri)
-    return mlflow_uri
 
 
 @pytest.fixture(scope="session")

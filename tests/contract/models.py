@@ -96,6 +96,11 @@ DESCRIBED = "described"
 ODD_NAME = "Größe & Höhe #1?"
 ODD_COLUMNS = "odd columns"
 
+MADE_TO_FAIL = (
+    "failing", "too few", "wrong type", "no form", "unloadable", "slow", "slow to load",
+)  # fmt: skip
+"""Models whose predictions are a 5xx by design."""
+
 _NESTED = Object(
     [
         Property("id", DataType.integer),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from deployments.request_front import Front, RequestFront
 
+REQUEST_ID = b"x-request-id"
 DEADLINE, UNWATCHED = b"x-request-timeout-seconds", b"x-request-disconnect-disabled"
 
 
@@ -28,10 +32,17 @@ async def seen(
     return found
 
 
+async def beside_the_id(*headers: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """The headers but for the request's id, which there always is."""
+    found = await seen("/models", *headers)
+    assert [name for name, _ in found].count(REQUEST_ID) == 1
+    return [header for header in found if header[0] != REQUEST_ID]
+
+
 @pytest.mark.parametrize("value", [b"0.001", b"abc", b"-1"])
 async def test_a_caller_sets_no_deadline_of_ray_s(value: bytes) -> None:
     """Whatever a caller asks of Ray, its deadline is off: ours are answered in our envelope."""
-    found = await seen("/models", (DEADLINE, value), (b"accept", b"*/*"), (DEADLINE, b"5"))
+    found = await beside_the_id((DEADLINE, value), (b"accept", b"*/*"), (DEADLINE, b"5"))
     assert found == [(b"accept", b"*/*"), (DEADLINE, b"0")]
 
 
@@ -51,6 +62,34 @@ async def test_predictions_are_answered_before_ray(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Front, "predictions", Endpoint())
     assert await seen("/models/m/predict", method="POST") == []
     assert answered == ["m"]
-    assert await seen("/models/m/predict", method="GET") == [(DEADLINE, b"0")]
-    assert await seen("/models/m", method="POST") == [(DEADLINE, b"0")]
+    assert (DEADLINE, b"0") in await seen("/models/m/predict", method="GET")
+    assert (DEADLINE, b"0") in await seen("/models/m", method="POST")
     assert answered == ["m"]
+
+
+@pytest.mark.parametrize("value", [b"", b"\xff", b"a b", b"a" * 129, b"a\x01"])
+async def test_an_unusable_request_id_never_reaches_ray(value: bytes) -> None:
+    """Ray answers with any id that it is given; a bad one is replaced before it sees it."""
+    found = dict(await seen("/models", (REQUEST_ID, value)))
+    assert len(found[REQUEST_ID]) == 32
+
+
+async def test_the_first_of_two_request_ids_counts() -> None:
+    """The header, the log and the body tell one and the same id."""
+    found = await seen("/models", (REQUEST_ID, b"a"), (REQUEST_ID, b"b"))
+    assert [value for name, value in found if name == REQUEST_ID] == [b"a"]
+
+
+async def test_headers_that_ray_would_fail_to_decode_do_not_reach_it() -> None:
+    """Neither what is no text nor its own header for a version, which no other route looks at."""
+    theirs = (b"serve_multiplexed_model_id", b"serve-multiplexed-model-id", b"x-session-id")
+    found = await beside_the_id(*((name, b"\xff") for name in theirs), (b"accept", b"*/*"))
+    assert found == [(b"accept", b"*/*"), (DEADLINE, b"0")]
+
+
+def test_uvicorn_has_the_methods_that_are_replaced() -> None:
+    """Its refusal of what it can't read, and its word on upgrades, are where we think they are."""
+    for protocol in (H11Protocol, HttpToolsProtocol):
+        refuse = inspect.signature(protocol.send_400_response)
+        assert list(refuse.parameters) == ["self", "msg"]
+        assert list(inspect.signature(protocol._should_upgrade).parameters) == ["self"]

@@ -143,6 +143,34 @@ async def test_a_body_over_the_limit_is_refused(bench: Bench) -> None:
     assert bench.backend.calls == []
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "text/plain"},
+        {"Content-Type": ""},
+        {"Content-Type": "application/json", "Content-Encoding": "gzip"},
+    ],
+)
+async def test_a_body_in_another_form_is_refused(bench: Bench, headers: dict[str, str]) -> None:
+    """415 for another media type, and for a body that was compressed."""
+    response = await bench.client.post("/models/m/predict", content=b'{"x":1}', headers=headers)
+    assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
+
+
+async def test_json_is_utf_8_whatever_its_parameters_say(bench: Bench) -> None:
+    """RFC 8259 gives `charset` no meaning."""
+    headers = {"Content-Type": "application/json; charset=utf-16"}
+    response = await bench.client.post("/models/m/predict", content=b'{"x":1}', headers=headers)
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("given", ["bytes=0-1", "bytes=999999-", "bytes=5-1,x", "nonsense"])
+async def test_assets_are_sent_whole(bench: Bench, given: str) -> None:
+    """A range is ignored, so that a bad one isn't answered outside of the envelope."""
+    response = await bench.client.get("/docs/assets/favicon.svg", headers={"Range": given})
+    assert response.status_code == 200
+
+
 async def test_before_the_first_catalog_nothing_is_ready() -> None:
     """readyz and predictions are 503 until there is a catalog; health is not about that."""
     bench = Bench(None)

@@ -1,0 +1,184 @@
+"""One line per request: who asked what, which version answered, with what, in how long.
+
+On the path of a request this costs a tuple in a list; lines are made and written many at a time,
+after a moment. Must not import ray or mlflow, and knows no file: whoever makes an `AccessJournal`
+says where its lines go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, MutableMapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import orjson
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.http.request_identity import request_id_of
+
+LOGGER = "gateway.access"
+
+_ANSWERED = "modelmux.answered"
+
+_MOMENT_S = 0.1
+_AT_ONCE = 64
+"""How many lines are written at a time."""
+_MOST = 20_000
+"""How many are kept where they can't be written; the oldest are dropped."""
+_LONGEST_PATH = 256
+
+Write = Callable[[bytes], bool]
+"""Takes whole lines; whether it did. Must not wait."""
+
+
+def note_answer(scope: Scope, model: str | None, version: int | None, rows: int | None) -> None:
+    """Say what answers the request in `scope`, for its line."""
+    scope[_ANSWERED] = (model, version, rows)
+
+
+class AccessEntry(NamedTuple):
+    """What a line is made of; `status` is None where the caller left before an answer."""
+
+    at_s: float
+    scope: Scope
+    status: int | None
+    spent_s: float
+
+    def fields(self) -> dict[str, Any]:
+        """The line's fields in their order; the path without its query, percent-encoded as sent."""
+        model, version, rows = self.scope.get(_ANSWERED, (None, None, None))
+        path = self.scope.get("raw_path") or quote(self.scope["path"]).encode()
+        return {
+            "request_id": request_id_of(self.scope),
+            "method": self.scope["method"],
+            "path": path[:_LONGEST_PATH].decode("ascii", "backslashreplace"),
+            "status": self.status,
+            "model": model,
+            "version": version,
+            "rows": rows,
+            "ms": round(self.spent_s * 1e3, 2),
+        }
+
+
+class AccessLog:
+    """An application around another that notes each HTTP request in a journal."""
+
+    def __init__(self, app: ASGIApp, journal: AccessJournal) -> None:
+        self._app = app
+        self._journal = journal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and note it when it is done."""
+        if scope["type"] == "http":
+            await logged(self._app, self._journal, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+async def logged(
+    app: ASGIApp, journal: AccessJournal, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Have `app` answer the HTTP request in `scope`, and note it when that is done."""
+    started = time.perf_counter()
+    status = None
+
+    async def noting(message: MutableMapping[str, Any]) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        await send(message)
+
+    try:
+        await app(scope, receive, noting)
+    finally:
+        spent_s = time.perf_counter() - started
+        journal.add(AccessEntry(time.time(), scope, status, spent_s))
+
+
+class AccessJournal:
+    """Keeps entries for a moment and writes them as lines, many at a time; loses none that can be
+    written, also at the end, if it is closed then."""
+
+    def __init__(self, write: Write, *, as_json: bool) -> None:
+        self._write = write
+        self._line = _json_line if as_json else _text_line
+        self._entries: list[AccessEntry] = []
+        self._dropped = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    def add(self, entry: AccessEntry) -> None:
+        """Keep an entry; called on the event loop."""
+        self._entries.append(entry)
+        if self._is_closed:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_MOMENT_S, self._turn)
+        if len(self._entries) > _MOST:
+            del self._entries[:_AT_ONCE]
+            self._dropped += _AT_ONCE
+
+    def flush(self) -> None:
+        """Write what there is, as far as it is taken."""
+        while self._entries:
+            batch = self._entries[:_AT_ONCE]
+            if not self._write(b"".join(map(self._line, batch))):
+                return
+            del self._entries[:_AT_ONCE]
+
+    def close(self, write: Write) -> None:
+        """Write what there is by `write`, which may wait, and from now on each entry at once."""
+        self._is_closed = True
+        self._write = write
+        self.flush()
+
+    def _turn(self) -> None:
+        self._timer = None
+        self.flush()
+        if self._entries:
+            self._timer = asyncio.get_running_loop().call_later(_MOMENT_S, self._turn)
+
+    @property
+    def dropped(self) -> int:
+        """How many entries could not be kept until they were written."""
+        return self._dropped
+
+
+def _json_line(entry: AccessEntry) -> bytes:
+    values = entry.fields()
+    line = {
+        "timestamp": f"{_utc(int(entry.at_s))}.{int(entry.at_s % 1 * 1e3):03d}Z",
+        "level": "INFO",
+        "logger": LOGGER,
+        "message": f"{values['method']} {values['path']} {values['status'] or '-'}",
+        **values,
+    }
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _text_line(entry: AccessEntry) -> bytes:
+    """No value has a space or a line's end in it, so none can look like another field."""
+    values = entry.fields()
+    if values["model"] is not None:
+        values["model"] = _quoted(values["model"])
+    said = " ".join(f"{name}={'-' if v is None else v}" for name, v in values.items())
+    at = f"{_local(int(entry.at_s))},{int(entry.at_s % 1 * 1e3):03d}"
+    return f"{at} INFO {LOGGER}: {said}\n".encode()
+
+
+@lru_cache(maxsize=1024)
+def _quoted(model: str) -> str:
+    return quote(model, safe="")
+
+
+@lru_cache(maxsize=4)
+def _utc(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+@lru_cache(maxsize=4)
+def _local(second: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))

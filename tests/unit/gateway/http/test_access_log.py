@@ -1,0 +1,151 @@
+"""One line per request, written many at a time."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from gateway.http.access_log import AccessEntry, AccessJournal, AccessLog, note_answer
+
+MODEL = "a model\nwith=status=200 \u2028"
+
+
+class Paper:
+    """Where lines go, which may be full for a while."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.writes = 0
+        self.is_full = False
+
+    def write(self, lines: bytes) -> bool:
+        if self.is_full:
+            return False
+        self.written += lines
+        self.writes += 1
+        return True
+
+    @property
+    def lines(self) -> list[str]:
+        return self.written.decode().split("\n")[:-1]
+
+
+def scope(path: str = "/models/m/predict", **headers: str) -> dict[str, Any]:
+    """A request as ASGI has it."""
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return {
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "headers": raw,
+        "query_string": b"key=secret",
+    }  # fmt: skip
+
+
+def entry(of: dict[str, Any] | None = None, status: int | None = 200) -> AccessEntry:
+    return AccessEntry(1_700_000_000.25, of or scope(x_request_id="r1"), status, 0.00125)
+
+
+def journal(as_json: bool) -> tuple[AccessJournal, Paper]:
+    paper = Paper()
+    return AccessJournal(paper.write, as_json=as_json), paper
+
+
+async def logged(as_json: bool, *entries: AccessEntry) -> list[str]:
+    made, paper = journal(as_json)
+    for each in entries:
+        made.add(each)
+    made.flush()
+    return paper.lines
+
+
+async def test_a_json_line_tells_who_what_and_how_long() -> None:
+    """All fields of a prediction, as JSON's own types."""
+    asked = scope(x_request_id="r1", authorization="Bearer secret")
+    note_answer(asked, MODEL, 3, 2)
+    (line,) = await logged(True, entry(asked))
+    assert json.loads(line) == {
+        "timestamp": "2023-11-14T22:13:20.250Z", "level": "INFO", "logger": "gateway.access",
+        "message": "POST /models/m/predict 200", "request_id": "r1", "method": "POST",
+        "path": "/models/m/predict", "status": 200, "model": MODEL, "version": 3, "rows": 2,
+        "ms": 1.25,
+    }  # fmt: skip
+
+
+async def test_no_value_of_a_text_line_can_look_like_another_field() -> None:
+    """Names are percent-encoded, so that fields and lines end where they seem to."""
+    asked = scope(x_request_id="r1")
+    note_answer(asked, MODEL, 3, 2)
+    (line,) = await logged(False, entry(asked))
+    names = re.findall(r" ([a-z_]+)=", line)
+    assert names == ["request_id", "method", "path", "status", "model", "version", "rows", "ms"]
+    assert " status=200 " in line
+    assert "%0A" in line
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+async def test_what_is_secret_or_endless_is_left_out(as_json: bool) -> None:
+    """No header but the request id, no query, and no more than the beginning of a long path."""
+    asked = scope("/" + "x" * 10_000, authorization="Bearer secret", x_request_id="bad id")
+    (line,) = await logged(as_json, entry(asked, status=None))
+    assert "secret" not in line
+    assert "bad id" not in line
+    assert len(line) < 1000
+
+
+async def test_lines_are_written_many_at_a_time_and_none_is_lost_at_the_end() -> None:
+    """What came within a moment is a few writes; a flush writes what is left."""
+    made, paper = journal(as_json=False)
+    for _ in range(1000):
+        made.add(entry())
+    assert paper.writes == 0
+    made.flush()
+    assert len(paper.lines) == 1000
+    assert paper.writes < 20
+
+
+async def test_after_the_end_each_line_is_written_at_once() -> None:
+    """What is still answered while the process ends has its line, too."""
+    made, paper = journal(as_json=False)
+    made.add(entry())
+    last = Paper()
+    made.close(last.write)
+    made.add(entry())
+    assert (len(last.lines), last.writes, paper.writes) == (2, 2, 0)
+
+
+async def test_lines_wait_where_they_can_t_be_written_and_are_bounded() -> None:
+    """A reader that is stuck costs the oldest lines in the end, and never memory without end."""
+    made, paper = journal(as_json=False)
+    paper.is_full = True
+    for _ in range(25_000):
+        made.add(entry())
+    made.flush()
+    assert paper.written == b""
+    paper.is_full = False
+    made.flush()
+    assert len(paper.lines) + made.dropped == 25_000
+    assert 10_000 < len(paper.lines) <= 20_000
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_a_request_has_its_line_however_it_ends(fails: bool) -> None:
+    """Answered or failed, it is noted with the status that was sent."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if fails:
+            raise ConnectionResetError
+        await send({"type": "http.response.start", "status": 204})
+
+    async def send(message: Any) -> None:
+        assert message["status"] == 204
+
+    made, paper = journal(as_json=True)
+    application_with_log = AccessLog(application, made)
+    try:
+        await application_with_log(scope(), None, send)  # type: ignore[arg-type]
+    except ConnectionResetError:
+        assert fails
+    made.flush()
+    (line,) = paper.lines
+    assert json.loads(line)["status"] == (None if fails else 204)
