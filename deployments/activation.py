@@ -28,6 +28,7 @@ from deployments import (
     model_host,
     model_output,
     model_socket,
+    replica_ports,
     version_host,
     version_record,
 )
@@ -57,8 +58,15 @@ _RESTORED = frozenset({ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING})
 
 # The replica must not import any package of ours (see `deployments.version_host`).
 _BY_VALUE = (
-    logs, model_output, model_socket, version_record, host_watch, version_host, model_host,
-)  # fmt: skip
+    logs,
+    model_output,
+    model_socket,
+    replica_ports,
+    version_record,
+    host_watch,
+    version_host,
+    model_host,
+)
 for _module in _BY_VALUE:
     cloudpickle.register_pickle_by_value(_module)  # type: ignore[no-untyped-call]
 

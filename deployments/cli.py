@@ -1,4 +1,4 @@
-"""The command line: `modelmux up | demo | models | predict | check | openapi`.
+"""The command line: `modelmux up | demo | models | predict | check | openapi | keys new`.
 
 Owns arguments, printing and exit codes (0 good, 1 no, 2 can't). Imports Ray only inside `up` and
 `demo`, within the fast path's environment; the other commands are quick and need none of it.
@@ -28,10 +28,12 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.fast_path import fast_path, has_haproxy
+from deployments.keys import is_loopback, keys_of
 from deployments.log_receiver import log_receiver
 from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.registry_environment import set_registry_defaults
 from deployments.settings import Settings, UnknownSetting, is_writable, refuse_unknown_variables
+from gateway.access import BadKeys, entry_of, new_secret
 
 app = typer.Typer(
     help="Every model of an MLflow registry behind one typed, versioned HTTP API.",
@@ -40,11 +42,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+keys_app = typer.Typer(help="Keys of those who may call the gateway.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+
 CANNOT = 2
 NO = 1
 
 Url = Annotated[
     str, typer.Option("--url", envvar="MODELMUX_URL", help="Where the gateway listens.")
+]
+ClientKey = Annotated[
+    str | None,
+    typer.Option("--key", envvar="MODELMUX_KEY", help="The key to ask with, where keys are on."),
+]
+Insecure = Annotated[
+    bool | None,
+    typer.Option("--insecure", help="Listen beyond the loopback though no keys are set."),
 ]
 _DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -94,6 +107,10 @@ def up(
     ray_address: Annotated[
         str | None, typer.Option(help="A running Ray cluster to join, e.g. auto.")
     ] = None,
+    keys_file: Annotated[
+        Path | None, typer.Option(help="A file with the keys that are good.")
+    ] = None,
+    insecure: Insecure = None,
     log_format: Annotated[
         str | None, typer.Option(help="Log lines as text or json. [text]")
     ] = None,
@@ -109,6 +126,8 @@ def up(
         include=tuple(include) if include else None,
         exclude=tuple(exclude) if exclude else None,
         ray_address=ray_address,
+        keys_file=keys_file,
+        insecure=insecure,
         log_format=log_format,
     )
     serve_until_stopped(settings, stop=stop_on_signals(), on_ready=_say_ready)
@@ -117,6 +136,7 @@ def up(
 def serve_until_stopped(settings: Settings, *, stop: Event, on_ready: OnReady) -> None:
     """Bring the gateway up, call `on_ready` once it is, and take it down when `stop` is set."""
     _require_free_port(settings)
+    _require_guard(settings)
     as_json = settings.log_format == "json"
     configure_logging(LogOptions(as_json=as_json), *PACKAGES)
     say = _logger.info if as_json else partial(_out.print, markup=False)
@@ -145,7 +165,10 @@ def _ray_environment(settings: Settings) -> Iterator[LogOptions]:
         return
     if not has_haproxy():
         _err.print("No HAProxy here: falling back to Ray's own proxy, which is much slower.")
-    with tempfile.TemporaryDirectory(prefix="modelmux-") as name, fast_path(Path(name)):
+    with (
+        tempfile.TemporaryDirectory(prefix="modelmux-") as name,
+        fast_path(Path(name), host=settings.host, port=settings.port),
+    ):
         channel = Path(name) / "log.sock"
         with log_receiver(channel):
             yield LogOptions(as_json=as_json, channel=str(channel))
@@ -194,13 +217,21 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Where the demo keeps its registry.")] = Path(
         ".demo"
     ),
+    insecure: Insecure = None,
 ) -> None:
     """Start an MLflow server, register the demo models there, and serve them."""
     from deployments.demo import DemoUnavailable, run_demo
 
     def settings_for(tracking_uri: str, state_dir: Path) -> Settings:
-        settings = _settings(tracking_uri=tracking_uri, host=host, port=port, state_dir=state_dir)
+        settings = _settings(
+            tracking_uri=tracking_uri,
+            host=host,
+            port=port,
+            state_dir=state_dir,
+            insecure=insecure,
+        )
         _require_free_port(settings)
+        _require_guard(settings)
         return settings
 
     try:
@@ -217,9 +248,9 @@ def demo(
 
 
 @app.command()
-def models(url: Url = _DEFAULT_URL) -> None:
+def models(url: Url = _DEFAULT_URL, key: ClientKey = None) -> None:
     """List what a running gateway serves."""
-    listing = _get(url, "/models").json()
+    listing = _get(url, "/models", key).json()
     if not _out.is_terminal:
         for model in listing["models"]:
             sys.stdout.write("\t".join(_model_cells(model)) + "\n")
@@ -250,13 +281,14 @@ def predict(
     body: Annotated[str, typer.Argument(metavar="JSON|-", help="The request, or - for stdin.")],
     version: Annotated[str | None, typer.Option(help="Number, alias or latest.")] = None,
     url: Url = _DEFAULT_URL,
+    key: ClientKey = None,
 ) -> None:
     """Ask a model of a running gateway."""
     content = sys.stdin.read() if body == "-" else body
     headers = {"Content-Type": "application/json"}
     if version is not None:
         headers["X-Model-Version"] = version
-    with _client(url) as client:
+    with _client(url, key) as client:
         try:
             response = client.post(_predict_path(name), content=content.encode(), headers=headers)
         except httpx.HTTPError as error:
@@ -339,9 +371,10 @@ def _print_differences(
 def openapi(
     url: Url = _DEFAULT_URL,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A file.")] = None,
+    key: ClientKey = None,
 ) -> None:
     """Print (or save) the OpenAPI document of all models."""
-    document = _get(url, "/openapi.json")
+    document = _get(url, "/openapi.json", key)
     if output is None:
         sys.stdout.write(document.text + "\n")
         return
@@ -349,6 +382,24 @@ def openapi(
         output.write_bytes(document.content)
     except OSError as error:
         raise _fail(f"{output} can't be written: {error.strerror}") from error
+
+
+@keys_app.command("new")
+def new_key(
+    name: Annotated[str, typer.Argument(help="What the key is called, in logs too.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="predict, predict:GLOB, read or admin; repeatable. [predict]"),
+    ] = None,
+) -> None:
+    """Make a key: its line for the keys file on standard output, its secret on standard error."""
+    secret = new_secret()
+    try:
+        entry = entry_of(name, secret, scope or ["predict"])
+    except BadKeys as problem:
+        raise _fail(str(problem)) from problem
+    _err.print("The key, shown this once:", secret, markup=False)
+    sys.stdout.write(entry + "\n")
 
 
 def _settings(**given: Any) -> Settings:
@@ -380,9 +431,23 @@ def _require_free_port(settings: Settings) -> None:
         raise _fail(f"can't listen on {settings.host}:{settings.port}: {error.strerror}") from error
 
 
+def _require_guard(settings: Settings) -> None:
+    """Keys that can be read, or nobody else who could come."""
+    try:
+        keys = keys_of(settings)
+        if keys is not None:
+            keys.read()
+    except BadKeys as problem:
+        raise _fail(f"keys: {problem}") from problem
+    if keys is None and not settings.insecure and not is_loopback(settings.host):
+        raise _fail(
+            f"{settings.host} can be reached from other machines: give --keys-file (`modelmux keys "
+            "new` makes keys), or --insecure to let everybody in"
+        )
+
+
 def _say_ready(settings: Settings, say: Say) -> None:
-    listing = httpx.get(f"{settings.url}/models", timeout=30.0).json()
-    count = len(listing["models"])
+    count = httpx.get(f"{settings.url}/readyz", timeout=30.0).json()["models"]
     say(f"Ready: {count} model(s) at {settings.url}  ·  docs at {settings.url}/docs")
 
 
@@ -392,12 +457,13 @@ def _predict_path(name: str) -> str:
     return predict_path(name)
 
 
-def _client(url: str) -> httpx.Client:
-    return httpx.Client(base_url=url, timeout=120.0)
+def _client(url: str, key: str | None) -> httpx.Client:
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    return httpx.Client(base_url=url, timeout=120.0, headers=headers)
 
 
-def _get(url: str, path: str) -> httpx.Response:
-    with _client(url) as client:
+def _get(url: str, path: str, key: str | None) -> httpx.Response:
+    with _client(url, key) as client:
         try:
             response = client.get(path)
         except (httpx.HTTPError, httpx.InvalidURL) as error:

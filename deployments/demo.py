@@ -176,7 +176,8 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 def _say_tour(settings: Settings, say: Say) -> None:
     url = settings.url
     say("")
-    for model in httpx.get(f"{url}/models", timeout=30.0).json()["models"]:
+    listing = httpx.get(f"{url}/models", timeout=30.0).json()
+    for model in listing.get("models", ()):  # none where keys are on
         versions = ", ".join(map(str, sorted(model["versions"])))
         say(f"  {model['name']}: versions {versions}, default {model['default_version']}")
     say("")

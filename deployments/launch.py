@@ -23,7 +23,7 @@ from ray.serve.schema import LoggingConfig
 
 from deployments import request_front
 from deployments.activation import APPLICATION_PREFIX, HEALTH_CHECK_PERIOD_S
-from deployments.fast_path import haproxy_admin_socket
+from deployments.fast_path import haproxy_admin_socket, inner_host
 from deployments.front_door import close_front_door
 from deployments.ingress import Ingress
 from deployments.logs import LogOptions
@@ -101,7 +101,7 @@ def deployed(settings: Settings, logs: LogOptions) -> Iterator[None]:
         warnings.simplefilter("ignore", DeprecationWarning)
         serve.start(
             http_options=HTTPOptions(
-                host=settings.host,
+                host=settings.host if settings.ray_address else inner_host(settings.host),
                 port=settings.port,
                 request_timeout_s=_LONGEST_REQUEST_S,
             ),

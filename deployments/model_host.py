@@ -16,6 +16,7 @@ from ray import serve
 
 from deployments.logs import configure_logging
 from deployments.model_socket import ModelSocket, is_supported
+from deployments.replica_ports import listen_for_no_http, listen_on_own_address
 from deployments.version_host import HostSettings, LoadedVersion, Resident, VersionHost
 
 _CLOSE_TIMEOUT_S = 15.0
@@ -27,6 +28,8 @@ class ModelHost:
     _socket: ModelSocket | None = None
 
     def __init__(self, settings: HostSettings) -> None:
+        listen_on_own_address()
+        listen_for_no_http()
         configure_logging(settings.logs, "modelmux")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # nobody watches them here
         self._host = VersionHost(settings, keep=_ray_lru(settings.max_loaded_versions))

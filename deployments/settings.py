@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.admission import AdmissionLimits
 
 PREFIX = "MODELMUX_"
+
+CLIENT_VARIABLES = ("url", "key")
+"""What the commands that ask a running gateway read, and `Settings` doesn't."""
 
 # Schemes of MLflow's stores (https://mlflow.org/docs/latest/self-hosting/architecture/).
 _REGISTRY_SCHEMES = frozenset(
@@ -147,6 +150,21 @@ class Settings(BaseSettings):
         gt=0.0,
         description="Seconds that putting a version into memory may take.",
     )
+    keys: str | None = Field(
+        default=None, description="The keys that are good, as in a keys file, semicolons between."
+    )
+    keys_file: Path | None = Field(
+        default=None, description="A file with the keys that are good, one a line."
+    )
+    insecure: bool = Field(
+        default=False, description="Listen beyond the loopback though no keys are set."
+    )
+    public: Annotated[tuple[Literal["docs", "metrics"], ...], NoDecode] = Field(
+        default=(), description="What needs no key where keys are on, comma-separated."
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None, description="The secret that MLflow signs its webhooks with."
+    )
 
     log_format: Literal["text", "json"] = Field(
         default="text", description="Log lines as `text`, or as `json` objects, one per line."
@@ -170,17 +188,17 @@ class Settings(BaseSettings):
             raise ValueError("the URL names no host")
         return value
 
-    @field_validator("include", "exclude", mode="before")
+    @field_validator("include", "exclude", "public", mode="before")
     @classmethod
     def _split_patterns(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("state_dir")
+    @field_validator("state_dir", "keys_file")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
 
     @property
     def url(self) -> str:
@@ -211,7 +229,7 @@ class Settings(BaseSettings):
 
 def refuse_unknown_variables() -> None:
     """Raise UnknownSetting for a `MODELMUX_…` variable in the environment that nothing reads."""
-    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {f"{PREFIX}URL"}
+    known = {f"{PREFIX}{name}".upper() for name in (*Settings.model_fields, *CLIENT_VARIABLES)}
     unknown = sorted(
         name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
     )

@@ -33,6 +33,7 @@ from deployments.backoff import Backoff
 from deployments.catalog_wire import CatalogUpdate, Position, RegistryNews, packed
 from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.lost_calls import HANDLE_ERRORS
+from deployments.replica_ports import listen_on_own_address
 from deployments.settings import Settings
 from gateway.catalog import Catalog, ModelVersion, ServedModel, contract_of
 from gateway.errors import GatewayError
@@ -110,6 +111,7 @@ class SyncService:
 
     def __init__(self, settings: Settings, environment: dict[str, str], logs: LogOptions) -> None:
         os.environ.update(environment)
+        listen_on_own_address()
         configure_logging(logs, *PACKAGES)
         self._settings = settings
         registry_uri = settings.registry_uri or settings.tracking_uri

@@ -7,7 +7,7 @@ and the rules of `resolve`. Pure: no I/O, no clock. Must not import ray, mlflow'
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -169,6 +169,11 @@ class Catalog(_Frozen):
         if found is None:
             raise ModelNotFound("The registry has no such model, or it is not served.")
         return found
+
+    def only(self, wanted: Callable[[str], bool]) -> Catalog:
+        """The same catalog without the models whose names aren't wanted."""
+        models = {name: model for name, model in self.models.items() if wanted(name)}
+        return self.model_copy(update={"models": models})
 
     def resolve(self, name: str, selector: str | None) -> Resolution:
         """Find what answers for `name` where the caller asked for `selector`.

@@ -5,6 +5,8 @@
     ├── MalformedRequest        400 malformed_request
     ├── ConflictingVersion      400 conflicting_version
     ├── InvalidHeader           400 invalid_header
+    ├── Unauthenticated         401 unauthenticated
+    ├── Forbidden               403 forbidden
     ├── RouteNotFound           404 route_not_found
     ├── ModelNotFound           404 model_not_found
     ├── VersionNotFound         404 version_not_found
@@ -38,6 +40,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+# RFC 6750, section 3.
+_CHALLENGE = 'Bearer realm="modelmux"'
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
@@ -57,6 +62,8 @@ class GatewayError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
     title: ClassVar[str] = "The gateway failed"
+
+    challenge: str | None = None
 
     def __init__(
         self,
@@ -107,6 +114,37 @@ class InvalidHeader(GatewayError):
     status = 400
     code = "invalid_header"
     title = "A header's value is not valid"
+
+
+class Unauthenticated(GatewayError):
+    """The request has no key, or (`presented`) one that is not known.
+
+    `challenge` is the value of the `WWW-Authenticate` header (RFC 9110, section 11.6.1).
+    """
+
+    status = 401
+    code = "unauthenticated"
+    title = "A key is needed"
+
+    challenge: str | None = _CHALLENGE
+
+    def __init__(self, detail: str, *, presented: bool = False) -> None:
+        super().__init__(detail)
+        if presented:
+            self.challenge = f'{_CHALLENGE}, error="invalid_token"'
+
+
+class Forbidden(GatewayError):
+    """The request may not do this: its key lacks the scope `scope`, or no key would help (None)."""
+
+    status = 403
+    code = "forbidden"
+    title = "This is not allowed"
+
+    def __init__(self, detail: str, *, scope: str | None = None) -> None:
+        super().__init__(detail)
+        if scope is not None:
+            self.challenge = f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'
 
 
 class RouteNotFound(GatewayError):

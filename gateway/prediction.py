@@ -68,6 +68,8 @@ class PredictionService:
         self._max_rows = max_rows
         self._admission = admission or Admission()
         self._unloadable: set[VersionKey] = set()
+        self._resolved_in: Catalog | None = None
+        self._resolved: dict[tuple[str, str | None], Resolution] = {}
 
     @property
     def unloadable(self) -> Collection[VersionKey]:
@@ -84,8 +86,16 @@ class PredictionService:
         return catalog
 
     def resolve(self, name: str, selector: str | None) -> Resolution:
-        """`Catalog.resolve` on the current catalog, with its errors."""
-        return self.catalog().resolve(name, selector)
+        """`Catalog.resolve` on the current catalog, with its errors; what it found once is kept
+        for as long as the catalog is the same."""
+        catalog = self.catalog()
+        if catalog is not self._resolved_in:
+            self._resolved_in, self._resolved = catalog, {}
+        key = (name, selector)
+        found = self._resolved.get(key)
+        if found is None:
+            found = self._resolved[key] = catalog.resolve(name, selector)
+        return found
 
     def arrive(self, resolution: Resolution) -> Visit:
         """See `Admission.arrive`; the error names the model and the version."""

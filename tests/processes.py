@@ -81,7 +81,9 @@ def end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int:
 
 
 @contextmanager
-def mlflow_server(folder: Path, *, port: int | None = None) -> Iterator[str]:
+def mlflow_server(
+    folder: Path, *, port: int | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """A real tracking server on SQLite with its artifacts in `folder`; yields its URL."""
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
@@ -92,7 +94,7 @@ def mlflow_server(folder: Path, *, port: int | None = None) -> Iterator[str]:
         "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
     ]  # fmt: skip
     # Without its job runner, which is half a dozen processes that nothing here needs.
-    lean = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    lean = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(environment or {})}
     with running(command, log=folder / "mlflow.log", environment=lean) as process:
         wait_for_http(f"{url}/health", process, folder / "mlflow.log")
         yield url

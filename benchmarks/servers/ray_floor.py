@@ -88,11 +88,14 @@ def serve_until_stopped(port: int, answer: bytes) -> None:
 def main() -> None:
     """Within the fast path; without HAProxy there is no such floor."""
     assert has_haproxy(), "no HAProxy here"
-    answer = b"0" * int(sys.argv[2])
-    with tempfile.TemporaryDirectory(prefix="floor-") as folder, fast_path(Path(folder)):
+    port, answer = int(sys.argv[1]), b"0" * int(sys.argv[2])
+    with (
+        tempfile.TemporaryDirectory(prefix="floor-") as folder,
+        fast_path(Path(folder), host="127.0.0.1", port=port),
+    ):
         if "--as-modelmux" not in sys.argv:
             os.environ.pop(_FRONT, None)
-        serve_until_stopped(int(sys.argv[1]), answer)
+        serve_until_stopped(port, answer)
 
 
 if __name__ == "__main__":

@@ -11,26 +11,39 @@ from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse
+from fastapi.responses import FileResponse
 from pydantic import BaseModel
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from gateway.deliveries import DeliveryCheck, SyncTrigger
 from gateway.errors import CatalogUnavailable
+from gateway.http.access_control import (
+    Access,
+    AccessControl,
+    require_admin,
+    require_sight,
+    visible_part,
+)
 from gateway.http.body import HttpLimits
-from gateway.http.openapi import Document, DocumentLibrary
+from gateway.http.openapi import Document, DocumentLibrary, require_key
 from gateway.http.predict_endpoint import PREDICT_PATH, PredictEndpoint
-from gateway.http.problems import MEDIA_TYPE, install_handlers, problem_of
+from gateway.http.problems import install_handlers, problem_of, problem_responses
 from gateway.http.request_identity import RequestIdentity
 from gateway.http.views import ModelDetail, ModelList, describe_model, list_models
+from gateway.http.webhook import webhook_router
 from gateway.ports import CatalogFeed
 from gateway.prediction import PredictionService
 
 ASSETS = Path(__file__).parent / "assets"
+SYNC_PATH = "/registry/sync"
+
+_ADMIN = "Needs a key with the scope `admin`."
+_READ = "Needs a key. One with the scope `predict` alone is shown the models that it may call."
 
 
 class Health(BaseModel):
@@ -66,23 +79,30 @@ def create_app(
     feed: CatalogFeed,
     limits: HttpLimits,
     answers_request_id: bool = True,
+    access: Access | None = None,
+    webhook_secret: str | None = None,
 ) -> FastAPI:
     """The gateway's ASGI application over a prediction service and a catalog feed.
 
     `app.state.predict` is the endpoint of predictions, for a `PredictShortcut` in front.
-    `answers_request_id` is False where a server in front puts `X-Request-ID` on every answer.
+    `answers_request_id` is False where a server in front puts `X-Request-ID` on every answer. Where
+    `access` is None nothing needs a key; without `webhook_secret` no webhook is taken.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    predict = PredictEndpoint(service, limits=limits)
+    predict = PredictEndpoint(service, limits=limits, access=access)
+    if access is not None:
+        app.add_middleware(AccessControl, access=access)
     app.add_middleware(RequestIdentity, answers=answers_request_id)
     install_handlers(app)
     app.state.predict = predict
     app.router.routes.append(Route(PREDICT_PATH, predict, methods=["POST"]))
-    routers = (_models(service, feed), _operation(service, feed))
+    check = None if webhook_secret is None else DeliveryCheck(webhook_secret)
+    webhook = webhook_router(check, SyncTrigger(feed))
+    routers = (_models(service, feed), _operation(service, feed), webhook)
     for router in routers:
         app.include_router(router)
-    library = DocumentLibrary(_base_document(app))
-    app.include_router(_documentation(service, library))
+    library = DocumentLibrary(_base_document(app, access), needs_keys=access is not None)
+    app.include_router(_documentation(service, library, access))
     app.mount("/docs/assets", _Assets(directory=ASSETS), name="assets")
     return app
 
@@ -101,16 +121,18 @@ class _Assets(StaticFiles):
 def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:
     router = APIRouter(tags=["catalog"])
 
-    @router.get("/models", summary="All served models", responses=_problems(503))
-    async def models() -> ModelList:
-        return list_models(service.catalog(), service.unloadable, feed.registry)
+    @router.get("/models", summary="All served models", responses=problem_responses(503))
+    async def models(request: Request) -> ModelList:
+        visible = visible_part(request, service.catalog())
+        return list_models(visible, service.unloadable, feed.registry)
 
     @router.get(
         "/models/{name}",
         summary="One model: versions, compatibility, schemas",
-        responses=_problems(404, 503),
+        responses=problem_responses(404, 503),
     )
-    async def model(name: str) -> ModelDetail:
+    async def model(name: str, request: Request) -> ModelDetail:
+        require_sight(request, name)
         return describe_model(service.catalog(), name, service.unloadable)
 
     return router
@@ -129,7 +151,7 @@ def _operation(service: PredictionService, feed: CatalogFeed) -> APIRouter:
         "/readyz",
         summary="Whether a catalog is there",
         response_model=Readiness,
-        responses=_problems(503),
+        responses=problem_responses(503),
     )
     async def readyz(request: Request) -> Readiness | Response:
         registry = feed.registry
@@ -146,7 +168,12 @@ def _operation(service: PredictionService, feed: CatalogFeed) -> APIRouter:
             snapshot_problem=registry.snapshot_problem,
         )
 
-    @router.post("/registry/sync", summary="Look at the registry now", responses=_problems(500))
+    @router.post(
+        SYNC_PATH,
+        summary="Look at the registry now",
+        responses=problem_responses(500),
+        dependencies=[Depends(require_admin)],
+    )
     async def sync() -> SyncView:
         report = await feed.synchronize()
         return SyncView(
@@ -160,21 +187,29 @@ def _operation(service: PredictionService, feed: CatalogFeed) -> APIRouter:
     return router
 
 
-def _documentation(service: PredictionService, library: DocumentLibrary) -> APIRouter:
+def _documentation(
+    service: PredictionService, library: DocumentLibrary, access: Access | None
+) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     @router.get("/openapi.json")
     async def openapi(request: Request) -> Response:
         catalog = service.catalog()
         await library.prepare(catalog)
+        visible = visible_part(request, catalog)
+        if visible is not catalog:
+            return _conditional(request, library.document_of(visible.models.values()))
         return _conditional(request, library.document(catalog))
 
     @router.get("/models/{name}/openapi.json")
     async def model_openapi(name: str, request: Request) -> Response:
+        require_sight(request, name)
         return _conditional(request, library.document(service.catalog(), name))
 
     @router.get("/docs")
-    async def docs(request: Request) -> HTMLResponse:
+    async def docs(request: Request) -> Response:
+        if access is not None and not access.is_open("/openapi.json"):
+            return FileResponse(ASSETS / "docs-with-key.html")
         root = request.scope.get("root_path", "").rstrip("/")
         return get_swagger_ui_html(
             openapi_url=f"{root}/openapi.json",
@@ -188,28 +223,19 @@ def _documentation(service: PredictionService, library: DocumentLibrary) -> APIR
     return router
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """FastAPI's description of responses that are problem documents."""
-    return {
-        status: {
-            "description": "A problem document.",
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        }
-        for status in statuses
-    }
-
-
-def _base_document(app: FastAPI) -> dict[str, Any]:
+def _base_document(app: FastAPI, access: Access | None) -> dict[str, Any]:
     document = get_openapi(
         title="modelmux",
         version=distribution_version("modelmux"),
         summary="Every model of the MLflow registry, by its name alone.",
         routes=app.routes,
     )
-    for path in document["paths"].values():
-        for operation in path.values():
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
             # FastAPI documents a validation error that its own handlers would send: ours don't.
             operation["responses"].pop("422", None)
+            if access is not None and not access.is_open(path):
+                require_key(operation, _ADMIN if path == SYNC_PATH else _READ)
     for schema in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(schema, None)
     return document

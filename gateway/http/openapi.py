@@ -30,6 +30,9 @@ OPENAPI_VERSION = "3.1.0"
 # Statuses that a predict route can answer with (design: one table for all models).
 _PREDICT_ERRORS = (400, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504)
 
+# What it answers beside these, where keys are on.
+_KEY_ERRORS = (401, 403)
+
 _NOT_IN_A_COMPONENT_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -62,10 +65,14 @@ class _ModelPart:
 
 class DocumentLibrary:
     """Renders documents from parts that it keeps, one per model: a model that changed costs its
-    own part alone, however many there are beside it."""
+    own part alone, however many there are beside it.
 
-    def __init__(self, base: dict[str, Any]) -> None:
+    With `needs_keys` each prediction says so; what `base` has is described already.
+    """
+
+    def __init__(self, base: dict[str, Any], *, needs_keys: bool = False) -> None:
         self._base = base
+        self._needs_keys = needs_keys
         self._parts: dict[str, _ModelPart] = {}
         self._catalog: Catalog | None = None
         self._whole: Document | None = None
@@ -82,11 +89,19 @@ class DocumentLibrary:
         """The document of all models, or of one; raises ModelNotFound."""
         if model is not None:
             bare = {**self._base, "paths": {}, "components": {}}
-            return _assembled(bare, [self._part(catalog.model(model))])
+            return self._assembled(bare, [self._part(catalog.model(model))])
         if self._whole is None or catalog is not self._catalog:
-            self._whole = _assembled(self._base, self._all_parts(catalog))
+            self._whole = self._assembled(self._base, self._all_parts(catalog))
             self._catalog = catalog
         return self._whole
+
+    def document_of(self, models: Iterable[ServedModel]) -> Document:
+        """The document of some of the models of a catalog that was prepared; it is not kept."""
+        in_order = sorted(models, key=lambda model: model.name)
+        return self._assembled(self._base, [self._part(model) for model in in_order])
+
+    def _assembled(self, base: dict[str, Any], parts: Iterable[_ModelPart]) -> Document:
+        return _assembled(base, parts, needs_keys=self._needs_keys)
 
     def _all_parts(self, catalog: Catalog) -> list[_ModelPart]:
         self._parts = {name: p for name, p in self._parts.items() if name in catalog.models}
@@ -98,11 +113,19 @@ class DocumentLibrary:
 
     def _part(self, model: ServedModel) -> _ModelPart:
         if self._is_stale(model):
-            self._parts[model.name] = _rendered(model)
+            self._parts[model.name] = _rendered(model, needs_keys=self._needs_keys)
         return self._parts[model.name]
 
 
-def _assembled(base: dict[str, Any], parts: Iterable[_ModelPart]) -> Document:
+def require_key(operation: dict[str, Any], which: str) -> None:
+    """Describe that an operation needs a key; `which` is a sentence about that."""
+    operation["description"] = "\n\n".join(filter(None, (operation.get("description"), which)))
+    operation["security"] = [{_SECURITY_SCHEME: []}]
+    refusals = {str(status): _reference("responses", str(status)) for status in _KEY_ERRORS}
+    operation["responses"] = dict(sorted({**operation["responses"], **refusals}.items()))
+
+
+def _assembled(base: dict[str, Any], parts: Iterable[_ModelPart], *, needs_keys: bool) -> Document:
     """The OpenAPI document: `base` (FastAPI's own) and a typed path for each servable model."""
     digest = hashlib.blake2b(orjson.dumps(base), digest_size=_DIGEST_BYTES)
     paths: dict[str, Any] = dict(base.get("paths", {}))
@@ -117,22 +140,24 @@ def _assembled(base: dict[str, Any], parts: Iterable[_ModelPart]) -> Document:
         **base,
         "openapi": OPENAPI_VERSION,
         "paths": paths,
-        "components": {**_shared_components(), "schemas": schemas},
+        "components": {**_shared_components(needs_keys=needs_keys), "schemas": schemas},
         "tags": [{"name": "models", "description": "Every served model."}],
     }
     return Document(orjson.dumps(document), f'"{digest.hexdigest()}"')
 
 
 @cache
-def _shared_components() -> dict[str, Any]:
-    return {
-        "responses": {str(status): _problem_response(status) for status in _PREDICT_ERRORS},
+def _shared_components(*, needs_keys: bool) -> dict[str, Any]:
+    errors = (*_PREDICT_ERRORS, *_KEY_ERRORS) if needs_keys else _PREDICT_ERRORS
+    components = {
+        "responses": {str(status): _problem_response(status) for status in sorted(errors)},
         "headers": _RESPONSE_HEADERS,
         "parameters": _PARAMETERS,
     }
+    return {**components, "securitySchemes": _SECURITY_SCHEMES} if needs_keys else components
 
 
-def _rendered(model: ServedModel) -> _ModelPart:
+def _rendered(model: ServedModel, *, needs_keys: bool) -> _ModelPart:
     contract = model.promise
     if contract is None or model.default_version is None:
         return _ModelPart(model, {}, None, b"")
@@ -147,7 +172,10 @@ def _rendered(model: ServedModel) -> _ModelPart:
         f"{component}.Response": contract.response_schema(),
     }
     texts = {name: orjson.dumps(schema) for name, schema in schemas.items()}
-    operation = orjson.dumps(_predict_operation(model, component))
+    described = _predict_operation(model, component)
+    if needs_keys:
+        require_key(described, "Needs a key with the scope `predict` for this model.")
+    operation = orjson.dumps(described)
     digest = hashlib.blake2b(operation, digest_size=_DIGEST_BYTES)
     for text in texts.values():
         digest.update(text)
@@ -186,10 +214,7 @@ def _predict_operation(model: ServedModel, component: str) -> dict[str, Any]:
                     }
                 },
             },
-            **{
-                str(status): {"$ref": f"#/components/responses/{status}"}
-                for status in _PREDICT_ERRORS
-            },
+            **{str(status): _reference("responses", str(status)) for status in _PREDICT_ERRORS},
         },
     }
 
@@ -217,6 +242,10 @@ def _version_parameter(model: ServedModel) -> dict[str, Any]:
         "schema": {"type": "string"},
         "example": str(model.default_version),
     }
+
+
+def _reference(kind: str, name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/{kind}/{name}"}
 
 
 def _component_name(name: str) -> str:
@@ -285,4 +314,14 @@ _PARAMETERS: dict[str, Any] = {
         "schema": {"type": "string", "pattern": TIMEOUT_PATTERN},
         "example": "2.5",
     },
+}
+
+_SECURITY_SCHEME = "key"
+
+_SECURITY_SCHEMES: dict[str, Any] = {
+    _SECURITY_SCHEME: {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key of this gateway, made by `modelmux keys new`.",
+    }
 }

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import GatewayError
+from gateway.http.access_control import Access
 from gateway.http.access_log import AccessJournal, logged, note_answer
 from gateway.http.body import HttpLimits, read_json_body
 from gateway.http.departure import Departure
@@ -34,6 +35,7 @@ _REQUEST_ID = REQUEST_ID_HEADER.lower().encode()
 class PredictEndpoint:
     """Answers predictions; every error of the gateway is answered as a problem document.
 
+    `access` is None where keys are off: to be said by who makes an endpoint, never forgotten.
     `answers_request_id` and `journal` are for where nothing in front puts `X-Request-ID` on the
     answers, or notes the requests.
     """
@@ -43,11 +45,13 @@ class PredictEndpoint:
         service: PredictionService,
         *,
         limits: HttpLimits,
+        access: Access | None,
         answers_request_id: bool = False,
         journal: AccessJournal | None = None,
     ) -> None:
         self._service = service
         self._limits = limits
+        self._access = access
         self._answers_request_id = answers_request_id
         self._journal = journal
 
@@ -65,6 +69,8 @@ class PredictEndpoint:
 
     async def _answer(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         try:
+            if self._access is not None:
+                self._access.identify(scope).require_call(name)
             prediction = await self._predict(name, scope["headers"], receive)
             if prediction is None:
                 return

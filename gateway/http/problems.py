@@ -57,7 +57,7 @@ def problem_document(error: GatewayError, *, instance: str, request_id: str) -> 
 
 
 def problem_response(error: GatewayError, *, instance: str, request_id: str) -> Response:
-    """The response of an error: its envelope, `Retry-After` and `Allow` where they apply."""
+    """The response of an error: its envelope, and the headers that go with it."""
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
@@ -67,6 +67,8 @@ def problem_response(error: GatewayError, *, instance: str, request_id: str) -> 
         headers["Allow"] = error.allow
     if isinstance(error, RequestTimeout):
         headers["Connection"] = "close"  # the rest of the body may never come
+    if error.challenge is not None:
+        headers["WWW-Authenticate"] = error.challenge
     document = problem_document(error, instance=instance, request_id=request_id)
     # A JSON key or path may hold what UTF-8 can't say (a lone surrogate): never fail on that.
     content = orjson.dumps(_encodable(document))
@@ -95,6 +97,17 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(GatewayError, _on_gateway_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_unexpected)
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """FastAPI's description of responses that are problem documents."""
+    return {
+        status: {
+            "description": "A problem document.",
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }
 
 
 def problem_schema() -> dict[str, Any]:

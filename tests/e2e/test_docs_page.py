@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from tests.processes import Gateway
 from tests.registering import client, columns, register
 
-_CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-_FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 NAME = "shown on the page"
-
-
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    if _CHROMIUM is None:
-        assert os.environ.get("BROWSER_TESTS") != "required", "no Chromium is installed"
-        pytest.skip("no Chromium is installed; .ci/run installs it")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=_CHROMIUM, args=list(_FLAGS))
-        yield launched
-        launched.close()
 
 
 def test_the_page_shows_every_model_without_internet(

@@ -132,8 +132,8 @@ def test_a_killed_replica_of_two_fails_nothing(served: Gateway, load: SteadyLoad
 def test_a_killed_ingress_fails_only_what_was_inside(served: Gateway, load: SteadyLoad) -> None:
     """Each caller loses at most the request that was inside; the next one goes on."""
     load.reset()
-    killed_at = time.monotonic()
     victim = kill_one(served, INGRESS)
+    killed_at = time.monotonic()
     wait_for_another(served, INGRESS, count=2, besides=victim)
     figures = after_the_harm(load, "one of two ingress replicas killed")
     assert figures.failed <= CALLERS

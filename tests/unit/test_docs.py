@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from deployments import fast_path, registry_environment
 from deployments.cli import app as command_line
-from deployments.settings import PREFIX, Settings
+from deployments.settings import CLIENT_VARIABLES, PREFIX, Settings
 from gateway.catalog import ModelOptions
 from gateway.errors import all_errors
 from gateway.http.app import create_app
@@ -37,7 +37,7 @@ TAGS = {f"{tags.PREFIX}{name}" for name in ModelOptions.model_fields} | {
     tags.SERVE,
     tags.ACCEPT_BREAKING,
 }
-VARIABLES = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {f"{PREFIX}URL"}
+VARIABLES = {f"{PREFIX}{name.upper()}" for name in (*Settings.model_fields, *CLIENT_VARIABLES)}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -108,7 +108,7 @@ def test_every_setting_is_in_its_table_with_default_and_range() -> None:
 
 @every_page
 def test_no_page_names_a_variable_that_nothing_reads(page: Path) -> None:
-    """A `MODELMUX_…` variable on any page is a setting's, or the address for commands."""
+    """A `MODELMUX_…` variable on any page is a setting's, or what commands read."""
     named = set(re.findall(rf"\b{PREFIX}[A-Z_]+[A-Z]\b", page.read_text(encoding="utf-8")))
     assert named - VARIABLES == set()
 
@@ -129,6 +129,8 @@ def test_the_variables_of_the_fast_path_are_documented(
             assert str(tmp_path) in environment[name]
         elif value == "a free port":
             assert environment[name].isdecimal()
+        elif value == "a new secret":
+            assert re.fullmatch(r"[0-9a-f]{64}", environment[name])
         else:
             assert environment[name] == value
 
@@ -152,13 +154,22 @@ def test_the_variables_that_travel_are_documented() -> None:
 def test_every_command_and_option_is_documented() -> None:
     """The tables of the command line have each command with all of its options, and no other."""
     group = cast(click.Group, typer.main.get_command(command_line))
+    commands = dict(_commands(group))
     told = {
         row["command"].removeprefix("modelmux "): set(re.findall(r"-{1,2}[a-z-]+", row["options"]))
         for row in rows(SETTINGS, "command", "options")
     }
-    assert told == {name: set(_options(command)) for name, command in group.commands.items()}
-    described = {cell.split()[1] for cell in first_cells(SETTINGS, "command", "does")}
-    assert described == told.keys()
+    assert told == {name: set(_options(command)) for name, command in commands.items()}
+    described = first_cells(SETTINGS, "command", "does")
+    assert {re.sub(r"^modelmux | [A-Z].*", "", cell) for cell in described} == told.keys()
+
+
+def _commands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from ((f"{name} {inner}", each) for inner, each in _commands(command))
+        else:
+            yield name, command
 
 
 def _options(command: Any) -> Iterator[str]:

@@ -8,13 +8,19 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from deployments import cli
 from deployments.cli import app
+from deployments.settings import Settings
+from gateway.access import Scope, entry_of, parse_keys
+from tests.processes import free_port
 
 RUN = CliRunner()
+ANY_PORT = ("--port", str(free_port()))
 MODELS = {
     "generation": 1,
     "models": [
@@ -32,7 +38,9 @@ class FakeGateway(BaseHTTPRequestHandler):
     """Answers as the gateway would."""
 
     def do_GET(self) -> None:
-        if self.path == "/models":
+        if self.headers["Authorization"] not in (None, "Bearer good"):
+            self._answer(401, {"status": 401, "code": "unauthenticated", "detail": "Not known."})
+        elif self.path == "/models":
             self._answer(200, MODELS)
         else:
             self._answer(200, {"openapi": "3.1.0"})
@@ -103,6 +111,36 @@ def test_openapi_goes_to_a_file(url: str, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "api.json").read_text())["openapi"] == "3.1.0"
 
 
+def test_commands_ask_with_the_key(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the option or the variable; a key that is refused is exit code 1 and the reason."""
+    assert RUN.invoke(app, ["models", "--url", url, "--key", "good"]).exit_code == 0
+    monkeypatch.setenv("MODELMUX_KEY", "bad")
+    for command in (["models"], ["openapi"]):
+        result = RUN.invoke(app, [*command, "--url", url])
+        assert result.exit_code == 1
+        assert "401 unauthenticated: Not known." in result.output
+
+
+def test_a_new_key_is_shown_once_and_its_line_goes_to_a_file() -> None:
+    """Standard output has the line alone, which lets the secret of standard error in."""
+    result = RUN.invoke(app, ["keys", "new", "shop", "--scope", "predict:a b*", "--scope", "read"])
+    assert result.exit_code == 0
+    secret = result.stderr.split()[-1]
+    assert secret not in result.stdout
+    key = parse_keys(result.stdout).key_of(secret.encode())
+    assert (key.name, key.scopes) == ("shop", {Scope.READ, Scope.PREDICT})
+    assert [key.may_call(name) for name in ("a b1", "ab")] == [True, False]
+
+
+@pytest.mark.parametrize("arguments", [["a/b"], ["a", "--scope", "write"], ["a b"]])
+def test_a_key_that_cannot_be_written_is_one_line(arguments: list[str]) -> None:
+    """Exit code 2, and no secret that nobody could use."""
+    result = RUN.invoke(app, ["keys", "new", *arguments])
+    assert result.exit_code == 2
+    assert len(result.output.strip().splitlines()) == 1
+    assert "mmx_" not in result.output
+
+
 @pytest.mark.parametrize("command", [["models"], ["predict", "m", "{}"], ["openapi"]])
 def test_a_gateway_that_is_not_there_is_one_line(command: list[str]) -> None:
     """Exit code 2 and one line."""
@@ -119,6 +157,12 @@ def test_a_gateway_that_is_not_there_is_one_line(command: list[str]) -> None:
         (["--tracking-uri", "http://h:1", "--port", "0"], "port"),
         (["--tracking-uri", "http://h:1", "--poll-interval-s", "-1"], "poll_interval_s"),
         (["--tracking-uri", "http://h:1", "--host", "no.such.host.invalid"], "can't listen"),
+        (["--tracking-uri", "http://h:1", "--host", "0.0.0.0", *ANY_PORT], "--insecure"),
+        (
+            ["--tracking-uri", "http://h:1", "--host", "0.0.0.0", "--ray-address", "auto"],
+            "--insecure",
+        ),
+        (["--tracking-uri", "http://h:1", "--keys-file", "nowhere", *ANY_PORT], "nowhere"),
     ],
 )
 def test_up_refuses_what_it_cannot_do_in_one_line(arguments: list[str], word: str) -> None:
@@ -128,6 +172,14 @@ def test_up_refuses_what_it_cannot_do_in_one_line(arguments: list[str], word: st
     lines = result.output.strip().splitlines()
     assert len(lines) == 1
     assert word in lines[0]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"insecure": True}, {"keys": entry_of("k", "s", ["read"])}, {"host": "::1"}]
+)
+def test_up_listens_where_it_was_told_that_it_may(fields: dict[str, Any]) -> None:
+    """Beyond the loopback with keys or by an explicit word; on it as it is."""
+    cli._require_guard(Settings(**{"tracking_uri": "http://h:1", "host": "0.0.0.0", **fields}))
 
 
 def test_up_refuses_a_port_in_use() -> None:

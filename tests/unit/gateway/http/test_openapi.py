@@ -33,9 +33,9 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     render = openapi._rendered
 
-    def noting(model: Any) -> Any:
+    def noting(model: Any, **how: Any) -> Any:
         names.append(model.name)
-        return render(model)
+        return render(model, **how)
 
     monkeypatch.setattr(openapi, "_rendered", noting)
     return names
