@@ -44,7 +44,7 @@ _REFRESH_S = 1.0
 _SLOTS, _SLOT_BYTES = 128, 64
 _IDLE, _STATES = 0, {LOAD: ord("L"), CALL: ord("C")}
 _KINDS = {state: kind for kind, state in _STATES.items()}
-_HISTORY, _LOCK, _MARKS = "history.json", ".lock", ".marks"
+_HISTORY, _PARTIAL, _LOCK, _MARKS = "history.json", ".history", ".lock", ".marks"
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -141,8 +141,7 @@ class VersionRecord:
         self._refreshed_at = now
         with contextlib.suppress(OSError):
             self._judge_the_dead()
-            if _identity(self._folder / _HISTORY) != self._seen:
-                self._read()
+            self._read_news()
 
     def _judge_the_dead(self) -> None:
         assert self._marks is not None
@@ -183,26 +182,27 @@ class VersionRecord:
             with _kept_from_failing():
                 lock = held.enter_context((self._folder / _LOCK).open("w"))
                 fcntl.lockf(lock, fcntl.LOCK_EX)
-                self._read()
+                self._read_news()
             yield
             with _kept_from_failing():
                 self._write()
 
-    def _read(self) -> None:
-        self._seen = _identity(self._folder / _HISTORY)
-        if self._seen is None:
+    def _read_news(self) -> None:
+        """Read what others have written; what couldn't be written here is kept until then."""
+        found = _identity(self._folder / _HISTORY)
+        if found is None or found == self._seen:
             return
+        self._seen = found
         text = (self._folder / _HISTORY).read_text(encoding="utf-8")
         with contextlib.suppress(ValueError, TypeError):  # of another release
             self._troubles = {key: _Trouble(**known) for key, known in json.loads(text).items()}
 
     def _write(self) -> None:
         document = {key: dataclasses.asdict(each) for key, each in self._troubles.items()}
-        with tempfile.NamedTemporaryFile(
-            "w", dir=self._folder, prefix=".history-", delete=False, encoding="utf-8"
-        ) as partial:
-            json.dump(document, partial)
-        os.replace(partial.name, self._folder / _HISTORY)
+        # By one at a time, so that the file beside it needs no name of its own.
+        partial = self._folder / _PARTIAL
+        partial.write_text(json.dumps(document), encoding="utf-8")
+        os.replace(partial, self._folder / _HISTORY)
         self._seen = _identity(self._folder / _HISTORY)
 
 
@@ -231,7 +231,9 @@ class _Marks:
         slot = self._slots.get(key)
         if slot is None:
             with self._taking_a_slot:
-                slot = self._take_slot(key)
+                slot = self._slots.get(key)
+                if slot is None:  # no other thread was faster
+                    slot = self._take_slot(key)
         self._memory[slot] = state
 
     def _take_slot(self, key: str) -> int:

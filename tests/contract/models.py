@@ -69,7 +69,7 @@ def _no_form(rows: pd.DataFrame, params: Mapping[str, Any]) -> Any:
 
 
 def _not_finite(rows: pd.DataFrame, params: Mapping[str, Any]) -> Any:
-    return pd.DataFrame({"x": [np.nan, np.inf, 1.0][: len(rows)]})
+    return pd.DataFrame({"x": np.resize([np.nan, np.inf, 1.0], len(rows))})
 
 
 def _sum_rows(tensor: Any, params: Mapping[str, Any]) -> Any:

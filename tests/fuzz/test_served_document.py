@@ -46,7 +46,8 @@ def test_every_answer_is_one_that_the_document_tells(fuzzed: Gateway, tmp_path: 
         "--exclude-path-regex", f"^/models/({names})/",
         "--phases", "examples,coverage,fuzzing", "--continue-on-failure", "--no-color",
         # Less, and they would be told that there was too little time, with a 5xx.
-        "--header", "X-Request-Timeout: 60", "--request-timeout", "60", "--warnings", "off", "--suppress-health-check", "all",
+        "--header", "X-Request-Timeout: 60", "--request-timeout", "60",
+        "--warnings", "off", "--suppress-health-check", "all",
     ]  # fmt: skip
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS * 3 + STARTING_S

@@ -210,6 +210,23 @@ def test_without_a_disk_this_process_still_remembers(clock: Clock) -> None:
     assert mine.suspended_for_s("a") == 10
 
 
+def test_on_a_disk_that_fails_this_process_still_remembers(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A history that can't be written any more doesn't take back what was learnt since."""
+    mine = record(tmp_path, clock)
+    mine.failed("a")
+
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(version_record.os, "replace", no_space)
+    assert mine.failed("b") == 10
+    assert mine.failed("c") == 10
+    mine.refresh()
+    assert mine.suspended_for_s("b") == 10
+
+
 def test_a_history_that_can_t_be_read_counts_as_none(tmp_path: Path, clock: Clock) -> None:
     """Of another release, or broken: the record starts anew."""
     (tmp_path / "history.json").write_text('{"a": {"other": 1}}')
