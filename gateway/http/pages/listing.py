@@ -13,6 +13,7 @@ from gateway.prediction import VersionKey
 PAGE_SIZE = 50
 
 Show = Literal["all", "ready", "held", "unservable"]
+STATES: tuple[Show, ...] = get_args(Show)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,7 @@ class Question:
     @classmethod
     def of(cls, words: str, show: str, page: str) -> Question:
         """From what a query string says; what means nothing is as if it weren't there."""
-        wanted = next((known for known in get_args(Show) if known == show), "all")
+        wanted: Show = next((known for known in STATES if known == show), "all")
         number = int(page) if page.isascii() and page.isdecimal() and len(page) < 10 else 1
         return cls(words=words.strip(), show=wanted, page=max(1, number))
 

@@ -25,9 +25,7 @@ from gateway.prediction import PredictionService
 _OF_DOCUMENTS = ("content-type", "content-length")
 
 
-def page_router(
-    service: PredictionService, feed: CatalogFeed, access: Access | None
-) -> APIRouter:
+def page_router(service: PredictionService, feed: CatalogFeed, access: Access | None) -> APIRouter:
     """The routes of the catalog page."""
     router = APIRouter(include_in_schema=False)
     pages = CatalogPages(service, feed, access)
@@ -56,9 +54,7 @@ class CatalogPages:
         self._needs_key = access is not None and not access.is_open("/openapi.json")
         self._renderer = PageRenderer(keys=access is not None)
 
-    def answer(
-        self, request: Request, base: str, page: Callable[[Request], Response]
-    ) -> Response:
+    def answer(self, request: Request, base: str, page: Callable[[Request], Response]) -> Response:
         """The page, the one that asks for a key, or the one about an error."""
         try:
             if self._access is not None and self._needs_key:

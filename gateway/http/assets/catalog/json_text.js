@@ -4,6 +4,7 @@ import { element } from "./dom.js";
 
 const NUMBER = /^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?$/;
 const TOKEN = /"(?:[^"\\]|\\.)*"|true|false|null/g;
+const WIDTH = 56; // characters of a line before it is broken
 const COLOURED_AT_MOST = 200_000; // characters; what is longer is shown plain
 
 /** A number by its text. */
@@ -50,7 +51,7 @@ export function plain(value, indent = null, depth = 0) {
       );
   const [open, close] = isList ? "[]" : "{}";
   const line = open + parts.join(", ") + close;
-  if (indent === null || parts.length === 0 || line.length <= 72) return line;
+  if (indent === null || parts.length === 0 || line.length <= WIDTH) return line;
   const gap = "\n" + indent.repeat(depth + 1);
   return open + gap + parts.join("," + gap) + "\n" + indent.repeat(depth) + close;
 }
