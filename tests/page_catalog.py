@@ -1,5 +1,7 @@
-"""A catalog to look at, and models that answer it in this process: for the tests of the catalog page
-and for its pictures. No Ray, no MLflow server."""
+"""A catalog to look at, and models that answer it in this process: no Ray, no MLflow server.
+
+For the tests of the catalog page, and for its pictures.
+"""
 
 from __future__ import annotations
 
