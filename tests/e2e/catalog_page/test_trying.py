@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from gateway.errors import ModelUnavailable, Overloaded
 from tests.e2e.catalog_page.driving import answer, model, outcome, send
@@ -32,8 +32,8 @@ def test_a_prediction_is_tried_with_the_form(page: Page) -> None:
     outcome(page).to_have_text(re.compile(r"Version 2 answered in [0-9.]+ ms\."))
     cells = page.get_by_label("The answer as a table").locator("tbody tr > *")
     expect(cells).to_have_text(["1", "59.4", "0.495"])
-    expect(page.locator(".timings")).to_contain_text("model 2.31 ms")
-    expect(page.locator(".timings")).to_contain_text(re.compile("request [0-9a-f]{32}"))
+    expect(page.locator(".timings")).to_contain_text(re.compile(r"model\s*2\.31 ms"))
+    expect(page.locator(".timings")).to_contain_text(re.compile(r"request\s*[0-9a-f]{32}"))
     assert answer(page) == [{"minutes": 59.4, "late_risk": 0.495}]
 
 
@@ -58,7 +58,7 @@ def test_a_refusal_is_explained_at_the_field_that_it_names(page: Page) -> None:
     field = second.get_by_label("items")
     expect(field).to_be_focused()
     expect(field).to_have_attribute("aria-invalid", "true")
-    expect(field).to_have_accessible_description(re.compile("integer", re.IGNORECASE))
+    expect(field).to_have_accessible_description(re.compile("Expected a whole number"))
     expect(page.locator("[aria-invalid]")).to_have_count(1)
     field.fill("3")
     expect(page.locator("[aria-invalid]")).to_have_count(0)
@@ -139,19 +139,24 @@ def test_params_are_sent_only_where_they_are_given(page: Page) -> None:
     field.fill("many")
     send(page)
     expect(field).to_be_focused()
-    expect(field).to_have_accessible_description(re.compile("integer", re.IGNORECASE))
+    expect(field).to_have_accessible_description(re.compile("Expected a whole number"))
 
 
 def test_every_type_has_a_field_and_no_number_is_rounded(page: Page) -> None:
     """Numbers travel as they are written, both ways; lists and objects are JSON."""
     model(page, TYPES)
-    page.get_by_label("boolean").select_option("false")
-    page.get_by_label("long").fill(MAX_INTEGER)
-    page.get_by_label("datetime").fill("2024-02-29T12:00:00+01:00")
-    page.get_by_label("binary").fill("YQ==")
-    page.get_by_label("array").fill(f"[1, {MAX_INTEGER}]")
-    page.get_by_label("object").fill('{"id": 1, "tags": ["ä", "</script>"]}')
-    page.get_by_label("map").fill('{"k": "v"}')
+
+    def field(name: str) -> Locator:
+        box = page.locator(f'.field[data-name="{name}"]')
+        return box.locator("input, select, textarea")
+
+    field("boolean").select_option("false")
+    field("long").fill(MAX_INTEGER)
+    field("datetime").fill("2024-02-29T12:00:00+01:00")
+    field("binary").fill("YQ==")
+    field("array").fill(f"[1, {MAX_INTEGER}]")
+    field("object").fill('{"id": 1, "tags": ["ä", "</script>"]}')
+    field("map").fill('{"k": "v"}')
     send(page)
     outcome(page).to_contain_text("answered")
     (row,) = answer(page)  # type: ignore[misc]
@@ -159,9 +164,9 @@ def test_every_type_has_a_field_and_no_number_is_rounded(page: Page) -> None:
     assert row["array"] == [1, int(MAX_INTEGER)]
     assert row["datetime"] == "2024-02-29T11:00:00"
     assert row["object"] == {"id": 1, "tags": ["ä", "</script>"]}
-    page.get_by_label("object").fill('{"id": "one"}')
+    field("object").fill('{"id": "one"}')
     send(page)
-    expect(page.get_by_label("object")).to_have_accessible_description(re.compile("At id: "))
+    expect(field("object")).to_have_accessible_description(re.compile("At id: "))
 
 
 @pytest.mark.parametrize(("name", "expected"), [(TENSOR, [4.0]), (TUPLE, ["1.0 text"])])
