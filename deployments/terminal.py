@@ -13,7 +13,8 @@ from typing import Any
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.json import JSON
-from rich.status import Status
+from rich.live import Live
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -174,7 +175,8 @@ class StatusLine:
 
     def __init__(self, say: Callable[[str], None], *, live: bool) -> None:
         self._say = say
-        self._status: Status | None = None
+        self._spinner = Spinner("dots")
+        self._drawn: Live | None = None
         self._live = live and out.is_terminal
 
     @property
@@ -186,11 +188,13 @@ class StatusLine:
         """Show what is being done now; where nothing is live, nothing."""
         if not self._live:
             return
-        if self._status is None:
-            self._status = Status(Text(what), console=out)
-            self._status.start()
-        else:
-            self._status.update(Text(what))
+        if self._drawn is None:
+            # What goes to standard error stays there, if that isn't the terminal.
+            self._drawn = Live(
+                self._spinner, console=out, transient=True, redirect_stderr=err.is_terminal
+            )
+            self._drawn.start()
+        self._spinner.update(text=Text(what))
 
     def tell(self, what: str) -> None:
         """Begin something worth a line of its own where no line is live."""
@@ -201,15 +205,15 @@ class StatusLine:
 
     def clear(self) -> None:
         """Make place for a line of somebody else; the status is drawn again below it."""
-        if self._status is not None:
+        if self._drawn is not None:
             out.file.write(_ERASE_LINE)
             out.file.flush()
 
     def end(self) -> None:
         """Take the line away."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        if self._drawn is not None:
+            self._drawn.stop()
+            self._drawn = None
 
 
 @contextmanager

@@ -90,6 +90,7 @@ def test_raw_json_is_sent_as_it_is_written(page: Page) -> None:
     row = page.get_by_label("What doesn’t fit").locator("tbody tr")
     expect(row.locator("> *").nth(0)).to_have_text("2")
     expect(row.locator("> *").nth(1)).to_have_text("colour")
+    assert page.evaluate("getSelection().toString()") == '"red"'
     box.fill(json.dumps([body, body]))
     send(page)
     expect(page.get_by_label("The answer as a table").locator("tbody tr")).to_have_count(2)

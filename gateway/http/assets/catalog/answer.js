@@ -1,6 +1,6 @@
 // What came back: an answer as a table and as JSON, or a problem in words, with what is different.
 import { element, table, wireTabs } from "./dom.js";
-import { Num, brief, coloured, parse, pointerParts } from "./json_text.js";
+import { brief, coloured, parse, pointerParts } from "./json_text.js";
 
 const ROWS_AT_MOST = 100;
 
@@ -51,12 +51,11 @@ function panel(name, hidden, ...content) {
 
 function asTable(rows) {
   const shown = rows.slice(0, ROWS_AT_MOST);
-  const isRecord = (row) =>
-    row !== null && typeof row === "object" && !Array.isArray(row) && !(row instanceof Num);
-  const names = shown.every(isRecord) ? [...new Set(shown.flatMap(Object.keys))] : null;
+  const isRecord = (row) => row instanceof Map;
+  const names = shown.every(isRecord) ? [...new Set(shown.flatMap((row) => [...row.keys()]))] : null;
   const cells = shown.map((row, place) => [
     String(place + 1),
-    ...(names === null ? [brief(row)] : names.map((name) => (name in row ? brief(row[name]) : ""))),
+    ...(names === null ? [brief(row)] : names.map((name) => (row.has(name) ? brief(row.get(name)) : ""))),
   ]);
   const nodes = [table("The answer as a table", ["Input", ...(names ?? ["Answer"])], cells)];
   if (rows.length > shown.length) {

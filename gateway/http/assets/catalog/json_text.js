@@ -3,6 +3,7 @@
 import { element } from "./dom.js";
 
 const NUMBER = /^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?$/;
+const WORDS = { true: true, false: false, null: null };
 const TOKEN = /"(?:[^"\\]|\\.)*"|true|false|null/g;
 const WIDTH = 56; // characters of a line before it is broken
 const COLOURED_AT_MOST = 200_000; // characters; what is longer is shown plain
@@ -25,11 +26,74 @@ export function isJson(text) {
   }
 }
 
-/** The value of a JSON text, each number as a `Num`; raises SyntaxError. */
+/** The value of a JSON text: lists, `Map`s by name in their order, `Num`s; raises SyntaxError. */
 export function parse(text) {
-  return JSON.parse(text, (key, value, context) =>
-    typeof value === "number" ? new Num(context?.source ?? String(value)) : value,
-  );
+  return valueOf(scan(text));
+}
+
+function valueOf({ value }) {
+  if (Array.isArray(value)) return value.map(valueOf);
+  if (!(value instanceof Map)) return value;
+  return new Map([...value].map(([name, node]) => [name, valueOf(node)]));
+}
+
+/** Where the value that a pointer's parts name stands in a JSON text: [start, end], or null. */
+export function locate(text, parts) {
+  let node = scan(text);
+  for (const part of parts) {
+    node = node.value instanceof Map ? node.value.get(part) : node.value?.[Number(part)];
+    if (node?.start === undefined) return null;
+  }
+  return [node.start, node.end];
+}
+
+/** Nodes with their value and where it stands. */
+function scan(text) {
+  JSON.parse(text); // what is no JSON is found here, and not looked for below
+  let at = 0;
+  const take = (pattern) => {
+    pattern.lastIndex = at;
+    const [taken] = pattern.exec(text) ?? [""];
+    at += taken.length;
+    return taken;
+  };
+  const between = () => take(/[\s,:]*/y);
+  const string = () => JSON.parse(take(/"(?:[^"\\]|\\.)*"/y));
+  const closes = () => {
+    between();
+    return text[at] === "]" || text[at] === "}";
+  };
+
+  function node() {
+    between();
+    const start = at;
+    const value = content();
+    return { value, start, end: at };
+  }
+
+  function content() {
+    if (text[at] === '"') return string();
+    if (text[at] === "[") return list();
+    if (text[at] === "{") return object();
+    const word = take(/[^\s,\]}]+/y);
+    return word in WORDS ? WORDS[word] : new Num(word);
+  }
+
+  function list() {
+    const nodes = [];
+    for (at += 1; !closes(); ) nodes.push(node());
+    at += 1;
+    return nodes;
+  }
+
+  function object() {
+    const nodes = new Map();
+    for (at += 1; !closes(); ) nodes.set(string(), node());
+    at += 1;
+    return nodes;
+  }
+
+  return node();
 }
 
 /** One value in a line of a table. */
@@ -46,7 +110,7 @@ export function plain(value, indent = null, depth = 0) {
   const isList = Array.isArray(value);
   const parts = isList
     ? value.map((item) => plain(item, indent, depth + 1))
-    : Object.entries(value).map(
+    : [...value].map(
         ([name, item]) => `${JSON.stringify(name)}: ${plain(item, indent, depth + 1)}`,
       );
   const [open, close] = isList ? "[]" : "{}";

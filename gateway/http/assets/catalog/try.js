@@ -1,7 +1,7 @@
 // Trying a prediction on the page of a model.
 import { answerNodes, problemNodes, problemSentence } from "./answer.js";
 import { announce, wireTabs } from "./dom.js";
-import { isJson, laidOut } from "./json_text.js";
+import { isJson, laidOut, locate, pointerParts } from "./json_text.js";
 import { ask, key } from "./key.js";
 import { RequestForm } from "./request_form.js";
 import { curl, program } from "./snippets.js";
@@ -119,6 +119,7 @@ class Trial {
     if (this.inText) {
       if (homeless.length) {
         this.textError(homeless.length === 1 ? homeless[0].message : "Several places don’t fit.");
+        this.select(homeless[0].pointer);
       }
     } else {
       homeless = this.fields.place(homeless);
@@ -126,6 +127,15 @@ class Trial {
     const nodes = problemNodes(problem, homeless);
     this.show("bad", problemSentence(problem, response.headers), nodes);
     if (response.status === 401) this.askForKey(key() === null ? "" : problem.detail);
+  }
+
+  /** Select what a pointer names, or the nearest that is there. */
+  select(pointer) {
+    const parts = pointerParts(pointer);
+    let place = null;
+    while (place === null) place = locate(this.text.value, parts) ?? (parts.pop(), null);
+    this.text.focus();
+    this.text.setSelectionRange(...place);
   }
 
   textError(message) {
