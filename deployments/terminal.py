@@ -191,7 +191,11 @@ class StatusLine:
         if self._drawn is None:
             # What goes to standard error stays there, if that isn't the terminal.
             self._drawn = Live(
-                self._spinner, console=out, transient=True, redirect_stderr=err.is_terminal
+                self._spinner,
+                console=out,
+                transient=True,
+                refresh_per_second=12.5,
+                redirect_stderr=err.is_terminal,
             )
             self._drawn.start()
         self._spinner.update(text=Text(what))
