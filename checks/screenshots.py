@@ -102,7 +102,9 @@ def _count(route: Route, stage: Stage, look: int) -> None:
 
 
 def _small(content: bytes) -> bytes:
-    image = Image.open(io.BytesIO(content)).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+    image = (
+        Image.open(io.BytesIO(content)).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+    )
     written = io.BytesIO()
     image.save(written, "PNG", optimize=True)
     return written.getvalue()
