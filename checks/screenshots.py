@@ -21,8 +21,8 @@ from tests.page_catalog import HELD, Stage, pictured, staged
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
 WIDE, PHONE = 1280, 390
 
-# Few colours make a small file, and the page has few.
-_COLOURS = 96
+# A palette makes a small file.
+_COLOURS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ def _refuse(page: Page) -> None:
 PICTURES = (
     Picture(name="catalog", path="/", width=WIDE, height=800),
     Picture(name="catalog-phone", path="/", width=PHONE, height=844),
-    Picture(name="model", path="/catalog/delivery_time", width=WIDE, height=1000, first=_predict),
+    Picture(name="model", path="/catalog/delivery_time", width=WIDE, height=940, first=_predict),
     Picture(
         name="model-phone", path="/catalog/delivery_time", width=PHONE, height=844, first=_refuse
     ),
@@ -83,19 +83,21 @@ def _taken(browser: Browser, stage: Stage, picture: Picture) -> bytes:
     page.locator('[data-number="rate"]', has_text="/s").first.wait_for()
     picture.first(page)
     page.evaluate("document.fonts.ready")
+    page.evaluate("scrollTo(0, 0)")
     taken = page.screenshot()
     context.close()
     return _small(taken)
 
 
 def _count(route: Route, stage: Stage, look: int) -> None:
-    """Counters that grow by about a hundred requests in a few seconds, by the model's name."""
+    """Counters of the models that answer; they grow by some dozens of requests a second."""
     catalog = stage.feed.catalog
+    models = () if catalog is None else catalog.models.values()
     lines = []
-    for place, name in enumerate([] if catalog is None else catalog.models):
-        labels, total = f'model="{name}",version="1"', look * place * 23
+    for place, model in enumerate(each for each in models if each.default_version is not None):
+        labels, total = f'model="{model.name}",version="1"', look * (place * 37 % 100)
         lines.append(f'modelmux_requests_total{{{labels},status="200"}} {total}')
-        for bound, share in (("0.0025", 0.2), ("0.005", 0.5), ("0.02", 0.9), ("+Inf", 1.0)):
+        for bound, share in ((0.0025, 0.7 / (1 + place)), (0.01, 0.9), (0.05, 1), ("+Inf", 1)):
             sample = f'modelmux_request_duration_seconds_bucket{{{labels},le="{bound}"}}'
             lines.append(f"{sample} {total * share}")
     route.fulfill(body="\n".join(lines))
