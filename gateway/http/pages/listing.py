@@ -1,4 +1,4 @@
-"""Which models the list shows: search, a filter by state, and pages of a size that loads at once."""
+"""Which models the list shows: search, a filter by state, and pages that load at once."""
 
 from __future__ import annotations
 

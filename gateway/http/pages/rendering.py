@@ -1,4 +1,5 @@
-"""Templates and the headers of a page: what makes HTML of values, and what a browser may do with it.
+"""Templates and the headers of a page: what makes HTML of values, and what a browser may do with
+it.
 
 Every value is escaped, and the policy allows neither inline scripts nor inline styles nor any other
 host: a name that is HTML stays a name.
