@@ -177,6 +177,7 @@ def _serve(
             status.show("Waiting for the catalog …")
             for problem in launch.wait_until_ready(settings, stop=stop):
                 say(f"{problem} Trying again until it does.")
+            status.end()
             if not stop.is_set():
                 on_ready(settings, say)
                 took = time.perf_counter() - started
