@@ -13,7 +13,7 @@ SEED ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test unit bench bench-quick chaos fuzz lint format constraints clean
+.PHONY: help install demo test unit bench bench-quick chaos fuzz lint screenshots format constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -60,8 +60,11 @@ lint: $(INSTALLED) ## Style, types, import direction, secrets, vulnerable depend
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	git ls-files -z -- ':!gateway/http/assets' | xargs -0 $(BIN)/detect-secrets-hook --no-verify
+	git ls-files -z -- ':!gateway/http/assets' ':!tests/e2e/catalog_page/axe' | xargs -0 $(BIN)/detect-secrets-hook --no-verify
 	$(BIN)/python -m checks.dependencies
+
+screenshots: $(INSTALLED) ## Take the pictures of the catalog page anew (docs/images; needs Chromium)
+	$(BIN)/python -m checks.screenshots
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff format .

@@ -24,15 +24,18 @@ from typing import Annotated, Any
 import httpx
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
 
+from deployments import client_commands, terminal
 from deployments.fast_path import fast_path, has_haproxy
 from deployments.keys import is_loopback, keys_of
 from deployments.log_receiver import log_receiver
 from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.registry_environment import set_registry_defaults
 from deployments.settings import Settings, UnknownSetting, is_writable, refuse_unknown_variables
+from deployments.terminal import NO, StatusLine, status_line
+from deployments.terminal import err as _err
+from deployments.terminal import fail as _fail
+from deployments.terminal import out as _out
 from gateway.access import BadKeys, entry_of, new_secret
 
 app = typer.Typer(
@@ -45,22 +48,10 @@ app = typer.Typer(
 keys_app = typer.Typer(help="Keys of those who may call the gateway.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 
-CANNOT = 2
-NO = 1
-
-Url = Annotated[
-    str, typer.Option("--url", envvar="MODELMUX_URL", help="Where the gateway listens.")
-]
-ClientKey = Annotated[
-    str | None,
-    typer.Option("--key", envvar="MODELMUX_KEY", help="The key to ask with, where keys are on."),
-]
 Insecure = Annotated[
     bool | None,
     typer.Option("--insecure", help="Listen beyond the loopback though no keys are set."),
 ]
-_DEFAULT_URL = "http://127.0.0.1:8000"
-
 Say = Callable[[str], None]
 """Tells people a line: on stdout, or in the log where that is JSON."""
 
@@ -68,18 +59,10 @@ OnReady = Callable[[Settings, Say], None]
 
 _logger = logging.getLogger(__name__)
 
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
-
 
 def main() -> None:
     """The entry point of the `modelmux` command."""
     app()
-
-
-def _fail(message: str, code: int = CANNOT) -> typer.Exit:
-    _err.print(f"modelmux: {message}", markup=False)
-    return typer.Exit(code)
 
 
 @app.command()
@@ -142,21 +125,24 @@ def serve_until_stopped(settings: Settings, *, stop: Event, on_ready: OnReady) -
     say = _logger.info if as_json else partial(_out.print, markup=False)
     if not is_writable(settings.state_dir):
         say(f"The state folder {settings.state_dir} can't be written: no snapshot is kept.")
-    with _ray_environment(settings) as logs:
+    with (
+        status_line(say, live=not as_json) as status,
+        _ray_environment(settings, status) as logs,
+    ):
+        status.tell("Starting Ray …" if settings.ray_address is None else "Joining Ray …")
         from deployments import launch  # reads the environment that fast_path has set
 
-        say("Starting Ray …" if settings.ray_address is None else "Joining Ray …")
         try:
             with launch.ray_runtime(settings):
                 stop_on_signals(stop)
-                _serve(launch, settings, logs, stop=stop, on_ready=on_ready, say=say)
+                _serve(launch, settings, logs, status, stop=stop, on_ready=on_ready, say=say)
         except launch.RayUnreachable as error:
             raise _fail(str(error)) from error
     say("Stopped.")
 
 
 @contextmanager
-def _ray_environment(settings: Settings) -> Iterator[LogOptions]:
+def _ray_environment(settings: Settings, status: StatusLine) -> Iterator[LogOptions]:
     """The fast path where Ray is ours to start, and its processes' lines brought here; a cluster
     that runs has its own environment and keeps its processes' lines."""
     as_json = settings.log_format == "json"
@@ -170,7 +156,7 @@ def _ray_environment(settings: Settings) -> Iterator[LogOptions]:
         fast_path(Path(name), host=settings.host, port=settings.port),
     ):
         channel = Path(name) / "log.sock"
-        with log_receiver(channel):
+        with log_receiver(channel, before=status.clear):
             yield LogOptions(as_json=as_json, channel=str(channel))
 
 
@@ -178,6 +164,7 @@ def _serve(
     launch: ModuleType,
     settings: Settings,
     logs: LogOptions,
+    status: StatusLine,
     *,
     stop: Event,
     on_ready: OnReady,
@@ -185,15 +172,28 @@ def _serve(
 ) -> None:
     started = time.perf_counter()
     if not stop.is_set():
+        status.show("Deploying the gateway …")
         with launch.deployed(settings, logs):
+            status.show("Waiting for the catalog …")
             for problem in launch.wait_until_ready(settings, stop=stop):
                 say(f"{problem} Trying again until it does.")
+            status.end()
             if not stop.is_set():
                 on_ready(settings, say)
                 took = time.perf_counter() - started
                 say(f"(up after {took:.1f} s; Ctrl-C stops it)")
+                _show_loading(launch, status, stop=stop)
+            status.end()
             stop.wait()
-            say("Stopping …")
+            status.tell("Stopping …")
+
+
+def _show_loading(launch: ModuleType, status: StatusLine, *, stop: Event) -> None:
+    """While models that are to be there from the start are loaded; the gateway answers already."""
+    if not status.is_live:
+        return
+    for loaded, wanted in launch.models_loading(stop=stop):
+        status.show(f"Loading models: {loaded} of {wanted} …")
 
 
 def stop_on_signals(stop: Event | None = None) -> Event:
@@ -247,56 +247,8 @@ def demo(
         raise _fail(str(error)) from error
 
 
-@app.command()
-def models(url: Url = _DEFAULT_URL, key: ClientKey = None) -> None:
-    """List what a running gateway serves."""
-    listing = _get(url, "/models", key).json()
-    if not _out.is_terminal:
-        for model in listing["models"]:
-            sys.stdout.write("\t".join(_model_cells(model)) + "\n")
-        return
-    table = Table(title=f"{len(listing['models'])} model(s)")
-    for heading in ("Model", "Status", "Default", "Versions", "Aliases", "Held"):
-        table.add_column(heading)
-    for model in listing["models"]:
-        table.add_row(*_model_cells(model))
-    _out.print(table)
-
-
-def _model_cells(model: dict[str, Any]) -> tuple[str, ...]:
-    held = model["held"]
-    return (
-        model["name"],
-        model["status"] if model["reason"] is None else f"{model['status']}: {model['reason']}",
-        str(model["default_version"] or "-"),
-        ",".join(map(str, model["versions"])),
-        ",".join(f"{alias}={number}" for alias, number in model["aliases"].items()),
-        "" if held is None else f"{held['version']}: {held['reason']}",
-    )
-
-
-@app.command()
-def predict(
-    name: str,
-    body: Annotated[str, typer.Argument(metavar="JSON|-", help="The request, or - for stdin.")],
-    version: Annotated[str | None, typer.Option(help="Number, alias or latest.")] = None,
-    url: Url = _DEFAULT_URL,
-    key: ClientKey = None,
-) -> None:
-    """Ask a model of a running gateway."""
-    content = sys.stdin.read() if body == "-" else body
-    headers = {"Content-Type": "application/json"}
-    if version is not None:
-        headers["X-Model-Version"] = version
-    with _client(url, key) as client:
-        try:
-            response = client.post(_predict_path(name), content=content.encode(), headers=headers)
-        except httpx.HTTPError as error:
-            raise _fail(f"no answer from {url}: {error}") from error
-    if response.is_success:
-        sys.stdout.write(response.text + "\n")
-        return
-    raise _fail(_problem_text(response), NO)
+app.command()(client_commands.models)
+app.command()(client_commands.predict)
 
 
 @app.command()
@@ -353,35 +305,12 @@ def _print_differences(
     if not differences:
         _out.print(f"{name} version {candidate} keeps the contract of version {against}.")
         return
-    table = Table(title=f"{name}: version {candidate} breaks the contract of version {against}")
-    for heading in ("Where", "Field", "Change", f"Version {against}", f"Version {candidate}"):
-        table.add_column(heading, overflow="fold")
-    for found in differences:
-        table.add_row(
-            found["section"],
-            found["pointer"] or "/",
-            found["change"],
-            found["contract"] or "-",
-            found["candidate"] or "-",
-        )
-    _out.print(table)
+    title = f"{name}: version {candidate} breaks the contract of version {against}"
+    sides = (f"Version {against}", f"Version {candidate}")
+    _out.print(terminal.differences_table(differences, sides, title))
 
 
-@app.command()
-def openapi(
-    url: Url = _DEFAULT_URL,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="A file.")] = None,
-    key: ClientKey = None,
-) -> None:
-    """Print (or save) the OpenAPI document of all models."""
-    document = _get(url, "/openapi.json", key)
-    if output is None:
-        sys.stdout.write(document.text + "\n")
-        return
-    try:
-        output.write_bytes(document.content)
-    except OSError as error:
-        raise _fail(f"{output} can't be written: {error.strerror}") from error
+app.command()(client_commands.openapi)
 
 
 @keys_app.command("new")
@@ -449,40 +378,6 @@ def _require_guard(settings: Settings) -> None:
 def _say_ready(settings: Settings, say: Say) -> None:
     count = httpx.get(f"{settings.url}/readyz", timeout=30.0).json()["models"]
     say(f"Ready: {count} model(s) at {settings.url}  ·  docs at {settings.url}/docs")
-
-
-def _predict_path(name: str) -> str:
-    from gateway.http.views import predict_path
-
-    return predict_path(name)
-
-
-def _client(url: str, key: str | None) -> httpx.Client:
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    return httpx.Client(base_url=url, timeout=120.0, headers=headers)
-
-
-def _get(url: str, path: str, key: str | None) -> httpx.Response:
-    with _client(url, key) as client:
-        try:
-            response = client.get(path)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise _fail(f"no answer from {url}: {error}") from error
-    if not response.is_success:
-        raise _fail(_problem_text(response), NO)
-    return response
-
-
-def _problem_text(response: httpx.Response) -> str:
-    """A problem document in a few lines; whatever else it is, its status."""
-    if "json" not in response.headers.get("content-type", ""):
-        return f"the answer was {response.status_code}"
-    problem = response.json()
-    lines = [f"{problem['status']} {problem['code']}: {problem['detail']}"]
-    lines += [f"  {e['pointer'] or '/'}: {e['message']}" for e in problem.get("errors", [])]
-    lines += [f"  {d['section']}{d['pointer']}: {d['message']}" for d in problem.get(
-        "differences", [])]  # fmt: skip
-    return "\n".join(lines)
 
 
 def _print_json(value: Any) -> None:

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.chromium import chromium
 from tests.processes import Gateway, gateway, mlflow_server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-_CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-_FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 @pytest.fixture(scope="session")
@@ -63,12 +51,5 @@ def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def browser() -> Iterator[Browser]:
     """A headless Chromium that asks nobody by itself."""
-    if _CHROMIUM is None:
-        assert os.environ.get("BROWSER_TESTS") != "required", "no Chromium is installed"
-        pytest.skip("no Chromium is installed; .ci/run installs it")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=_CHROMIUM, args=list(_FLAGS))
+    with chromium() as launched:
         yield launched
-        launched.close()

@@ -24,8 +24,11 @@ WEBHOOK_PATH = "/webhooks/mlflow"
 
 _KEY = "modelmux.key"
 
-# The webhook has a check of its own; the page and its files say nothing about any model.
-_ALWAYS_OPEN = re.compile(rf"/healthz|/readyz|{WEBHOOK_PATH}|/docs|/docs/assets/.*")
+# The webhook has a check of its own; without a key the pages and their files say nothing about any
+# model (`gateway.http.pages.routes` asks for it).
+_ALWAYS_OPEN = re.compile(
+    rf"/healthz|/readyz|{WEBHOOK_PATH}|/docs|/docs/assets/.*|/|/catalog/[^/]+"
+)
 _OPEN_BY_SETTING = {
     "docs": re.compile(r"/openapi\.json|/models/[^/]+/openapi\.json"),
     "metrics": re.compile(r"/metrics"),

@@ -31,6 +31,7 @@ from gateway.http.access_control import (
 )
 from gateway.http.body import HttpLimits
 from gateway.http.openapi import Document, DocumentLibrary, require_key
+from gateway.http.pages.routes import page_router
 from gateway.http.predict_endpoint import PREDICT_PATH, PredictEndpoint
 from gateway.http.problems import install_handlers, problem_of, problem_responses
 from gateway.http.request_identity import RequestIdentity
@@ -103,6 +104,7 @@ def create_app(
         app.include_router(router)
     library = DocumentLibrary(_base_document(app, access), needs_keys=access is not None)
     app.include_router(_documentation(service, library, access))
+    app.include_router(page_router(service, feed, access))
     app.mount("/docs/assets", _Assets(directory=ASSETS), name="assets")
     return app
 
@@ -115,7 +117,10 @@ class _Assets(StaticFiles):
         """The file, or an HTTPException."""
         headers = [header for header in scope["headers"] if header[0] != b"range"]
         scope["headers"] = headers
-        return await super().get_response(path, scope)
+        response = await super().get_response(path, scope)
+        # A page and its files change together: a browser asks each time, and mostly hears 304.
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:
