@@ -1,4 +1,5 @@
-"""The command line: `modelmux up | demo | models | predict | check | openapi | keys new`.
+"""The command line: `modelmux up | down | demo | models | predict | check | openapi | webhook |
+keys new`.
 
 Owns arguments, printing and exit codes (0 good, 1 no, 2 can't). Imports Ray only inside `up` and
 `demo`, within the fast path's environment; the other commands are quick and need none of it.
@@ -384,6 +385,34 @@ def openapi(
         raise _fail(f"{output} can't be written: {error.strerror}") from error
 
 
+@app.command()
+def webhook(
+    address: Annotated[
+        str, typer.Argument(metavar="URL", help="The gateway's /webhooks/mlflow, as MLflow sees it.")
+    ],
+    tracking_uri: Annotated[str | None, typer.Option(help="The MLflow server.")] = None,
+    registry_uri: Annotated[str | None, typer.Option(help="Where it isn't the server's.")] = None,
+) -> None:
+    """Have MLflow tell a running gateway of what changes; the secret is in the environment."""
+    from registry_sync.webhooks import WebhookRefused, register_webhook
+
+    settings = _settings(tracking_uri=tracking_uri, registry_uri=registry_uri)
+    if settings.webhook_secret is None:
+        raise _fail("set MODELMUX_WEBHOOK_SECRET to the secret that the gateway has")
+    set_registry_defaults()
+    try:
+        done = register_webhook(
+            address,
+            settings.webhook_secret.get_secret_value(),
+            tracking_uri=settings.tracking_uri,
+            registry_uri=settings.registry_uri,
+        )
+    except WebhookRefused as refused:
+        raise _fail(str(refused), NO) from refused
+    what = "is up to date" if done.was_there else "is registered"
+    _out.print(f"The webhook {what}; a delivery to {address} was taken.", markup=False)
+
+
 @keys_app.command("new")
 def new_key(
     name: Annotated[str, typer.Argument(help="What the key is called, in logs too.")],
@@ -439,9 +468,10 @@ def _require_guard(settings: Settings) -> None:
             keys.read()
     except BadKeys as problem:
         raise _fail(f"keys: {problem}") from problem
-    if keys is None and not settings.insecure and not is_loopback(settings.host):
+    reached_at = settings.published_host or settings.host
+    if keys is None and not settings.insecure and not is_loopback(reached_at):
         raise _fail(
-            f"{settings.host} can be reached from other machines: give --keys-file (`modelmux keys "
+            f"{reached_at} can be reached from other machines: give --keys-file (`modelmux keys "
             "new` makes keys), or --insecure to let everybody in"
         )
 

@@ -50,6 +50,10 @@ class Settings(BaseSettings):
         default=None, description="The registry, where it isn't the tracking server's own."
     )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
+    published_host: str | None = Field(
+        default=None,
+        description="The address at which the port is published, where `host` is a container's.",
+    )
     port: int = Field(default=8000, ge=1, le=65535, description="The port to listen on.")
     state_dir: Path = Field(
         default=Path(".modelmux"),

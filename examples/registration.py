@@ -341,8 +341,12 @@ def _hub(hfhub_name: str | None) -> dict[str, str]:
 
 
 def _pinned(packages: Collection[str]) -> list[str]:
-    """What the versions here need, as installed here; a build like +cpu isn't on every index."""
-    return [f"{package}=={installed_version(package).partition('+')[0]}" for package in packages]
+    """What the versions here need, as installed here; a build like +cpu isn't on every index.
+
+    MLflow is asked itself: it may be installed as mlflow-skinny, of the same version."""
+    installed = {name: installed_version(name) for name in packages if name != "mlflow"}
+    installed["mlflow"] = mlflow.__version__
+    return [f"{name}=={installed[name].partition('+')[0]}" for name in packages]
 
 
 if __name__ == "__main__":
