@@ -24,7 +24,6 @@ from typing import Annotated, Any
 
 import httpx
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -33,7 +32,7 @@ from deployments.keys import is_loopback, keys_of
 from deployments.log_receiver import log_receiver
 from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.registry_environment import set_registry_defaults
-from deployments.settings import Settings, UnknownSetting, is_writable, refuse_unknown_variables
+from deployments.settings import BadSettings, Settings, is_writable, read_settings
 from gateway.access import BadKeys, entry_of, new_secret
 
 app = typer.Typer(
@@ -206,6 +205,26 @@ def stop_on_signals(stop: Event | None = None) -> Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: event.set())
     return event
+
+
+@app.command()
+def down(
+    ray_address: Annotated[
+        str,
+        typer.Option(envvar="MODELMUX_RAY_ADDRESS", help="The Ray cluster that the gateway is on."),
+    ] = "auto",
+) -> None:
+    """Take the gateway and its models off a Ray cluster; other applications stay."""
+    from deployments import launch
+
+    try:
+        with launch.joined_ray(ray_address):
+            gone = launch.take_down_ours()
+    except launch.RayUnreachable as error:
+        raise _fail(str(error)) from error
+    for name in gone:
+        _out.print(name, markup=False)
+    _out.print(f"{len(gone)} application(s) taken down.")
 
 
 @app.command()
@@ -388,7 +407,7 @@ def openapi(
 @app.command()
 def webhook(
     address: Annotated[
-        str, typer.Argument(metavar="URL", help="The gateway's /webhooks/mlflow, as MLflow sees it.")
+        str, typer.Argument(metavar="URL", help="The gateway's /webhooks/mlflow, for MLflow.")
     ],
     tracking_uri: Annotated[str | None, typer.Option(help="The MLflow server.")] = None,
     registry_uri: Annotated[str | None, typer.Option(help="Where it isn't the server's.")] = None,
@@ -434,16 +453,9 @@ def new_key(
 def _settings(**given: Any) -> Settings:
     """The settings from the command line and the environment, or one clear line and exit 2."""
     try:
-        refuse_unknown_variables()
-        return Settings(**{name: value for name, value in given.items() if value is not None})
-    except UnknownSetting as error:
+        return read_settings({name: value for name, value in given.items() if value is not None})
+    except BadSettings as error:
         raise _fail(str(error)) from error
-    except ValidationError as error:
-        reasons = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False)
-        )
-        raise _fail(reasons) from error
 
 
 def _require_free_port(settings: Settings) -> None:

@@ -21,19 +21,15 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
-from deployments import request_front
-from deployments.activation import APPLICATION_PREFIX, HEALTH_CHECK_PERIOD_S
+from deployments.activation import APPLICATION_PREFIX
+from deployments.application import APPLICATION, gateway_application
 from deployments.fast_path import haproxy_admin_socket, inner_host
 from deployments.front_door import close_front_door
-from deployments.ingress import Ingress
 from deployments.logs import LogOptions
 from deployments.registry_environment import registry_variables, set_registry_defaults
 from deployments.settings import Settings
-from deployments.sync_service import SyncService
 
 _logger = logging.getLogger(__name__)
-
-APPLICATION = "modelmux"
 
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 _POLL_S = 0.1
@@ -69,6 +65,17 @@ def ray_runtime(settings: Settings) -> Iterator[None]:
         )
     else:
         _join(settings.ray_address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def joined_ray(address: str) -> Iterator[None]:
+    """Be connected to the Ray cluster at `address`; raises RayUnreachable."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    _join(address)
     try:
         yield
     finally:
@@ -117,7 +124,7 @@ def deployed(settings: Settings, logs: LogOptions) -> Iterator[None]:
         if settings.ray_address is None:
             _take_down_serve(settings)
         else:
-            _take_down_ours()
+            take_down_ours()
 
 
 def _take_down_serve(settings: Settings) -> None:
@@ -130,13 +137,17 @@ def _take_down_serve(settings: Settings) -> None:
     serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def _take_down_ours() -> None:
+def take_down_ours() -> list[str]:
     """Serve is shared: delete the ingress first, so that what was accepted is answered, then the
-    models."""
-    serve.delete(APPLICATION)
-    ours = [name for name in serve.status().applications if name.startswith(APPLICATION_PREFIX)]
+    models; the names of what was there."""
+    names = list(serve.status().applications)
+    if APPLICATION in names:
+        serve.delete(APPLICATION)
+    # Once more: until now its sync service may have made some.
+    models = [name for name in serve.status().applications if name.startswith(APPLICATION_PREFIX)]
     with ThreadPoolExecutor(max_workers=8) as deleting:
-        list(deleting.map(serve.delete, ours))
+        list(deleting.map(serve.delete, models))
+    return [name for name in names if name == APPLICATION] + models
 
 
 def wait_until_ready(settings: Settings, *, stop: Event) -> Iterator[str]:
@@ -169,25 +180,9 @@ def _readiness_problem(client: httpx.Client) -> str | None:
 
 def _gateway(settings: Settings, logs: LogOptions) -> serve.RunTarget:
     environment = registry_variables() if settings.ray_address is not None else {}
-    sync = serve.deployment(
-        name="SyncService",
-        num_replicas=1,
-        max_ongoing_requests=10_000,
-        ray_actor_options={"num_cpus": 0},
-        graceful_shutdown_timeout_s=2,
-        health_check_period_s=HEALTH_CHECK_PERIOD_S,
-    )(SyncService).bind(settings, environment, logs)
-    ingress = serve.deployment(
-        name="Ingress",
-        num_replicas=settings.ingress_replicas,
-        max_ongoing_requests=10_000,
-        # For this deployment alone: other replicas must import nothing of ours, and have an HTTP
-        # server, too.
-        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": request_front.ENVIRONMENT}},
-        graceful_shutdown_timeout_s=settings.request_timeout_s,
-        graceful_shutdown_wait_loop_s=0.5,
-        health_check_period_s=HEALTH_CHECK_PERIOD_S,
-    )(Ingress).bind(settings, environment, logs, sync)
     return serve.RunTarget(
-        target=ingress, name=APPLICATION, route_prefix="/", logging_config=_QUIET
+        target=gateway_application(settings, logs, environment=environment),
+        name=APPLICATION,
+        route_prefix="/",
+        logging_config=_QUIET,
     )

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.admission import AdmissionLimits
@@ -32,8 +33,8 @@ _REGISTRY_SCHEMES = frozenset(
 Patterns = Annotated[tuple[str, ...], NoDecode]
 
 
-class UnknownSetting(ValueError):
-    """A `MODELMUX_…` variable that names no setting."""
+class BadSettings(ValueError):
+    """Settings that can't be taken; the sentence names them and never repeats a value."""
 
 
 class Settings(BaseSettings):
@@ -231,14 +232,26 @@ class Settings(BaseSettings):
         return self.state_dir / "records"
 
 
-def refuse_unknown_variables() -> None:
-    """Raise UnknownSetting for a `MODELMUX_…` variable in the environment that nothing reads."""
+def read_settings(given: Mapping[str, object]) -> Settings:
+    """The settings as given, and for the rest from the environment; raises BadSettings."""
+    _refuse_unknown_variables()
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        reasons = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        )
+        raise BadSettings(reasons) from None
+
+
+def _refuse_unknown_variables() -> None:
     known = {f"{PREFIX}{name}".upper() for name in (*Settings.model_fields, *CLIENT_VARIABLES)}
     unknown = sorted(
         name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
     )
     if unknown:
-        raise UnknownSetting(f"{', '.join(unknown)}: there is no such setting")
+        raise BadSettings(f"{', '.join(unknown)}: there is no such setting")
 
 
 def is_writable(folder: Path) -> bool:

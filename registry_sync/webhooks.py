@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
-from mlflow.entities.webhook import Webhook, WebhookEvent, WebhookStatus
+from mlflow.entities.webhook import Webhook, WebhookEventStr, WebhookStatus
 from mlflow.exceptions import MlflowException
 
-EVENTS = (
+EVENTS: tuple[WebhookEventStr, ...] = (
     "registered_model.created",
     "model_version.created",
     "model_version_tag.set",
@@ -28,7 +28,7 @@ _DESCRIPTION = "Tells modelmux to look at the registry; made by `modelmux webhoo
 
 
 class WebhookRefused(Exception):
-    """MLflow doesn't take the webhook, or its deliveries don't arrive; the sentence is for people."""
+    """MLflow doesn't take the webhook, or its deliveries fail; the sentence is for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,16 +50,15 @@ def register_webhook(
     client = MlflowClient(tracking_uri, registry_uri or tracking_uri)
     try:
         present = _webhook_for(client, url)
-        events = [WebhookEvent.from_str(event) for event in EVENTS]
         if present is None:
             made = client.create_webhook(
-                name=_NAME, url=url, events=events, description=_DESCRIPTION, secret=secret
+                name=_NAME, url=url, events=[*EVENTS], description=_DESCRIPTION, secret=secret
             )
         else:
             made = client.update_webhook(
-                present.webhook_id, events=events, secret=secret, status=WebhookStatus.ACTIVE
+                present.webhook_id, events=[*EVENTS], secret=secret, status=WebhookStatus.ACTIVE
             )
-        tried = client.test_webhook(made.webhook_id, events[0])
+        tried = client.test_webhook(made.webhook_id, EVENTS[0])
     except MlflowException as error:
         raise WebhookRefused(f"MLflow doesn't take the webhook: {error.message}") from error
     if not tried.success:
