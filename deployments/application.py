@@ -26,7 +26,7 @@ _OF_THE_COMMAND_LINE = frozenset({"host", "published_host", "port", "ray_address
 
 
 def build(arguments: dict[str, object]) -> serve.Application:
-    """The application by a Serve config's `args`: settings by their names, as in docs/4-settings.md.
+    """The application by a Serve config's `args`: settings by name, as in docs/4-settings.md.
 
     Variables of the cluster's environment count too; what is in `args` wins. Raises BadSettings.
     """
