@@ -45,7 +45,9 @@ RUN test -z "$MODEL_PACKAGES" || pip install --no-cache-dir --disable-pip-versio
 
 COPY deploy/compose/with-secret /usr/local/bin/
 COPY --from=wheel /dist/*.whl /opt/modelmux/
-RUN pip install --no-cache-dir --disable-pip-version-check --no-deps /opt/modelmux/*.whl
+RUN pip install --no-cache-dir --disable-pip-version-check --no-deps /opt/modelmux/*.whl \
+    # For shells that set a PATH of their own.
+    && ln -s /opt/modelmux/bin/modelmux /opt/modelmux/bin/ray /opt/modelmux/bin/serve /usr/local/bin/
 
 USER 10001:10001
 WORKDIR /tmp

@@ -60,7 +60,10 @@ def gateway_application(
         max_ongoing_requests=10_000,
         # For this deployment alone: other replicas must import nothing of ours, and have an HTTP
         # server, too.
-        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": request_front.ENVIRONMENT}},
+        ray_actor_options={
+            "num_cpus": settings.ingress_num_cpus,
+            "runtime_env": {"env_vars": request_front.ENVIRONMENT},
+        },
         graceful_shutdown_timeout_s=settings.request_timeout_s,
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=HEALTH_CHECK_PERIOD_S,

@@ -139,6 +139,12 @@ class Settings(BaseSettings):
     ingress_replicas: int = Field(
         default=1, ge=1, le=1000, description="Processes that take requests."
     )
+    ingress_num_cpus: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1024.0,
+        description="Processors that Ray sets aside for each of these processes.",
+    )
     idle_timeout_s: float = Field(
         default=600.0,
         ge=1.0,

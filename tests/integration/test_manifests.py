@@ -1,0 +1,113 @@
+"""The files by which a cluster runs the gateway: deploy/serve and deploy/kuberay. Starts nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from deployments.application import APPLICATION, build
+from deployments.fast_path import cluster_environment
+from deployments.settings import BadSettings
+
+ROOT = Path(__file__).parents[2]
+SERVE_CONFIG = ROOT / "deploy" / "serve" / "modelmux.yaml"
+KUBERAY = ROOT / "deploy" / "kuberay" / "modelmux.yaml"
+CRD = Path(
+    os.environ.get("KUBERAY_CRD") or ROOT.parent / "shared" / "kuberay" / "ray.io_rayservices.yaml"
+)
+
+
+def documents(path: Path) -> list[Any]:
+    return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+
+
+@pytest.fixture
+def ray_service() -> Any:
+    (found,) = [each for each in documents(KUBERAY) if each["kind"] == "RayService"]
+    return found
+
+
+def serve_config(which: str, ray_service: Any) -> Any:
+    (plain,) = documents(SERVE_CONFIG)
+    return plain if which == "serve" else yaml.safe_load(ray_service["spec"]["serveConfigV2"])
+
+
+@pytest.mark.parametrize("which", ["serve", "kuberay"])
+def test_the_serve_config_is_one_and_builds_the_gateway(which: str, ray_service: Any) -> None:
+    """Serve's own schema takes the file, and the builder its arguments."""
+    config = ServeDeploySchema.model_validate(serve_config(which, ray_service))
+    (application,) = config.applications
+    assert (application.name, application.route_prefix) == (APPLICATION, "/")
+    assert application.import_path == "deployments.application:build"
+    build(application.args)
+
+
+def test_the_builder_refuses_what_would_let_everybody_in() -> None:
+    """Without keys it wants to be told so, since a config may listen on every address."""
+    with pytest.raises(BadSettings, match="keys_file"):
+        build({"tracking_uri": "http://127.0.0.1:5000"})
+
+
+def test_the_builder_refuses_what_the_config_says_elsewhere() -> None:
+    """`port` in the arguments would silently do nothing."""
+    with pytest.raises(BadSettings, match="http_options"):
+        build({"tracking_uri": "http://127.0.0.1:5000", "insecure": True, "port": 9000})
+
+
+def test_every_pod_has_the_environment_of_the_fast_path(ray_service: Any) -> None:
+    """Ray's variables in the manifest are those of `deployments.fast_path`, name by name."""
+    for container in containers(ray_service):
+        written = {each["name"]: each.get("value") for each in container["env"]}
+        ours = {name: value for name, value in written.items() if name.startswith("RAY_")}
+        assert ours == cluster_environment(), container["name"]
+
+
+def containers(ray_service: Any) -> list[Any]:
+    cluster = ray_service["spec"]["rayClusterConfig"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [each for group in groups for each in group["template"]["spec"]["containers"]]
+
+
+def test_every_pod_has_the_state_and_is_asked_how_it_is(ray_service: Any) -> None:
+    """The sync service may run in any of them."""
+    for container in containers(ray_service):
+        assert "/var/lib/modelmux" in {each["mountPath"] for each in container["volumeMounts"]}
+        assert container["livenessProbe"]
+        assert container["readinessProbe"]
+
+
+def test_the_manifest_is_what_kuberay_takes(ray_service: Any) -> None:
+    """Valid by the schema of KubeRay's CRD, with no field that it doesn't know."""
+    if not CRD.exists():
+        pytest.skip(f"KubeRay's CRD isn't at {CRD}; KUBERAY_CRD may name another place")
+    (definition,) = documents(CRD)
+    (version,) = [v for v in definition["spec"]["versions"] if v["name"] == "v1"]
+    assert ray_service["apiVersion"] == f"{definition['spec']['group']}/{version['name']}"
+    schema = strict(version["schema"]["openAPIV3Schema"])
+    problems = [
+        f"{'/'.join(map(str, error.absolute_path))}: {error.message}"
+        for error in jsonschema.Draft4Validator(schema).iter_errors(ray_service)
+    ]
+    assert problems == []
+
+
+def strict(schema: Any) -> Any:
+    """The schema, refusing what Kubernetes would silently drop."""
+    if isinstance(schema, list):
+        return [strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: strict(value) for key, value in schema.items()}
+    if (
+        isinstance(schema.get("properties"), dict)
+        and schema.get("type") == "object"
+        and not schema.get("x-kubernetes-preserve-unknown-fields")
+    ):
+        made.setdefault("additionalProperties", False)
+    return made
