@@ -40,7 +40,7 @@ unit: $(INSTALLED) ## Run the tests that need neither Ray nor a server
 	$(BIN)/python -m pytest tests/unit
 
 compose-test: $(INSTALLED) ## Build and run docker-compose.yml, and its story; skipped without a Docker engine
-	$(BIN)/python -m pytest --timeout=1800 tests/compose
+	$(BIN)/python -m pytest --timeout=1800 --log-cli-level=WARNING tests/compose
 
 bench: $(INSTALLED) ## Measure modelmux beside its peers and its floor (BENCH= for options)
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -188,25 +188,18 @@ def test_down_takes_away_what_a_killed_up_left(
     and nothing else."""
     name = f"{PREFIX}, then killed"
     register(mlflow_uri, name, lambda rows, params: rows * 3, NUMBER, NUMBER)
-    options = ("--ray-address", shared.cluster.address, "--include", name)
+    address = shared.cluster.address
+    options = ("--ray-address", address, "--include", name, "--port", str(shared.port))
     environment = shared.cluster.environment
-    with gateway(
-        mlflow_uri,
-        tmp_path,
-        *options,
-        "--port",
-        str(shared.port),
-        environment=environment,
-        wait=False,
-    ) as killed:
+    with gateway(mlflow_uri, tmp_path, *options, environment=environment, wait=False) as killed:
         poll(lambda: "Ready: " in killed.log.read_text(), timeout_s=90, what="the gateway")
         assert _predict(shared.url, name).json() == [{"x": 3.0}]
         killed.process.send_signal(signal.SIGKILL)
         killed.process.wait(30)
     assert _predict(shared.url, name).json() == [{"x": 3.0}]
-    told = shared.run("modelmux", "down", "--ray-address", shared.cluster.address)
+    told = shared.run("modelmux", "down", "--ray-address", address)
     assert "2 application(s) taken down." in told
     assert set(shared.applications()) == {"theirs"}
     assert shared.theirs_answers()
-    again = shared.run("modelmux", "down", "--ray-address", shared.cluster.address)
+    again = shared.run("modelmux", "down", "--ray-address", address)
     assert "0 application(s) taken down." in again
