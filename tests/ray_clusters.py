@@ -9,7 +9,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.processes_of import command_of, processes_of
@@ -33,7 +33,8 @@ class Node:
         """Kill all of its processes at once."""
         for each in processes_of(self.process.pid):
             if command_of(each):
-                os.kill(each, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
 
 
 class Cluster:
@@ -70,8 +71,10 @@ class Cluster:
         process = self._stack.enter_context(
             running(command, log=self._log, environment=self.environment)
         )
+        node = Node(process)
+        self._stack.callback(node.lose)  # asked to end, each takes ten seconds
         poll(lambda: self._started > started, timeout_s=60, what="the node")
-        return Node(process)
+        return node
 
     @property
     def _started(self) -> int:
