@@ -219,12 +219,14 @@ def down(
 
     try:
         with launch.joined_ray(ray_address):
-            gone = launch.take_down_ours()
+            taken = launch.take_down_ours()
     except launch.RayUnreachable as error:
         raise _fail(str(error)) from error
-    for name in gone:
+    for name in taken.gone:
         _out.print(name, markup=False)
-    _out.print(f"{len(gone)} application(s) taken down.")
+    _out.print(f"{len(taken.gone)} application(s) taken down.")
+    if taken.left:
+        raise _fail(f"still ending: {', '.join(taken.left)}", NO)
 
 
 @app.command()

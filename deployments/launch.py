@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Event
 
 import httpx
@@ -34,6 +35,7 @@ _logger = logging.getLogger(__name__)
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 _POLL_S = 0.1
 _KNOCK_S = 5.0
+_MINUTES_TO_END = 5
 
 # Above what any setting or tag allows: deadlines are ours to keep, and to answer in our envelope.
 _LONGEST_REQUEST_S = 3660.0
@@ -124,7 +126,7 @@ def deployed(settings: Settings, logs: LogOptions) -> Iterator[None]:
         if settings.ray_address is None:
             _take_down_serve(settings)
         else:
-            take_down_ours()
+            _take_down_shared()
 
 
 def _take_down_serve(settings: Settings) -> None:
@@ -137,17 +139,45 @@ def _take_down_serve(settings: Settings) -> None:
     serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def take_down_ours() -> list[str]:
+def _take_down_shared() -> None:
+    left = take_down_ours().left
+    if left:
+        _logger.warning("still ending: %s", ", ".join(left))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenDown:
+    """Names of applications of ours: those that are gone, and those that still go on ending."""
+
+    gone: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+def take_down_ours() -> TakenDown:
     """Serve is shared: delete the ingress first, so that what was accepted is answered, then the
-    models; the names of what was there."""
-    names = list(serve.status().applications)
-    if APPLICATION in names:
-        serve.delete(APPLICATION)
-    # Once more: until now its sync service may have made some.
+    models."""
+    ours = [name for name in serve.status().applications if name == APPLICATION]
+    ended = {name: _delete(name) for name in ours}
+    # Asked only now: until here its sync service may have made some.
     models = [name for name in serve.status().applications if name.startswith(APPLICATION_PREFIX)]
     with ThreadPoolExecutor(max_workers=8) as deleting:
-        list(deleting.map(serve.delete, models))
-    return [name for name in names if name == APPLICATION] + models
+        ended |= zip(models, deleting.map(_delete, models), strict=True)
+    return TakenDown(
+        gone=tuple(name for name, is_gone in ended.items() if is_gone),
+        left=tuple(name for name, is_gone in ended.items() if not is_gone),
+    )
+
+
+def _delete(name: str) -> bool:
+    """Whether the application is gone; Serve itself waits a minute, and an ingress that has to
+    answer may take longer."""
+    for _ in range(_MINUTES_TO_END):
+        try:
+            serve.delete(name)
+        except TimeoutError:
+            continue
+        return True
+    return False
 
 
 def wait_until_ready(settings: Settings, *, stop: Event) -> Iterator[str]:

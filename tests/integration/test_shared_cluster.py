@@ -35,7 +35,8 @@ class Theirs:
         return "theirs"
 
 ray.init(address=sys.argv[1])
-serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
+# Two nodes on one machine can't both have an HAProxy on the same port.
+serve.start("HeadOnly", http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
 serve.run(Theirs.bind(), name="theirs", route_prefix="/theirs")
 """
 
@@ -78,7 +79,9 @@ class Shared:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    with ray_cluster(dashboard=True, environment=cluster_environment()) as cluster:
+    # Nothing outside of this machine has to learn that a replica is leaving; Ray waits 30 s.
+    at_once = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
+    with ray_cluster(dashboard=True, environment=cluster_environment() | at_once) as cluster:
         cluster.add_node()
         cluster.add_node(num_gpus=1)
         made = Shared(cluster, free_port())
