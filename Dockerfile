@@ -56,7 +56,7 @@ WORKDIR /tmp
 ENV MODELMUX_HOST=0.0.0.0 MODELMUX_STATE_DIR=/var/lib/modelmux
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=5s --start-period=120s --retries=6 \
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=6 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
 ENTRYPOINT ["modelmux"]
 CMD ["up"]

@@ -14,7 +14,7 @@ COPY deploy/compose/with-secret /usr/local/bin/
 USER 10001:10001
 WORKDIR /tmp
 EXPOSE 5000
-HEALTHCHECK --interval=5s --timeout=5s --start-period=120s --retries=6 \
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=6 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:5000/health', timeout=4)"]
 ENTRYPOINT ["mlflow"]
 CMD ["server", "--host", "0.0.0.0"]
