@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -45,45 +46,38 @@ from ray.serve.schema import ServeDeploySchema
 from deployments.application import APPLICATION, build
 from deployments.settings import BadSettings
 
-config = ServeDeploySchema.model_validate(json.load(sys.stdin))
-(application,) = config.applications
-assert (application.name, application.route_prefix) == (APPLICATION, "/")
-assert application.import_path == f"{build.__module__}:{build.__name__}"
-try:
-    build(application.args)
-except BadSettings as refused:
-    print(refused)
+def refusal(config):
+    (application,) = ServeDeploySchema.model_validate(config).applications
+    assert (application.name, application.route_prefix) == (APPLICATION, "/")
+    assert application.import_path == f"{build.__module__}:{build.__name__}"
+    try:
+        build(application.args)
+    except BadSettings as refused:
+        return str(refused)
+
+print(json.dumps([refusal(config) for config in json.load(sys.stdin)]))
 """
 
 
-def built(config: Any) -> str:
-    """Why the builder refuses a Serve config, empty where it doesn't."""
+def test_the_builder_takes_the_configs_and_refuses_what_lets_everybody_in(
+    ray_service: Any,
+) -> None:
+    """Serve's own schema takes both files, and the builder their arguments. Without keys it wants
+    to be told so, and `port` among the arguments would silently do nothing."""
+    good = [serve_config(which, ray_service) for which in ("serve", "kuberay")]
+    open_to_all, misplaced = (copy.deepcopy(good[0]) for _ in range(2))
+    del open_to_all["applications"][0]["args"]["insecure"]
+    misplaced["applications"][0]["args"]["port"] = 9000
     done = subprocess.run(
         [sys.executable, "-c", _BUILD],
-        input=json.dumps(config), capture_output=True, text=True, check=False, cwd=ROOT,
+        input=json.dumps([*good, open_to_all, misplaced]),
+        capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.parametrize("which", ["serve", "kuberay"])
-def test_the_serve_config_is_one_and_builds_the_gateway(which: str, ray_service: Any) -> None:
-    """Serve's own schema takes the file, and the builder its arguments."""
-    assert built(serve_config(which, ray_service)) == ""
-
-
-def test_the_builder_refuses_what_would_let_everybody_in(ray_service: Any) -> None:
-    """Without keys it wants to be told so, since a config may listen on every address."""
-    config = serve_config("serve", ray_service)
-    del config["applications"][0]["args"]["insecure"]
-    assert "keys_file" in built(config)
-
-
-def test_the_builder_refuses_what_the_config_says_elsewhere(ray_service: Any) -> None:
-    """`port` in the arguments would silently do nothing."""
-    config = serve_config("serve", ray_service)
-    config["applications"][0]["args"]["port"] = 9000
-    assert "http_options" in built(config)
+    *taken, first, second = json.loads(done.stdout)
+    assert taken == [None, None]
+    assert "keys_file" in first
+    assert "http_options" in second
 
 
 def test_every_pod_has_the_environment_of_the_fast_path(ray_service: Any) -> None:

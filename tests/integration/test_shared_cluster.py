@@ -82,7 +82,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     # Nothing outside of this machine has to learn that a replica is leaving; Ray waits 30 s.
     at_once = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
     with ray_cluster(dashboard=True, environment=cluster_environment() | at_once) as cluster:
-        cluster.add_node()
         cluster.add_node(num_gpus=1)
         made = Shared(cluster, free_port())
         script = tmp_path_factory.mktemp("theirs") / "theirs.py"
@@ -159,7 +158,9 @@ def _deploy(shared: Shared, folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _is_running(shared: Shared) -> bool:
-    return bool(shared.applications().get("modelmux", {}).get("status") == "RUNNING")
+    found = shared.applications().get("modelmux", {"status": None, "message": ""})
+    assert found["status"] != "DEPLOY_FAILED", found["message"]
+    return bool(found["status"] == "RUNNING")
 
 
 def _is_ready(url: str) -> bool:
