@@ -25,7 +25,9 @@ CRD = Path(
 
 
 def documents(path: Path) -> list[Any]:
-    return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    # The CRD has 18,000 lines: libyaml reads them in a tenth of the time.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return list(yaml.load_all(path.read_text(encoding="utf-8"), loader))
 
 
 @pytest.fixture
