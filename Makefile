@@ -13,7 +13,7 @@ SEED ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test unit bench bench-quick chaos fuzz lint screenshots format constraints clean
+.PHONY: help install demo test unit compose-test bench bench-quick chaos fuzz lint screenshots format constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ test: $(INSTALLED) ## Run the whole test suite (TESTS= for a part)
 
 unit: $(INSTALLED) ## Run the tests that need neither Ray nor a server
 	$(BIN)/python -m pytest tests/unit
+
+compose-test: $(INSTALLED) ## Build and run docker-compose.yml, and its story; skipped without a Docker engine
+	$(BIN)/python -m pytest --timeout=1800 --log-cli-level=WARNING tests/compose
 
 bench: $(INSTALLED) ## Measure modelmux beside its peers and its floor (BENCH= for options)
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -1,4 +1,5 @@
-"""The command line: `modelmux up | demo | models | predict | check | openapi | keys new`.
+"""The command line: `modelmux up | down | demo | models | predict | check | openapi | webhook |
+keys new`.
 
 Owns arguments, printing and exit codes (0 good, 1 no, 2 can't). Imports Ray only inside `up` and
 `demo`, within the fast path's environment; the other commands are quick and need none of it.
@@ -23,7 +24,6 @@ from typing import Annotated, Any
 
 import httpx
 import typer
-from pydantic import ValidationError
 
 from deployments import client_commands, terminal
 from deployments.fast_path import fast_path, has_haproxy
@@ -31,7 +31,7 @@ from deployments.keys import is_loopback, keys_of
 from deployments.log_receiver import log_receiver
 from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.registry_environment import set_registry_defaults
-from deployments.settings import Settings, UnknownSetting, is_writable, refuse_unknown_variables
+from deployments.settings import BadSettings, Settings, is_writable, read_settings
 from deployments.terminal import NO, StatusLine, status_line
 from deployments.terminal import err as _err
 from deployments.terminal import fail as _fail
@@ -208,6 +208,28 @@ def stop_on_signals(stop: Event | None = None) -> Event:
 
 
 @app.command()
+def down(
+    ray_address: Annotated[
+        str,
+        typer.Option(envvar="MODELMUX_RAY_ADDRESS", help="The Ray cluster that the gateway is on."),
+    ] = "auto",
+) -> None:
+    """Take the gateway and its models off a Ray cluster; other applications stay."""
+    from deployments import launch
+
+    try:
+        with launch.joined_ray(ray_address):
+            taken = launch.take_down_ours()
+    except launch.RayUnreachable as error:
+        raise _fail(str(error)) from error
+    for name in taken.gone:
+        _out.print(name, markup=False)
+    _out.print(f"{len(taken.gone)} application(s) taken down.")
+    if taken.left:
+        raise _fail(f"still ending: {', '.join(taken.left)}", NO)
+
+
+@app.command()
 def demo(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
@@ -313,6 +335,34 @@ def _print_differences(
 app.command()(client_commands.openapi)
 
 
+@app.command()
+def webhook(
+    address: Annotated[
+        str, typer.Argument(metavar="URL", help="The gateway's /webhooks/mlflow, for MLflow.")
+    ],
+    tracking_uri: Annotated[str | None, typer.Option(help="The MLflow server.")] = None,
+    registry_uri: Annotated[str | None, typer.Option(help="Where it isn't the server's.")] = None,
+) -> None:
+    """Have MLflow tell a running gateway of what changes; the secret is in the environment."""
+    from registry_sync.webhooks import WebhookRefused, register_webhook
+
+    settings = _settings(tracking_uri=tracking_uri, registry_uri=registry_uri)
+    if settings.webhook_secret is None:
+        raise _fail("set MODELMUX_WEBHOOK_SECRET to the secret that the gateway has")
+    set_registry_defaults()
+    try:
+        done = register_webhook(
+            address,
+            settings.webhook_secret.get_secret_value(),
+            tracking_uri=settings.tracking_uri,
+            registry_uri=settings.registry_uri,
+        )
+    except WebhookRefused as refused:
+        raise _fail(str(refused), NO) from refused
+    what = "is up to date" if done.was_there else "is registered"
+    _out.print(f"The webhook {what}; a delivery to {address} was taken.", markup=False)
+
+
 @keys_app.command("new")
 def new_key(
     name: Annotated[str, typer.Argument(help="What the key is called, in logs too.")],
@@ -334,16 +384,9 @@ def new_key(
 def _settings(**given: Any) -> Settings:
     """The settings from the command line and the environment, or one clear line and exit 2."""
     try:
-        refuse_unknown_variables()
-        return Settings(**{name: value for name, value in given.items() if value is not None})
-    except UnknownSetting as error:
+        return read_settings({name: value for name, value in given.items() if value is not None})
+    except BadSettings as error:
         raise _fail(str(error)) from error
-    except ValidationError as error:
-        reasons = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False)
-        )
-        raise _fail(reasons) from error
 
 
 def _require_free_port(settings: Settings) -> None:
@@ -368,9 +411,10 @@ def _require_guard(settings: Settings) -> None:
             keys.read()
     except BadKeys as problem:
         raise _fail(f"keys: {problem}") from problem
-    if keys is None and not settings.insecure and not is_loopback(settings.host):
+    reached_at = settings.published_host or settings.host
+    if keys is None and not settings.insecure and not is_loopback(reached_at):
         raise _fail(
-            f"{settings.host} can be reached from other machines: give --keys-file (`modelmux keys "
+            f"{reached_at} can be reached from other machines: give --keys-file (`modelmux keys "
             "new` makes keys), or --insecure to let everybody in"
         )
 

@@ -30,6 +30,15 @@ _LOWEST_PORT, _HIGHEST_PORT, _RANGE, _PROBED = 20_000, 31_000, 100, 4
 # Where everything listens that HAProxy alone has to reach.
 _INSIDE = "127.0.0.1"
 
+_HAPROXY = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    # Ray's default is an hour: so long may one be silent who has sent half of a request, or
+    # doesn't read the answer. It doesn't run while a model computes.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "75",
+    # A log line per request that a Python process takes apart: a tenth of a core.
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+}
+
 _BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 _LAUNCHER_NAME = "modelmux-haproxy"
 _LAUNCHER = """#!/bin/sh
@@ -73,21 +82,29 @@ def inner_host(host: str) -> str:
     return _INSIDE if is_launched else host
 
 
+def cluster_environment() -> dict[str, str]:
+    """The variables of the fast path that a cluster's own processes need, the same on every node:
+    in deploy/kuberay they are written down. What is to do with one machine isn't among them."""
+    return {
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(_MAX_MESSAGE_BYTES),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray's default is 15: who serves would stand behind everything else on the machine.
+        "RAY_worker_niceness": "0",
+        **_HAPROXY,
+    }
+
+
 def fast_path_environment(folder: Path) -> dict[str, str]:
     """The variables for a gateway of its own on this machine; HAProxy's files go to `folder`.
 
     Without an HAProxy binary only the ones that need none.
     """
-    variables = {
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(_MAX_MESSAGE_BYTES),
+    variables = cluster_environment() | {
         # Serve's processes log to stderr, as far as `launch` lets them; Ray shows it to the user.
         "RAY_SERVE_LOG_TO_STDERR": "1",
         # One machine, one proxy: it knows within moments that a replica is leaving.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray's default is 15: who serves would stand behind everything else on the machine.
-        "RAY_worker_niceness": "0",
         # No cluster of several machines: Ray's own processes have the loopback as their address
         # (`get_node_ip_address` in ray/_private/services.py), on every system.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -98,16 +115,12 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
-    if has_haproxy():
+    if not has_haproxy():
+        variables = {name: value for name, value in variables.items() if name not in _HAPROXY}
+    else:
         stats, metrics, fallback, fallback_grpc = _free_ports(4)
         first, last = _free_range()
         variables |= {
-            "RAY_SERVE_ENABLE_HA_PROXY": "1",
-            # Ray's default is an hour: so long may one be silent who has sent half of a request, or
-            # doesn't read the answer. It doesn't run while a model computes.
-            "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "75",
-            # A log line per request that a Python process takes apart: a tenth of a core.
-            "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
             _BINARY: str(folder / _LAUNCHER_NAME),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Event
 
 import httpx
@@ -22,19 +23,15 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
-from deployments import request_front
-from deployments.activation import APPLICATION_PREFIX, HEALTH_CHECK_PERIOD_S
+from deployments.activation import APPLICATION_PREFIX
+from deployments.application import APPLICATION, gateway_application
 from deployments.fast_path import haproxy_admin_socket, inner_host
 from deployments.front_door import close_front_door
-from deployments.ingress import Ingress
 from deployments.logs import LogOptions
 from deployments.registry_environment import registry_variables, set_registry_defaults
 from deployments.settings import Settings
-from deployments.sync_service import SyncService
 
 _logger = logging.getLogger(__name__)
-
-APPLICATION = "modelmux"
 
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 _POLL_S = 0.1
@@ -44,6 +41,7 @@ _LOADING_POLL_S = 0.5
 # How soon after the catalog the models that are to be there from the start begin to.
 _SETTLE_S = 3.0
 _STARTING = (ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING)
+_MINUTES_TO_END = 5
 
 # Above what any setting or tag allows: deadlines are ours to keep, and to answer in our envelope.
 _LONGEST_REQUEST_S = 3660.0
@@ -75,6 +73,17 @@ def ray_runtime(settings: Settings) -> Iterator[None]:
         )
     else:
         _join(settings.ray_address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def joined_ray(address: str) -> Iterator[None]:
+    """Be connected to the Ray cluster at `address`; raises RayUnreachable."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    _join(address)
     try:
         yield
     finally:
@@ -123,7 +132,7 @@ def deployed(settings: Settings, logs: LogOptions) -> Iterator[None]:
         if settings.ray_address is None:
             _take_down_serve(settings)
         else:
-            _take_down_ours()
+            _take_down_shared()
 
 
 def _take_down_serve(settings: Settings) -> None:
@@ -136,13 +145,45 @@ def _take_down_serve(settings: Settings) -> None:
     serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def _take_down_ours() -> None:
+def _take_down_shared() -> None:
+    left = take_down_ours().left
+    if left:
+        _logger.warning("still ending: %s", ", ".join(left))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenDown:
+    """Names of applications of ours: those that are gone, and those that still go on ending."""
+
+    gone: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+def take_down_ours() -> TakenDown:
     """Serve is shared: delete the ingress first, so that what was accepted is answered, then the
     models."""
-    serve.delete(APPLICATION)
-    ours = [name for name in serve.status().applications if name.startswith(APPLICATION_PREFIX)]
+    ours = [name for name in serve.status().applications if name == APPLICATION]
+    ended = {name: _delete(name) for name in ours}
+    # Asked only now: until here its sync service may have made some.
+    models = [name for name in serve.status().applications if name.startswith(APPLICATION_PREFIX)]
     with ThreadPoolExecutor(max_workers=8) as deleting:
-        list(deleting.map(serve.delete, ours))
+        ended |= zip(models, deleting.map(_delete, models), strict=True)
+    return TakenDown(
+        gone=tuple(name for name, is_gone in ended.items() if is_gone),
+        left=tuple(name for name, is_gone in ended.items() if not is_gone),
+    )
+
+
+def _delete(name: str) -> bool:
+    """Whether the application is gone; Serve itself waits a minute, and an ingress that has to
+    answer may take longer."""
+    for _ in range(_MINUTES_TO_END):
+        try:
+            serve.delete(name)
+        except TimeoutError:
+            continue
+        return True
+    return False
 
 
 def wait_until_ready(settings: Settings, *, stop: Event) -> Iterator[str]:
@@ -192,25 +233,9 @@ def models_loading(*, stop: Event) -> Iterator[tuple[int, int]]:
 
 def _gateway(settings: Settings, logs: LogOptions) -> serve.RunTarget:
     environment = registry_variables() if settings.ray_address is not None else {}
-    sync = serve.deployment(
-        name="SyncService",
-        num_replicas=1,
-        max_ongoing_requests=10_000,
-        ray_actor_options={"num_cpus": 0},
-        graceful_shutdown_timeout_s=2,
-        health_check_period_s=HEALTH_CHECK_PERIOD_S,
-    )(SyncService).bind(settings, environment, logs)
-    ingress = serve.deployment(
-        name="Ingress",
-        num_replicas=settings.ingress_replicas,
-        max_ongoing_requests=10_000,
-        # For this deployment alone: other replicas must import nothing of ours, and have an HTTP
-        # server, too.
-        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": request_front.ENVIRONMENT}},
-        graceful_shutdown_timeout_s=settings.request_timeout_s,
-        graceful_shutdown_wait_loop_s=0.5,
-        health_check_period_s=HEALTH_CHECK_PERIOD_S,
-    )(Ingress).bind(settings, environment, logs, sync)
     return serve.RunTarget(
-        target=ingress, name=APPLICATION, route_prefix="/", logging_config=_QUIET
+        target=gateway_application(settings, logs, environment=environment),
+        name=APPLICATION,
+        route_prefix="/",
+        logging_config=_QUIET,
     )

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.admission import AdmissionLimits
@@ -32,8 +33,8 @@ _REGISTRY_SCHEMES = frozenset(
 Patterns = Annotated[tuple[str, ...], NoDecode]
 
 
-class UnknownSetting(ValueError):
-    """A `MODELMUX_…` variable that names no setting."""
+class BadSettings(ValueError):
+    """Settings that can't be taken; the sentence names them and never repeats a value."""
 
 
 class Settings(BaseSettings):
@@ -50,6 +51,10 @@ class Settings(BaseSettings):
         default=None, description="The registry, where it isn't the tracking server's own."
     )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
+    published_host: str | None = Field(
+        default=None,
+        description="The address at which the port is published, where `host` is a container's.",
+    )
     port: int = Field(default=8000, ge=1, le=65535, description="The port to listen on.")
     state_dir: Path = Field(
         default=Path(".modelmux"),
@@ -133,6 +138,12 @@ class Settings(BaseSettings):
     )
     ingress_replicas: int = Field(
         default=1, ge=1, le=1000, description="Processes that take requests."
+    )
+    ingress_num_cpus: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1024.0,
+        description="Processors that Ray sets aside for each of these processes.",
     )
     idle_timeout_s: float = Field(
         default=600.0,
@@ -227,14 +238,26 @@ class Settings(BaseSettings):
         return self.state_dir / "records"
 
 
-def refuse_unknown_variables() -> None:
-    """Raise UnknownSetting for a `MODELMUX_…` variable in the environment that nothing reads."""
+def read_settings(given: Mapping[str, object]) -> Settings:
+    """The settings as given, and for the rest from the environment; raises BadSettings."""
+    _refuse_unknown_variables()
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        reasons = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        )
+        raise BadSettings(reasons) from None
+
+
+def _refuse_unknown_variables() -> None:
     known = {f"{PREFIX}{name}".upper() for name in (*Settings.model_fields, *CLIENT_VARIABLES)}
     unknown = sorted(
         name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
     )
     if unknown:
-        raise UnknownSetting(f"{', '.join(unknown)}: there is no such setting")
+        raise BadSettings(f"{', '.join(unknown)}: there is no such setting")
 
 
 def is_writable(folder: Path) -> bool:

@@ -22,6 +22,7 @@ import os
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import version as installed_version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +59,7 @@ _TRANSLATION_DESCRIPTIONS: Mapping[TranslationVersion, str] = {
     3: "English to German; its input column is called text_to_translate.",
 }
 _TRANSFORMER_REQUIREMENTS = ("mlflow", "pandas", "torch", "transformers")
+_NEEDED = ("sklearn", "tokenizers", "torch", "transformers")
 _SKLEARN_REQUIREMENTS = ("mlflow", "numpy", "pandas", "scikit-learn")
 
 
@@ -182,6 +184,8 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=DEMO_MODELS, help="may be repeated")
     parser.add_argument("--cache-dir", type=Path, default=DEFAULT_CACHE_DIR)
     arguments = parser.parse_args()
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        parser.error(f"the demo models need {', '.join(missing)}, which isn't installed here")
     register_demo_models(
         arguments.tracking_uri,
         only=arguments.only,
@@ -341,8 +345,12 @@ def _hub(hfhub_name: str | None) -> dict[str, str]:
 
 
 def _pinned(packages: Collection[str]) -> list[str]:
-    """What the versions here need, as installed here; a build like +cpu isn't on every index."""
-    return [f"{package}=={installed_version(package).partition('+')[0]}" for package in packages]
+    """What the versions here need, as installed here; a build like +cpu isn't on every index.
+
+    MLflow is asked itself: it may be installed as mlflow-skinny, of the same version."""
+    installed = {name: installed_version(name) for name in packages if name != "mlflow"}
+    installed["mlflow"] = mlflow.__version__
+    return [f"{name}=={installed[name].partition('+')[0]}" for name in packages]
 
 
 if __name__ == "__main__":

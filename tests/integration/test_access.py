@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -13,7 +14,6 @@ import grpc
 import httpx
 import pytest
 from cryptography.fernet import Fernet
-from mlflow.entities.webhook import WebhookEvent
 from playwright.sync_api import Browser
 
 from gateway.access import entry_of, new_secret
@@ -170,12 +170,8 @@ def test_the_page_is_of_use_with_a_key(guarded: Guarded, browser: Browser) -> No
 
 def test_a_new_version_shows_by_mlflow_s_webhook_alone(guarded: Guarded) -> None:
     """MLflow delivers, the gateway looks: long before it would by itself."""
-    client(guarded.registry).create_webhook(
-        name="gateway",
-        url=f"{guarded.gateway.url}/webhooks/mlflow",
-        events=[WebhookEvent.from_str("model_version.created")],
-        secret=WEBHOOK_SECRET,
-    )
+    told = modelmux_webhook(guarded, WEBHOOK_SECRET)
+    assert told.returncode == 0, told.stderr
 
     def versions() -> list[int]:
         found: list[int] = guarded.ask("GET", "/models/salaries", READER).json()["versions"]
@@ -186,6 +182,25 @@ def test_a_new_version_shows_by_mlflow_s_webhook_alone(guarded: Guarded) -> None
     registered = time.monotonic()
     poll(lambda: versions() == [number, *before], timeout_s=10, what="the new version")
     assert time.monotonic() - registered < 5
+
+
+def modelmux_webhook(guarded: Guarded, secret: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        str(Path(sys.executable).with_name("modelmux")), "webhook",
+        f"{guarded.gateway.url}/webhooks/mlflow", "--tracking-uri", guarded.registry,
+    ]  # fmt: skip
+    environment = {**os.environ, "MODELMUX_WEBHOOK_SECRET": secret}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_webhook_is_registered_once_however_often_and_tried(guarded: Guarded) -> None:
+    """Repeating the command leaves one webhook; with a secret that isn't the gateway's it says that
+    the delivery fails, and exits with 1."""
+    assert modelmux_webhook(guarded, WEBHOOK_SECRET).returncode == 0
+    refused = modelmux_webhook(guarded, "another")
+    assert (refused.returncode, "answered with 403" in refused.stderr) == (1, True)
+    assert modelmux_webhook(guarded, WEBHOOK_SECRET).returncode == 0
+    assert len(client(guarded.registry).list_webhooks()) == 1
 
 
 def test_what_mlflow_did_not_sign_is_refused(guarded: Guarded) -> None:

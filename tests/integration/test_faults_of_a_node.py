@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
-import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from benchmarks.processes_of import command_of, processes_of
 from tests.harm import MODEL
-from tests.processes import descendants_of, end, free_port, gateway, poll, running
+from tests.processes import end, gateway, poll
+from tests.ray_clusters import TOKEN, Cluster, ray_cluster
 from tests.registering import client, columns, register
 from tests.steady_load import Ask, steady_load
 
@@ -26,64 +19,12 @@ _logger = logging.getLogger(__name__)
 
 NUMBER = columns(("x", "double"))
 CALLERS = 8
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
-
-
-class Node:
-    """A node of a local cluster: everything that `ray start` started."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
-
-    def has(self, title: str) -> bool:
-        return any(title in command for command in descendants_of(self.process.pid))
-
-    def lose(self) -> None:
-        for each in processes_of(self.process.pid):
-            if command_of(each):
-                os.kill(each, signal.SIGKILL)
-
-
-class Cluster:
-    """A local Ray cluster that grows: a head without processors, and nodes of one each."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self.address = f"127.0.0.1:{free_port()}"
-        self._folder = folder
-        self._stack = stack
-        self._log = folder / "ray.log"
-        port = self.address.rpartition(":")[2]
-        self._start("--head", "--port", port, "--include-dashboard", "false", "--num-cpus", "0")
-
-    def add_node(self) -> Node:
-        return self._start("--address", self.address, "--num-cpus", "1")
-
-    def _start(self, *options: str) -> Node:
-        started = self._started
-        command = [
-            str(Path(sys.executable).with_name("ray")), "start", "--block", *options,
-            "--node-ip-address", "127.0.0.1", "--object-store-memory", "200000000",
-            "--disable-usage-stats",
-        ]  # fmt: skip
-        if "--head" in options:
-            command += ["--temp-dir", str(self._folder)]
-        process = self._stack.enter_context(running(command, log=self._log, environment=TOKEN))
-        poll(lambda: self._started > started, timeout_s=60, what="the node")
-        return Node(process)
-
-    @property
-    def _started(self) -> int:
-        return self._log.read_text().count("Ray runtime started") if self._log.exists() else 0
 
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    # Ray's sockets don't fit into pytest's long folder names.
-    with (
-        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,
-        ExitStack() as stack,
-    ):
-        yield Cluster(Path(folder), stack)
+    with ray_cluster() as made:
+        yield made
 
 
 def test_what_was_on_a_lost_node_comes_back_elsewhere(

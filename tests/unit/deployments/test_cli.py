@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from deployments import cli
@@ -199,3 +200,27 @@ def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     result = RUN.invoke(app, ["up", "--tracking-uri", "http://h:1"])
     assert result.exit_code == 2
     assert "MODELMUX_PROT" in result.output
+
+
+def test_a_webhook_needs_the_secret() -> None:
+    """Without the gateway's secret there is nothing that MLflow could sign with."""
+    command = ["webhook", "http://gateway/webhooks/mlflow", "--tracking-uri", "http://127.0.0.1:9"]
+    result = RUN.invoke(app, command)
+    assert result.exit_code == 2
+    assert "MODELMUX_WEBHOOK_SECRET" in result.output
+
+
+@pytest.mark.parametrize(
+    ("published", "is_open"), [("127.0.0.1", False), ("::1", False), ("0.0.0.0", True)]
+)
+def test_a_container_is_as_open_as_its_port(
+    published: str, is_open: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the port of a container is published decides, not the container's own address."""
+    monkeypatch.setenv("MODELMUX_PUBLISHED_HOST", published)
+    settings = Settings(tracking_uri="http://127.0.0.1:9", host="0.0.0.0")
+    if is_open:
+        with pytest.raises(typer.Exit):
+            cli._require_guard(settings)
+    else:
+        cli._require_guard(settings)

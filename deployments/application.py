@@ -1,0 +1,70 @@
+"""The gateway's own Serve application, for `modelmux up` and for a Serve config.
+
+`build` is what a config names: `serve deploy deploy/serve/modelmux.yaml`, or the `serveConfigV2` of
+a KubeRay RayService. The applications of models aren't part of it: the sync service makes them
+while it runs, and Serve's declarative API leaves alone what wasn't made by it
+(docs/decisions/0028).
+"""
+
+from __future__ import annotations
+
+from ray import serve
+
+from deployments import request_front
+from deployments.activation import HEALTH_CHECK_PERIOD_S
+from deployments.ingress import Ingress
+from deployments.keys import keys_of
+from deployments.logs import LogOptions
+from deployments.registry_environment import registry_variables, set_registry_defaults
+from deployments.settings import BadSettings, Settings, read_settings
+from deployments.sync_service import SyncService
+
+APPLICATION = "modelmux"
+
+# They say where a process of ours listens or joins; in a config Serve itself is told that.
+_OF_THE_COMMAND_LINE = frozenset({"host", "published_host", "port", "ray_address"})
+
+
+def build(arguments: dict[str, object]) -> serve.Application:
+    """The application by a Serve config's `args`: settings by name, as in docs/4-settings.md.
+
+    Variables of the cluster's environment count too; what is in `args` wins. Raises BadSettings.
+    """
+    misplaced = sorted(_OF_THE_COMMAND_LINE & arguments.keys())
+    if misplaced:
+        raise BadSettings(f"{', '.join(misplaced)}: the config's http_options say where to listen")
+    settings = read_settings(arguments)
+    if keys_of(settings) is None and not settings.insecure:
+        raise BadSettings("set keys_file or keys, or insecure to let everybody in")
+    set_registry_defaults()
+    logs = LogOptions(as_json=settings.log_format == "json")
+    return gateway_application(settings, logs, environment=registry_variables())
+
+
+def gateway_application(
+    settings: Settings, logs: LogOptions, *, environment: dict[str, str]
+) -> serve.Application:
+    """Ingress and sync service; `environment` is what their processes, and those of models, must
+    have of the variables that MLflow reads."""
+    sync = serve.deployment(
+        name="SyncService",
+        num_replicas=1,
+        max_ongoing_requests=10_000,
+        ray_actor_options={"num_cpus": 0},
+        graceful_shutdown_timeout_s=2,
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
+    )(SyncService).bind(settings, environment, logs)
+    return serve.deployment(
+        name="Ingress",
+        num_replicas=settings.ingress_replicas,
+        max_ongoing_requests=10_000,
+        # For this deployment alone: other replicas must import nothing of ours, and have an HTTP
+        # server, too.
+        ray_actor_options={
+            "num_cpus": settings.ingress_num_cpus,
+            "runtime_env": {"env_vars": request_front.ENVIRONMENT},
+        },
+        graceful_shutdown_timeout_s=settings.request_timeout_s,
+        graceful_shutdown_wait_loop_s=0.5,
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
+    )(Ingress).bind(settings, environment, logs, sync)

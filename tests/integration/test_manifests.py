@@ -1,0 +1,135 @@
+"""The files by which a cluster runs the gateway: deploy/serve and deploy/kuberay."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from deployments.fast_path import cluster_environment
+
+ROOT = Path(__file__).parents[2]
+SERVE_CONFIG = ROOT / "deploy" / "serve" / "modelmux.yaml"
+KUBERAY = ROOT / "deploy" / "kuberay" / "modelmux.yaml"
+CRD = Path(
+    os.environ.get("KUBERAY_CRD") or ROOT.parent / "shared" / "kuberay" / "ray.io_rayservices.yaml"
+)
+
+
+def documents(path: Path) -> list[Any]:
+    # The CRD has 18,000 lines: libyaml reads them in a tenth of the time.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return list(yaml.load_all(path.read_text(encoding="utf-8"), loader))
+
+
+@pytest.fixture
+def ray_service() -> Any:
+    (found,) = [each for each in documents(KUBERAY) if each["kind"] == "RayService"]
+    return found
+
+
+def serve_config(which: str, ray_service: Any) -> Any:
+    (plain,) = documents(SERVE_CONFIG)
+    return plain if which == "serve" else yaml.safe_load(ray_service["spec"]["serveConfigV2"])
+
+
+# In a process of its own: unit tests, which may run later in this one, must not find Ray imported.
+_BUILD = """
+import json, sys
+from ray.serve.schema import ServeDeploySchema
+from deployments.application import APPLICATION, build
+from deployments.settings import BadSettings
+
+def refusal(config):
+    (application,) = ServeDeploySchema.model_validate(config).applications
+    assert (application.name, application.route_prefix) == (APPLICATION, "/")
+    assert application.import_path == f"{build.__module__}:{build.__name__}"
+    try:
+        build(application.args)
+    except BadSettings as refused:
+        return str(refused)
+
+print(json.dumps([refusal(config) for config in json.load(sys.stdin)]))
+"""
+
+
+def test_the_builder_takes_the_configs_and_refuses_what_lets_everybody_in(
+    ray_service: Any,
+) -> None:
+    """Serve's own schema takes both files, and the builder their arguments. Without keys it wants
+    to be told so, and `port` among the arguments would silently do nothing."""
+    good = [serve_config(which, ray_service) for which in ("serve", "kuberay")]
+    open_to_all, misplaced = (copy.deepcopy(good[0]) for _ in range(2))
+    del open_to_all["applications"][0]["args"]["insecure"]
+    misplaced["applications"][0]["args"]["port"] = 9000
+    done = subprocess.run(
+        [sys.executable, "-c", _BUILD],
+        input=json.dumps([*good, open_to_all, misplaced]),
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *taken, first, second = json.loads(done.stdout)
+    assert taken == [None, None]
+    assert "keys_file" in first
+    assert "http_options" in second
+
+
+def test_every_pod_has_the_environment_of_the_fast_path(ray_service: Any) -> None:
+    """Ray's variables in the manifest are those of `deployments.fast_path`, name by name."""
+    for container in containers(ray_service):
+        written = {each["name"]: each.get("value") for each in container["env"]}
+        ours = {name: value for name, value in written.items() if name.startswith("RAY_")}
+        assert ours == cluster_environment(), container["name"]
+
+
+def containers(ray_service: Any) -> list[Any]:
+    cluster = ray_service["spec"]["rayClusterConfig"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [each for group in groups for each in group["template"]["spec"]["containers"]]
+
+
+def test_every_pod_has_the_state_and_is_asked_how_it_is(ray_service: Any) -> None:
+    """The sync service may run in any of them."""
+    for container in containers(ray_service):
+        assert "/var/lib/modelmux" in {each["mountPath"] for each in container["volumeMounts"]}
+        assert container["livenessProbe"]
+        assert container["readinessProbe"]
+
+
+def test_the_manifest_is_what_kuberay_takes(ray_service: Any) -> None:
+    """Valid by the schema of KubeRay's CRD, with no field that it doesn't know."""
+    if not CRD.exists():
+        pytest.skip(f"KubeRay's CRD isn't at {CRD}; KUBERAY_CRD may name another place")
+    (definition,) = documents(CRD)
+    (version,) = [v for v in definition["spec"]["versions"] if v["name"] == "v1"]
+    assert ray_service["apiVersion"] == f"{definition['spec']['group']}/{version['name']}"
+    schema = strict(version["schema"]["openAPIV3Schema"])
+    problems = [
+        f"{'/'.join(map(str, error.absolute_path))}: {error.message}"
+        for error in jsonschema.Draft4Validator(schema).iter_errors(ray_service)
+    ]
+    assert problems == []
+
+
+def strict(schema: Any) -> Any:
+    """The schema, refusing what Kubernetes would silently drop."""
+    if isinstance(schema, list):
+        return [strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: strict(value) for key, value in schema.items()}
+    if (
+        isinstance(schema.get("properties"), dict)
+        and schema.get("type") == "object"
+        and not schema.get("x-kubernetes-preserve-unknown-fields")
+    ):
+        made.setdefault("additionalProperties", False)
+    return made

@@ -1,0 +1,209 @@
+"""The gateway on a Ray cluster of two nodes that it shares: by a Serve config, and by `up`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from deployments.fast_path import cluster_environment
+from tests.processes import free_port, gateway, poll
+from tests.ray_clusters import TOKEN, Cluster, ray_cluster
+from tests.registering import client, columns, register
+
+NUMBER = columns(("x", "double"))
+CONFIG = Path(__file__).parents[2] / "deploy" / "serve" / "modelmux.yaml"
+PREFIX = "on a shared cluster"
+
+_THEIRS = """
+import sys
+import ray
+from ray import serve
+
+@serve.deployment(ray_actor_options={"num_cpus": 0})
+class Theirs:
+    def __call__(self, request):
+        return "theirs"
+
+ray.init(address=sys.argv[1])
+# Two nodes on one machine can't both have an HAProxy on the same port.
+serve.start("HeadOnly", http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
+serve.run(Theirs.bind(), name="theirs", route_prefix="/theirs")
+"""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A cluster on which Serve runs already, with an application of somebody else."""
+
+    cluster: Cluster
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def run(self, *command: str) -> str:
+        """A command of the environment, as somebody with the cluster's token runs it."""
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name(command[0])), *command[1:]],
+            env={**os.environ, **self.cluster.environment},
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def applications(self, **query: str) -> dict[str, Any]:
+        """What the cluster's dashboard tells of Serve's applications, as KubeRay asks for it."""
+        response = httpx.get(
+            f"{self.cluster.dashboard}/api/serve/applications/",
+            params=query,
+            headers={"Authorization": f"Bearer {TOKEN['RAY_AUTH_TOKEN']}"},
+            timeout=30.0,
+        )
+        response.raise_for_status()
+        return dict(response.json()["applications"])
+
+    def theirs_answers(self) -> bool:
+        return httpx.get(f"{self.url}/theirs", timeout=30.0).text == "theirs"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    # Nothing outside of this machine has to learn that a replica is leaving; Ray waits 30 s.
+    at_once = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
+    with ray_cluster(dashboard=True, environment=cluster_environment() | at_once) as cluster:
+        cluster.add_node(num_gpus=1)
+        made = Shared(cluster, free_port())
+        script = tmp_path_factory.mktemp("theirs") / "theirs.py"
+        script.write_text(_THEIRS)
+        made.run("python", str(script), cluster.address, str(made.port))
+        yield made
+
+
+def _model_applications(shared: Shared) -> dict[str, list[str]]:
+    """The replicas of the models' applications, by application."""
+    return {
+        name: sorted(
+            replica["replica_id"]
+            for deployment in application["deployments"].values()
+            for replica in deployment["replicas"]
+        )
+        for name, application in shared.applications().items()
+        if name.startswith("modelmux-model-")
+    }
+
+
+def _predict(url: str, name: str) -> httpx.Response:
+    return httpx.post(f"{url}/models/{name}/predict", json={"x": 1}, timeout=90.0)
+
+
+def test_a_serve_config_is_deployed_again_and_again(
+    mlflow_uri: str, shared: Shared, tmp_path: Path
+) -> None:
+    """The models' applications outlive a new config, a broken model isn't the service's trouble,
+    and a GPU is asked of Ray where the tag says so."""
+    good, broken, on_gpu = f"{PREFIX}, good", f"{PREFIX}, broken", f"{PREFIX}, gpu"
+    register(mlflow_uri, good, lambda rows, params: rows * 2, NUMBER, NUMBER)
+    register(mlflow_uri, broken, lambda rows, params: rows, NUMBER, NUMBER, on_load=_fail)
+    register(mlflow_uri, on_gpu, _number_of_gpu, NUMBER, NUMBER)
+    client(mlflow_uri).set_registered_model_tag(on_gpu, "modelmux.num_gpus", "1")
+
+    settings = {"tracking_uri": mlflow_uri, "state_dir": str(tmp_path / "state")}
+    settings["include"] = f"{PREFIX}, *"
+    _deploy(shared, tmp_path, settings)
+    assert _predict(shared.url, good).json() == [{"x": 2.0}]
+    assert _predict(shared.url, on_gpu).json() == [{"x": 0.0}]
+    assert _predict(shared.url, broken).status_code == 503
+    before = _model_applications(shared)
+    assert len(before) == 3
+    asked = [
+        deployment["deployment_config"]["ray_actor_options"].get("num_gpus", 0)
+        for name, application in shared.applications().items()
+        if name in before
+        for deployment in application["deployments"].values()
+    ]
+    assert sorted(asked) == [0, 0, 1]
+
+    _deploy(shared, tmp_path, {**settings, "max_rows": 5})
+    poll(lambda: _takes_no_more_than(shared.url, good, 5), what="the new setting")
+    assert _predict(shared.url, good).json() == [{"x": 2.0}]
+    assert _model_applications(shared)[_named(before, "good")] == before[_named(before, "good")]
+    declared = shared.applications(api_type="declarative")
+    assert {name: each["status"] for name, each in declared.items()} == {"modelmux": "RUNNING"}
+
+    shared.run("modelmux", "down", "--ray-address", shared.cluster.address)
+    assert set(shared.applications()) == {"theirs"}
+    assert shared.theirs_answers()
+
+
+def _deploy(shared: Shared, folder: Path, settings: dict[str, Any]) -> None:
+    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    config["http_options"]["port"] = shared.port
+    config["applications"][0]["args"] |= settings
+    written = folder / "config.yaml"
+    written.write_text(yaml.safe_dump(config))
+    shared.run("serve", "deploy", str(written), "--address", shared.cluster.dashboard)
+    poll(lambda: _is_running(shared), timeout_s=90, what="the application")
+    poll(lambda: _is_ready(shared.url), timeout_s=60, what="the catalog")
+
+
+def _is_running(shared: Shared) -> bool:
+    found = shared.applications().get("modelmux", {"status": None, "message": ""})
+    assert found["status"] != "DEPLOY_FAILED", found["message"]
+    return bool(found["status"] == "RUNNING")
+
+
+def _is_ready(url: str) -> bool:
+    return httpx.get(f"{url}/readyz", timeout=30.0).is_success
+
+
+def _takes_no_more_than(url: str, name: str, rows: int) -> bool:
+    body = [{"x": 1}] * (rows + 1)
+    return httpx.post(f"{url}/models/{name}/predict", json=body, timeout=30.0).status_code == 413
+
+
+def _named(applications: dict[str, list[str]], part: str) -> str:
+    (found,) = [name for name in applications if part in name]
+    return found
+
+
+def _fail() -> None:
+    raise RuntimeError("broken on purpose")
+
+
+def _number_of_gpu(rows: Any, params: Any) -> Any:
+    return rows * 0 + int(os.environ["CUDA_VISIBLE_DEVICES"])
+
+
+def test_down_takes_away_what_a_killed_up_left(
+    mlflow_uri: str, shared: Shared, tmp_path: Path
+) -> None:
+    """Killed without a word, `up` leaves the gateway serving; `down` takes it and its models away,
+    and nothing else."""
+    name = f"{PREFIX} then killed"
+    register(mlflow_uri, name, lambda rows, params: rows * 3, NUMBER, NUMBER)
+    address = shared.cluster.address
+    options = ("--ray-address", address, "--include", name, "--port", str(shared.port))
+    environment = shared.cluster.environment
+    with gateway(mlflow_uri, tmp_path, *options, environment=environment, wait=False) as killed:
+        poll(lambda: "Ready: " in killed.log.read_text(), timeout_s=90, what="the gateway")
+        assert _predict(shared.url, name).json() == [{"x": 3.0}]
+        killed.process.send_signal(signal.SIGKILL)
+        killed.process.wait(30)
+    assert _predict(shared.url, name).json() == [{"x": 3.0}]
+    told = shared.run("modelmux", "down", "--ray-address", address)
+    assert "2 application(s) taken down." in told
+    assert set(shared.applications()) == {"theirs"}
+    assert shared.theirs_answers()
+    again = shared.run("modelmux", "down", "--ray-address", address)
+    assert "0 application(s) taken down." in again

@@ -1,0 +1,54 @@
+"""docker-compose.yml against what it is made from; the stack itself is tests/compose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deployments.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+
+# The stack's own: what its services are called, and where they listen inside of it.
+OF_THE_STACK = {"tracking_uri", "registry_uri", "host", "port", "state_dir", "ray_address"}
+
+
+@pytest.fixture
+def services() -> dict[str, Any]:
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text)["services"])
+
+
+def test_every_setting_can_be_given_to_the_gateway(services: dict[str, Any]) -> None:
+    """What the shell or `.env` sets is passed on, and nothing that isn't a setting."""
+    passed = {name for name in services["gateway"]["environment"] if name.startswith(PREFIX)}
+    wanted = {f"{PREFIX}{name}".upper() for name in Settings.model_fields.keys() - OF_THE_STACK}
+    assert passed == wanted | {"MODELMUX_TRACKING_URI"}
+
+
+def test_what_is_published_is_published_on_this_machine_alone(services: dict[str, Any]) -> None:
+    """By default every published port is on the loopback."""
+    for name, service in services.items():
+        for port in service.get("ports", ()):
+            assert port.startswith(("127.0.0.1:", "${")), name
+            assert "127.0.0.1" in port.rpartition(":${")[0], name
+
+
+def test_services_are_confined(services: dict[str, Any]) -> None:
+    """No capabilities, a root that can't be written, no new privileges; for each of them."""
+    for name, service in services.items():
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+
+
+def test_every_image_of_ours_has_a_health_check() -> None:
+    """Services wait for each other's health, which the images say."""
+    for dockerfile in (ROOT / "Dockerfile", ROOT / "deploy" / "compose" / "mlflow.Dockerfile"):
+        text = dockerfile.read_text(encoding="utf-8")
+        assert "HEALTHCHECK" in text
+        assert "constraints.txt" in text
+        assert "\nUSER 10001" in text
