@@ -23,6 +23,7 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from deployments import (
+    host_news,
     host_watch,
     logs,
     model_host,
@@ -63,6 +64,7 @@ _BY_VALUE = (
     model_socket,
     replica_ports,
     version_record,
+    host_news,
     host_watch,
     version_host,
     model_host,
@@ -81,7 +83,8 @@ class ActivationFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationSettings:
-    """What every model's application gets; times in seconds."""
+    """What every model's application gets; times in seconds. `news_to` is the deployment and the
+    application that hear what is loaded."""
 
     tracking_uri: str
     registry_uri: str
@@ -93,6 +96,7 @@ class ActivationSettings:
     max_active_models: int | None = None
     start_timeout_s: float = 120.0
     environment: tuple[tuple[str, str], ...] = ()
+    news_to: tuple[str, str] | None = None
     logs: LogOptions = field(default_factory=LogOptions)
 
 
@@ -300,6 +304,7 @@ class Activator:
             max_loaded_versions=model.options.max_loaded_versions,
             retry_load_after_s=self._settings.load_retry_s,
             load_timeout_s=self._settings.load_timeout_s,
+            news_to=self._settings.news_to,
             logs=self._settings.logs,
         )
 

@@ -17,6 +17,7 @@ from deployments.catalog_feed import RayCatalogFeed
 from deployments.keys import keys_of
 from deployments.logs import PACKAGES, LogOptions, configure_logging, writer
 from deployments.lost_calls import ACTIVATIONS, HANDLE_ERRORS
+from deployments.measurements import RayMeasurements
 from deployments.replica_ports import listen_on_own_address
 from deployments.request_front import Front
 from deployments.settings import Settings
@@ -28,7 +29,10 @@ from gateway.http.access_log import AccessJournal, AccessLog
 from gateway.http.app import create_app
 from gateway.http.body import HttpLimits
 from gateway.http.predict_endpoint import PredictEndpoint, PredictShortcut
+from gateway.metrics import Reading
 from gateway.prediction import PredictionService
+from gateway.readings import ReplicaNumbers
+from gateway.traffic import Traffic, TrafficCounter
 
 _RETRY_AFTER_S = 2.0
 _LAST_WORDS_S = 1.0
@@ -68,6 +72,8 @@ class Ingress:
         self._settings = settings
         self._sync = sync
         self._admission = Admission(settings.admission_limits)
+        self._traffic = Traffic()
+        self._numbers: ReplicaNumbers | None = None
         self._feed = RayCatalogFeed(sync, take_used=self._admission.take_used)
         self._keys = keys_of(settings)
         loop = asyncio.get_running_loop()
@@ -80,13 +86,21 @@ class Ingress:
         """Called by Ray once the replica is constructed; it gets requests only after that."""
         await self._feed.wait_for_news(timeout_s=_FIRST_NEWS_S)
         settings = self._settings
+        batcher = MicroBatcher(TrafficCounter(RayBackend(self._activate), self._traffic))
         service = PredictionService(
             feed=self._feed,
-            backend=MicroBatcher(RayBackend(self._activate)),
+            backend=batcher,
             default_timeout_s=settings.request_timeout_s,
             max_timeout_s=settings.max_request_timeout_s,
             max_rows=settings.max_rows,
             admission=self._admission,
+        )
+        self._numbers = ReplicaNumbers(
+            feed=self._feed,
+            service=service,
+            traffic=self._traffic,
+            admission=self._admission,
+            batcher=batcher,
         )
         limits = HttpLimits(
             max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
@@ -99,6 +113,7 @@ class Ingress:
             access=access,
             answers_request_id=True,
             journal=self._journal if settings.access_log else None,
+            traffic=self._traffic,
         )
         app = create_app(
             service=service,
@@ -108,11 +123,21 @@ class Ingress:
             answers_request_id=False,
             access=access,
             webhook_secret=None if secret is None else secret.get_secret_value(),
+            traffic=self._traffic,
+            measurements=RayMeasurements(self._sync, own=self._reading),
         )
         # For what comes by Ray's own proxy. Not the application itself: Ray would look for each
         # request's route in it, too.
         shortcut = PredictShortcut(app, app.state.predict)
         return AccessLog(shortcut, self._journal) if self._settings.access_log else shortcut
+
+    async def reading(self) -> tuple[str, Reading]:
+        """This replica's short id, and all of its numbers; for whichever replica is scraped."""
+        return self._reading()
+
+    def _reading(self) -> tuple[str, Reading]:
+        numbers = {} if self._numbers is None else self._numbers.reading()
+        return serve.get_replica_context().replica_tag, numbers
 
     def __del__(self) -> None:
         """Called by Ray when the replica is stopped and has answered nearly everything."""

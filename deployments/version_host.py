@@ -33,6 +33,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.pyfunc import PyFuncModel
 
+from deployments.host_news import HostJournal
 from deployments.host_watch import HostWatch
 from deployments.logs import LogOptions, fields
 from deployments.model_output import UnsupportedOutput, plain_output
@@ -62,7 +63,8 @@ class LoadFailed(Exception):
 class HostSettings:
     """Where versions of `model` come from and go to; times in seconds.
 
-    `record_folder` is where what went wrong with them is remembered (see `VersionRecord`).
+    `record_folder` is where what went wrong with them is remembered (see `VersionRecord`),
+    `news_to` the deployment and the application that are told what is loaded.
     """
 
     model: str
@@ -73,6 +75,7 @@ class HostSettings:
     max_loaded_versions: int
     retry_load_after_s: float = 30.0
     load_timeout_s: float = 300.0
+    news_to: tuple[str, str] | None = None
     logs: LogOptions = dataclasses.field(default_factory=LogOptions)
 
 
@@ -173,8 +176,10 @@ class VersionLoader:
         threads: ThreadPoolExecutor,
         record: VersionRecord,
         watch: HostWatch,
+        journal: HostJournal | None = None,
     ) -> None:
         self._settings = settings
+        self._journal = journal or HostJournal(settings.model)
         self._threads = threads
         self._record = record
         self._watch = watch
@@ -230,11 +235,15 @@ class VersionLoader:
             where = fields(model=self._settings.model, version=number)
             reason = error.__cause__ if isinstance(error, ModelRaised) else error
             _logger.exception(text, self._settings.model, number, reason, extra=where)
+            self._journal.note_failure(number, time.perf_counter() - started)
             raise LoadFailed(self._record.failed(key)) from error
         self._record.succeeded(key, LOAD)
         loaded = LoadedVersion(key, model, self._watch)
         self._alive[key] = loaded
         spent = time.perf_counter() - started
+        self._journal.note_load(number, spent)
+        # Out of memory it is once nothing holds it any more: neither the LRU nor a call.
+        weakref.finalize(loaded, self._journal.note_eviction, number).atexit = False
         where = fields(model=self._settings.model, version=number)
         text = "%s version %s loaded in %.2f s"
         _logger.info(text, self._settings.model, number, spent, extra=where)
@@ -296,7 +305,8 @@ class VersionHost:
         )
         watch = HostWatch(self._record, load_timeout_s=settings.load_timeout_s)
         watch.start()
-        self._loader = VersionLoader(settings, self._threads, self._record, watch)
+        self.journal = HostJournal(settings.model)
+        self._loader = VersionLoader(settings, self._threads, self._record, watch, self.journal)
         self._versions: dict[str, tuple[int, str]] = {}
         self._resident = keep(self._take)
         self._loop = asyncio.get_running_loop()

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import pickle
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextvars import Context
 from dataclasses import dataclass, replace
 
@@ -88,11 +88,16 @@ class MicroBatcher:
             return await self._backend.predict(call)
         return await self._lane(call).predict(call)
 
+    def queues(self) -> Iterator[tuple[tuple[str, int], int]]:
+        """How many calls of each version (a model's name, a number) wait for their turn."""
+        for (name, _), lane in self._lanes.items():
+            yield (name, lane.number), lane.waiting
+
     def _lane(self, call: Call) -> _Lane:
         key = (call.model.name, call.version.fingerprint)
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = _Lane(self._backend, self._limits)
+            lane = self._lanes[key] = _Lane(call.version.number, self._backend, self._limits)
             self._forget_idle_lanes()
         lane.slots = self._limits.calls_per_replica * call.model.options.max_replicas
         return lane
@@ -221,11 +226,12 @@ class _Batch:
 class _Lane:
     """The calls of one version: those on their way, and those that wait for a slot.
 
-    `slots` bounds the calls on their way. Until the version has answered once, and after it could
+    `number` is the version's, `slots` bounds the calls on their way. Until the version has answered once, and after it could
     not be reached, nothing is shared: each caller then waits for its start by its own deadline.
     """
 
-    def __init__(self, backend: PredictionBackend, limits: BatchLimits) -> None:
+    def __init__(self, number: int, backend: PredictionBackend, limits: BatchLimits) -> None:
+        self.number = number
         self.slots = limits.calls_per_replica
         self._backend = backend
         self._limits = limits
@@ -242,6 +248,11 @@ class _Lane:
     @property
     def is_idle(self) -> bool:
         return not self._waiting and not self._on_their_way
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a slot."""
+        return sum(not each.future.done() for queue in self._waiting.values() for each in queue)
 
     async def predict(self, call: Call) -> CallResult:
         """Answer one call, alone or with others."""
