@@ -226,8 +226,9 @@ class _Batch:
 class _Lane:
     """The calls of one version: those on their way, and those that wait for a slot.
 
-    `number` is the version's, `slots` bounds the calls on their way. Until the version has answered once, and after it could
-    not be reached, nothing is shared: each caller then waits for its start by its own deadline.
+    `number` is the version's, `slots` bounds the calls on their way. Until the version has answered
+    once, and after it could not be reached, nothing is shared: each caller then waits for its start
+    by its own deadline.
     """
 
     def __init__(self, number: int, backend: PredictionBackend, limits: BatchLimits) -> None:

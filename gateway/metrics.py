@@ -183,6 +183,7 @@ MODEL_UNSERVABLE = Family(
     kind="gauge",
     help="1 for each model of which nothing answers by default.",
     labels=("model",),
+    by_replica=True,
 )
 DEFAULT_HELD = Family(
     name=f"{PREFIX}default_held",

@@ -1,4 +1,4 @@
-"""One MLflow server and one gateway for the whole session, both real; a browser and a Prometheus for a test."""
+"""One MLflow server and one gateway for the whole session, both real; a browser, a Prometheus."""
 
 from __future__ import annotations
 
