@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -30,9 +30,13 @@ from gateway.http.app import create_app
 from gateway.http.body import HttpLimits
 from gateway.http.predict_endpoint import PredictEndpoint, PredictShortcut
 from gateway.metrics import Reading
+from gateway.ports import PredictionBackend
 from gateway.prediction import PredictionService
 from gateway.readings import ReplicaNumbers
 from gateway.traffic import Traffic, TrafficCounter
+
+if TYPE_CHECKING:
+    from deployments.span_export import SpanExport
 
 _RETRY_AFTER_S = 2.0
 _LAST_WORDS_S = 1.0
@@ -70,6 +74,11 @@ class Ingress:
         self._last_words = writer(logs, wait_s=_LAST_WORDS_S)
         _collect_less_often()
         self._settings = settings
+        self._spans: SpanExport | None = None
+        if settings.tracing:
+            from deployments.span_export import SpanExport
+
+            self._spans = SpanExport("ingress")
         self._sync = sync
         self._admission = Admission(settings.admission_limits)
         self._traffic = Traffic()
@@ -86,10 +95,17 @@ class Ingress:
         """Called by Ray once the replica is constructed; it gets requests only after that."""
         await self._feed.wait_for_news(timeout_s=_FIRST_NEWS_S)
         settings = self._settings
-        batcher = MicroBatcher(TrafficCounter(RayBackend(self._activate), self._traffic))
+        calls: PredictionBackend = TrafficCounter(RayBackend(self._activate), self._traffic)
+        tracing = None
+        if self._spans is not None:
+            from gateway.http.tracing import CallTracing, RequestTracing, TraceOrigins
+
+            tracer = self._spans.tracer()
+            tracing, calls = RequestTracing(tracer), CallTracing(calls, tracer)
+        batcher = MicroBatcher(calls)
         service = PredictionService(
             feed=self._feed,
-            backend=batcher,
+            backend=batcher if tracing is None else TraceOrigins(batcher),
             default_timeout_s=settings.request_timeout_s,
             max_timeout_s=settings.max_request_timeout_s,
             max_rows=settings.max_rows,
@@ -114,6 +130,7 @@ class Ingress:
             answers_request_id=True,
             journal=self._journal if settings.access_log else None,
             traffic=self._traffic,
+            tracing=tracing,
         )
         app = create_app(
             service=service,
@@ -125,6 +142,7 @@ class Ingress:
             webhook_secret=None if secret is None else secret.get_secret_value(),
             traffic=self._traffic,
             measurements=RayMeasurements(self._sync, own=self._reading),
+            tracing=tracing,
         )
         # For what comes by Ray's own proxy. Not the application itself: Ray would look for each
         # request's route in it, too.
@@ -142,6 +160,8 @@ class Ingress:
     def __del__(self) -> None:
         """Called by Ray when the replica is stopped and has answered nearly everything."""
         self._journal.close(self._last_words)
+        if self._spans is not None:
+            self._spans.close(timeout_s=_LAST_WORDS_S)
 
     def _access(self) -> Access | None:
         if self._keys is None:

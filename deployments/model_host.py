@@ -25,6 +25,7 @@ from deployments.replica_ports import listen_for_no_http, listen_on_own_address
 from deployments.version_host import HostSettings, LoadedVersion, Resident, VersionHost
 
 _CLOSE_TIMEOUT_S = 15.0
+_LAST_SPANS_S = 2.0
 _TELL_S = 1.0
 _TELL_ANYWAY_S = 10.0
 _TELL_TIMEOUT_S = 5.0
@@ -51,6 +52,8 @@ class ModelHost:
         too."""
         if self._socket is not None:
             self._socket.close(timeout_s=_CLOSE_TIMEOUT_S)
+        if self._host.tracer is not None:
+            self._host.tracer.close(timeout_s=_LAST_SPANS_S)
 
     async def attend(self, stay_s: float) -> str | None:
         """The name of this replica's socket, None where there are none, after `stay_s` seconds.
@@ -93,10 +96,18 @@ class ModelHost:
         load_timeout_s: float,
         timeout_s: float,
         patience_s: float,
+        traceparent: str | None = None,
     ) -> tuple[str, Any]:
         """See `VersionHost.predict`."""
         return await self._host.predict(
-            number, fingerprint, frame, params, load_timeout_s, timeout_s, patience_s
+            number,
+            fingerprint,
+            frame,
+            params,
+            load_timeout_s,
+            timeout_s,
+            patience_s,
+            traceparent,
         )
 
 

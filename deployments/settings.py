@@ -173,6 +173,10 @@ class Settings(BaseSettings):
         default=True, description="Whether each request has a line in the log."
     )
 
+    tracing: bool = Field(
+        default=False, description="Whether predictions are traced; needs modelmux[tracing]."
+    )
+
     @field_validator("tracking_uri", "registry_uri")
     @classmethod
     def _has_known_scheme(cls, value: str | None) -> str | None:

@@ -136,6 +136,7 @@ class SyncService:
                 max_active_models=settings.max_active_models,
                 environment=tuple(sorted(environment.items())),
                 news_to=(here.deployment, here.app_name),
+                tracing=settings.tracing,
                 logs=logs,
             )
         )

@@ -440,8 +440,12 @@ def _together(parts: Sequence[_Part]) -> Call:
     """One call with the rows of all parts; it may take as long as the most patient caller."""
     first = parts[0].waiter.call
     now = asyncio.get_running_loop().time()
+    origins = first.origins and tuple(
+        origin for part in parts for origin in part.waiter.call.origins
+    )
     return replace(
         first,
+        origins=origins,
         frame=Frame.concat([part.frame for part in parts]),
         timeout_s=max(0.0, max(part.waiter.deadline for part in parts) - now),
     )

@@ -67,7 +67,8 @@ class Call:
 
     `timeout_s` is what is left of the request's deadline, in seconds; `patience_s` the deadline of
     callers who don't ask for an earlier one: a model that takes longer still has hung. `size_bytes`
-    is about how much JSON the rows were.
+    is about how much JSON the rows were. Where tracing is on, `origins` are the spans of the
+    requests in the call, and `traceparent` names the call's own (W3C Trace Context).
     """
 
     model: ServedModel
@@ -77,6 +78,8 @@ class Call:
     timeout_s: float
     patience_s: float = 3600.0
     size_bytes: int = 0
+    origins: tuple[Any, ...] = ()
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

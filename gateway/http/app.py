@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib.metadata import version as distribution_version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -41,6 +41,9 @@ from gateway.http.webhook import webhook_router
 from gateway.ports import CatalogFeed, Measurements
 from gateway.prediction import PredictionService
 from gateway.traffic import Traffic
+
+if TYPE_CHECKING:
+    from gateway.http.tracing import RequestTracing  # OpenTelemetry: only where tracing is on
 
 ASSETS = Path(__file__).parent / "assets"
 SYNC_PATH = "/registry/sync"
@@ -87,16 +90,20 @@ def create_app(
     webhook_secret: str | None = None,
     traffic: Traffic | None = None,
     measurements: Measurements | None = None,
+    tracing: RequestTracing | None = None,
 ) -> FastAPI:
     """The gateway's ASGI application over a prediction service and a catalog feed.
 
     `app.state.predict` is the endpoint of predictions, for a `PredictShortcut` in front.
     `answers_request_id` is False where a server in front puts `X-Request-ID` on every answer. Where
     `access` is None nothing needs a key; without `webhook_secret` no webhook is taken. Predictions
-    are counted in `traffic`; `/metrics` tells what `measurements` give, or the catalog alone.
+    are counted in `traffic` and have spans where there is `tracing`; `/metrics` tells what
+    `measurements` give, or the catalog alone.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    predict = PredictEndpoint(service, limits=limits, access=access, traffic=traffic)
+    predict = PredictEndpoint(
+        service, limits=limits, access=access, traffic=traffic, tracing=tracing
+    )
     if access is not None:
         app.add_middleware(AccessControl, access=access)
     app.add_middleware(RequestIdentity, answers=answers_request_id)

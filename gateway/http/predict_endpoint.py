@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,6 +29,9 @@ from gateway.http.version_selection import VERSION_HEADER, RawHeaders, selector_
 from gateway.prediction import Prediction, PredictionService
 from gateway.traffic import CALLER_LEFT, UNKNOWN, Traffic
 
+if TYPE_CHECKING:
+    from gateway.http.tracing import RequestTracing  # OpenTelemetry: only where tracing is on
+
 PREDICT_PATH = "/models/{name}/predict"
 
 _PATH = re.compile("/models/([^/]+)/predict")
@@ -40,7 +44,8 @@ class PredictEndpoint:
 
     `access` is None where keys are off: to be said by who makes an endpoint, never forgotten.
     `answers_request_id` and `journal` are for where nothing in front puts `X-Request-ID` on the
-    answers, or notes the requests. Each answer is counted in `traffic`.
+    answers, or notes the requests. Each answer is counted in `traffic`, and has a span where there
+    is `tracing`.
     """
 
     def __init__(
@@ -52,9 +57,11 @@ class PredictEndpoint:
         answers_request_id: bool = False,
         journal: AccessJournal | None = None,
         traffic: Traffic | None = None,
+        tracing: RequestTracing | None = None,
     ) -> None:
         self._service = service
         self._traffic = Traffic() if traffic is None else traffic
+        self._tracing = tracing
         self._limits = limits
         self._access = access
         self._answers_request_id = answers_request_id
@@ -66,7 +73,9 @@ class PredictEndpoint:
 
     async def answer(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request in `scope` for the model `name`."""
-        answer = partial(self._answer, name)
+        answer: ASGIApp = partial(self._answer, name)
+        if self._tracing is not None:
+            answer = partial(self._tracing.around, answer)
         if self._journal is None:
             await answer(scope, receive, send)
         else:
