@@ -15,9 +15,9 @@ from tests.processes import free_port, running, wait_for_http
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 CONFIGURATION = DEPLOY / "prometheus" / "prometheus.yml"
-RULES = DEPLOY / "prometheus" / "rules" / "modelmux.yml"
-RULE_TESTS = DEPLOY / "prometheus" / "tests" / "modelmux.yml"
-DASHBOARD = DEPLOY / "grafana" / "dashboards" / "modelmux.json"
+RULES = DEPLOY / "prometheus" / "rules" / "alerts.yml"
+RULE_TESTS = DEPLOY / "prometheus" / "tests" / "alerts.yml"
+DASHBOARD = DEPLOY / "grafana" / "dashboards" / "gateway.json"
 
 
 class Prometheus:
