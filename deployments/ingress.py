@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from deployments.backend import RayBackend
 from deployments.catalog_feed import RayCatalogFeed
+from deployments.ingress_scaling import IN_FLIGHT
 from deployments.keys import keys_of
 from deployments.logs import PACKAGES, LogOptions, configure_logging, writer
 from deployments.lost_calls import ACTIVATIONS, HANDLE_ERRORS
@@ -152,6 +153,11 @@ class Ingress:
     async def reading(self) -> tuple[str, Reading]:
         """This replica's short id, and all of its numbers; for whichever replica is scraped."""
         return self._reading()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Ray's controller decides by how many replicas there should be (see
+        `deployments.ingress_scaling`); asked where `ingress_max_replicas` is set."""
+        return {IN_FLIGHT: sum(load.requests for load in self._admission.loads.values())}
 
     def _reading(self) -> tuple[str, Reading]:
         numbers = {} if self._numbers is None else self._numbers.reading()

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
+from typing import Any
 
 import httpx
 import ray
 from ray import serve
-from ray.serve.config import HTTPOptions
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, HTTPOptions
 from ray.serve.schema import LoggingConfig
 
 from deployments import request_front
@@ -26,6 +27,7 @@ from deployments.activation import APPLICATION_PREFIX, HEALTH_CHECK_PERIOD_S
 from deployments.fast_path import haproxy_admin_socket, inner_host
 from deployments.front_door import close_front_door
 from deployments.ingress import Ingress
+from deployments.ingress_scaling import replicas_by_requests
 from deployments.logs import LogOptions
 from deployments.registry_environment import registry_variables, set_registry_defaults
 from deployments.settings import Settings
@@ -38,6 +40,7 @@ APPLICATION = "modelmux"
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 _POLL_S = 0.1
 _KNOCK_S = 5.0
+_UPSCALE_DELAY_S = 5.0
 
 # Above what any setting or tag allows: deadlines are ours to keep, and to answer in our envelope.
 _LONGEST_REQUEST_S = 3660.0
@@ -167,6 +170,24 @@ def _readiness_problem(client: httpx.Client) -> str | None:
     return str(response.json().get("registry_problem") or "")
 
 
+def _ingress_scale(settings: Settings) -> dict[str, Any]:
+    """As many replicas as are set, or between two numbers by what is inside of them."""
+    most = settings.ingress_max_replicas
+    if most is None or most <= settings.ingress_replicas:
+        return {"num_replicas": settings.ingress_replicas}
+    policy = AutoscalingPolicy(policy_function=replicas_by_requests)  # type: ignore[no-untyped-call]
+    return {
+        "autoscaling_config": AutoscalingConfig(
+            min_replicas=settings.ingress_replicas,
+            max_replicas=most,
+            target_ongoing_requests=settings.ingress_target_requests,
+            policy=policy,
+            upscale_delay_s=_UPSCALE_DELAY_S,
+            look_back_period_s=_UPSCALE_DELAY_S,
+        )
+    }
+
+
 def _gateway(settings: Settings, logs: LogOptions) -> serve.RunTarget:
     environment = registry_variables() if settings.ray_address is not None else {}
     sync = serve.deployment(
@@ -179,7 +200,7 @@ def _gateway(settings: Settings, logs: LogOptions) -> serve.RunTarget:
     )(SyncService).bind(settings, environment, logs)
     ingress = serve.deployment(
         name="Ingress",
-        num_replicas=settings.ingress_replicas,
+        **_ingress_scale(settings),
         max_ongoing_requests=10_000,
         # For this deployment alone: other replicas must import nothing of ours, and have an HTTP
         # server, too.

@@ -134,6 +134,17 @@ class Settings(BaseSettings):
     ingress_replicas: int = Field(
         default=1, ge=1, le=1000, description="Processes that take requests."
     )
+    ingress_max_replicas: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="Up to how many of them there may be; always `ingress_replicas` where absent.",
+    )
+    ingress_target_requests: int = Field(
+        default=64,
+        ge=1,
+        description="Predictions that may be inside of each before there is one more.",
+    )
     idle_timeout_s: float = Field(
         default=600.0,
         ge=1.0,
