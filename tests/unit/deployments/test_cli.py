@@ -199,3 +199,16 @@ def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     result = RUN.invoke(app, ["up", "--tracking-uri", "http://h:1"])
     assert result.exit_code == 2
     assert "MODELMUX_PROT" in result.output
+
+
+def test_tracing_without_its_packages_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is said at the start, with the words that install it."""
+
+    def missing(name: str) -> str:
+        raise cli.PackageNotFoundError(name)
+
+    monkeypatch.setenv("MODELMUX_TRACING", "true")
+    monkeypatch.setattr(cli, "distribution_version", missing)
+    result = RUN.invoke(app, ["up", "--tracking-uri", "http://h:1", *ANY_PORT])
+    assert result.exit_code == 2
+    assert "modelmux[tracing]" in result.output

@@ -22,7 +22,7 @@ from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
 from gateway.prediction import PredictionService
 from tests.catalogs import catalog, served, version
 
-TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TRACE, CALLER = "12345678" * 4, "12345678" * 2
 MODEL = served(version(1, flavor="mlflow.sklearn"))
 
 
