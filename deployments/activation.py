@@ -23,10 +23,12 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from deployments import (
+    artifacts,
     host_news,
     host_watch,
     logs,
     model_host,
+    model_input,
     model_output,
     model_socket,
     replica_ports,
@@ -63,6 +65,8 @@ _RESTORED = frozenset({ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING})
 # The replica must not import any package of ours (see `deployments.version_host`).
 _BY_VALUE = (
     logs,
+    artifacts,
+    model_input,
     model_output,
     model_socket,
     replica_ports,

@@ -10,6 +10,8 @@ two thirds of what an empty handler costs). What Ray does for a request the gate
 by itself: `gateway.http.departure` watches for callers who leave, and when the replica is stopped
 its HTTP server ends what was accepted (uvicorn's graceful shutdown, which Ray waits for).
 
+An answer is one write instead of two (`gateway.http.joined_writes`).
+
 What Ray and uvicorn would answer in words of their own is kept from them or answered here: headers
 that Ray reads as text and that are none, WebSockets, what isn't HTTP (docs/decisions/0022).
 
@@ -20,12 +22,14 @@ and of raw requests (tests/integration, tests/fuzz) notice when that moves.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from gateway.http.joined_writes import JoinedWrites
 from gateway.http.predict_endpoint import PredictEndpoint, predicted_model
 from gateway.http.refusals import malformed_request
 from gateway.http.request_identity import REQUEST_ID_HEADER, request_id_of
@@ -74,6 +78,7 @@ class RequestFront:
 def middlewares() -> list[Middleware]:
     """What Ray puts around its HTTP servers."""
     refuse_in_the_envelope()
+    join_writes()
     return [Middleware(RequestFront)]
 
 
@@ -84,6 +89,20 @@ def refuse_in_the_envelope() -> None:
     protocol: Any = AutoHTTPProtocol
     protocol.send_400_response = _send_400_response
     protocol._should_upgrade = _should_not_upgrade
+
+
+def join_writes() -> None:
+    """Have uvicorn write through `JoinedWrites`. Ray passes on no option for that, and uvicorn has
+    none; a unit test notices when it moves."""
+    protocol: Any = AutoHTTPProtocol
+    made = protocol.connection_made
+    if made.__module__ == __name__:
+        return
+
+    def connection_made(self: Any, transport: asyncio.Transport) -> None:
+        made(self, JoinedWrites(transport))
+
+    protocol.connection_made = connection_made
 
 
 def _should_not_upgrade(protocol: Any) -> bool:

@@ -13,10 +13,7 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
-import os
-import shutil
 import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -26,16 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
-import mlflow.artifacts
 import mlflow.pyfunc
-import numpy as np
-import pandas as pd
-from mlflow import MlflowClient
 from mlflow.pyfunc import PyFuncModel
 
+from deployments.artifacts import fetch_artifacts
 from deployments.host_news import HostJournal
 from deployments.host_watch import HostWatch
 from deployments.logs import LogOptions, fields
+from deployments.model_input import model_input
 from deployments.model_output import UnsupportedOutput, plain_output
 from deployments.version_record import CALL, LOAD, VersionRecord
 
@@ -45,7 +40,6 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("modelmux.version_host")
 
 _THREADS = 16
-_INDEXES = 128
 _LOADING_SWITCH_INTERVAL_S = 0.0002
 _NOTE_USE_S = 1.0
 
@@ -259,7 +253,14 @@ class VersionLoader:
         return loaded
 
     def _fetch_and_load(self, number: int, fingerprint: str) -> PyFuncModel:
-        folder = fetch_artifacts(self._settings, number, fingerprint)
+        folder = fetch_artifacts(
+            self._settings.model,
+            number,
+            into=Path(self._settings.artifact_folder),
+            fingerprint=fingerprint,
+            tracking_uri=self._settings.tracking_uri,
+            registry_uri=self._settings.registry_uri,
+        )
         key = version_key(number, fingerprint)
         alone = self.alone(key) or contextlib.nullcontext()
         with alone, self._memory, _turns_often(), self._watch.loading(key), _whatever_it_raises():
@@ -489,41 +490,6 @@ def version_key(number: int, fingerprint: str) -> str:
     return f"{number}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}"
 
 
-def fetch_artifacts(settings: HostSettings, number: int, fingerprint: str) -> Path:
-    """The version's artifacts on this machine's disk, fetched once; blocks.
-
-    Complete or absent: they are fetched beside and renamed into place, so that a process that
-    dies half-way, or two that fetch at once, leave nothing broken.
-    """
-    digest = hashlib.sha256(fingerprint.encode()).hexdigest()[:32]
-    target = Path(settings.artifact_folder) / digest
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    client = MlflowClient(settings.tracking_uri, settings.registry_uri)
-    uri = client.get_model_version_download_uri(settings.model, str(number))
-    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{digest}-"))
-    try:
-        fetched = mlflow.artifacts.download_artifacts(
-            artifact_uri=uri,
-            dst_path=str(partial),
-            tracking_uri=settings.tracking_uri,
-            registry_uri=settings.registry_uri,
-        )
-        _move_into_place(Path(fetched), target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return target
-
-
-def _move_into_place(fetched: Path, target: Path) -> None:
-    try:
-        os.rename(fetched, target)
-    except OSError:
-        if not target.is_dir():  # else another process was faster with the same artifacts
-            raise
-
-
 class _Outcome:
     """What came of a call: takes what the model's own code raised for an outcome, and logs it,
     since only the log may tell."""
@@ -562,42 +528,4 @@ def _answer(
     params: Mapping[str, Any],
 ) -> tuple[str, Any]:
     with _whatever_it_raises():
-        return plain_output(model.predict(_model_input(*frame), params=dict(params) or None))
-
-
-def _model_input(layout: str, names: tuple[Any, ...], columns: tuple[Any, ...]) -> Any:
-    """What MLflow takes for a frame: a DataFrame, an array, named arrays or a plain list."""
-    if layout == "table":
-        return _table(names, columns)
-    if layout == "tensors":
-        return dict(zip(names, columns, strict=True))
-    return columns[0]
-
-
-def _table(names: tuple[Any, ...], columns: tuple[Any, ...]) -> pd.DataFrame:
-    """Columns of one type as one block: a tenth of what pandas takes for a dict of them."""
-    kinds = {column.dtype if isinstance(column, np.ndarray) else None for column in columns}
-    if len(kinds) == 1 and None not in kinds:
-        return pd.DataFrame(np.column_stack(columns), columns=_index(names))
-    return pd.DataFrame(
-        {name: _series(column) for name, column in zip(names, columns, strict=True)}
-    )
-
-
-# By names; a plain dict, because what `lru_cache` makes can't travel by value.
-_indexes: dict[tuple[Any, ...], pd.Index[Any]] = {}
-
-
-def _index(names: tuple[Any, ...]) -> pd.Index[Any]:
-    found = _indexes.get(names)
-    if found is None:
-        if len(_indexes) >= _INDEXES:
-            _indexes.clear()
-        found = _indexes[names] = pd.Index(names)
-    return found
-
-
-def _series(column: Any) -> Any:
-    """Lists stay lists of objects: pandas would look at all values to choose a type, and so let
-    one row's neighbour turn its None into NaN or its whole number into a fraction."""
-    return column if isinstance(column, np.ndarray) else pd.Series(column, dtype=object)
+        return plain_output(model.predict(model_input(*frame), params=dict(params) or None))

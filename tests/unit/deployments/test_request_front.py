@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import Any
 
 import pytest
+from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
+from deployments import request_front
 from deployments.request_front import Front, RequestFront
 
 REQUEST_ID = b"x-request-id"
@@ -93,3 +97,46 @@ def test_uvicorn_has_the_methods_that_are_replaced() -> None:
         refuse = inspect.signature(protocol.send_400_response)
         assert list(refuse.parameters) == ["self", "msg"]
         assert list(inspect.signature(protocol._should_upgrade).parameters) == ["self"]
+
+
+@pytest.mark.parametrize("protocol", [HttpToolsProtocol, H11Protocol])
+async def test_answers_of_uvicorn_are_one_write(
+    protocol: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvicorn's own protocols take the transport that joins a head and its body."""
+    server = ServerState()
+
+    async def hello(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    monkeypatch.setattr(request_front, "AutoHTTPProtocol", type("Front", (protocol,), {}))
+    request_front.join_writes()
+    request_front.join_writes()  # as often as Ray asks for the middlewares
+    config = Config(hello, log_config=None)
+    config.load()
+    written: list[bytes] = []
+
+    class Below(asyncio.Transport):
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            return default
+
+        def write(self, data: Any) -> None:
+            written.append(bytes(data))
+
+        def is_closing(self) -> bool:
+            return False
+
+        def close(self) -> None: ...
+
+        def resume_reading(self) -> None: ...
+
+        def pause_reading(self) -> None: ...
+
+    connection = request_front.AutoHTTPProtocol(config=config, server_state=server, app_state={})
+    connection.connection_made(Below())
+    connection.data_received(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+    await asyncio.gather(*server.tasks)
+    connection.connection_lost(None)
+    assert written[0].startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"hello" in written[0]
