@@ -79,10 +79,8 @@ class Exposition(Collector):
     ) -> None:
         self._replicas = replicas
         self._told = told
+        self._models = {} if catalog is None else catalog.models
         self._known = {UNKNOWN: frozenset({UNKNOWN})}
-        for name, model in ({} if catalog is None else catalog.models).items():
-            numbers = (str(version.number) for version in model.versions)
-            self._known[name] = frozenset({UNKNOWN, *numbers})
 
     def collect(self) -> Iterator[Metric]:
         """See `Collector.collect`."""
@@ -107,10 +105,18 @@ class Exposition(Collector):
     def _is_known(self, family: Family, labels: Labels) -> bool:
         if family.labels[:1] != ("model",):
             return True
-        versions = self._known.get(labels[0])
+        versions = self._versions(labels[0])
         return versions is not None and (
             family.labels[1:2] != ("version",) or labels[1] in versions
         )
+
+    def _versions(self, name: str) -> frozenset[str] | None:
+        """The values that a version's label may have beside this model's; None where it is gone."""
+        model = self._models.get(name)
+        if name not in self._known and model is not None:
+            numbers = (str(version.number) for version in model.versions)
+            self._known[name] = frozenset({UNKNOWN, *numbers})
+        return self._known.get(name)
 
 
 def _metric(family: Family) -> tuple[Metric, Any]:
