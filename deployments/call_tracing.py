@@ -65,14 +65,14 @@ class CallTracer:
         self._tracer = self._export.tracer()
 
     @contextlib.contextmanager
-    def call(self, traceparent: str, number: int) -> Iterator[CallTrace]:
-        """A call of a version comes from the span `traceparent`."""
+    def call(self, traceparent: str, number: int, way: str) -> Iterator[CallTrace]:
+        """A call of a version comes from the span `traceparent`, by `handle` or by `socket`."""
         caller_s = TraceContextTextMapPropagator().extract({"traceparent": traceparent}, Context())
         span = self._tracer.start_span(
             "answer call",
             context=caller_s,
             kind=SpanKind.SERVER,
-            attributes={"model.name": self._model, "model.version": number},
+            attributes={"model.name": self._model, "model.version": number, "call.way": way},
         )
         try:
             yield CallTrace(self._tracer, span)

@@ -41,6 +41,8 @@ _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 _POLL_S = 0.1
 _KNOCK_S = 5.0
 _UPSCALE_DELAY_S = 5.0
+# Replicas tell every 10 s, what they had meanwhile.
+_LOOK_BACK_S = 15.0
 
 # Above what any setting or tag allows: deadlines are ours to keep, and to answer in our envelope.
 _LONGEST_REQUEST_S = 3660.0
@@ -183,7 +185,7 @@ def _ingress_scale(settings: Settings) -> dict[str, Any]:
             target_ongoing_requests=settings.ingress_target_requests,
             policy=policy,
             upscale_delay_s=_UPSCALE_DELAY_S,
-            look_back_period_s=_UPSCALE_DELAY_S,
+            look_back_period_s=_LOOK_BACK_S,
         )
     }
 

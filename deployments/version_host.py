@@ -357,7 +357,7 @@ class VersionHost:
             return await self._predict(
                 number, fingerprint, frame, params, load_timeout_s, timeout_s, patience_s
             )
-        with self.tracer.call(traceparent, number) as trace:
+        with self.tracer.call(traceparent, number, "handle") as trace:
             outcome = await self._predict(
                 number, fingerprint, frame, params, load_timeout_s, timeout_s, patience_s, trace
             )
@@ -413,7 +413,7 @@ class VersionHost:
         """
         if traceparent is None or self.tracer is None:
             return self._predict_here(number, fingerprint, frame, params, give_up_at, patience_s)
-        with self.tracer.call(traceparent, number) as trace:
+        with self.tracer.call(traceparent, number, "socket") as trace:
             outcome = self._predict_here(
                 number, fingerprint, frame, params, give_up_at, patience_s, trace
             )

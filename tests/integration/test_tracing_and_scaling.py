@@ -1,13 +1,16 @@
-"""Traces of a real gateway, sent to a small OTLP receiver in this process."""
+"""What needs a gateway of its own: traces, sent to a small OTLP receiver in this process, and
+ingress replicas that come with the requests."""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pandas as pd
 import pytest
 
@@ -41,13 +44,16 @@ def receiver() -> Iterator[SpanReceiver]:
 def traced(
     mlflow_uri: str, receiver: SpanReceiver, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    """A gateway that traces one model, with batching."""
+    """A gateway that traces one model, with batching, and may have a second ingress replica."""
     register(mlflow_uri, NAME, _traced, NUMBER, columns(("where", "string")))
     client(mlflow_uri).set_registered_model_tag(NAME, "modelmux.batching", "on")
     environment = {
         "MODELMUX_TRACING": "true",
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
         "OTEL_BSP_SCHEDULE_DELAY": "200",
+        "MODELMUX_INGRESS_MAX_REPLICAS": "2",
+        "MODELMUX_INGRESS_TARGET_REQUESTS": "4",
+        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
     }
     folder = tmp_path_factory.mktemp("traced")
     with gateway(mlflow_uri, folder, "--include", NAME, environment=environment) as running:
@@ -74,7 +80,7 @@ def test_one_trace_goes_from_the_caller_to_the_model_s_own_code(
     traced: Gateway, receiver: SpanReceiver
 ) -> None:
     """By handle first, by the model's socket later: each span has the right parent and process."""
-    for names in (("load version",), ()):
+    for way, names in (("handle", ("load version",)), ("socket", ())):
         trace, caller, header = new_trace()
         answer = traced.predict(NAME, {"x": 1}, traceparent=header, X_Model_Version="1")
         assert answer.status_code == 200, answer.text
@@ -100,10 +106,17 @@ def test_one_trace_goes_from_the_caller_to_the_model_s_own_code(
             "model.version": 1,
             "model.rows": 1,
         }
+        assert answering.attributes["call.way"] == way
         if names:
             assert spans["load version"].parent == answering.id
-        # Until the calls come by the socket: a line is there a moment after the first.
-        poll(lambda: "load;dur=0.00" in traced.predict(NAME, {"x": 1}).headers["Server-Timing"])
+        poll(lambda: _comes_by_socket(traced, receiver), what="a line to the model's socket")
+
+
+def _comes_by_socket(traced: Gateway, receiver: SpanReceiver) -> bool:
+    """A line is there a moment after the first call."""
+    trace, _, header = new_trace()
+    traced.predict(NAME, {"x": 1}, traceparent=header)
+    return spans_of(receiver, trace)["answer call"].attributes["call.way"] == "socket"
 
 
 def test_requests_that_share_a_call_are_linked_with_it(
@@ -154,3 +167,33 @@ def test_a_caller_s_no_is_a_no_for_all_processes(traced: Gateway, receiver: Span
     where = traced.predict(NAME, {"x": 1}).json()[0]["where"]
     spans_of(receiver, where.split("-")[0])
     assert receiver.of_trace(trace) == []
+
+
+async def test_replicas_come_with_the_requests_and_each_is_counted(traced: Gateway) -> None:
+    """Ray doesn't see predictions; told of them, it makes a second replica, whose numbers
+    `/metrics` has as well, and no caller sees any of that."""
+    assert _replicas(traced) == 1
+    statuses: set[int] = set()
+    async with (
+        httpx.AsyncClient(base_url=traced.url, timeout=60.0) as caller,
+        asyncio.TaskGroup() as group,
+    ):
+        asking = [group.create_task(_ask_on(caller, statuses)) for _ in range(16)]
+        await asyncio.to_thread(
+            poll, lambda: _replicas(traced) == 2, timeout_s=60, what="a second replica"
+        )
+        for each in asking:
+            each.cancel()
+    assert statuses == {200}
+
+
+async def _ask_on(caller: httpx.AsyncClient, statuses: set[int]) -> None:
+    while True:
+        answer = await caller.post(f"/models/{NAME}/predict", json={"x": 1})
+        statuses.add(answer.status_code)
+
+
+def _replicas(running: Gateway) -> int:
+    told = running.client.get("/metrics").text
+    (line,) = [line for line in told.splitlines() if line.startswith("modelmux_ingress_replicas ")]
+    return round(float(line.split()[1]))
