@@ -26,7 +26,7 @@ class HostJournal:
     """The events of one process, in their order; for any thread."""
 
     def __init__(self, model: str) -> None:
-        self._model = model
+        self.model = model
         self._host = uuid.uuid4().hex
         self._events: deque[Event] = deque()
         self._first = 0
@@ -61,7 +61,7 @@ class HostJournal:
         with self._lock:
             return {
                 "host": self._host,
-                "model": self._model,
+                "model": self.model,
                 "first": self._first,
                 "events": list(self._events),
                 "loaded": self._loaded,

@@ -8,21 +8,21 @@ which (https://docs.ray.io/en/latest/serve/model-multiplexing.html).
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import grpc
 from ray import serve
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.logs import configure_logging
 from deployments.model_socket import ModelSocket, is_supported
 from deployments.replica_ports import listen_for_no_http, listen_on_own_address
 from deployments.version_host import HostSettings, LoadedVersion, Resident, VersionHost
+
+_logger = logging.getLogger("modelmux.model_host")
 
 _CLOSE_TIMEOUT_S = 15.0
 _LAST_SPANS_S = 2.0
@@ -79,7 +79,9 @@ class ModelHost:
                 async with asyncio.timeout(_TELL_TIMEOUT_S):
                     handle = handle or serve.get_deployment_handle(deployment, application)
                     await handle.take_news.remote(news)
-            except (RayError, RayServeException, grpc.aio.AioRpcError, TimeoutError):
+            # A boundary: nobody waits for this task, and what is told next may arrive.
+            except Exception as error:  # noqa: BLE001 - the sync service may be away for a while
+                _logger.info("news of %s don't arrive: %s", journal.model, type(error).__name__)
                 continue
             journal.take(news)
 
