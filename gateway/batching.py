@@ -60,14 +60,26 @@ class BatchLimits:
     `max_rows` and `max_bytes` (of JSON as it was received) are of one call: a longer list goes in
     several. So does one that would keep the model busy for longer than `max_part_ms`, by what rows
     took so far, since others wait behind it; but no part is made smaller than `min_part_rows`.
-    `calls_per_replica` keeps a replica busy while an answer travels.
+    A model with one replica has `calls_of_one_replica` on their way: what comes meanwhile travels
+    together next, and to its socket and back is no way worth hiding. Where there are several,
+    `calls_per_replica` keep each busy while an answer travels by handle.
+    After a call of several callers the next one waits for `turns` turns of the event loop until
+    `few_callers` wait: those who were just answered ask again, and a call costs much the same for
+    one row as for a dozen. (What was tried and measured: docs/decisions/0029.)
     """
 
     max_rows: int = 16_384
     max_bytes: int = 16 * 1024 * 1024
     max_part_ms: float = 50.0
     min_part_rows: int = 16
+    calls_of_one_replica: int = 1
     calls_per_replica: int = 2
+    few_callers: int = 16
+    turns: int = 4
+
+    def calls_to(self, replicas: int) -> int:
+        """The most calls on their way at once to a model of so many replicas."""
+        return self.calls_of_one_replica if replicas == 1 else self.calls_per_replica * replicas
 
 
 LaneKey = tuple[str, str]
@@ -99,7 +111,7 @@ class MicroBatcher:
         if lane is None:
             lane = self._lanes[key] = _Lane(call.version.number, self._backend, self._limits)
             self._forget_idle_lanes()
-        lane.slots = self._limits.calls_per_replica * call.model.options.max_replicas
+        lane.slots = self._limits.calls_to(call.model.options.max_replicas)
         return lane
 
     def _forget_idle_lanes(self) -> None:
@@ -233,7 +245,7 @@ class _Lane:
 
     def __init__(self, number: int, backend: PredictionBackend, limits: BatchLimits) -> None:
         self.number = number
-        self.slots = limits.calls_per_replica
+        self.slots = limits.calls_to(1)
         self._backend = backend
         self._limits = limits
         self._warm = False
@@ -288,8 +300,7 @@ class _Lane:
             self._warm = False
             raise
         finally:
-            self._on_their_way -= 1
-            self._send()
+            self._end_call(self._limits.turns if self._waiting else 0)
 
     def _fits(self, call: Call) -> bool:
         return call.frame.rows <= self._part_rows and call.size_bytes <= self._limits.max_bytes
@@ -371,9 +382,18 @@ class _Lane:
             _logger.exception("a batch failed")
             batch.fail(error)
         finally:
+            had_company = len(batch.parts) > 1
             batch.release()
-            self._on_their_way -= 1
-            self._send()
+            self._end_call(self._limits.turns if had_company else 0)
+
+    def _end_call(self, turns: int) -> None:
+        """Free the slot, at the latest after so many turns of the event loop."""
+        if turns and sum(map(len, self._waiting.values())) < self._limits.few_callers:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._end_call, turns - 1, context=Context())
+            return
+        self._on_their_way -= 1
+        self._send()
 
     async def _answer(self, parts: list[_Part]) -> None:
         """Call the parts as one; where that fails for the model's sake, call them apart."""
