@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing into .venv (the first time this takes a few minutes) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check \
-		-c constraints.txt -e '.[demo,dev]' \
+		-c constraints.txt -e '.[demo,tracing,dev]' \
 		| sed -un 's/^Collecting \([^ ]*\).*/  \1/p; s/^\(Installing collected packages\):.*/\1 .../p'
 	@touch $@
 

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as distribution_version
 from pathlib import Path
 from threading import Event
 from types import ModuleType
@@ -52,6 +54,8 @@ Insecure = Annotated[
     bool | None,
     typer.Option("--insecure", help="Listen beyond the loopback though no keys are set."),
 ]
+_SPAN_EXPORTER = "opentelemetry-exporter-otlp-proto-http"
+
 Say = Callable[[str], None]
 """Tells people a line: on stdout, or in the log where that is JSON."""
 
@@ -120,6 +124,7 @@ def serve_until_stopped(settings: Settings, *, stop: Event, on_ready: OnReady) -
     """Bring the gateway up, call `on_ready` once it is, and take it down when `stop` is set."""
     _require_free_port(settings)
     _require_guard(settings)
+    _require_exporter(settings)
     as_json = settings.log_format == "json"
     configure_logging(LogOptions(as_json=as_json), *PACKAGES)
     say = _logger.info if as_json else partial(_out.print, markup=False)
@@ -401,6 +406,14 @@ def _require_free_port(settings: Settings) -> None:
             probe.bind(address)
     except OSError as error:
         raise _fail(f"can't listen on {settings.host}:{settings.port}: {error.strerror}") from error
+
+
+def _require_exporter(settings: Settings) -> None:
+    try:
+        if settings.tracing:
+            distribution_version(_SPAN_EXPORTER)
+    except PackageNotFoundError:
+        raise _fail("tracing needs more packages: pip install 'modelmux[tracing]'") from None
 
 
 def _require_guard(settings: Settings) -> None:

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import pickle
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextvars import Context
 from dataclasses import dataclass, replace
 
@@ -100,11 +100,16 @@ class MicroBatcher:
             return await self._backend.predict(call)
         return await self._lane(call).predict(call)
 
+    def queues(self) -> Iterator[tuple[tuple[str, int], int]]:
+        """How many calls of each version (a model's name, a number) wait for their turn."""
+        for (name, _), lane in self._lanes.items():
+            yield (name, lane.number), lane.waiting
+
     def _lane(self, call: Call) -> _Lane:
         key = (call.model.name, call.version.fingerprint)
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = _Lane(self._backend, self._limits)
+            lane = self._lanes[key] = _Lane(call.version.number, self._backend, self._limits)
             self._forget_idle_lanes()
         lane.slots = self._limits.calls_to(call.model.options.max_replicas)
         return lane
@@ -233,11 +238,13 @@ class _Batch:
 class _Lane:
     """The calls of one version: those on their way, and those that wait for a slot.
 
-    `slots` bounds the calls on their way. Until the version has answered once, and after it could
-    not be reached, nothing is shared: each caller then waits for its start by its own deadline.
+    `number` is the version's, `slots` bounds the calls on their way. Until the version has answered
+    once, and after it could not be reached, nothing is shared: each caller then waits for its start
+    by its own deadline.
     """
 
-    def __init__(self, backend: PredictionBackend, limits: BatchLimits) -> None:
+    def __init__(self, number: int, backend: PredictionBackend, limits: BatchLimits) -> None:
+        self.number = number
         self.slots = limits.calls_to(1)
         self._backend = backend
         self._limits = limits
@@ -254,6 +261,11 @@ class _Lane:
     @property
     def is_idle(self) -> bool:
         return not self._waiting and not self._on_their_way
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a slot."""
+        return sum(not each.future.done() for queue in self._waiting.values() for each in queue)
 
     async def predict(self, call: Call) -> CallResult:
         """Answer one call, alone or with others."""
@@ -448,8 +460,12 @@ def _together(parts: Sequence[_Part]) -> Call:
     """One call with the rows of all parts; it may take as long as the most patient caller."""
     first = parts[0].waiter.call
     now = asyncio.get_running_loop().time()
+    origins = first.origins and tuple(
+        origin for part in parts for origin in part.waiter.call.origins
+    )
     return replace(
         first,
+        origins=origins,
         frame=Frame.concat([part.frame for part in parts]),
         timeout_s=max(0.0, max(part.waiter.deadline for part in parts) - now),
     )

@@ -1,7 +1,9 @@
-"""One MLflow server and one gateway for the whole session, both real; a browser for a test."""
+"""One MLflow server and one gateway for the whole session, both real; a browser, a Prometheus."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +48,16 @@ def shared_gateway(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) ->
 def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the demo models' weights are kept, so that they are trained once a session."""
     return tmp_path_factory.mktemp("demo-models")
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Prometheus' own checking tool; the server is there where it is."""
+    found = shutil.which("promtool")
+    if found is None or shutil.which("prometheus") is None:
+        assert os.environ.get("PROMETHEUS_TESTS") != "required", "no Prometheus is installed"
+        pytest.skip("no Prometheus is installed; .ci/run installs it")
+    return found
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from gateway.errors import Unauthenticated
 from gateway.http.problems import problem_of
 
 WEBHOOK_PATH = "/webhooks/mlflow"
+METRICS_PATH = "/metrics"
 
 _KEY = "modelmux.key"
 
@@ -31,7 +32,7 @@ _ALWAYS_OPEN = re.compile(
 )
 _OPEN_BY_SETTING = {
     "docs": re.compile(r"/openapi\.json|/models/[^/]+/openapi\.json"),
-    "metrics": re.compile(r"/metrics"),
+    "metrics": re.compile(METRICS_PATH),
 }
 
 
@@ -86,6 +87,13 @@ def require_sight(request: Request, model: str) -> None:
     key = _key_in(request)
     if key is not None:
         key.require_sight(model)
+
+
+async def require_sight_of_all(request: Request) -> None:
+    """Raise Forbidden where the request's key may not read about every model."""
+    key = _key_in(request)
+    if key is not None:
+        key.require_sight_of_all()
 
 
 async def require_admin(request: Request) -> None:
