@@ -6,6 +6,7 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 TESTS ?= tests
+JOBS ?= 2
 DURATION ?= 600
 FUZZ_SECONDS ?= 120
 SEED ?=
@@ -33,8 +34,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## Start an MLflow server with demo models and the gateway (PORT=, HOST=)
 	@exec $(BIN)/modelmux demo --host $(HOST) --port $(PORT)
 
-test: $(INSTALLED) ## Run the whole test suite (TESTS= for a part)
-	$(BIN)/python -m pytest $(TESTS)
+test: $(INSTALLED) ## Run the whole test suite (TESTS= for a part, JOBS= processes)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not alone" $(TESTS)
+	@$(BIN)/python -m pytest -m alone $(TESTS) || [ $$? = 5 ]  # 5: none of that part
 
 unit: $(INSTALLED) ## Run the tests that need neither Ray nor a server
 	$(BIN)/python -m pytest tests/unit
