@@ -6,6 +6,7 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 TESTS ?= tests
+JOBS ?= 2
 DURATION ?= 600
 FUZZ_SECONDS ?= 120
 SEED ?=
@@ -13,7 +14,7 @@ SEED ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test unit compose-test bench bench-quick chaos fuzz lint format constraints clean
+.PHONY: help install demo test unit compose-test bench bench-quick chaos fuzz lint screenshots format constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -26,15 +27,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing into .venv (the first time this takes a few minutes) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check \
-		-c constraints.txt -e '.[demo,dev]' \
+		-c constraints.txt -e '.[demo,tracing,dev]' \
 		| sed -un 's/^Collecting \([^ ]*\).*/  \1/p; s/^\(Installing collected packages\):.*/\1 .../p'
 	@touch $@
 
 demo: $(INSTALLED) ## Start an MLflow server with demo models and the gateway (PORT=, HOST=)
 	@exec $(BIN)/modelmux demo --host $(HOST) --port $(PORT)
 
-test: $(INSTALLED) ## Run the whole test suite (TESTS= for a part)
-	$(BIN)/python -m pytest $(TESTS)
+test: $(INSTALLED) ## Run the whole test suite (TESTS= for a part, JOBS= processes)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not alone" $(TESTS)
+	@$(BIN)/python -m pytest -m alone $(TESTS) || [ $$? = 5 ]  # 5: none of that part
 
 unit: $(INSTALLED) ## Run the tests that need neither Ray nor a server
 	$(BIN)/python -m pytest tests/unit
@@ -63,8 +65,11 @@ lint: $(INSTALLED) ## Style, types, import direction, secrets, vulnerable depend
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	git ls-files -z -- ':!gateway/http/assets' | xargs -0 $(BIN)/detect-secrets-hook --no-verify
+	git ls-files -z -- ':!gateway/http/assets' ':!tests/e2e/catalog_page/axe' | xargs -0 $(BIN)/detect-secrets-hook --no-verify
 	$(BIN)/python -m checks.dependencies
+
+screenshots: $(INSTALLED) ## Take the pictures of the catalog page anew (docs/images; needs Chromium)
+	$(BIN)/python -m checks.screenshots
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff format .

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray import cloudpickle, serve
 from ray.serve.config import AutoscalingConfig
@@ -24,6 +24,7 @@ from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from deployments import (
     artifacts,
+    host_news,
     host_watch,
     logs,
     model_host,
@@ -39,6 +40,9 @@ from deployments.logs import LogOptions
 from deployments.model_host import ModelHost
 from deployments.version_host import HostSettings
 from gateway.catalog import Catalog, ModelOptions, ModelVersion, ServedModel
+
+if TYPE_CHECKING:
+    from deployments.call_tracing import CallTracer
 
 _logger = logging.getLogger(__name__)
 
@@ -67,6 +71,7 @@ _BY_VALUE = (
     model_socket,
     replica_ports,
     version_record,
+    host_news,
     host_watch,
     version_host,
     model_host,
@@ -85,7 +90,8 @@ class ActivationFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationSettings:
-    """What every model's application gets; times in seconds."""
+    """What every model's application gets; times in seconds. `news_to` is the deployment and the
+    application that hear what is loaded."""
 
     tracking_uri: str
     registry_uri: str
@@ -97,6 +103,8 @@ class ActivationSettings:
     max_active_models: int | None = None
     start_timeout_s: float = 120.0
     environment: tuple[tuple[str, str], ...] = ()
+    news_to: tuple[str, str] | None = None
+    tracing: bool = False
     logs: LogOptions = field(default_factory=LogOptions)
 
 
@@ -304,8 +312,19 @@ class Activator:
             max_loaded_versions=model.options.max_loaded_versions,
             retry_load_after_s=self._settings.load_retry_s,
             load_timeout_s=self._settings.load_timeout_s,
+            news_to=self._settings.news_to,
+            make_tracer=_call_tracer() if self._settings.tracing else None,
             logs=self._settings.logs,
         )
+
+
+def _call_tracer() -> type[CallTracer]:
+    """Travels by value with all that it needs of ours."""
+    from deployments import call_tracing, span_export  # OpenTelemetry: only where tracing is on
+
+    for module in (call_tracing, span_export):
+        cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
+    return call_tracing.CallTracer
 
 
 def _application_of(model: str) -> str:

@@ -8,11 +8,15 @@ while it runs, and Serve's declarative API leaves alone what wasn't made by it
 
 from __future__ import annotations
 
+from typing import Any
+
 from ray import serve
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from deployments import request_front
 from deployments.activation import HEALTH_CHECK_PERIOD_S
 from deployments.ingress import Ingress
+from deployments.ingress_scaling import replicas_by_requests
 from deployments.keys import keys_of
 from deployments.logs import LogOptions
 from deployments.registry_environment import registry_variables, set_registry_defaults
@@ -20,6 +24,10 @@ from deployments.settings import BadSettings, Settings, read_settings
 from deployments.sync_service import SyncService
 
 APPLICATION = "modelmux"
+
+_UPSCALE_DELAY_S = 5.0
+# Replicas tell every 10 s, what they had meanwhile.
+_LOOK_BACK_S = 15.0
 
 # They say where a process of ours listens or joins; in a config Serve itself is told that.
 _OF_THE_COMMAND_LINE = frozenset({"host", "published_host", "port", "ray_address"})
@@ -56,7 +64,7 @@ def gateway_application(
     )(SyncService).bind(settings, environment, logs)
     return serve.deployment(
         name="Ingress",
-        num_replicas=settings.ingress_replicas,
+        **_ingress_scale(settings),
         max_ongoing_requests=10_000,
         # For this deployment alone: other replicas must import nothing of ours, and have an HTTP
         # server, too.
@@ -68,3 +76,21 @@ def gateway_application(
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
     )(Ingress).bind(settings, environment, logs, sync)
+
+
+def _ingress_scale(settings: Settings) -> dict[str, Any]:
+    """As many replicas as are set, or between two numbers by what is inside of them."""
+    most = settings.ingress_max_replicas
+    if most is None or most <= settings.ingress_replicas:
+        return {"num_replicas": settings.ingress_replicas}
+    policy = AutoscalingPolicy(policy_function=replicas_by_requests)  # type: ignore[no-untyped-call]
+    return {
+        "autoscaling_config": AutoscalingConfig(
+            min_replicas=settings.ingress_replicas,
+            max_replicas=most,
+            target_ongoing_requests=settings.ingress_target_requests,
+            policy=policy,
+            upscale_delay_s=_UPSCALE_DELAY_S,
+            look_back_period_s=_LOOK_BACK_S,
+        )
+    }

@@ -61,6 +61,7 @@ class VersionHandle:
         load_timeout_s: float,
         timeout_s: float,
         patience_s: float,
+        traceparent: str | None = None,
     ) -> Outcome:
         """One call of `VersionHost.predict`; raises `HANDLE_ERRORS`."""
         outcome: Outcome = await self._handle.remote(
@@ -71,6 +72,7 @@ class VersionHandle:
             load_timeout_s,
             timeout_s,
             patience_s,
+            *(() if traceparent is None else (traceparent,)),
         )
         return outcome
 
@@ -97,6 +99,7 @@ class ApplicationHandle:
                 call.params,
                 give_up_at=give_up_at,
                 patience_s=call.patience_s,
+                traceparent=call.traceparent,
             )
             if outcome is not None:
                 return outcome
@@ -107,6 +110,7 @@ class ApplicationHandle:
             load_timeout_s=max(0.0, start_by - now),
             timeout_s=max(0.0, give_up_at - now),
             patience_s=call.patience_s,
+            traceparent=call.traceparent,
         )
         if call.model.options.max_replicas == 1:
             self._line.keep()

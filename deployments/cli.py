@@ -7,7 +7,6 @@ Owns arguments, printing and exit codes (0 good, 1 no, 2 can't). Imports Ray onl
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import socket
@@ -17,22 +16,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as distribution_version
 from pathlib import Path
 from threading import Event
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
 import httpx
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from deployments import client_commands, registry_commands
 from deployments.fast_path import fast_path, has_haproxy
 from deployments.keys import is_loopback, keys_of
 from deployments.log_receiver import log_receiver
 from deployments.logs import PACKAGES, LogOptions, configure_logging
-from deployments.registry_environment import set_registry_defaults
-from deployments.settings import BadSettings, Settings, is_writable, read_settings
+from deployments.registry_commands import settings_of
+from deployments.settings import Settings, is_writable
+from deployments.terminal import NO, StatusLine, err, fail, out, status_line
 from gateway.access import BadKeys, entry_of, new_secret
 
 app = typer.Typer(
@@ -45,21 +46,11 @@ app = typer.Typer(
 keys_app = typer.Typer(help="Keys of those who may call the gateway.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 
-CANNOT = 2
-NO = 1
-
-Url = Annotated[
-    str, typer.Option("--url", envvar="MODELMUX_URL", help="Where the gateway listens.")
-]
-ClientKey = Annotated[
-    str | None,
-    typer.Option("--key", envvar="MODELMUX_KEY", help="The key to ask with, where keys are on."),
-]
 Insecure = Annotated[
     bool | None,
     typer.Option("--insecure", help="Listen beyond the loopback though no keys are set."),
 ]
-_DEFAULT_URL = "http://127.0.0.1:8000"
+_SPAN_EXPORTER = "opentelemetry-exporter-otlp-proto-http"
 
 Say = Callable[[str], None]
 """Tells people a line: on stdout, or in the log where that is JSON."""
@@ -68,18 +59,10 @@ OnReady = Callable[[Settings, Say], None]
 
 _logger = logging.getLogger(__name__)
 
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
-
 
 def main() -> None:
     """The entry point of the `modelmux` command."""
     app()
-
-
-def _fail(message: str, code: int = CANNOT) -> typer.Exit:
-    _err.print(f"modelmux: {message}", markup=False)
-    return typer.Exit(code)
 
 
 @app.command()
@@ -116,7 +99,7 @@ def up(
     ] = None,
 ) -> None:
     """Serve every model of a registry until SIGINT or SIGTERM."""
-    settings = _settings(
+    settings = settings_of(
         tracking_uri=tracking_uri,
         registry_uri=registry_uri,
         host=host,
@@ -137,26 +120,30 @@ def serve_until_stopped(settings: Settings, *, stop: Event, on_ready: OnReady) -
     """Bring the gateway up, call `on_ready` once it is, and take it down when `stop` is set."""
     _require_free_port(settings)
     _require_guard(settings)
+    _require_exporter(settings)
     as_json = settings.log_format == "json"
     configure_logging(LogOptions(as_json=as_json), *PACKAGES)
-    say = _logger.info if as_json else partial(_out.print, markup=False)
+    say = _logger.info if as_json else partial(out.print, markup=False)
     if not is_writable(settings.state_dir):
         say(f"The state folder {settings.state_dir} can't be written: no snapshot is kept.")
-    with _ray_environment(settings) as logs:
+    with (
+        status_line(say, live=not as_json) as status,
+        _ray_environment(settings, status) as logs,
+    ):
+        status.tell("Starting Ray …" if settings.ray_address is None else "Joining Ray …")
         from deployments import launch  # reads the environment that fast_path has set
 
-        say("Starting Ray …" if settings.ray_address is None else "Joining Ray …")
         try:
             with launch.ray_runtime(settings):
                 stop_on_signals(stop)
-                _serve(launch, settings, logs, stop=stop, on_ready=on_ready, say=say)
+                _serve(launch, settings, logs, status, stop=stop, on_ready=on_ready, say=say)
         except launch.RayUnreachable as error:
-            raise _fail(str(error)) from error
+            raise fail(str(error)) from error
     say("Stopped.")
 
 
 @contextmanager
-def _ray_environment(settings: Settings) -> Iterator[LogOptions]:
+def _ray_environment(settings: Settings, status: StatusLine) -> Iterator[LogOptions]:
     """The fast path where Ray is ours to start, and its processes' lines brought here; a cluster
     that runs has its own environment and keeps its processes' lines."""
     as_json = settings.log_format == "json"
@@ -164,13 +151,13 @@ def _ray_environment(settings: Settings) -> Iterator[LogOptions]:
         yield LogOptions(as_json=as_json)
         return
     if not has_haproxy():
-        _err.print("No HAProxy here: falling back to Ray's own proxy, which is much slower.")
+        err.print("No HAProxy here: falling back to Ray's own proxy, which is much slower.")
     with (
         tempfile.TemporaryDirectory(prefix="modelmux-") as name,
         fast_path(Path(name), host=settings.host, port=settings.port),
     ):
         channel = Path(name) / "log.sock"
-        with log_receiver(channel):
+        with log_receiver(channel, before=status.clear):
             yield LogOptions(as_json=as_json, channel=str(channel))
 
 
@@ -178,6 +165,7 @@ def _serve(
     launch: ModuleType,
     settings: Settings,
     logs: LogOptions,
+    status: StatusLine,
     *,
     stop: Event,
     on_ready: OnReady,
@@ -185,15 +173,28 @@ def _serve(
 ) -> None:
     started = time.perf_counter()
     if not stop.is_set():
+        status.show("Deploying the gateway …")
         with launch.deployed(settings, logs):
+            status.show("Waiting for the catalog …")
             for problem in launch.wait_until_ready(settings, stop=stop):
                 say(f"{problem} Trying again until it does.")
+            status.end()
             if not stop.is_set():
                 on_ready(settings, say)
                 took = time.perf_counter() - started
                 say(f"(up after {took:.1f} s; Ctrl-C stops it)")
+                _show_loading(launch, status, stop=stop)
+            status.end()
             stop.wait()
-            say("Stopping …")
+            status.tell("Stopping …")
+
+
+def _show_loading(launch: ModuleType, status: StatusLine, *, stop: Event) -> None:
+    """While models that are to be there from the start are loaded; the gateway answers already."""
+    if not status.is_live:
+        return
+    for loaded, wanted in launch.models_loading(stop=stop):
+        status.show(f"Loading models: {loaded} of {wanted} …")
 
 
 def stop_on_signals(stop: Event | None = None) -> Event:
@@ -221,12 +222,12 @@ def down(
         with launch.joined_ray(ray_address):
             taken = launch.take_down_ours()
     except launch.RayUnreachable as error:
-        raise _fail(str(error)) from error
+        raise fail(str(error)) from error
     for name in taken.gone:
-        _out.print(name, markup=False)
-    _out.print(f"{len(taken.gone)} application(s) taken down.")
+        out.print(name, markup=False)
+    out.print(f"{len(taken.gone)} application(s) taken down.")
     if taken.left:
-        raise _fail(f"still ending: {', '.join(taken.left)}", NO)
+        raise fail(f"still ending: {', '.join(taken.left)}", NO)
 
 
 @app.command()
@@ -245,7 +246,7 @@ def demo(
     from deployments.demo import DemoUnavailable, run_demo
 
     def settings_for(tracking_uri: str, state_dir: Path) -> Settings:
-        settings = _settings(
+        settings = settings_of(
             tracking_uri=tracking_uri,
             host=host,
             port=port,
@@ -263,175 +264,19 @@ def demo(
             stop=stop_on_signals(),
             settings_for=settings_for,
             serve=serve_until_stopped,
-            say=lambda line: _out.print(line, markup=False),
+            say=lambda line: out.print(line, markup=False),
         )
     except DemoUnavailable as error:
-        raise _fail(str(error)) from error
+        raise fail(str(error)) from error
 
 
-@app.command()
-def models(url: Url = _DEFAULT_URL, key: ClientKey = None) -> None:
-    """List what a running gateway serves."""
-    listing = _get(url, "/models", key).json()
-    if not _out.is_terminal:
-        for model in listing["models"]:
-            sys.stdout.write("\t".join(_model_cells(model)) + "\n")
-        return
-    table = Table(title=f"{len(listing['models'])} model(s)")
-    for heading in ("Model", "Status", "Default", "Versions", "Aliases", "Held"):
-        table.add_column(heading)
-    for model in listing["models"]:
-        table.add_row(*_model_cells(model))
-    _out.print(table)
+app.command()(client_commands.models)
+app.command()(client_commands.predict)
 
 
-def _model_cells(model: dict[str, Any]) -> tuple[str, ...]:
-    held = model["held"]
-    return (
-        model["name"],
-        model["status"] if model["reason"] is None else f"{model['status']}: {model['reason']}",
-        str(model["default_version"] or "-"),
-        ",".join(map(str, model["versions"])),
-        ",".join(f"{alias}={number}" for alias, number in model["aliases"].items()),
-        "" if held is None else f"{held['version']}: {held['reason']}",
-    )
-
-
-@app.command()
-def predict(
-    name: str,
-    body: Annotated[str, typer.Argument(metavar="JSON|-", help="The request, or - for stdin.")],
-    version: Annotated[str | None, typer.Option(help="Number, alias or latest.")] = None,
-    url: Url = _DEFAULT_URL,
-    key: ClientKey = None,
-) -> None:
-    """Ask a model of a running gateway."""
-    content = sys.stdin.read() if body == "-" else body
-    headers = {"Content-Type": "application/json"}
-    if version is not None:
-        headers["X-Model-Version"] = version
-    with _client(url, key) as client:
-        try:
-            response = client.post(_predict_path(name), content=content.encode(), headers=headers)
-        except httpx.HTTPError as error:
-            raise _fail(f"no answer from {url}: {error}") from error
-    if response.is_success:
-        sys.stdout.write(response.text + "\n")
-        return
-    raise _fail(_problem_text(response), NO)
-
-
-@app.command()
-def check(
-    name: str,
-    candidate: Annotated[str, typer.Argument(help="Version number, alias or latest.")],
-    tracking_uri: Annotated[str | None, typer.Option(help="The MLflow server.")] = None,
-    registry_uri: Annotated[str | None, typer.Option(help="Where it isn't the server's.")] = None,
-    against: Annotated[
-        str | None, typer.Option(help="Version or alias to compare with; the default's if absent.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Would this version keep the contract? Exit code 0 yes, 1 no, 2 couldn't tell."""
-    from registry_sync.contract_check import CannotTell, check_contract
-    from registry_sync.reading import RegistryUnreachable
-    from registry_sync.source import MlflowRegistry
-
-    settings = _settings(tracking_uri=tracking_uri, registry_uri=registry_uri)
-    set_registry_defaults()
-    registry = MlflowRegistry(
-        tracking_uri=settings.tracking_uri, registry_uri=settings.registry_uri
-    )
-    try:
-        result = check_contract(
-            registry,
-            name,
-            candidate,
-            against=against,
-            champion_alias=settings.champion_alias,
-            compatibility=settings.compatibility,
-        )
-    except (CannotTell, RegistryUnreachable) as error:
-        raise _fail(str(error)) from error
-    if as_json:
-        _print_json(
-            {
-                "model": result.model,
-                "candidate": result.candidate,
-                "against": result.against,
-                "compatible": result.is_compatible,
-                "differences": list(result.differences),
-            }
-        )
-    else:
-        _print_differences(result.model, result.candidate, result.against, result.differences)
-    if not result.is_compatible:
-        raise typer.Exit(NO)
-
-
-def _print_differences(
-    name: str, candidate: int, against: int, differences: tuple[dict[str, Any], ...]
-) -> None:
-    if not differences:
-        _out.print(f"{name} version {candidate} keeps the contract of version {against}.")
-        return
-    table = Table(title=f"{name}: version {candidate} breaks the contract of version {against}")
-    for heading in ("Where", "Field", "Change", f"Version {against}", f"Version {candidate}"):
-        table.add_column(heading, overflow="fold")
-    for found in differences:
-        table.add_row(
-            found["section"],
-            found["pointer"] or "/",
-            found["change"],
-            found["contract"] or "-",
-            found["candidate"] or "-",
-        )
-    _out.print(table)
-
-
-@app.command()
-def openapi(
-    url: Url = _DEFAULT_URL,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="A file.")] = None,
-    key: ClientKey = None,
-) -> None:
-    """Print (or save) the OpenAPI document of all models."""
-    document = _get(url, "/openapi.json", key)
-    if output is None:
-        sys.stdout.write(document.text + "\n")
-        return
-    try:
-        output.write_bytes(document.content)
-    except OSError as error:
-        raise _fail(f"{output} can't be written: {error.strerror}") from error
-
-
-@app.command()
-def webhook(
-    address: Annotated[
-        str, typer.Argument(metavar="URL", help="The gateway's /webhooks/mlflow, for MLflow.")
-    ],
-    tracking_uri: Annotated[str | None, typer.Option(help="The MLflow server.")] = None,
-    registry_uri: Annotated[str | None, typer.Option(help="Where it isn't the server's.")] = None,
-) -> None:
-    """Have MLflow tell a running gateway of what changes; the secret is in the environment."""
-    from registry_sync.webhooks import WebhookRefused, register_webhook
-
-    settings = _settings(tracking_uri=tracking_uri, registry_uri=registry_uri)
-    if settings.webhook_secret is None:
-        raise _fail("set MODELMUX_WEBHOOK_SECRET to the secret that the gateway has")
-    set_registry_defaults()
-    try:
-        done = register_webhook(
-            address,
-            settings.webhook_secret.get_secret_value(),
-            tracking_uri=settings.tracking_uri,
-            registry_uri=settings.registry_uri,
-        )
-    except WebhookRefused as refused:
-        raise _fail(str(refused), NO) from refused
-    what = "is up to date" if done.was_there else "is registered"
-    _out.print(f"The webhook {what}; a delivery to {address} was taken.", markup=False)
+app.command()(registry_commands.check)
+app.command()(client_commands.openapi)
+app.command()(registry_commands.webhook)
 
 
 @keys_app.command("new")
@@ -447,17 +292,9 @@ def new_key(
     try:
         entry = entry_of(name, secret, scope or ["predict"])
     except BadKeys as problem:
-        raise _fail(str(problem)) from problem
-    _err.print("The key, shown this once:", secret, markup=False)
+        raise fail(str(problem)) from problem
+    err.print("The key, shown this once:", secret, markup=False)
     sys.stdout.write(entry + "\n")
-
-
-def _settings(**given: Any) -> Settings:
-    """The settings from the command line and the environment, or one clear line and exit 2."""
-    try:
-        return read_settings({name: value for name, value in given.items() if value is not None})
-    except BadSettings as error:
-        raise _fail(str(error)) from error
 
 
 def _require_free_port(settings: Settings) -> None:
@@ -471,7 +308,15 @@ def _require_free_port(settings: Settings) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        raise _fail(f"can't listen on {settings.host}:{settings.port}: {error.strerror}") from error
+        raise fail(f"can't listen on {settings.host}:{settings.port}: {error.strerror}") from error
+
+
+def _require_exporter(settings: Settings) -> None:
+    try:
+        if settings.tracing:
+            distribution_version(_SPAN_EXPORTER)
+    except PackageNotFoundError:
+        raise fail("tracing needs more packages: pip install 'modelmux[tracing]'") from None
 
 
 def _require_guard(settings: Settings) -> None:
@@ -481,10 +326,10 @@ def _require_guard(settings: Settings) -> None:
         if keys is not None:
             keys.read()
     except BadKeys as problem:
-        raise _fail(f"keys: {problem}") from problem
+        raise fail(f"keys: {problem}") from problem
     reached_at = settings.published_host or settings.host
     if keys is None and not settings.insecure and not is_loopback(reached_at):
-        raise _fail(
+        raise fail(
             f"{reached_at} can be reached from other machines: give --keys-file (`modelmux keys "
             "new` makes keys), or --insecure to let everybody in"
         )
@@ -493,41 +338,3 @@ def _require_guard(settings: Settings) -> None:
 def _say_ready(settings: Settings, say: Say) -> None:
     count = httpx.get(f"{settings.url}/readyz", timeout=30.0).json()["models"]
     say(f"Ready: {count} model(s) at {settings.url}  ·  docs at {settings.url}/docs")
-
-
-def _predict_path(name: str) -> str:
-    from gateway.http.views import predict_path
-
-    return predict_path(name)
-
-
-def _client(url: str, key: str | None) -> httpx.Client:
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    return httpx.Client(base_url=url, timeout=120.0, headers=headers)
-
-
-def _get(url: str, path: str, key: str | None) -> httpx.Response:
-    with _client(url, key) as client:
-        try:
-            response = client.get(path)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise _fail(f"no answer from {url}: {error}") from error
-    if not response.is_success:
-        raise _fail(_problem_text(response), NO)
-    return response
-
-
-def _problem_text(response: httpx.Response) -> str:
-    """A problem document in a few lines; whatever else it is, its status."""
-    if "json" not in response.headers.get("content-type", ""):
-        return f"the answer was {response.status_code}"
-    problem = response.json()
-    lines = [f"{problem['status']} {problem['code']}: {problem['detail']}"]
-    lines += [f"  {e['pointer'] or '/'}: {e['message']}" for e in problem.get("errors", [])]
-    lines += [f"  {d['section']}{d['pointer']}: {d['message']}" for d in problem.get(
-        "differences", [])]  # fmt: skip
-    return "\n".join(lines)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -186,7 +186,7 @@ def _say_tour(settings: Settings, say: Say) -> None:
         options = "".join(f" -H '{header}'" for header in headers)
         say(f"  curl {url}{path} -H 'Content-Type: application/json'{options} \\\n    -d '{body}'")
     say(f"  curl {url}/models")
-    say(f"  open {url}/docs")
+    say(f"  open {url}/ (every model, to look at and to try) or {url}/docs (for clients)")
     say("")
 
 

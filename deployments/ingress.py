@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -14,9 +14,11 @@ from starlette.types import ASGIApp
 
 from deployments.backend import RayBackend
 from deployments.catalog_feed import RayCatalogFeed
+from deployments.ingress_scaling import IN_FLIGHT
 from deployments.keys import keys_of
 from deployments.logs import PACKAGES, LogOptions, configure_logging, writer
 from deployments.lost_calls import ACTIVATIONS, HANDLE_ERRORS
+from deployments.measurements import RayMeasurements
 from deployments.replica_ports import listen_on_own_address
 from deployments.request_front import Front
 from deployments.settings import Settings
@@ -28,7 +30,14 @@ from gateway.http.access_log import AccessJournal, AccessLog
 from gateway.http.app import create_app
 from gateway.http.body import HttpLimits
 from gateway.http.predict_endpoint import PredictEndpoint, PredictShortcut
+from gateway.metrics import Reading
+from gateway.ports import PredictionBackend
 from gateway.prediction import PredictionService
+from gateway.readings import ReplicaNumbers
+from gateway.traffic import Traffic, TrafficCounter
+
+if TYPE_CHECKING:
+    from deployments.span_export import SpanExport
 
 _RETRY_AFTER_S = 2.0
 _LAST_WORDS_S = 1.0
@@ -66,8 +75,15 @@ class Ingress:
         self._last_words = writer(logs, wait_s=_LAST_WORDS_S)
         _collect_less_often()
         self._settings = settings
+        self._spans: SpanExport | None = None
+        if settings.tracing:
+            from deployments.span_export import SpanExport
+
+            self._spans = SpanExport("ingress")
         self._sync = sync
         self._admission = Admission(settings.admission_limits)
+        self._traffic = Traffic()
+        self._numbers: ReplicaNumbers | None = None
         self._feed = RayCatalogFeed(sync, take_used=self._admission.take_used)
         self._keys = keys_of(settings)
         loop = asyncio.get_running_loop()
@@ -80,13 +96,28 @@ class Ingress:
         """Called by Ray once the replica is constructed; it gets requests only after that."""
         await self._feed.wait_for_news(timeout_s=_FIRST_NEWS_S)
         settings = self._settings
+        calls: PredictionBackend = TrafficCounter(RayBackend(self._activate), self._traffic)
+        tracing = None
+        if self._spans is not None:
+            from gateway.http.tracing import CallTracing, RequestTracing, TraceOrigins
+
+            tracer = self._spans.tracer()
+            tracing, calls = RequestTracing(tracer), CallTracing(calls, tracer)
+        batcher = MicroBatcher(calls)
         service = PredictionService(
             feed=self._feed,
-            backend=MicroBatcher(RayBackend(self._activate)),
+            backend=batcher if tracing is None else TraceOrigins(batcher),
             default_timeout_s=settings.request_timeout_s,
             max_timeout_s=settings.max_request_timeout_s,
             max_rows=settings.max_rows,
             admission=self._admission,
+        )
+        self._numbers = ReplicaNumbers(
+            feed=self._feed,
+            service=service,
+            traffic=self._traffic,
+            admission=self._admission,
+            batcher=batcher,
         )
         limits = HttpLimits(
             max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
@@ -99,6 +130,8 @@ class Ingress:
             access=access,
             answers_request_id=True,
             journal=self._journal if settings.access_log else None,
+            traffic=self._traffic,
+            tracing=tracing,
         )
         app = create_app(
             service=service,
@@ -108,15 +141,33 @@ class Ingress:
             answers_request_id=False,
             access=access,
             webhook_secret=None if secret is None else secret.get_secret_value(),
+            traffic=self._traffic,
+            measurements=RayMeasurements(self._sync, own=self._reading),
+            tracing=tracing,
         )
         # For what comes by Ray's own proxy. Not the application itself: Ray would look for each
         # request's route in it, too.
         shortcut = PredictShortcut(app, app.state.predict)
         return AccessLog(shortcut, self._journal) if self._settings.access_log else shortcut
 
+    async def reading(self) -> tuple[str, Reading]:
+        """This replica's short id, and all of its numbers; for whichever replica is scraped."""
+        return self._reading()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Ray's controller decides by how many replicas there should be (see
+        `deployments.ingress_scaling`); asked where `ingress_max_replicas` is set."""
+        return {IN_FLIGHT: sum(load.requests for load in self._admission.loads.values())}
+
+    def _reading(self) -> tuple[str, Reading]:
+        numbers = {} if self._numbers is None else self._numbers.reading()
+        return serve.get_replica_context().replica_tag, numbers
+
     def __del__(self) -> None:
         """Called by Ray when the replica is stopped and has answered nearly everything."""
         self._journal.close(self._last_words)
+        if self._spans is not None:
+            self._spans.close(timeout_s=_LAST_WORDS_S)
 
     def _access(self) -> Access | None:
         if self._keys is None:

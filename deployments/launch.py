@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import socket
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ import httpx
 import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
-from ray.serve.schema import LoggingConfig
+from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from deployments.activation import APPLICATION_PREFIX
 from deployments.application import APPLICATION, gateway_application
@@ -35,6 +36,11 @@ _logger = logging.getLogger(__name__)
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 _POLL_S = 0.1
 _KNOCK_S = 5.0
+_LOADING_POLL_S = 0.5
+
+# How soon after the catalog the models that are to be there from the start begin to.
+_SETTLE_S = 3.0
+_STARTING = (ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING)
 _MINUTES_TO_END = 5
 
 # Above what any setting or tag allows: deadlines are ours to keep, and to answer in our envelope.
@@ -206,6 +212,23 @@ def _readiness_problem(client: httpx.Client) -> str | None:
     if not response.headers.get("content-type", "").startswith("application/problem+json"):
         return ""
     return str(response.json().get("registry_problem") or "")
+
+
+def models_loading(*, stop: Event) -> Iterator[tuple[int, int]]:
+    """How many models run, of those that have an application, for as long as some are starting."""
+    settled_at = time.monotonic() + _SETTLE_S
+    while not stop.is_set():
+        ours = [
+            application.status
+            for name, application in serve.status().applications.items()
+            if name.startswith(APPLICATION_PREFIX)
+        ]
+        starting = sum(state in _STARTING for state in ours)
+        if starting:
+            yield len(ours) - starting, len(ours)
+        elif time.monotonic() > settled_at:
+            return
+        stop.wait(_LOADING_POLL_S)
 
 
 def _gateway(settings: Settings, logs: LogOptions) -> serve.RunTarget:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,12 +19,19 @@ _BUFFER_BYTES = 8 * 1024 * 1024
 
 
 @contextmanager
-def log_receiver(path: Path, *, descriptor: int = 2) -> Iterator[None]:
-    """Copy what is sent to the socket at `path` to the descriptor; ends once all of it is there."""
+def log_receiver(
+    path: Path, *, descriptor: int = 2, before: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Copy what is sent to the socket at `path` to the descriptor; ends once all of it is there.
+
+    `before` is called ahead of each batch: a terminal may have something else on its last line.
+    """
     receiving = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     receiving.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
     receiving.bind(str(path))
-    thread = threading.Thread(target=_copy, args=(receiving, descriptor), name="log receiver")
+    thread = threading.Thread(
+        target=_copy, args=(receiving, descriptor, before), name="log receiver"
+    )
     thread.daemon = True  # a terminal that takes nothing more must not keep the command
     thread.start()
     try:
@@ -37,10 +44,11 @@ def log_receiver(path: Path, *, descriptor: int = 2) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _copy(receiving: socket.socket, descriptor: int) -> None:
+def _copy(receiving: socket.socket, descriptor: int, before: Callable[[], None]) -> None:
     """Until an empty message: nobody else sends one."""
     while batch := receiving.recv(_LARGEST_BATCH_BYTES):
         try:
+            before()
             while batch:
                 batch = batch[os.write(descriptor, batch) :]
         except OSError:

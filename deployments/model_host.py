@@ -8,18 +8,27 @@ which (https://docs.ray.io/en/latest/serve/model-multiplexing.html).
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from deployments.logs import configure_logging
 from deployments.model_socket import ModelSocket, is_supported
 from deployments.replica_ports import listen_for_no_http, listen_on_own_address
 from deployments.version_host import HostSettings, LoadedVersion, Resident, VersionHost
 
+_logger = logging.getLogger("modelmux.model_host")
+
 _CLOSE_TIMEOUT_S = 15.0
+_LAST_SPANS_S = 2.0
+_TELL_S = 1.0
+_TELL_ANYWAY_S = 10.0
+_TELL_TIMEOUT_S = 5.0
 
 
 class ModelHost:
@@ -35,12 +44,16 @@ class ModelHost:
         self._host = VersionHost(settings, keep=_ray_lru(settings.max_loaded_versions))
         if is_supported():
             self._socket = ModelSocket(self._host.predict_here)
+        if settings.news_to is not None:
+            self._telling = asyncio.create_task(self._tell(*settings.news_to))
 
     def __del__(self) -> None:
         """Called by Ray when all calls by handle are answered: have those by the socket answered,
         too."""
         if self._socket is not None:
             self._socket.close(timeout_s=_CLOSE_TIMEOUT_S)
+        if self._host.tracer is not None:
+            self._host.tracer.close(timeout_s=_LAST_SPANS_S)
 
     async def attend(self, stay_s: float) -> str | None:
         """The name of this replica's socket, None where there are none, after `stay_s` seconds.
@@ -50,6 +63,27 @@ class ModelHost:
         """
         await asyncio.sleep(stay_s)
         return None if self._socket is None else self._socket.name
+
+    async def _tell(self, deployment: str, application: str) -> None:
+        """Tell what is loaded whenever that changes, and now and then that this process is there;
+        never returns. Nothing waits for it: who is away hears it later."""
+        journal, told_at = self._host.journal, 0.0
+        handle: DeploymentHandle[Any] | None = None
+        while True:
+            await asyncio.sleep(_TELL_S)
+            is_time = time.monotonic() - told_at >= _TELL_ANYWAY_S
+            if not journal.has_events and not (is_time and journal.has_loaded):
+                continue
+            news, told_at = journal.news(), time.monotonic()
+            try:
+                async with asyncio.timeout(_TELL_TIMEOUT_S):
+                    handle = handle or serve.get_deployment_handle(deployment, application)
+                    await handle.take_news.remote(news)
+            # A boundary: nobody waits for this task, and what is told next may arrive.
+            except Exception as error:  # noqa: BLE001 - the sync service may be away for a while
+                _logger.info("news of %s don't arrive: %s", journal.model, type(error).__name__)
+                continue
+            journal.take(news)
 
     async def load(self, number: int, fingerprint: str) -> tuple[str, Any]:
         """See `VersionHost.load`."""
@@ -64,10 +98,18 @@ class ModelHost:
         load_timeout_s: float,
         timeout_s: float,
         patience_s: float,
+        traceparent: str | None = None,
     ) -> tuple[str, Any]:
         """See `VersionHost.predict`."""
         return await self._host.predict(
-            number, fingerprint, frame, params, load_timeout_s, timeout_s, patience_s
+            number,
+            fingerprint,
+            frame,
+            params,
+            load_timeout_s,
+            timeout_s,
+            patience_s,
+            traceparent,
         )
 
 

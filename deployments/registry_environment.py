@@ -19,7 +19,7 @@ _DEFAULTS = {
 
 # Credentials and certificates of MLflow, of the stores that it knows, and the way out.
 _PASSED_ON = re.compile(
-    r"MLFLOW_|AWS_|AZURE_|GOOGLE_|DATABRICKS_|REQUESTS_CA_BUNDLE$|SSL_CERT_|(HTTPS?|NO)_PROXY$",
+    r"MLFLOW_|OTEL_|AWS_|AZURE_|GOOGLE_|DATABRICKS_|REQUESTS_CA_BUNDLE$|SSL_CERT_|(HTTPS?|NO)_PROXY$",
     re.IGNORECASE,
 )
 

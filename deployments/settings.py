@@ -145,6 +145,17 @@ class Settings(BaseSettings):
         le=1024.0,
         description="Processors that Ray sets aside for each of these processes.",
     )
+    ingress_max_replicas: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="Up to how many of them there may be; always `ingress_replicas` where absent.",
+    )
+    ingress_target_requests: int = Field(
+        default=64,
+        ge=1,
+        description="Predictions that may be inside of each before there is one more.",
+    )
     idle_timeout_s: float = Field(
         default=600.0,
         ge=1.0,
@@ -182,6 +193,10 @@ class Settings(BaseSettings):
     )
     access_log: bool = Field(
         default=True, description="Whether each request has a line in the log."
+    )
+
+    tracing: bool = Field(
+        default=False, description="Whether predictions are traced; needs modelmux[tracing]."
     )
 
     @field_validator("tracking_uri", "registry_uri")

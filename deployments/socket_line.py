@@ -55,6 +55,7 @@ class SocketLine:
         *,
         give_up_at: float,
         patience_s: float,
+        traceparent: str | None = None,
     ) -> Outcome | None:
         """One call of `VersionHost.predict_here`; None where it can't be answered on the line.
 
@@ -70,6 +71,7 @@ class SocketLine:
             dict(params),
             give_up_at,
             patience_s,
+            *(() if traceparent is None else (traceparent,)),
         )
         return None if outcome[0] == "absent" else outcome
 

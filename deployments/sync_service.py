@@ -31,12 +31,15 @@ from deployments.activation import (
 from deployments.backend import VersionHandle
 from deployments.backoff import Backoff
 from deployments.catalog_wire import CatalogUpdate, Position, RegistryNews, packed
+from deployments.host_ledger import HostLedger
+from deployments.host_news import HostNews
 from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.lost_calls import HANDLE_ERRORS
 from deployments.replica_ports import listen_on_own_address
 from deployments.settings import Settings
 from gateway.catalog import Catalog, ModelVersion, ServedModel, contract_of
 from gateway.errors import GatewayError
+from gateway.metrics import Reading
 from gateway.ports import SyncReport
 from registry_sync.default_version import DefaultPolicy
 from registry_sync.snapshot import SnapshotStore
@@ -119,6 +122,8 @@ class SyncService:
             Path(settings.state_dir), registry=without_credentials(registry_uri)
         )
         restored = snapshots.load()
+        here = serve.get_replica_context()
+        self._ledger = HostLedger()
         self._activator = Activator(
             ActivationSettings(
                 tracking_uri=settings.tracking_uri,
@@ -130,6 +135,8 @@ class SyncService:
                 load_timeout_s=settings.load_timeout_s,
                 max_active_models=settings.max_active_models,
                 environment=tuple(sorted(environment.items())),
+                news_to=(here.deployment, here.app_name),
+                tracing=settings.tracing,
                 logs=logs,
             )
         )
@@ -187,8 +194,18 @@ class SyncService:
 
     async def _look(self) -> SyncReport:
         report = await self._synchronizer.synchronize()
+        if self._synchronizer.catalog is not None:
+            self._ledger.forget_all_but(self._synchronizer.catalog)
         self._changed.set()
         return report
+
+    async def take_news(self, news: HostNews) -> None:
+        """What a model's process has to tell about its versions."""
+        self._ledger.take(news)
+
+    async def reading(self) -> Reading:
+        """The numbers of all models' processes."""
+        return self._ledger.reading()
 
     async def activate(self, name: str, number: int) -> str | None:
         """Have the application of that version running; why that failed, None where it didn't."""

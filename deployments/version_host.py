@@ -20,18 +20,22 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import mlflow.pyfunc
 from mlflow.pyfunc import PyFuncModel
 
 from deployments.artifacts import fetch_artifacts
+from deployments.host_news import HostJournal
 from deployments.host_watch import HostWatch
 from deployments.logs import LogOptions, fields
 from deployments.model_input import model_input
 from deployments.model_output import UnsupportedOutput, plain_output
 from deployments.version_record import CALL, LOAD, VersionRecord
+
+if TYPE_CHECKING:
+    from deployments.call_tracing import CallTrace, CallTracer
 
 _logger = logging.getLogger("modelmux.version_host")
 
@@ -56,7 +60,10 @@ class LoadFailed(Exception):
 class HostSettings:
     """Where versions of `model` come from and go to; times in seconds.
 
-    `record_folder` is where what went wrong with them is remembered (see `VersionRecord`).
+    `record_folder` is where what went wrong with them is remembered (see `VersionRecord`),
+    `news_to` the deployment and the application that are told what is loaded. `make_tracer` makes
+    what traces calls of a model, None where tracing is off; it comes along, so that nothing of ours
+    is imported for it.
     """
 
     model: str
@@ -67,6 +74,8 @@ class HostSettings:
     max_loaded_versions: int
     retry_load_after_s: float = 30.0
     load_timeout_s: float = 300.0
+    news_to: tuple[str, str] | None = None
+    make_tracer: Callable[[str], CallTracer] | None = None
     logs: LogOptions = dataclasses.field(default_factory=LogOptions)
 
 
@@ -74,11 +83,12 @@ class HostSettings:
 class CallLimits:
     """When a call that has not begun is given up (`give_up_at`, of the monotonic clock), for how
     many seconds one that has begun may go on before it counts as hung, and the turn that it needs
-    beside its version's own, if any."""
+    beside its version's own, if any. `trace` is the call's, where tracing is on."""
 
     give_up_at: float
     patience_s: float
     alone: threading.Lock | None = None
+    trace: CallTrace | None = None
 
 
 class LoadedVersion:
@@ -146,6 +156,8 @@ class LoadedVersion:
                 turns.callback(turn.release)
             self._watch.begin_call(self.key, limits.patience_s)
             turns.callback(self._watch.end, self.key)
+            if limits.trace is not None:
+                turns.enter_context(limits.trace.running())
             return _answer(self.model, frame, params)
 
     def _end_turn(self, call: asyncio.Future[Any]) -> None:
@@ -167,8 +179,10 @@ class VersionLoader:
         threads: ThreadPoolExecutor,
         record: VersionRecord,
         watch: HostWatch,
+        journal: HostJournal | None = None,
     ) -> None:
         self._settings = settings
+        self._journal = journal or HostJournal(settings.model)
         self._threads = threads
         self._record = record
         self._watch = watch
@@ -224,11 +238,15 @@ class VersionLoader:
             where = fields(model=self._settings.model, version=number)
             reason = error.__cause__ if isinstance(error, ModelRaised) else error
             _logger.exception(text, self._settings.model, number, reason, extra=where)
+            self._journal.note_failure(number, time.perf_counter() - started)
             raise LoadFailed(self._record.failed(key)) from error
         self._record.succeeded(key, LOAD)
         loaded = LoadedVersion(key, model, self._watch)
         self._alive[key] = loaded
         spent = time.perf_counter() - started
+        self._journal.note_load(number, spent)
+        # Out of memory it is once nothing holds it any more: neither the LRU nor a call.
+        weakref.finalize(loaded, self._journal.note_eviction, number).atexit = False
         where = fields(model=self._settings.model, version=number)
         text = "%s version %s loaded in %.2f s"
         _logger.info(text, self._settings.model, number, spent, extra=where)
@@ -297,10 +315,13 @@ class VersionHost:
         )
         watch = HostWatch(self._record, load_timeout_s=settings.load_timeout_s)
         watch.start()
-        self._loader = VersionLoader(settings, self._threads, self._record, watch)
+        self.journal = HostJournal(settings.model)
+        self._loader = VersionLoader(settings, self._threads, self._record, watch, self.journal)
         self._versions: dict[str, tuple[int, str]] = {}
         self._resident = keep(self._take)
         self._loop = asyncio.get_running_loop()
+        make_tracer = settings.make_tracer
+        self.tracer = None if make_tracer is None else make_tracer(settings.model)
         mlflow.set_tracking_uri(settings.tracking_uri)
         mlflow.set_registry_uri(settings.registry_uri)
 
@@ -321,6 +342,7 @@ class VersionHost:
         load_timeout_s: float,
         timeout_s: float,
         patience_s: float,
+        traceparent: str | None = None,
     ) -> tuple[str, Any]:
         """Answer one frame `(layout, names, columns)`, waiting for a load up to `load_timeout_s`,
         and for its turn until `timeout_s` have passed.
@@ -328,8 +350,31 @@ class VersionHost:
         One of `("ok", (output, timings_ms))`, `("loading", None)`, `("load_failed",
         retry_after_s)`, `("late", None)` where its turn didn't come in time, `("model_failed",
         None)` and `("unsupported_output", None)`; the reasons go to the log. A load that takes
-        longer goes on. A model that takes longer than `patience_s` has hung.
+        longer goes on. A model that takes longer than `patience_s` has hung. `traceparent` is the
+        span that the call comes from, where it is traced.
         """
+        if traceparent is None or self.tracer is None:
+            return await self._predict(
+                number, fingerprint, frame, params, load_timeout_s, timeout_s, patience_s
+            )
+        with self.tracer.call(traceparent, number, "handle") as trace:
+            outcome = await self._predict(
+                number, fingerprint, frame, params, load_timeout_s, timeout_s, patience_s, trace
+            )
+            trace.note_outcome(outcome[0])
+            return outcome
+
+    async def _predict(
+        self,
+        number: int,
+        fingerprint: str,
+        frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
+        params: Mapping[str, Any],
+        load_timeout_s: float,
+        timeout_s: float,
+        patience_s: float,
+        trace: CallTrace | None = None,
+    ) -> tuple[str, Any]:
         give_up_at = time.monotonic() + timeout_s
         started = time.perf_counter()
         self._record.refresh()
@@ -341,7 +386,9 @@ class VersionHost:
         except LoadFailed as failed:
             return ("load_failed", failed.retry_after_s)
         loaded = time.perf_counter()
-        limits = self._limits(version, give_up_at, patience_s)
+        if trace is not None:
+            trace.note_load(loaded - started)
+        limits = self._limits(version, give_up_at, patience_s, trace)
         with _Outcome(self._model, number) as outcome:
             outcome.output = await version.predict(self._threads, frame, params, limits)
             if outcome.output is None:
@@ -357,12 +404,32 @@ class VersionHost:
         params: Mapping[str, Any],
         give_up_at: float,
         patience_s: float,
+        traceparent: str | None = None,
     ) -> tuple[str, Any]:
         """The same on the calling thread, which is not the event loop's, of a version in memory.
 
         Beside the outcomes of `predict` there is `("absent", None)` where the version isn't in
         memory. `give_up_at` is of the monotonic clock, which all processes of a machine share.
         """
+        if traceparent is None or self.tracer is None:
+            return self._predict_here(number, fingerprint, frame, params, give_up_at, patience_s)
+        with self.tracer.call(traceparent, number, "socket") as trace:
+            outcome = self._predict_here(
+                number, fingerprint, frame, params, give_up_at, patience_s, trace
+            )
+            trace.note_outcome(outcome[0])
+            return outcome
+
+    def _predict_here(
+        self,
+        number: int,
+        fingerprint: str,
+        frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
+        params: Mapping[str, Any],
+        give_up_at: float,
+        patience_s: float,
+        trace: CallTrace | None = None,
+    ) -> tuple[str, Any]:
         self._record.refresh()
         key = version_key(number, fingerprint)
         version = self._loader.loaded(key)
@@ -374,7 +441,7 @@ class VersionHost:
             return ("load_failed", failed.retry_after_s)
         self._note_use(version)
         started = time.perf_counter()
-        limits = self._limits(version, give_up_at, patience_s)
+        limits = self._limits(version, give_up_at, patience_s, trace)
         with _Outcome(self._model, number) as outcome:
             outcome.output = version.predict_here(frame, params, limits)
             if outcome.output is None:
@@ -382,9 +449,15 @@ class VersionHost:
             self._record.succeeded(version.key, CALL)
         return outcome.told(load_s=0.0, model_s=time.perf_counter() - started)
 
-    def _limits(self, version: LoadedVersion, give_up_at: float, patience_s: float) -> CallLimits:
+    def _limits(
+        self,
+        version: LoadedVersion,
+        give_up_at: float,
+        patience_s: float,
+        trace: CallTrace | None,
+    ) -> CallLimits:
         alone = self._loader.alone(version.key)
-        return CallLimits(give_up_at=give_up_at, patience_s=patience_s, alone=alone)
+        return CallLimits(give_up_at=give_up_at, patience_s=patience_s, alone=alone, trace=trace)
 
     def _note_use(self, version: LoadedVersion) -> None:
         """Tell the LRU now and then, which is the event loop's."""

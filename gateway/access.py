@@ -93,6 +93,11 @@ class Key:
         if not self.may_see(model):
             raise Forbidden("This key may not read about a model of that name.", scope=Scope.READ)
 
+    def require_sight_of_all(self) -> None:
+        """Raise Forbidden where the key may not read about every model."""
+        if not self.sees_all:
+            raise Forbidden("This needs a key with the scope read.", scope=Scope.READ)
+
     def require_admin(self) -> None:
         """Raise Forbidden where the key may not steer the gateway."""
         if not self.is_admin:

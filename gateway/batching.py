@@ -14,7 +14,7 @@ import asyncio
 import logging
 import pickle
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextvars import Context
 from dataclasses import dataclass, replace
 
@@ -60,14 +60,26 @@ class BatchLimits:
     `max_rows` and `max_bytes` (of JSON as it was received) are of one call: a longer list goes in
     several. So does one that would keep the model busy for longer than `max_part_ms`, by what rows
     took so far, since others wait behind it; but no part is made smaller than `min_part_rows`.
-    `calls_per_replica` keeps a replica busy while an answer travels.
+    A model with one replica has `calls_of_one_replica` on their way: what comes meanwhile travels
+    together next, and to its socket and back is no way worth hiding. Where there are several,
+    `calls_per_replica` keep each busy while an answer travels by handle.
+    After a call of several callers the next one waits for `turns` turns of the event loop until
+    `few_callers` wait: those who were just answered ask again, and a call costs much the same for
+    one row as for a dozen. (What was tried and measured: docs/decisions/0029.)
     """
 
     max_rows: int = 16_384
     max_bytes: int = 16 * 1024 * 1024
     max_part_ms: float = 50.0
     min_part_rows: int = 16
+    calls_of_one_replica: int = 1
     calls_per_replica: int = 2
+    few_callers: int = 16
+    turns: int = 4
+
+    def calls_to(self, replicas: int) -> int:
+        """The most calls on their way at once to a model of so many replicas."""
+        return self.calls_of_one_replica if replicas == 1 else self.calls_per_replica * replicas
 
 
 LaneKey = tuple[str, str]
@@ -88,13 +100,18 @@ class MicroBatcher:
             return await self._backend.predict(call)
         return await self._lane(call).predict(call)
 
+    def queues(self) -> Iterator[tuple[tuple[str, int], int]]:
+        """How many calls of each version (a model's name, a number) wait for their turn."""
+        for (name, _), lane in self._lanes.items():
+            yield (name, lane.number), lane.waiting
+
     def _lane(self, call: Call) -> _Lane:
         key = (call.model.name, call.version.fingerprint)
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = _Lane(self._backend, self._limits)
+            lane = self._lanes[key] = _Lane(call.version.number, self._backend, self._limits)
             self._forget_idle_lanes()
-        lane.slots = self._limits.calls_per_replica * call.model.options.max_replicas
+        lane.slots = self._limits.calls_to(call.model.options.max_replicas)
         return lane
 
     def _forget_idle_lanes(self) -> None:
@@ -221,12 +238,14 @@ class _Batch:
 class _Lane:
     """The calls of one version: those on their way, and those that wait for a slot.
 
-    `slots` bounds the calls on their way. Until the version has answered once, and after it could
-    not be reached, nothing is shared: each caller then waits for its start by its own deadline.
+    `number` is the version's, `slots` bounds the calls on their way. Until the version has answered
+    once, and after it could not be reached, nothing is shared: each caller then waits for its start
+    by its own deadline.
     """
 
-    def __init__(self, backend: PredictionBackend, limits: BatchLimits) -> None:
-        self.slots = limits.calls_per_replica
+    def __init__(self, number: int, backend: PredictionBackend, limits: BatchLimits) -> None:
+        self.number = number
+        self.slots = limits.calls_to(1)
         self._backend = backend
         self._limits = limits
         self._warm = False
@@ -242,6 +261,11 @@ class _Lane:
     @property
     def is_idle(self) -> bool:
         return not self._waiting and not self._on_their_way
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a slot."""
+        return sum(not each.future.done() for queue in self._waiting.values() for each in queue)
 
     async def predict(self, call: Call) -> CallResult:
         """Answer one call, alone or with others."""
@@ -276,8 +300,7 @@ class _Lane:
             self._warm = False
             raise
         finally:
-            self._on_their_way -= 1
-            self._send()
+            self._end_call(self._limits.turns if self._waiting else 0)
 
     def _fits(self, call: Call) -> bool:
         return call.frame.rows <= self._part_rows and call.size_bytes <= self._limits.max_bytes
@@ -359,9 +382,18 @@ class _Lane:
             _logger.exception("a batch failed")
             batch.fail(error)
         finally:
+            had_company = len(batch.parts) > 1
             batch.release()
-            self._on_their_way -= 1
-            self._send()
+            self._end_call(self._limits.turns if had_company else 0)
+
+    def _end_call(self, turns: int) -> None:
+        """Free the slot, at the latest after so many turns of the event loop."""
+        if turns and sum(map(len, self._waiting.values())) < self._limits.few_callers:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._end_call, turns - 1, context=Context())
+            return
+        self._on_their_way -= 1
+        self._send()
 
     async def _answer(self, parts: list[_Part]) -> None:
         """Call the parts as one; where that fails for the model's sake, call them apart."""
@@ -428,8 +460,12 @@ def _together(parts: Sequence[_Part]) -> Call:
     """One call with the rows of all parts; it may take as long as the most patient caller."""
     first = parts[0].waiter.call
     now = asyncio.get_running_loop().time()
+    origins = first.origins and tuple(
+        origin for part in parts for origin in part.waiter.call.origins
+    )
     return replace(
         first,
+        origins=origins,
         frame=Frame.concat([part.frame for part in parts]),
         timeout_s=max(0.0, max(part.waiter.deadline for part in parts) - now),
     )

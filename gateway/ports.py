@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from gateway.catalog import Catalog, ModelVersion, ServedModel
 from gateway.contract import Frame, Output
+from gateway.metrics import Reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,8 @@ class Call:
 
     `timeout_s` is what is left of the request's deadline, in seconds; `patience_s` the deadline of
     callers who don't ask for an earlier one: a model that takes longer still has hung. `size_bytes`
-    is about how much JSON the rows were.
+    is about how much JSON the rows were. Where tracing is on, `origins` are the spans of the
+    requests in the call, and `traceparent` names the call's own (W3C Trace Context).
     """
 
     model: ServedModel
@@ -76,6 +78,8 @@ class Call:
     timeout_s: float
     patience_s: float = 3600.0
     size_bytes: int = 0
+    origins: tuple[Any, ...] = ()
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,3 +99,22 @@ class PredictionBackend(Protocol):
         Raises ModelFailed, ModelUnavailable, ModelUnservable, DeadlineExceeded; cancelling it
         disturbs no other caller.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What the processes of the gateway told when they were asked.
+
+    `replicas` are the ingress replicas' readings by their ids; `sync` is the sync service's, which
+    counts for the models' processes, None where it didn't answer.
+    """
+
+    replicas: Mapping[str, Reading] = field(default_factory=dict)
+    sync: Reading | None = None
+
+
+class Measurements(Protocol):
+    """Where the numbers of all processes of the gateway come from."""
+
+    async def measured(self) -> Measured:
+        """Ask all of them; who doesn't answer soon is left out."""

@@ -85,6 +85,11 @@ class PredictionService:
             )
         return catalog
 
+    def knows(self, name: str) -> bool:
+        """Whether the current catalog has a model of that name."""
+        catalog = self._feed.catalog
+        return catalog is not None and name in catalog.models
+
     def resolve(self, name: str, selector: str | None) -> Resolution:
         """`Catalog.resolve` on the current catalog, with its errors; what it found once is kept
         for as long as the catalog is the same."""

@@ -1,4 +1,4 @@
-"""One MLflow server and one gateway for the whole session, both real; a browser for a test."""
+"""One MLflow server and one gateway for the whole session, both real; a browser, a Prometheus."""
 
 from __future__ import annotations
 
@@ -10,21 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.chromium import chromium
 from tests.processes import Gateway, gateway, mlflow_server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-_CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-_FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 @pytest.fixture(scope="session")
@@ -60,15 +50,18 @@ def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("demo-models")
 
 
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Prometheus' own checking tool; the server is there where it is."""
+    found = shutil.which("promtool")
+    if found is None or shutil.which("prometheus") is None:
+        assert os.environ.get("PROMETHEUS_TESTS") != "required", "no Prometheus is installed"
+        pytest.skip("no Prometheus is installed; .ci/run installs it")
+    return found
+
+
 @pytest.fixture
 def browser() -> Iterator[Browser]:
     """A headless Chromium that asks nobody by itself."""
-    if _CHROMIUM is None:
-        assert os.environ.get("BROWSER_TESTS") != "required", "no Chromium is installed"
-        pytest.skip("no Chromium is installed; .ci/run installs it")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=_CHROMIUM, args=list(_FLAGS))
+    with chromium() as launched:
         yield launched
-        launched.close()

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import orjson
+
 from gateway.contract import json_schema
 from gateway.contract.body import BodyReader
 from gateway.contract.encoding import Target, encoder
@@ -141,6 +143,17 @@ class Contract:
     def example(self, *, optional: bool = False) -> Any:
         """A small request body that `parse` accepts, with or without the optional columns."""
         return json_schema.example_body(self.inputs, optional=optional)
+
+    def taken_apart(self, body: Any) -> tuple[list[Any], dict[str, Any]]:
+        """The inputs of a body (as a JSON value) one by one, and its params, as they were sent.
+
+        Raises what `parse` does.
+        """
+        read = self._reader.read(orjson.dumps(body))
+        wrapped = read.at != ()
+        inputs = body["inputs"] if wrapped else body
+        params = body.get("params", {}) if wrapped else {}
+        return [inputs] if read.single else inputs, params
 
     @cached_property
     def _reader(self) -> BodyReader:

@@ -21,14 +21,18 @@ from gateway.errors import Unauthenticated
 from gateway.http.problems import problem_of
 
 WEBHOOK_PATH = "/webhooks/mlflow"
+METRICS_PATH = "/metrics"
 
 _KEY = "modelmux.key"
 
-# The webhook has a check of its own; the page and its files say nothing about any model.
-_ALWAYS_OPEN = re.compile(rf"/healthz|/readyz|{WEBHOOK_PATH}|/docs|/docs/assets/.*")
+# The webhook has a check of its own; without a key the pages and their files say nothing about any
+# model (`gateway.http.pages.routes` asks for it).
+_ALWAYS_OPEN = re.compile(
+    rf"/healthz|/readyz|{WEBHOOK_PATH}|/docs|/docs/assets/.*|/|/catalog/[^/]+"
+)
 _OPEN_BY_SETTING = {
     "docs": re.compile(r"/openapi\.json|/models/[^/]+/openapi\.json"),
-    "metrics": re.compile(r"/metrics"),
+    "metrics": re.compile(METRICS_PATH),
 }
 
 
@@ -83,6 +87,13 @@ def require_sight(request: Request, model: str) -> None:
     key = _key_in(request)
     if key is not None:
         key.require_sight(model)
+
+
+async def require_sight_of_all(request: Request) -> None:
+    """Raise Forbidden where the request's key may not read about every model."""
+    key = _key_in(request)
+    if key is not None:
+        key.require_sight_of_all()
 
 
 async def require_admin(request: Request) -> None:

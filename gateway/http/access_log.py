@@ -39,6 +39,12 @@ def note_answer(scope: Scope, model: str | None, version: int | None, rows: int 
     scope[_ANSWERED] = (model, version, rows)
 
 
+def answered(scope: Scope) -> tuple[str | None, int | None, int | None]:
+    """The model, the version and the rows of what answered; each None where it isn't known."""
+    said: tuple[str | None, int | None, int | None] = scope.get(_ANSWERED, (None, None, None))
+    return said
+
+
 class AccessEntry(NamedTuple):
     """What a line is made of; `status` is None where the caller left before an answer."""
 
@@ -49,7 +55,7 @@ class AccessEntry(NamedTuple):
 
     def fields(self) -> dict[str, Any]:
         """The line's fields in their order; the path without its query, percent-encoded as sent."""
-        model, version, rows = self.scope.get(_ANSWERED, (None, None, None))
+        model, version, rows = answered(self.scope)
         path = self.scope.get("raw_path") or quote(self.scope["path"]).encode()
         return {
             "request_id": request_id_of(self.scope),

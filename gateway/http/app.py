@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib.metadata import version as distribution_version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -23,6 +23,7 @@ from starlette.types import Scope
 from gateway.deliveries import DeliveryCheck, SyncTrigger
 from gateway.errors import CatalogUnavailable
 from gateway.http.access_control import (
+    METRICS_PATH,
     Access,
     AccessControl,
     require_admin,
@@ -30,20 +31,27 @@ from gateway.http.access_control import (
     visible_part,
 )
 from gateway.http.body import HttpLimits
+from gateway.http.exposition import metrics_router
 from gateway.http.openapi import Document, DocumentLibrary, require_key
+from gateway.http.pages.routes import page_router
 from gateway.http.predict_endpoint import PREDICT_PATH, PredictEndpoint
 from gateway.http.problems import install_handlers, problem_of, problem_responses
 from gateway.http.request_identity import RequestIdentity
 from gateway.http.views import ModelDetail, ModelList, describe_model, list_models
 from gateway.http.webhook import webhook_router
-from gateway.ports import CatalogFeed
+from gateway.ports import CatalogFeed, Measurements
 from gateway.prediction import PredictionService
+from gateway.traffic import Traffic
+
+if TYPE_CHECKING:
+    from gateway.http.tracing import RequestTracing  # OpenTelemetry: only where tracing is on
 
 ASSETS = Path(__file__).parent / "assets"
 SYNC_PATH = "/registry/sync"
 
 _ADMIN = "Needs a key with the scope `admin`."
 _READ = "Needs a key. One with the scope `predict` alone is shown the models that it may call."
+_NEEDS = {SYNC_PATH: _ADMIN, METRICS_PATH: "Needs a key with the scope `read`."}
 
 
 class Health(BaseModel):
@@ -81,15 +89,22 @@ def create_app(
     answers_request_id: bool = True,
     access: Access | None = None,
     webhook_secret: str | None = None,
+    traffic: Traffic | None = None,
+    measurements: Measurements | None = None,
+    tracing: RequestTracing | None = None,
 ) -> FastAPI:
     """The gateway's ASGI application over a prediction service and a catalog feed.
 
     `app.state.predict` is the endpoint of predictions, for a `PredictShortcut` in front.
     `answers_request_id` is False where a server in front puts `X-Request-ID` on every answer. Where
-    `access` is None nothing needs a key; without `webhook_secret` no webhook is taken.
+    `access` is None nothing needs a key; without `webhook_secret` no webhook is taken. Predictions
+    are counted in `traffic` and have spans where there is `tracing`; `/metrics` tells what
+    `measurements` give, or the catalog alone.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    predict = PredictEndpoint(service, limits=limits, access=access)
+    predict = PredictEndpoint(
+        service, limits=limits, access=access, traffic=traffic, tracing=tracing
+    )
     if access is not None:
         app.add_middleware(AccessControl, access=access)
     app.add_middleware(RequestIdentity, answers=answers_request_id)
@@ -98,11 +113,13 @@ def create_app(
     app.router.routes.append(Route(PREDICT_PATH, predict, methods=["POST"]))
     check = None if webhook_secret is None else DeliveryCheck(webhook_secret)
     webhook = webhook_router(check, SyncTrigger(feed))
-    routers = (_models(service, feed), _operation(service, feed), webhook)
+    metrics = metrics_router(service, feed, measurements)
+    routers = (_models(service, feed), _operation(service, feed), metrics, webhook)
     for router in routers:
         app.include_router(router)
     library = DocumentLibrary(_base_document(app, access), needs_keys=access is not None)
     app.include_router(_documentation(service, library, access))
+    app.include_router(page_router(service, feed, access))
     app.mount("/docs/assets", _Assets(directory=ASSETS), name="assets")
     return app
 
@@ -115,7 +132,10 @@ class _Assets(StaticFiles):
         """The file, or an HTTPException."""
         headers = [header for header in scope["headers"] if header[0] != b"range"]
         scope["headers"] = headers
-        return await super().get_response(path, scope)
+        response = await super().get_response(path, scope)
+        # A page and its files change together: a browser asks each time, and mostly hears 304.
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:
@@ -235,7 +255,7 @@ def _base_document(app: FastAPI, access: Access | None) -> dict[str, Any]:
             # FastAPI documents a validation error that its own handlers would send: ours don't.
             operation["responses"].pop("422", None)
             if access is not None and not access.is_open(path):
-                require_key(operation, _ADMIN if path == SYNC_PATH else _READ)
+                require_key(operation, _NEEDS.get(path, _READ))
     for schema in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(schema, None)
     return document

@@ -7,14 +7,17 @@ mlflow.
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, InternalError
 from gateway.http.access_control import Access
 from gateway.http.access_log import AccessJournal, logged, note_answer
 from gateway.http.body import HttpLimits, read_json_body
@@ -24,6 +27,10 @@ from gateway.http.request_deadline import timeout_of
 from gateway.http.request_identity import REQUEST_ID_HEADER, request_id_of
 from gateway.http.version_selection import VERSION_HEADER, RawHeaders, selector_of
 from gateway.prediction import Prediction, PredictionService
+from gateway.traffic import CALLER_LEFT, UNKNOWN, Traffic
+
+if TYPE_CHECKING:
+    from gateway.http.tracing import RequestTracing  # OpenTelemetry: only where tracing is on
 
 PREDICT_PATH = "/models/{name}/predict"
 
@@ -37,7 +44,8 @@ class PredictEndpoint:
 
     `access` is None where keys are off: to be said by who makes an endpoint, never forgotten.
     `answers_request_id` and `journal` are for where nothing in front puts `X-Request-ID` on the
-    answers, or notes the requests.
+    answers, or notes the requests. Each answer is counted in `traffic`, and has a span where there
+    is `tracing`.
     """
 
     def __init__(
@@ -48,8 +56,12 @@ class PredictEndpoint:
         access: Access | None,
         answers_request_id: bool = False,
         journal: AccessJournal | None = None,
+        traffic: Traffic | None = None,
+        tracing: RequestTracing | None = None,
     ) -> None:
         self._service = service
+        self._traffic = Traffic() if traffic is None else traffic
+        self._tracing = tracing
         self._limits = limits
         self._access = access
         self._answers_request_id = answers_request_id
@@ -61,24 +73,33 @@ class PredictEndpoint:
 
     async def answer(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request in `scope` for the model `name`."""
-        answer = partial(self._answer, name)
+        answer: ASGIApp = partial(self._answer, name)
+        if self._tracing is not None:
+            answer = partial(self._tracing.around, answer)
         if self._journal is None:
             await answer(scope, receive, send)
         else:
             await logged(answer, self._journal, scope, receive, send)
 
     async def _answer(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
         try:
             if self._access is not None:
                 self._access.identify(scope).require_call(name)
             prediction = await self._predict(name, scope["headers"], receive)
             if prediction is None:
+                self._count_failure(name, None, CALLER_LEFT)
                 return
         except GatewayError as error:
+            self._count_failure(name, error.version, error.status)
             await self._identified(problem_of(scope, error), scope)(scope, receive, send)
             return
+        except asyncio.CancelledError:
+            self._count_failure(name, None, CALLER_LEFT)
+            raise
         # A boundary: what nobody expected is logged, and answered in the envelope all the same.
         except Exception as error:  # noqa: BLE001 - logged by `unexpected_problem`
+            self._count_failure(name, None, InternalError.status)
             await self._identified(unexpected_problem(scope, error), scope)(scope, receive, send)
             return
         note_answer(scope, name, prediction.version, prediction.rows)
@@ -87,6 +108,13 @@ class PredictEndpoint:
             headers.append((_REQUEST_ID, request_id_of(scope).encode("ascii")))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": prediction.body})
+        spent_s = time.perf_counter() - started
+        self._traffic.note_answer(name, prediction.version, spent_s, prediction.rows)
+
+    def _count_failure(self, name: str, version: int | None, status: int) -> None:
+        """A caller's word becomes no label: all names that the catalog lacks are one."""
+        model = name if self._service.knows(name) else UNKNOWN
+        self._traffic.note_failure(model, version, status)
 
     async def _predict(self, name: str, headers: RawHeaders, receive: Receive) -> Prediction | None:
         """The prediction; None where the caller left before the body was there."""

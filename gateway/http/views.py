@@ -108,7 +108,7 @@ def list_models(
     return ModelList(
         generation=catalog.generation,
         registry=describe_registry(registry, now=datetime.now(UTC)),
-        models=[ModelSummary.model_validate(_summary(model, unloadable)) for model in models],
+        models=[summarize(model, unloadable) for model in models],
     )
 
 
@@ -130,12 +130,19 @@ def describe_model(
     contract = model.promise
     return ModelDetail(
         **_summary(model, unloadable),
-        version_details=[_version(catalog, model, v, unloadable) for v in reversed(model.versions)],
+        version_details=[
+            describe_version(catalog, model, v, unloadable) for v in reversed(model.versions)
+        ],
         options=model.options,
         request_schema=contract.request_schema() if contract else None,
         response_schema=contract.response_schema() if contract else None,
         example=model.request_example(),
     )
+
+
+def summarize(model: ServedModel, unloadable: Collection[VersionKey] = ()) -> ModelSummary:
+    """One line about a model; `unloadable` failed to load."""
+    return ModelSummary.model_validate(_summary(model, unloadable))
 
 
 def _summary(model: ServedModel, unloadable: Collection[VersionKey]) -> dict[str, Any]:
@@ -170,12 +177,13 @@ def _held(held: HeldVersion | None) -> HeldView | None:
     return HeldView(version=held.number, reason=held.reason, differences=list(held.differences))
 
 
-def _version(
+def describe_version(
     catalog: Catalog,
     model: ServedModel,
     version: ModelVersion,
     unloadable: Collection[VersionKey],
 ) -> VersionView:
+    """One version, with what keeps it from answering for the model's contract."""
     compatible, found = _compatibility(catalog, model, version)
     return VersionView(
         version=version.number,

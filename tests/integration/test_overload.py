@@ -25,6 +25,8 @@ from tests.processes import Gateway, gateway
 from tests.raw_callers import RawCaller, connect, flooded, received
 from tests.registering import columns, register
 
+pytestmark = pytest.mark.alone
+
 NUMBER = columns(("x", "double"))
 TEXT = columns(("text", "string"))
 WAITING, ROWS, BODY_BYTES, BODY_S, ACTIVE = 200, 5_000, 4 * 1024 * 1024, 8.0, 4

@@ -35,6 +35,9 @@ def test_the_wheel_holds_all_that_is_needed(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for needed in (
         "gateway/http/assets/swagger-ui-bundle.js",
+        "gateway/http/assets/catalog/page.js",
+        "gateway/http/assets/catalog/inter.woff2",
+        "gateway/http/pages/templates/model.html",
         "gateway/contract/contract.py",
         "registry_sync/source.py",
         "deployments/cli.py",

@@ -11,6 +11,7 @@ import annotated_types
 import click
 import pytest
 import typer
+import yaml
 from pydantic.fields import FieldInfo
 from starlette.routing import BaseRoute, Mount, Route
 
@@ -21,6 +22,7 @@ from gateway.catalog import ModelOptions
 from gateway.errors import all_errors
 from gateway.http.app import create_app
 from gateway.http.body import HttpLimits
+from gateway.metrics import FAMILIES
 from gateway.ports import CatalogFeed, PredictionBackend
 from gateway.prediction import PredictionService
 from registry_sync import tags
@@ -28,10 +30,10 @@ from registry_sync import tags
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-HTTP, GATE, SETTINGS = (
-    DOCS / name
-    for name in ("2-http-interface.md", "3-versions-and-the-gate.md", "4-settings.md")
-)  # fmt: skip
+HTTP, GATE, SETTINGS, MONITORING = (
+    DOCS / f"{name}.md"
+    for name in ("2-http-interface", "3-versions-and-the-gate", "4-settings", "8-monitoring")
+)
 
 TAGS = {f"{tags.PREFIX}{name}" for name in ModelOptions.model_fields} | {
     tags.SERVE,
@@ -242,6 +244,41 @@ def _flat(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
             yield route
         else:
             yield from _flat(included.routes)
+
+
+# --- monitoring -------------------------------------------------------------------------------
+
+
+def test_every_metric_is_in_a_table_with_its_kind_and_labels() -> None:
+    """The tables of metrics have each family once, in order, and nothing else."""
+    tables = [t for t in _tables(MONITORING) if t[0][:3] == ["metric", "kind", "labels"]]
+    told = [row for table in tables for row in table[2:]]
+    assert [(name, kind, labels) for name, kind, labels, _ in told] == [
+        (family.exposed_name, family.kind, ", ".join(family.exposed_labels)) for family in FAMILIES
+    ]
+    assert all(meaning for *_, meaning in told)
+
+
+def test_every_alert_is_in_its_table() -> None:
+    """The table of alerts has each rule, and no other."""
+    (group,) = yaml.safe_load((ROOT / "deploy/prometheus/rules/alerts.yml").read_text())["groups"]
+    assert first_cells(MONITORING, "alert", "when") == [rule["alert"] for rule in group["rules"]]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "prometheus/rules/alerts.yml",
+        "prometheus/tests/alerts.yml",
+        "grafana/dashboards/gateway.json",
+    ],
+)
+def test_rules_and_dashboard_name_metrics_that_exist(file: str) -> None:
+    """Whatever a rule, its test or a panel asks for is exposed under that name."""
+    ends = {"counter": {""}, "gauge": {""}, "histogram": {"_bucket", "_sum", "_count"}}
+    names = {f.exposed_name + end for f in FAMILIES for end in ends[f.kind]}
+    named = re.findall(r"\bmodelmux_[a-z_]+", (ROOT / "deploy" / file).read_text(encoding="utf-8"))
+    assert set(named) - names == set()
 
 
 # --- pages ------------------------------------------------------------------------------------

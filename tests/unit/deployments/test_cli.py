@@ -224,3 +224,16 @@ def test_a_container_is_as_open_as_its_port(
             cli._require_guard(settings)
     else:
         cli._require_guard(settings)
+
+
+def test_tracing_without_its_packages_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is said at the start, with the words that install it."""
+
+    def missing(name: str) -> str:
+        raise cli.PackageNotFoundError(name)
+
+    monkeypatch.setenv("MODELMUX_TRACING", "true")
+    monkeypatch.setattr(cli, "distribution_version", missing)
+    result = RUN.invoke(app, ["up", "--tracking-uri", "http://h:1", *ANY_PORT])
+    assert result.exit_code == 2
+    assert "modelmux[tracing]" in result.output

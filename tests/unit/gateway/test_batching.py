@@ -22,7 +22,7 @@ from tests.catalogs import served, version
 BAD = -1.0
 """A row that makes the model fail, whoever travels with it."""
 
-ONE_SLOT = BatchLimits(max_rows=8, max_part_ms=1e9, calls_per_replica=1)
+ONE_SLOT = BatchLimits(max_rows=8, max_part_ms=1e9)
 
 
 class Model:
@@ -57,9 +57,11 @@ class Model:
         return CallResult(output=("values", values), timings_ms={"model": 1.0})
 
 
-def call(*rows: float, params: Mapping[str, Any] | None = None, **fields: Any) -> Call:
+def call(
+    *rows: float, params: Mapping[str, Any] | None = None, max_replicas: int = 1, **fields: Any
+) -> Call:
     """A call of a batched model with one column."""
-    options = ModelOptions(batching="on", max_replicas=1)
+    options = ModelOptions(batching="on", max_replicas=max_replicas)
     frame = Frame(layout="table", names=("x",), columns=(np.array(rows),), rows=len(rows), key="k")
     fields.setdefault("timeout_s", 60.0)
     made = version(1)
@@ -197,12 +199,29 @@ async def test_single_rows_say_nothing_about_lists() -> None:
     assert [len(rows) for rows in model.calls[-2:]] == [200, 2000]
 
 
-async def test_calls_on_their_way_are_bounded_by_replicas() -> None:
-    """At most `calls_per_replica` for each replica that there may be."""
+@pytest.mark.parametrize(("replicas", "bound"), [(1, 2), (2, 6)])
+async def test_calls_on_their_way_are_bounded_by_replicas(replicas: int, bound: int) -> None:
+    """One replica has its own bound, several have theirs each."""
     model = Model()
-    batcher = await warmed(model, BatchLimits(max_rows=2, calls_per_replica=3))
-    await asyncio.gather(*(batcher.predict(call(float(i))) for i in range(40)))
-    assert model.most_at_once == 3
+    limits = BatchLimits(max_rows=2, calls_of_one_replica=2, calls_per_replica=3)
+    batcher = await warmed(model, limits)
+    calls = [call(float(i), max_replicas=replicas) for i in range(40)]
+    await asyncio.gather(*(batcher.predict(each) for each in calls))
+    assert model.most_at_once == bound
+
+
+async def test_callers_who_ask_again_at_once_travel_together_again() -> None:
+    """A call is not sent for the first who comes back when the others are about to."""
+    model = Model()
+    batcher = await warmed(model)
+
+    async def caller() -> None:
+        for _ in range(20):
+            await batcher.predict(call(1.0))
+            await turns(1)
+
+    await asyncio.gather(*(caller() for _ in range(8)))
+    assert sum(len(rows) == 8 for rows in model.calls) >= 19
 
 
 async def test_the_guilty_row_is_alone_in_the_end() -> None:
@@ -213,7 +232,11 @@ async def test_the_guilty_row_is_alone_in_the_end() -> None:
     found = await asyncio.gather(*(outcome(batcher.predict(call(row))) for row in rows))
     assert found == [ModelFailed if row == BAD else [2 * row] for row in rows]
     await asyncio.gather(*(batcher.predict(call(row)) for row in (1.0, 2.0, 3.0)))
-    assert model.calls[-1] == [2.0, 3.0]  # a bad row says nothing about the model: still shared
+    assert model.calls[-1] == [
+        1.0,
+        2.0,
+        3.0,
+    ]  # a bad row says nothing about the model: still shared
 
 
 class Lumping(Model):

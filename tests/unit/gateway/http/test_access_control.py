@@ -103,7 +103,7 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         ("GET", "/openapi.json", (401, 200, 200, 200, 200)),
         ("GET", "/models/salaries/openapi.json", (401, 403, 200, 200, 200)),
         ("GET", "/models/unknown/openapi.json", (401, 403, 404, 404, 404)),
-        ("GET", "/metrics", (401, 404, 404, 404, 404)),
+        ("GET", "/metrics", (401, 403, 200, 200, 200)),
         ("GET", "/nowhere", (401, 404, 404, 404, 404)),
         ("PUT", "/models", (401, 405, 405, 405, 405)),
         ("POST", "/models/shop a/predict", (401, 200, 403, 200, 403)),
@@ -203,7 +203,7 @@ async def test_documents_and_metrics_are_open_by_setting() -> None:
         assert "SwaggerUIBundle({" in (await client.get("/docs")).text
         assert (await client.get("/models")).status_code == 401
     async with Bench(public=frozenset({"metrics"})).client as client:
-        assert (await client.get("/metrics")).status_code == 404
+        assert (await client.get("/metrics")).status_code == 200
         assert (await client.get("/openapi.json")).status_code == 401
 
 

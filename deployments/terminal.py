@@ -1,0 +1,227 @@
+"""What people see in a terminal: tables, colours, a status line. Pipes and files get plain lines.
+
+Owns the two consoles and how listings, answers and problems look. Knows no HTTP and no Ray.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.json import JSON
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+CANNOT = 2
+NO = 1
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_COLUMNS_AT_MOST = 8
+_ROWS_AT_MOST = 100
+_ERASE_LINE = "\r\x1b[2K"
+
+
+def fail(message: str, code: int = CANNOT) -> typer.Exit:
+    """Say in one line on standard error why a command ends; the exit to raise."""
+    err.print(f"modelmux: {message}", markup=False)
+    return typer.Exit(code)
+
+
+def show(renderable: RenderableType, *, console: Console = out) -> None:
+    """Print what is wider than a line: folded to the terminal's width."""
+    console.print(renderable, soft_wrap=False)
+
+
+def models_table(listing: Mapping[str, Any]) -> Group:
+    """What a gateway serves: one row a model, its state in colour, what is held and why."""
+    models = listing["models"]
+    table = _table("Model", "State", "Default", "Versions", "Aliases")
+    for model in models:
+        aliases = ", ".join(f"{alias} → {number}" for alias, number in model["aliases"].items())
+        table.add_row(
+            Text(model["name"], "bold"),
+            _state(model),
+            str(model["default_version"] or "–"),
+            ", ".join(map(str, model["versions"])),
+            aliases,
+        )
+    return Group(table, Text(_count(models), "dim"), *_registry_notes(listing))
+
+
+def _state(model: Mapping[str, Any]) -> Text:
+    ready = model["status"] == "ready"
+    state = Text(model["status"], "green" if ready else "red")
+    if model["reason"] is not None:
+        state.append(f"\n{model['reason']}", "red")
+    held = model["held"]
+    if held is not None:
+        state.append(f"\nversion {held['version']} held: {held['reason']}", "yellow")
+    for difference in () if held is None else held["differences"]:
+        state.append(f"\n  {difference['message']}", "yellow dim")
+    return state
+
+
+def _count(models: Sequence[Mapping[str, Any]]) -> str:
+    counted = [f"{len(models)} model{'' if len(models) == 1 else 's'}"]
+    held = sum(model["held"] is not None for model in models)
+    unserved = sum(model["status"] != "ready" for model in models)
+    counted += [f"{held} held"] if held else []
+    counted += [f"{unserved} not served"] if unserved else []
+    return " · ".join(counted)
+
+
+def _registry_notes(listing: Mapping[str, Any]) -> Iterator[Text]:
+    registry = listing.get("registry") or {}
+    for name in ("problem", "snapshot_problem"):
+        if registry.get(name):
+            yield Text(registry[name], "yellow")
+
+
+def answer(body: str) -> RenderableType:
+    """An answer: a table where its rows are records of single values, else coloured JSON."""
+    rows = json.loads(body)
+    names = _columns_of(rows)
+    if names is None:
+        return JSON(body, indent=2)
+    table = _table("", *names)
+    for number, row in enumerate(rows, start=1):
+        table.add_row(Text(str(number), "dim"), *(_value(row.get(name)) for name in names))
+    return table
+
+
+def _columns_of(rows: Any) -> list[str] | None:
+    """The columns of a table of these rows, None where a table would hide more than it shows."""
+    if not isinstance(rows, list) or not 0 < len(rows) <= _ROWS_AT_MOST:
+        return None
+    if not all(isinstance(row, dict) and row for row in rows):
+        return None
+    if any(isinstance(value, list | dict) for row in rows for value in row.values()):
+        return None
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return names if len(names) <= _COLUMNS_AT_MOST else None
+
+
+def _value(value: Any) -> Text:
+    if isinstance(value, str):
+        return Text(value, "green")
+    return Text(json.dumps(value), "dim" if value is None else "cyan")
+
+
+def summary(*, version: str | None, request_id: str | None, milliseconds: float) -> Text:
+    """Who answered, and how long it took from here."""
+    parts = [f"version {version}" if version else "", f"{milliseconds:.0f} ms"]
+    parts.append(f"request {request_id}" if request_id else "")
+    return Text(" · ".join(filter(None, parts)), "dim")
+
+
+def problem(document: Mapping[str, Any], retry_after: str | None) -> Group:
+    """A problem document: what, where (by pointer), and what is different."""
+    told: list[RenderableType] = [
+        Text.assemble(
+            (f"{document['status']} {document['code']}", "bold red"), f"  {document['detail']}"
+        )
+    ]
+    if document.get("errors"):
+        table = _table("Where", "What is expected")
+        for error in document["errors"]:
+            table.add_row(Text(error["pointer"] or "/", "bold"), Text(error["message"]))
+        told.append(table)
+    if document.get("differences"):
+        sides = ("Contract", f"Version {document.get('requested_version', '')}")
+        told.append(differences_table(document["differences"], sides))
+    if retry_after is not None:
+        told.append(Text(f"Try again in {retry_after} s.", "yellow"))
+    return Group(*told)
+
+
+def differences_table(differences: Sequence[Mapping[str, Any]], sides: tuple[str, str]) -> Table:
+    """What two signatures differ in, field by field."""
+    table = _table("Where", "Field", "Change", *sides)
+    for found in differences:
+        table.add_row(
+            found["section"],
+            Text(found["pointer"] or "/", "bold"),
+            found["change"].replace("_", " "),
+            Text(found["contract"] or "–", "red"),
+            Text(found["candidate"] or "–", "green"),
+        )
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 3, 0, 0))
+    for heading in headings:
+        table.add_column(Text(heading), overflow="fold")
+    return table
+
+
+class StatusLine:
+    """A line that says what is being done, where standard output is a terminal; else nothing.
+
+    Lines that other processes write to the same terminal come through `clear`, so that they don't
+    run into it.
+    """
+
+    def __init__(self, say: Callable[[str], None], *, live: bool) -> None:
+        self._say = say
+        self._spinner = Spinner("dots")
+        self._drawn: Live | None = None
+        self._live = live and out.is_terminal
+
+    @property
+    def is_live(self) -> bool:
+        """Whether anybody sees it."""
+        return self._live
+
+    def show(self, what: str) -> None:
+        """Show what is being done now; where nothing is live, nothing."""
+        if not self._live:
+            return
+        if self._drawn is None:
+            # What goes to standard error stays there, if that isn't the terminal.
+            self._drawn = Live(
+                self._spinner,
+                console=out,
+                transient=True,
+                refresh_per_second=12.5,
+                redirect_stderr=err.is_terminal,
+            )
+            self._drawn.start()
+        self._spinner.update(text=Text(what))
+
+    def tell(self, what: str) -> None:
+        """Begin something worth a line of its own where no line is live."""
+        if self._live:
+            self.show(what)
+        else:
+            self._say(what)
+
+    def clear(self) -> None:
+        """Make place for a line of somebody else; the status is drawn again below it."""
+        if self._drawn is not None:
+            out.file.write(_ERASE_LINE)
+            out.file.flush()
+
+    def end(self) -> None:
+        """Take the line away."""
+        if self._drawn is not None:
+            self._drawn.stop()
+            self._drawn = None
+
+
+@contextmanager
+def status_line(say: Callable[[str], None], *, live: bool) -> Iterator[StatusLine]:
+    """A status line that is gone when the block ends."""
+    line = StatusLine(say, live=live)
+    try:
+        yield line
+    finally:
+        line.end()

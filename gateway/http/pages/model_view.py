@@ -1,0 +1,179 @@
+"""What the page of one model shows, as values for its template."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from gateway.catalog import LATEST, Catalog, ModelVersion, ServedModel
+from gateway.contract import Contract
+from gateway.contract.types import Rows, describe
+from gateway.http.pages.forms import Form, default_text, form_of
+from gateway.http.views import ModelSummary, VersionView, describe_version, summarize
+from gateway.prediction import VersionKey
+
+VERSIONS_SHOWN = 20
+"""So many of the newest versions are on the page at once; comparing signatures takes time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureRow:
+    """One column, tensor or param. `note` says what the type doesn't."""
+
+    name: str
+    type: str
+    required: bool | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionChoice:
+    """A version that can be asked for, by the text of the header that asks for it."""
+
+    selector: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPage:
+    """One model. `form` and the rows are None or empty where nothing was ever promised."""
+
+    summary: ModelSummary
+    form: Form | None
+    inputs: tuple[SignatureRow, ...]
+    outputs: tuple[SignatureRow, ...]
+    params: tuple[SignatureRow, ...]
+    versions: tuple[VersionView, ...]
+    named_choices: tuple[VersionChoice, ...]
+    version_choices: tuple[VersionChoice, ...]
+    total_versions: int
+    timeout_s: float | None
+
+    @property
+    def default(self) -> VersionView | None:
+        """The default version, where it is among those shown."""
+        return next((each for each in self.versions if each.is_default), None)
+
+
+def model_page(
+    catalog: Catalog, name: str, unloadable: Collection[VersionKey], *, all_versions: bool = False
+) -> ModelPage:
+    """Everything the page shows about a model; raises ModelNotFound."""
+    model = catalog.model(name)
+    contract = model.promise
+    shown = [
+        describe_version(catalog, model, version, unloadable)
+        for version in _shown(model, all_versions)
+    ]
+    return ModelPage(
+        summary=summarize(model, unloadable),
+        form=None if contract is None else form_of(contract, model.request_example()),
+        inputs=() if contract is None else _input_rows(contract),
+        outputs=() if contract is None else _output_rows(contract),
+        params=() if contract is None else _param_rows(contract),
+        versions=tuple(shown),
+        named_choices=_named(model),
+        version_choices=_numbered(model, {view.version: view for view in shown}),
+        total_versions=len(model.versions),
+        timeout_s=model.options.timeout_s,
+    )
+
+
+def registered_on(created_at_ms: int) -> str:
+    """A day in UTC; nothing where the registry didn't say."""
+    if created_at_ms <= 0:
+        return ""
+    return datetime.fromtimestamp(created_at_ms / 1000, UTC).strftime("%Y-%m-%d")
+
+
+def _shown(model: ServedModel, all_versions: bool) -> list[ModelVersion]:
+    """The newest versions, and whatever is the default, held or has an alias."""
+    newest_first = list(reversed(model.versions))
+    if all_versions:
+        return newest_first
+    notable = {model.default_version, *model.aliases.values()}
+    if model.held is not None:
+        notable.add(model.held.number)
+    return [
+        version
+        for place, version in enumerate(newest_first)
+        if place < VERSIONS_SHOWN or version.number in notable
+    ]
+
+
+def _named(model: ServedModel) -> tuple[VersionChoice, ...]:
+    names = [
+        VersionChoice(selector=alias, label=f"{alias} (version {number})")
+        for alias, number in sorted(model.aliases.items())
+    ]
+    if model.latest is not None:
+        label = f"{LATEST} (version {model.latest.number})"
+        names.append(VersionChoice(selector=LATEST, label=label))
+    return tuple(names)
+
+
+def _numbered(model: ServedModel, known: dict[int, VersionView]) -> tuple[VersionChoice, ...]:
+    return tuple(
+        VersionChoice(
+            selector=str(version.number), label=_label(version, known.get(version.number))
+        )
+        for version in reversed(model.versions)
+    )
+
+
+def _label(version: ModelVersion, view: VersionView | None) -> str:
+    remark = ""
+    if not version.is_servable:
+        remark = ", can't be served"
+    elif view is not None and view.is_default:
+        remark = ", the default"
+    elif view is not None and view.compatible is False:
+        remark = ", breaks the contract"
+    return f"{version.number}{remark}"
+
+
+def _input_rows(contract: Contract) -> tuple[SignatureRow, ...]:
+    """The model's own inputs, and what is still taken for callers of an earlier contract."""
+    own = {field.name for field in contract.inputs.fields}
+    rows = _rows(contract.inputs, "input")
+    if not contract.accepted.named:
+        return rows
+    extra = [field for field in contract.accepted.fields if field.name not in own]
+    note = "Of an earlier contract: still taken, and left out."
+    return (
+        *rows,
+        *(
+            SignatureRow(name=f.name, type=describe(f.type), required=f.required, note=note)
+            for f in extra
+        ),
+    )
+
+
+def _output_rows(contract: Contract) -> tuple[SignatureRow, ...]:
+    return () if contract.promised is None else _rows(contract.promised, "output")
+
+
+def _rows(rows: Rows, what: str) -> tuple[SignatureRow, ...]:
+    several = len(rows.fields) > 1
+    return tuple(
+        SignatureRow(
+            name=field.name if rows.named else f"{what} {number}" if several else f"the {what}",
+            type=describe(field.type),
+            required=field.required,
+            note="" if rows.named else "Has no name.",
+        )
+        for number, field in enumerate(rows.fields, start=1)
+    )
+
+
+def _param_rows(contract: Contract) -> tuple[SignatureRow, ...]:
+    return tuple(
+        SignatureRow(
+            name=param.name,
+            type=describe(param.type),
+            required=None,
+            note=f"Default: {default_text(param)}",
+        )
+        for param in contract.accepted_params
+    )

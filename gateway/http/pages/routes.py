@@ -1,0 +1,102 @@
+"""`/` and `/catalog/{name}`: the catalog as pages.
+
+With keys on, a browser that goes to a page has no way to send one: it gets a page that asks for a
+key, has nothing of any model in it, and fetches the same address again with the key. Errors are
+pages too, with the status and the headers of the problem document that they stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, Request, Response
+
+from gateway.catalog import Catalog
+from gateway.errors import GatewayError
+from gateway.http.access_control import Access, require_sight, visible_part
+from gateway.http.pages.listing import Question, listing
+from gateway.http.pages.model_view import model_page
+from gateway.http.pages.rendering import PageRenderer
+from gateway.http.problems import problem_of
+from gateway.http.request_identity import request_id_of
+from gateway.ports import CatalogFeed
+from gateway.prediction import PredictionService
+
+_OF_DOCUMENTS = ("content-type", "content-length")
+
+
+def page_router(service: PredictionService, feed: CatalogFeed, access: Access | None) -> APIRouter:
+    """The routes of the catalog page."""
+    router = APIRouter(include_in_schema=False)
+    pages = CatalogPages(service, feed, access)
+
+    @router.get("/")
+    async def index(request: Request) -> Response:
+        return pages.answer(request, "./", pages.index)
+
+    @router.get("/catalog/{name}")
+    async def model(name: str, request: Request) -> Response:
+        return pages.answer(request, "../", lambda asked: pages.model(asked, name))
+
+    return router
+
+
+class CatalogPages:
+    """Renders the pages over what is served at this moment."""
+
+    def __init__(
+        self, service: PredictionService, feed: CatalogFeed, access: Access | None
+    ) -> None:
+        self._service = service
+        self._feed = feed
+        self._access = access
+        # Where the documents are open to everybody, so are these: they show the same models.
+        self._needs_key = access is not None and not access.is_open("/openapi.json")
+        self._renderer = PageRenderer(keys=access is not None)
+
+    def answer(self, request: Request, base: str, page: Callable[[Request], Response]) -> Response:
+        """The page, the one that asks for a key, or the one about an error."""
+        try:
+            if self._access is not None and self._needs_key:
+                if "authorization" not in request.headers:
+                    return self._renderer.page("locked.html", base=base)
+                self._access.identify(request.scope)
+            return page(request)
+        except GatewayError as error:
+            return self._problem(request, error, base)
+
+    def index(self, request: Request) -> Response:
+        """The list of models."""
+        asked = request.query_params
+        question = Question.of(asked.get("q", ""), asked.get("show", ""), asked.get("page", ""))
+        found = listing(self._visible(request), self._service.unloadable, question)
+        return self._renderer.page(
+            "index.html", base="./", listing=found, registry=self._feed.registry
+        )
+
+    def model(self, request: Request, name: str) -> Response:
+        """The page of one model."""
+        require_sight(request, name)
+        page = model_page(
+            self._service.catalog(),
+            name,
+            self._service.unloadable,
+            all_versions=request.query_params.get("versions") == "all",
+        )
+        return self._renderer.page("model.html", base="../", page=page, model=page.summary)
+
+    def _visible(self, request: Request) -> Catalog:
+        return visible_part(request, self._service.catalog())
+
+    def _problem(self, request: Request, error: GatewayError, base: str) -> Response:
+        document = problem_of(request.scope, error)
+        headers = {k: v for k, v in document.headers.items() if k not in _OF_DOCUMENTS}
+        return self._renderer.page(
+            "problem.html",
+            base=base,
+            status=document.status_code,
+            headers=headers,
+            error=error,
+            request_id=request_id_of(request.scope),
+            registry=self._feed.registry,
+        )

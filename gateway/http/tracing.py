@@ -1,0 +1,138 @@
+"""Traces: what a request's time was spent on, across processes (OpenTelemetry, W3C Trace Context).
+
+One trace goes from the HTTP request through the call to the model's own code. A caller's
+`traceparent` is taken up, and passed on to the model's process. Imported only where tracing is on;
+elsewhere a request pays a comparison with None (docs/decisions/0025). Needs OpenTelemetry's API
+alone: where spans go is said by who makes the tracer. Must not import ray, mlflow or fastapi.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from dataclasses import replace
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    Link,
+    Span,
+    SpanKind,
+    StatusCode,
+    Tracer,
+    get_current_span,
+    set_span_in_context,
+    use_span,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.http.access_log import answered
+from gateway.ports import Call, CallResult, PredictionBackend
+
+_W3C = TraceContextTextMapPropagator()
+_HEADERS = {b"traceparent": "traceparent", b"tracestate": "tracestate"}
+_ROUTE = "/models/{name}/predict"
+_SERVER_ERROR = 500
+
+
+class RequestTracing:
+    """Spans of predictions' HTTP requests."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    async def around(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have `app` answer the HTTP request in `scope`, under a span."""
+        span = self._tracer.start_span(
+            f"POST {_ROUTE}",
+            context=_caller_s_context(scope),
+            kind=SpanKind.SERVER,
+            attributes={"http.request.method": "POST", "http.route": _ROUTE},
+        )
+
+        async def noting(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                _note_status(span, message["status"])
+            await send(message)
+
+        # What the exception says may repeat what a caller sent: it becomes no part of the span.
+        with use_span(
+            span, end_on_exit=True, record_exception=False, set_status_on_exception=False
+        ):
+            await app(scope, receive, noting)
+            _note_model(span, *answered(scope))
+
+
+class TraceOrigins:
+    """A `PredictionBackend` in front of the batcher: each call remembers whose it is."""
+
+    def __init__(self, backend: PredictionBackend) -> None:
+        self._backend = backend
+
+    async def predict(self, call: Call) -> CallResult:
+        """See `PredictionBackend.predict`."""
+        return await self._backend.predict(replace(call, origins=(get_current_span(),)))
+
+
+class CallTracing:
+    """A `PredictionBackend` behind the batcher: a span for each call that goes to a model.
+
+    It is a child of the first request in the call. With the others it is linked both ways: a span
+    has one parent, and nobody's trace should lack the call.
+    """
+
+    def __init__(self, backend: PredictionBackend, tracer: Tracer) -> None:
+        self._backend = backend
+        self._tracer = tracer
+
+    async def predict(self, call: Call) -> CallResult:
+        """See `PredictionBackend.predict`."""
+        spans: list[Span] = list(dict.fromkeys(call.origins))
+        parent = set_span_in_context(spans[0], Context()) if spans else Context()
+        with self._tracer.start_as_current_span(
+            "call model",
+            context=parent,
+            kind=SpanKind.CLIENT,
+            links=[Link(span.get_span_context()) for span in spans[1:]],
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            _note_model(span, call.model.name, call.version.number, call.frame.rows)
+            for other in spans[1:]:
+                if other.is_recording():  # else its caller has left
+                    other.add_link(span.get_span_context())
+            carrier: dict[str, str] = {}
+            _W3C.inject(carrier)
+            try:
+                return await self._backend.predict(
+                    replace(call, traceparent=carrier.get("traceparent"))
+                )
+            except BaseException as error:
+                span.set_attribute("error.type", type(error).__name__)
+                span.set_status(StatusCode.ERROR)
+                raise
+
+
+def _caller_s_context(scope: Scope) -> Context:
+    carrier = {
+        _HEADERS[name]: value.decode("latin-1")
+        for name, value in scope["headers"]
+        if name in _HEADERS
+    }
+    return _W3C.extract(carrier, Context())
+
+
+def _note_status(span: Span, status: int) -> None:
+    span.set_attribute("http.response.status_code", status)
+    if status >= _SERVER_ERROR:
+        span.set_attribute("error.type", str(status))
+        span.set_status(StatusCode.ERROR)
+
+
+def _note_model(span: Span, name: str | None, number: int | None, rows: int | None) -> None:
+    if name is not None:
+        span.set_attribute("model.name", name)
+    if number is not None:
+        span.set_attribute("model.version", number)
+    if rows is not None:
+        span.set_attribute("model.rows", rows)

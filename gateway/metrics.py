@@ -1,0 +1,251 @@
+"""What is measured: every family of metrics, its labels, and how numbers of it travel (pure).
+
+The one list that counting, the answer to `/metrics`, its documentation and the dashboards are made
+from or checked against. Names follow Prometheus' conventions
+(https://prometheus.io/docs/practices/naming/): base units, `_total` for what only grows.
+
+Cardinality is bounded by the registry: a label is never made of what a caller sent. What isn't in
+the catalog is counted with an empty label, and what is gone from it is told no more. Must not
+import ray, mlflow or fastapi.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+PREFIX = "modelmux_"
+
+REPLICA = "replica"
+"""The label of what every ingress replica counts by itself: the replica's short id."""
+
+Labels: TypeAlias = tuple[str, ...]
+"""The values of a family's labels, in their order; `replica` left out."""
+
+Bins: TypeAlias = tuple[list[int], float]
+"""A histogram as it travels: how many fell into each bin (not cumulated; the last one is open), and
+the sum of all values."""
+
+Reading: TypeAlias = dict[str, list[tuple[Labels, float | Bins]]]
+"""What one process has to tell: the samples of each family by its name. Plain, because the two ends
+may be of different releases."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """One metric. `bounds` are of a histogram's bins, upper ends included; `by_replica` says that
+    each ingress replica has series of its own."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+    by_replica: bool = False
+
+    @property
+    def exposed_labels(self) -> tuple[str, ...]:
+        """All labels, as they are exposed."""
+        return (REPLICA, *self.labels) if self.by_replica else self.labels
+
+    @property
+    def exposed_name(self) -> str:
+        """The name as the family's samples have it: counters end in `_total`."""
+        return f"{self.name}_total" if self.kind == "counter" else self.name
+
+
+_SECONDS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)
+_LOAD_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0, 4096.0, 16384.0)
+
+_VERSION = ("model", "version")
+
+REQUESTS = Family(
+    name=f"{PREFIX}requests",
+    kind="counter",
+    help="Predictions that were answered, by HTTP status; 499: the caller left before.",
+    labels=(*_VERSION, "status"),
+    by_replica=True,
+)
+REQUEST_DURATION = Family(
+    name=f"{PREFIX}request_duration_seconds",
+    kind="histogram",
+    help="Seconds from a request's arrival to its answer, of predictions answered with 200.",
+    labels=_VERSION,
+    bounds=_SECONDS,
+    by_replica=True,
+)
+REQUEST_ROWS = Family(
+    name=f"{PREFIX}request_rows",
+    kind="counter",
+    help="Rows of predictions answered with 200.",
+    labels=_VERSION,
+    by_replica=True,
+)
+REQUESTS_IN_FLIGHT = Family(
+    name=f"{PREFIX}requests_in_flight",
+    kind="gauge",
+    help="Predictions that are inside, read but not answered.",
+    labels=("model",),
+    by_replica=True,
+)
+ROWS_IN_FLIGHT = Family(
+    name=f"{PREFIX}rows_in_flight",
+    kind="gauge",
+    help="Rows of the predictions that are inside.",
+    labels=("model",),
+    by_replica=True,
+)
+QUEUED_REQUESTS = Family(
+    name=f"{PREFIX}queued_requests",
+    kind="gauge",
+    help="Of the predictions that are inside, those that wait for a call to return.",
+    labels=_VERSION,
+    by_replica=True,
+)
+CALL_ROWS = Family(
+    name=f"{PREFIX}call_rows",
+    kind="histogram",
+    help="Rows of each call of a model: the batch size.",
+    labels=_VERSION,
+    bounds=_ROWS,
+    by_replica=True,
+)
+CALL_DURATION = Family(
+    name=f"{PREFIX}call_duration_seconds",
+    kind="histogram",
+    help="Seconds that a call took in the model's process, its turn and its own code.",
+    labels=_VERSION,
+    bounds=_SECONDS,
+    by_replica=True,
+)
+LOADS = Family(
+    name=f"{PREFIX}loads",
+    kind="counter",
+    help="Loads of versions, by their outcome: ok or failed.",
+    labels=(*_VERSION, "outcome"),
+)
+LOAD_DURATION = Family(
+    name=f"{PREFIX}load_duration_seconds",
+    kind="histogram",
+    help="Seconds that a load took that went well, fetching its artifacts included.",
+    labels=("model",),
+    bounds=_LOAD_SECONDS,
+)
+LOADED_VERSIONS = Family(
+    name=f"{PREFIX}loaded_versions",
+    kind="gauge",
+    help="Versions in memory, summed over the processes of the model.",
+    labels=("model",),
+)
+EVICTIONS = Family(
+    name=f"{PREFIX}evictions",
+    kind="counter",
+    help="Versions that made room in memory for others.",
+    labels=("model",),
+)
+MODEL_PROCESSES = Family(
+    name=f"{PREFIX}model_processes",
+    kind="gauge",
+    help="Processes of the model that have loaded anything.",
+    labels=("model",),
+)
+CATALOG_GENERATION = Family(
+    name=f"{PREFIX}catalog_generation",
+    kind="gauge",
+    help="The catalog's generation: grows whenever something changes.",
+)
+MODELS = Family(
+    name=f"{PREFIX}models",
+    kind="gauge",
+    help="Models of the catalog by their status: ready or unservable.",
+    labels=("status",),
+)
+MODEL_UNSERVABLE = Family(
+    name=f"{PREFIX}model_unservable",
+    kind="gauge",
+    help="1 for each model of which nothing answers by default.",
+    labels=("model",),
+    by_replica=True,
+)
+DEFAULT_HELD = Family(
+    name=f"{PREFIX}default_held",
+    kind="gauge",
+    help="1 for each version that would be its model's default and is held.",
+    labels=_VERSION,
+)
+REGISTRY_SILENT = Family(
+    name=f"{PREFIX}registry_silent_seconds",
+    kind="gauge",
+    help="Seconds since the registry's last good answer; +Inf where there was none yet.",
+)
+INGRESS_REPLICAS = Family(
+    name=f"{PREFIX}ingress_replicas",
+    kind="gauge",
+    help="Ingress replicas whose numbers are in this answer.",
+)
+SYNC_SERVICE_UP = Family(
+    name=f"{PREFIX}sync_service_up",
+    kind="gauge",
+    help="Whether the sync service answered; what it counts is missing where it did not.",
+)
+
+FAMILIES: tuple[Family, ...] = (
+    REQUESTS,
+    REQUEST_DURATION,
+    REQUEST_ROWS,
+    REQUESTS_IN_FLIGHT,
+    ROWS_IN_FLIGHT,
+    QUEUED_REQUESTS,
+    CALL_ROWS,
+    CALL_DURATION,
+    LOADS,
+    LOAD_DURATION,
+    LOADED_VERSIONS,
+    EVICTIONS,
+    MODEL_PROCESSES,
+    CATALOG_GENERATION,
+    MODELS,
+    MODEL_UNSERVABLE,
+    DEFAULT_HELD,
+    REGISTRY_SILENT,
+    INGRESS_REPLICAS,
+    SYNC_SERVICE_UP,
+)
+
+
+class Histogram:
+    """Counts values by bins. Not thread-safe: of one event loop."""
+
+    __slots__ = ("_bounds", "counts", "sum")
+
+    def __init__(self, family: Family) -> None:
+        self._bounds = family.bounds
+        self.counts = [0] * (len(family.bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.sum += value
+
+    def bins(self) -> Bins:
+        """A copy that may travel."""
+        return list(self.counts), self.sum

@@ -1,0 +1,60 @@
+"""The catalog page where keys are on."""
+
+from __future__ import annotations
+
+import hashlib
+
+from playwright.sync_api import Browser, expect
+
+from gateway.access import parse_keys
+from gateway.http.access_control import Access
+from tests.e2e.catalog_page.driving import model, opened, outcome, send
+from tests.page_catalog import (
+    HELD,
+    FixedKeys,
+    shown,
+    staged,
+)
+
+
+def _access(**options: frozenset[str]) -> Access:
+
+    digest = hashlib.sha256(b"mmx_good").hexdigest()
+    return Access(keys=FixedKeys(parse_keys(f"k sha256:{digest} predict:d*")), **options)
+
+
+def test_with_keys_on_the_page_asks_for_one_and_keeps_it_in_the_tab(browser: Browser) -> None:
+    """Nothing is shown without it; a wrong one is told; it is in sessionStorage alone."""
+    with staged(shown(), _access()) as stage, opened(browser, stage) as page:
+        page.goto("/")
+        assert "delivery_time" not in page.content()
+        page.get_by_label("Key").fill("wrong")
+        page.get_by_role("button", name="Use key").click()
+        expect(page.get_by_role("alert")).not_to_be_empty()
+        page.get_by_label("Key").fill("mmx_good")
+        page.get_by_role("button", name="Use key").click()
+        expect(page.locator(".model-name")).to_have_text(["delivery_time"])
+        page.get_by_role("link", name="delivery_time").click()
+        send(page)
+        outcome(page).to_contain_text("Version 2 answered")
+        assert "mmx_good" not in page.locator("main").inner_text()
+        assert page.evaluate("JSON.stringify(localStorage) + document.cookie") == "{}"
+        model(page, HELD)
+        expect(page.get_by_text("403 · forbidden")).to_be_visible()
+        page.get_by_role("button", name="Forget key").click()
+        expect(page.get_by_label("Key")).to_be_visible()
+
+
+def test_where_the_documents_are_public_only_a_prediction_asks_for_a_key(browser: Browser) -> None:
+    """The catalog is shown; 401 opens the field for the key, and the next try has it."""
+    with (
+        staged(shown(), _access(public=frozenset({"docs"}))) as stage,
+        opened(browser, stage) as page,
+    ):
+        model(page, "delivery_time")
+        send(page)
+        outcome(page).to_have_text("A key is needed.")
+        page.get_by_label("Key").fill("mmx_good")
+        page.get_by_role("button", name="Use key").click()
+        send(page)
+        outcome(page).to_contain_text("Version 2 answered")

@@ -1,0 +1,98 @@
+"""The list of models, and the list of versions, in a real browser."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Browser, Page, expect
+
+from tests.catalogs import BREAKING, catalog, served, version
+from tests.e2e.catalog_page.driving import model, opened
+from tests.page_catalog import (
+    HELD,
+    many,
+    shown,
+    staged,
+)
+
+
+def test_the_list_has_every_model_with_its_state_and_reason(page: Page) -> None:
+    """Name, state, default version, what is held, and why something isn't served."""
+    page.goto("/")
+    expect(page.locator(".model")).to_have_count(len(shown().models))
+    row = page.locator(".model", has_text="translation_model")
+    expect(row).to_contain_text("Ready")
+    expect(row).to_contain_text("v2 of 3 · champion, german")
+    expect(page.locator(".model", has_text=HELD)).to_contain_text("Version 7 held")
+    broken = page.locator(".model", has_text="invoice_parser")
+    expect(broken).to_contain_text("Not served")
+    expect(broken).to_contain_text("the model has no signature")
+
+
+def test_searching_shows_what_fits_and_says_how_many(page: Page) -> None:
+    """While one types, by every word in name, alias or description; announced, and kept."""
+    page.goto("/")
+    page.get_by_role("searchbox").type("ENGLISH german")
+    expect(page.locator(".model-name")).to_have_text(["translation_model"])
+    expect(page.locator("#announcement")).to_have_text("1 model found for “ENGLISH german”")
+    assert page.url.endswith("/?q=ENGLISH+german")
+    page.reload()
+    expect(page.locator(".model-name")).to_have_text(["translation_model"])
+    page.get_by_role("searchbox").fill("nothing like it")
+    expect(page.get_by_text("Nothing fits.")).to_be_visible()
+
+
+def test_the_list_can_be_filtered_by_state(page: Page) -> None:
+    """Held and unservable models are found without reading."""
+    page.goto("/")
+    page.get_by_role("link", name="Held 1").click()
+    expect(page.locator(".model-name")).to_have_text([HELD])
+    page.get_by_role("link", name="Not served 1").click()
+    expect(page.locator(".model-name")).to_have_text(["invoice_parser"])
+
+
+def test_a_thousand_models_come_in_pages(browser: Browser) -> None:
+    """Fifty at a time, with search over all of them."""
+    with staged(many(1000)) as stage, opened(browser, stage) as page:
+        page.goto("/")
+        expect(page.locator(".model")).to_have_count(50)
+        page.get_by_role("link", name="Next").click()
+        expect(page.locator(".model-name").first).to_have_text("model_0050")
+        expect(page.get_by_text("51–100 of 1000")).to_be_visible()
+        page.get_by_role("searchbox").fill("0777")
+        expect(page.locator(".model-name")).to_have_text(["model_0777"])
+
+
+def test_a_version_that_breaks_is_marked_in_the_list_of_versions(browser: Browser) -> None:
+    """Beside each version it says whether it keeps the contract, and what doesn't."""
+    now = catalog(served(*(version(n) for n in range(1, 31)), version(31, BREAKING), default=2))
+    with staged(now) as stage, opened(browser, stage) as page:
+        model(page, "m")
+        expect(page.locator(".version-row")).to_have_count(21)  # the newest 20, and the default
+        expect(page.locator("#version-31")).to_contain_text("Breaks the contract")
+        expect(page.locator("#version-2")).to_contain_text("Default")
+        page.get_by_role("link", name="Show all 31 versions").click()
+        expect(page.locator(".version-row")).to_have_count(31)
+
+
+def test_the_figures_of_each_model_are_read_from_the_counters(page: Page) -> None:
+    """Rate and quantiles of what came between two looks; a dash where there are no counters."""
+    looks = iter([0, 100, 100, 100])
+
+    def metrics(count: int) -> str:
+        labels = 'model="delivery_time",version="2"'
+        buckets = [("0.01", count * 0.5), ("0.1", count), ("+Inf", count)]
+        return "\n".join(
+            [f'modelmux_requests_total{{{labels},status="200"}} {count}']
+            + [
+                f'modelmux_request_duration_seconds_bucket{{{labels},le="{le}"}} {n}'
+                for le, n in buckets
+            ]
+        )
+
+    page.route("**/metrics", lambda route: route.fulfill(body=metrics(next(looks))))
+    page.goto("/")
+    row = page.locator(".model", has_text="delivery_time")
+    expect(row.locator('[data-number="rate"]')).to_have_text(re.compile(r"[0-9]+/s"))
+    expect(row.locator('[data-number="median"]')).to_have_text("10 ms")
+    expect(page.locator(".model", has_text=HELD).locator('[data-number="rate"]')).to_have_text("–")
