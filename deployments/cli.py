@@ -7,7 +7,6 @@ Owns arguments, printing and exit codes (0 good, 1 no, 2 can't). Imports Ray onl
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import socket
@@ -22,22 +21,19 @@ from importlib.metadata import version as distribution_version
 from pathlib import Path
 from threading import Event
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
 import httpx
 import typer
 
-from deployments import client_commands, terminal
+from deployments import client_commands, registry_commands
 from deployments.fast_path import fast_path, has_haproxy
 from deployments.keys import is_loopback, keys_of
 from deployments.log_receiver import log_receiver
 from deployments.logs import PACKAGES, LogOptions, configure_logging
-from deployments.registry_environment import set_registry_defaults
-from deployments.settings import BadSettings, Settings, is_writable, read_settings
-from deployments.terminal import NO, StatusLine, status_line
-from deployments.terminal import err as _err
-from deployments.terminal import fail as _fail
-from deployments.terminal import out as _out
+from deployments.registry_commands import settings_of
+from deployments.settings import Settings, is_writable
+from deployments.terminal import NO, StatusLine, err, fail, out, status_line
 from gateway.access import BadKeys, entry_of, new_secret
 
 app = typer.Typer(
@@ -103,7 +99,7 @@ def up(
     ] = None,
 ) -> None:
     """Serve every model of a registry until SIGINT or SIGTERM."""
-    settings = _settings(
+    settings = settings_of(
         tracking_uri=tracking_uri,
         registry_uri=registry_uri,
         host=host,
@@ -127,7 +123,7 @@ def serve_until_stopped(settings: Settings, *, stop: Event, on_ready: OnReady) -
     _require_exporter(settings)
     as_json = settings.log_format == "json"
     configure_logging(LogOptions(as_json=as_json), *PACKAGES)
-    say = _logger.info if as_json else partial(_out.print, markup=False)
+    say = _logger.info if as_json else partial(out.print, markup=False)
     if not is_writable(settings.state_dir):
         say(f"The state folder {settings.state_dir} can't be written: no snapshot is kept.")
     with (
@@ -142,7 +138,7 @@ def serve_until_stopped(settings: Settings, *, stop: Event, on_ready: OnReady) -
                 stop_on_signals(stop)
                 _serve(launch, settings, logs, status, stop=stop, on_ready=on_ready, say=say)
         except launch.RayUnreachable as error:
-            raise _fail(str(error)) from error
+            raise fail(str(error)) from error
     say("Stopped.")
 
 
@@ -155,7 +151,7 @@ def _ray_environment(settings: Settings, status: StatusLine) -> Iterator[LogOpti
         yield LogOptions(as_json=as_json)
         return
     if not has_haproxy():
-        _err.print("No HAProxy here: falling back to Ray's own proxy, which is much slower.")
+        err.print("No HAProxy here: falling back to Ray's own proxy, which is much slower.")
     with (
         tempfile.TemporaryDirectory(prefix="modelmux-") as name,
         fast_path(Path(name), host=settings.host, port=settings.port),
@@ -226,12 +222,12 @@ def down(
         with launch.joined_ray(ray_address):
             taken = launch.take_down_ours()
     except launch.RayUnreachable as error:
-        raise _fail(str(error)) from error
+        raise fail(str(error)) from error
     for name in taken.gone:
-        _out.print(name, markup=False)
-    _out.print(f"{len(taken.gone)} application(s) taken down.")
+        out.print(name, markup=False)
+    out.print(f"{len(taken.gone)} application(s) taken down.")
     if taken.left:
-        raise _fail(f"still ending: {', '.join(taken.left)}", NO)
+        raise fail(f"still ending: {', '.join(taken.left)}", NO)
 
 
 @app.command()
@@ -250,7 +246,7 @@ def demo(
     from deployments.demo import DemoUnavailable, run_demo
 
     def settings_for(tracking_uri: str, state_dir: Path) -> Settings:
-        settings = _settings(
+        settings = settings_of(
             tracking_uri=tracking_uri,
             host=host,
             port=port,
@@ -268,104 +264,19 @@ def demo(
             stop=stop_on_signals(),
             settings_for=settings_for,
             serve=serve_until_stopped,
-            say=lambda line: _out.print(line, markup=False),
+            say=lambda line: out.print(line, markup=False),
         )
     except DemoUnavailable as error:
-        raise _fail(str(error)) from error
+        raise fail(str(error)) from error
 
 
 app.command()(client_commands.models)
 app.command()(client_commands.predict)
 
 
-@app.command()
-def check(
-    name: str,
-    candidate: Annotated[str, typer.Argument(help="Version number, alias or latest.")],
-    tracking_uri: Annotated[str | None, typer.Option(help="The MLflow server.")] = None,
-    registry_uri: Annotated[str | None, typer.Option(help="Where it isn't the server's.")] = None,
-    against: Annotated[
-        str | None, typer.Option(help="Version or alias to compare with; the default's if absent.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Would this version keep the contract? Exit code 0 yes, 1 no, 2 couldn't tell."""
-    from registry_sync.contract_check import CannotTell, check_contract
-    from registry_sync.reading import RegistryUnreachable
-    from registry_sync.source import MlflowRegistry
-
-    settings = _settings(tracking_uri=tracking_uri, registry_uri=registry_uri)
-    set_registry_defaults()
-    registry = MlflowRegistry(
-        tracking_uri=settings.tracking_uri, registry_uri=settings.registry_uri
-    )
-    try:
-        result = check_contract(
-            registry,
-            name,
-            candidate,
-            against=against,
-            champion_alias=settings.champion_alias,
-            compatibility=settings.compatibility,
-        )
-    except (CannotTell, RegistryUnreachable) as error:
-        raise _fail(str(error)) from error
-    if as_json:
-        _print_json(
-            {
-                "model": result.model,
-                "candidate": result.candidate,
-                "against": result.against,
-                "compatible": result.is_compatible,
-                "differences": list(result.differences),
-            }
-        )
-    else:
-        _print_differences(result.model, result.candidate, result.against, result.differences)
-    if not result.is_compatible:
-        raise typer.Exit(NO)
-
-
-def _print_differences(
-    name: str, candidate: int, against: int, differences: tuple[dict[str, Any], ...]
-) -> None:
-    if not differences:
-        _out.print(f"{name} version {candidate} keeps the contract of version {against}.")
-        return
-    title = f"{name}: version {candidate} breaks the contract of version {against}"
-    sides = (f"Version {against}", f"Version {candidate}")
-    _out.print(terminal.differences_table(differences, sides, title))
-
-
+app.command()(registry_commands.check)
 app.command()(client_commands.openapi)
-
-
-@app.command()
-def webhook(
-    address: Annotated[
-        str, typer.Argument(metavar="URL", help="The gateway's /webhooks/mlflow, for MLflow.")
-    ],
-    tracking_uri: Annotated[str | None, typer.Option(help="The MLflow server.")] = None,
-    registry_uri: Annotated[str | None, typer.Option(help="Where it isn't the server's.")] = None,
-) -> None:
-    """Have MLflow tell a running gateway of what changes; the secret is in the environment."""
-    from registry_sync.webhooks import WebhookRefused, register_webhook
-
-    settings = _settings(tracking_uri=tracking_uri, registry_uri=registry_uri)
-    if settings.webhook_secret is None:
-        raise _fail("set MODELMUX_WEBHOOK_SECRET to the secret that the gateway has")
-    set_registry_defaults()
-    try:
-        done = register_webhook(
-            address,
-            settings.webhook_secret.get_secret_value(),
-            tracking_uri=settings.tracking_uri,
-            registry_uri=settings.registry_uri,
-        )
-    except WebhookRefused as refused:
-        raise _fail(str(refused), NO) from refused
-    what = "is up to date" if done.was_there else "is registered"
-    _out.print(f"The webhook {what}; a delivery to {address} was taken.", markup=False)
+app.command()(registry_commands.webhook)
 
 
 @keys_app.command("new")
@@ -381,17 +292,9 @@ def new_key(
     try:
         entry = entry_of(name, secret, scope or ["predict"])
     except BadKeys as problem:
-        raise _fail(str(problem)) from problem
-    _err.print("The key, shown this once:", secret, markup=False)
+        raise fail(str(problem)) from problem
+    err.print("The key, shown this once:", secret, markup=False)
     sys.stdout.write(entry + "\n")
-
-
-def _settings(**given: Any) -> Settings:
-    """The settings from the command line and the environment, or one clear line and exit 2."""
-    try:
-        return read_settings({name: value for name, value in given.items() if value is not None})
-    except BadSettings as error:
-        raise _fail(str(error)) from error
 
 
 def _require_free_port(settings: Settings) -> None:
@@ -405,7 +308,7 @@ def _require_free_port(settings: Settings) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        raise _fail(f"can't listen on {settings.host}:{settings.port}: {error.strerror}") from error
+        raise fail(f"can't listen on {settings.host}:{settings.port}: {error.strerror}") from error
 
 
 def _require_exporter(settings: Settings) -> None:
@@ -413,7 +316,7 @@ def _require_exporter(settings: Settings) -> None:
         if settings.tracing:
             distribution_version(_SPAN_EXPORTER)
     except PackageNotFoundError:
-        raise _fail("tracing needs more packages: pip install 'modelmux[tracing]'") from None
+        raise fail("tracing needs more packages: pip install 'modelmux[tracing]'") from None
 
 
 def _require_guard(settings: Settings) -> None:
@@ -423,10 +326,10 @@ def _require_guard(settings: Settings) -> None:
         if keys is not None:
             keys.read()
     except BadKeys as problem:
-        raise _fail(f"keys: {problem}") from problem
+        raise fail(f"keys: {problem}") from problem
     reached_at = settings.published_host or settings.host
     if keys is None and not settings.insecure and not is_loopback(reached_at):
-        raise _fail(
+        raise fail(
             f"{reached_at} can be reached from other machines: give --keys-file (`modelmux keys "
             "new` makes keys), or --insecure to let everybody in"
         )
@@ -435,7 +338,3 @@ def _require_guard(settings: Settings) -> None:
 def _say_ready(settings: Settings, say: Say) -> None:
     count = httpx.get(f"{settings.url}/readyz", timeout=30.0).json()["models"]
     say(f"Ready: {count} model(s) at {settings.url}  ·  docs at {settings.url}/docs")
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

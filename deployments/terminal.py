@@ -142,12 +142,9 @@ def problem(document: Mapping[str, Any], retry_after: str | None) -> Group:
     return Group(*told)
 
 
-def differences_table(
-    differences: Sequence[Mapping[str, Any]], sides: tuple[str, str], title: str | None = None
-) -> Table:
+def differences_table(differences: Sequence[Mapping[str, Any]], sides: tuple[str, str]) -> Table:
     """What two signatures differ in, field by field."""
     table = _table("Where", "Field", "Change", *sides)
-    table.title = title
     for found in differences:
         table.add_row(
             found["section"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,3 +61,6 @@ def test_the_catalog_page_finds_a_model_and_tries_it(showing: Gateway, browser: 
     expect(page.locator("#outcome")).to_contain_text("Version 1 answered", timeout=60_000)
     expect(page.get_by_label("The answer as a table")).to_contain_text("2.5")
     expect(page.locator(".timings")).to_contain_text("request")
+    # Counted by the gateway, and read from its counters within moments.
+    expect(page.locator('[data-number="rate"]')).to_have_text(re.compile("/s"), timeout=20_000)
+    expect(page.locator('[data-number="median"]')).to_have_text(re.compile("s$"))
