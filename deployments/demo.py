@@ -20,6 +20,7 @@ from pathlib import Path
 
 import httpx
 
+from deployments.keys import keys_of
 from deployments.settings import Settings
 
 _START_TIMEOUT_S = 120.0
@@ -181,11 +182,15 @@ def _say_tour(settings: Settings, say: Say) -> None:
         versions = ", ".join(map(str, sorted(model["versions"])))
         say(f"  {model['name']}: versions {versions}, default {model['default_version']}")
     say("")
+    key = ""
+    if keys_of(settings) is not None:
+        key = ' -H "Authorization: Bearer $MODELMUX_KEY"'
+        say("Keys are on; the secret of one is to be in the variable MODELMUX_KEY.")
     say("Try (in another terminal):")
     for path, headers, body in _TOUR:
-        options = "".join(f" -H '{header}'" for header in headers)
+        options = key + "".join(f" -H '{header}'" for header in headers)
         say(f"  curl {url}{path} -H 'Content-Type: application/json'{options} \\\n    -d '{body}'")
-    say(f"  curl {url}/models")
+    say(f"  curl {url}/models{key}")
     say(f"  open {url}/ (every model, to look at and to try) or {url}/docs (for clients)")
     say("")
 
