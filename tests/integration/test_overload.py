@@ -25,8 +25,6 @@ from tests.processes import Gateway, gateway
 from tests.raw_callers import RawCaller, connect, flooded, received
 from tests.registering import columns, register
 
-pytestmark = pytest.mark.alone
-
 NUMBER = columns(("x", "double"))
 TEXT = columns(("text", "string"))
 WAITING, ROWS, BODY_BYTES, BODY_S, ACTIVE = 200, 5_000, 4 * 1024 * 1024, 8.0, 4
@@ -85,6 +83,7 @@ async def p99_s(url: str, model: str, *, requests: int = 1000) -> float:
     return statistics.quantiles(spent, n=100)[98]
 
 
+@pytest.mark.alone
 async def test_a_flooded_model_slows_no_other(small: Gateway) -> None:
     """With hundreds of callers at a slow model, more than may wait for it, another model's p99 is
     at most twice its own; those who are too many have a 429, the others are answered."""
@@ -220,6 +219,7 @@ async def test_bodies_are_refused_before_they_are_read(
     assert len(most.json()) == ROWS
 
 
+@pytest.mark.alone
 async def test_stuck_callers_keep_nobody_from_being_answered(
     small: Gateway, caller: httpx.AsyncClient
 ) -> None:
