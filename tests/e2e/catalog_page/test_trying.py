@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from gateway.errors import ModelUnavailable, Overloaded
 from tests.e2e.catalog_page.driving import answer, model, outcome, send
@@ -35,6 +35,23 @@ def test_a_prediction_is_tried_with_the_form(page: Page) -> None:
     expect(page.locator(".timings")).to_contain_text(re.compile(r"model\s*2\.31 ms"))
     expect(page.locator(".timings")).to_contain_text(re.compile(r"request\s*[0-9a-f]{32}"))
     assert answer(page) == [{"minutes": 59.4, "late_risk": 0.495}]
+
+
+def test_nothing_can_be_sent_before_the_scripts_are_there(page: Page) -> None:
+    """On a slow line the button waits: a browser would reload the page and lose what is in it."""
+    held: list[Route] = []
+    page.route("**/try.js", held.append)
+    with page.expect_request("**/try.js"):
+        page.goto("/catalog/delivery_time", wait_until="commit")
+    button = page.get_by_role("button", name="Predict")
+    expect(button).to_be_disabled()
+    page.get_by_label("distance_km").fill("10")
+    page.unroute("**/try.js")
+    for route in held:
+        route.continue_()
+    send(page)
+    outcome(page).to_contain_text("Version 2 answered")
+    expect(page.get_by_label("The answer as a table")).to_contain_text("59")
 
 
 def test_several_inputs_travel_as_a_list(page: Page) -> None:

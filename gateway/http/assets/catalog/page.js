@@ -31,6 +31,7 @@ function wireKey(onKey, problem = "") {
   };
   const input = document.getElementById("key");
   tell(problem);
+  form.querySelector("button").disabled = false;
   input.focus();
   form.addEventListener("submit", async (event) => {
     event.preventDefault();

@@ -37,6 +37,7 @@ export class RequestForm {
     this.onChange = onChange;
     this.made = 0;
     form.querySelector("#add-row").addEventListener("click", () => this.addRow());
+    form.querySelector("#add-row").disabled = false;
     this.rows.forEach((row) => this.wireRow(row));
     this.number();
     form.addEventListener("input", (event) => {

@@ -32,6 +32,8 @@ class Trial {
       this.send();
     });
     this.refresh();
+    // Until here nobody would have answered: a browser would send the form by itself.
+    document.getElementById("send").disabled = false;
   }
 
   change(toText) {

@@ -81,6 +81,23 @@ async def test_a_page_has_nothing_inline_and_nothing_from_elsewhere(
         assert (await asking.get(f"/{file}")).status_code == 200
 
 
+def test_every_module_is_named_in_the_page() -> None:
+    """They are fetched side by side, and not one after the other has been read."""
+    folder = ROOT / "assets" / "catalog"
+    base = (ROOT / "pages" / "templates" / "base.html").read_text(encoding="utf-8")
+    for file in folder.glob("*.js"):
+        assert f'"{file.stem}"' in base or f"/{file.name}" in base, file.name
+
+
+async def test_what_needs_the_scripts_waits_for_them(asking: httpx.AsyncClient) -> None:
+    """A form that nobody has wired yet can't be sent: a browser would reload the page."""
+    page = (await asking.get("/catalog/delivery_time")).text
+    buttons = [attributes for tag, attributes in tags_in(page) if tag == "button"]
+    for name in ("send", "add-row"):
+        (found,) = (each for each in buttons if each.get("id") == name)
+        assert "disabled" in found
+
+
 def test_scripts_and_styles_name_no_other_host_and_read_no_html() -> None:
     """What the policy forbids isn't tried either; text never becomes HTML."""
     for file in (ROOT / "assets" / "catalog").glob("*.[jc]s*"):
