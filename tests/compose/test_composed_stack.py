@@ -116,6 +116,13 @@ def test_what_is_published_and_what_may_be_written(stack: Stack) -> None:
         assert stack.inspect(service)["State"]["Health"]["Status"] == "healthy"
 
 
+def test_prometheus_finds_what_it_scrapes(stack: Stack) -> None:
+    """The target of deploy/prometheus answers inside of the stack's network, without a key as long
+    as there are none."""
+    ask = "from urllib.request import urlopen as o; print(o('http://gateway:8000/metrics').read())"
+    assert "modelmux_" in stack.execute("mlflow", "python", "-c", ask).stdout
+
+
 def test_without_keys_it_is_not_published_to_others(stack: Stack) -> None:
     """Told that its port is published on every address, a gateway without keys doesn't start."""
     refused = stack.compose(
