@@ -14,6 +14,10 @@ from tests.page_catalog import Stage
 
 PHONE, DESKTOP = (360, 740), (1280, 900)
 
+# Far more than a page takes: other tests may run beside.
+_PATIENCE_MS = 30_000
+expect.set_options(timeout=_PATIENCE_MS)
+
 
 @contextmanager
 def opened(
@@ -27,7 +31,7 @@ def opened(
         color_scheme="dark" if dark else "light",
     )
     page = context.new_page()
-    page.set_default_timeout(5_000)
+    page.set_default_timeout(_PATIENCE_MS)
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda said: problems.extend(_problems(said.text)))

@@ -40,7 +40,7 @@ def test_a_prediction_is_tried_with_the_form(page: Page) -> None:
 def test_nothing_can_be_sent_before_the_scripts_are_there(page: Page) -> None:
     """On a slow line the button waits: a browser would reload the page and lose what is in it."""
     held: list[Route] = []
-    page.route("**/try.js", held.append)
+    page.route("**/try.js", lambda route: held.append(route))
     with page.expect_request("**/try.js"):
         page.goto("/catalog/delivery_time", wait_until="commit")
     button = page.get_by_role("button", name="Predict")
