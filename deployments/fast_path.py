@@ -25,6 +25,8 @@ _MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 
 # Where replicas listen for HAProxy.
 _LOWEST_PORT, _HIGHEST_PORT, _RANGE, _PROBED = 20_000, 31_000, 100, 4
+# At the end of a range: statistics, metrics, the proxy behind HAProxy and its gRPC.
+_SIDE_PORTS = 4
 
 
 # Where everything listens that HAProxy alone has to reach.
@@ -118,8 +120,8 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
     if not has_haproxy():
         variables = {name: value for name, value in variables.items() if name not in _HAPROXY}
     else:
-        stats, metrics, fallback, fallback_grpc = _free_ports(4)
         first, last = _free_range()
+        last, stats, metrics, fallback, fallback_grpc = range(last - _SIDE_PORTS, last + 1)
         variables |= {
             _BINARY: str(folder / _LAUNCHER_NAME),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -213,13 +215,15 @@ def _error_files(folder: Path) -> str:
 
 def _free_range() -> tuple[int, int]:
     """The first and last of consecutive ports, below those that the system gives to clients, of
-    which the first few are free; where to begin is chance, so that two gateways that start at once
-    don't meet."""
+    which the first few and the last few are free; where to begin is chance, so that two gateways
+    that start at once don't meet."""
     starts = list(range(_LOWEST_PORT, _HIGHEST_PORT, _RANGE))
     random.shuffle(starts)
     for start in starts:
-        if all(_is_free(port) for port in range(start, start + _PROBED)):
-            return start, start + _RANGE - 1
+        end = start + _RANGE
+        probed = (*range(start, start + _PROBED), *range(end - _SIDE_PORTS, end))
+        if all(map(_is_free, probed)):
+            return start, end - 1
     return _HIGHEST_PORT, _HIGHEST_PORT + _RANGE - 1
 
 
@@ -230,14 +234,3 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

@@ -1,12 +1,13 @@
-"""The session's gateway with all models of the contract suite; the seed and time to fuzz it."""
+"""A gateway with all models of the contract suite; the seed and time to fuzz it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
-from tests.processes import Gateway
+from tests.processes import Gateway, gateway, mlflow_server
 
 SEED = int(os.environ.get("SEED") or 1)
 """Where chance begins; `make fuzz SEED=n` tries others."""
@@ -16,8 +17,14 @@ SECONDS = float(os.environ.get("FUZZ_SECONDS") or 15)
 
 
 @pytest.fixture(scope="session")
-def fuzzed(registered: str, shared_gateway: Gateway) -> Gateway:
-    """A gateway that serves models of many kinds; `versions` answers for sure."""
-    shared_gateway.sync()
-    assert shared_gateway.predict("versions", {"x": 1}).json() == [{"x": 1.0}]
-    return shared_gateway
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway that serves models of many kinds, and none that other tests make for their own
+    ends; `versions` answers for sure."""
+    from tests.contract.models import register_all  # imports MLflow: not for unit tests
+
+    with mlflow_server(tmp_path_factory.mktemp("fuzz-mlflow")) as uri:
+        register_all(uri)
+        folder = tmp_path_factory.mktemp("fuzz-gateway")
+        with gateway(uri, folder, "--poll-interval-s", "2") as running:
+            assert running.predict("versions", {"x": 1}).json() == [{"x": 1.0}]
+            yield running
