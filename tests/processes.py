@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -20,13 +21,17 @@ import httpx
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
 _TICK_S = 0.1
+_PORTS = range(10_000, 20_000)  # below Linux' 32768, and below where gateways look for theirs
 
 
 def free_port() -> int:
-    """A TCP port on the loopback that nobody uses right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on the loopback that nobody uses right now, and that the system gives to no
+    client before it is used: it is none of those that it gives away by itself."""
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def poll(

@@ -41,6 +41,7 @@ def test_a_registry_that_is_away_is_waited_for_and_stopping_leaves_nothing(
             register(uri, "late", lambda rows, params: rows, NUMBER, NUMBER)
             poll(
                 lambda: '"status":"ready"' in running.client.get("/models").text,
+                timeout_s=90,
                 what="the model's appearance",
             )
             assert running.predict("late", {"x": 1}).json() == [{"x": 1.0}]
