@@ -26,6 +26,7 @@ from deployments import (
     artifacts,
     host_news,
     host_watch,
+    loaded_version,
     logs,
     model_host,
     model_input,
@@ -33,12 +34,13 @@ from deployments import (
     model_socket,
     replica_ports,
     version_host,
+    version_loader,
     version_record,
 )
 from deployments.idleness import Idleness
 from deployments.logs import LogOptions
 from deployments.model_host import ModelHost
-from deployments.version_host import HostSettings
+from deployments.version_loader import HostSettings
 from gateway.catalog import Catalog, ModelOptions, ModelVersion, ServedModel
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ _BY_VALUE = (
     version_record,
     host_news,
     host_watch,
+    loaded_version,
+    version_loader,
     version_host,
     model_host,
 )
@@ -113,7 +117,7 @@ def application_name(model: ServedModel, version: ModelVersion) -> str:
     name = _application_of(model.name)
     if not version.ships_code:
         return name
-    return f"{name}-v{version_host.version_key(version.number, version.fingerprint)}"
+    return f"{name}-v{version_loader.version_key(version.number, version.fingerprint)}"
 
 
 class Activator:

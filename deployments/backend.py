@@ -21,7 +21,7 @@ from deployments.activation import DEPLOYMENT, application_name
 from deployments.lost_calls import HANDLE_ERRORS, PREDICTIONS
 from deployments.outcomes import Outcome, call_result, starting_deadline_s, still_starting
 from deployments.socket_line import SocketLine
-from deployments.version_host import version_key
+from deployments.version_loader import version_key
 from gateway.catalog import ModelVersion
 from gateway.contract import Frame
 from gateway.errors import ModelUnavailable, Overloaded

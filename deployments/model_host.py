@@ -17,10 +17,12 @@ from typing import Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from deployments.loaded_version import LoadedVersion
 from deployments.logs import configure_logging
 from deployments.model_socket import ModelSocket, is_supported
 from deployments.replica_ports import listen_for_no_http, listen_on_own_address
-from deployments.version_host import HostSettings, LoadedVersion, Resident, VersionHost
+from deployments.version_host import Resident, VersionHost
+from deployments.version_loader import HostSettings
 
 _logger = logging.getLogger("modelmux.model_host")
 

@@ -6,8 +6,10 @@ import hashlib
 from collections import OrderedDict
 from pathlib import Path
 
+from deployments.loaded_version import LoadedVersion
 from deployments.outcomes import call_result, starting_deadline_s
-from deployments.version_host import HostSettings, LoadedVersion, Resident, VersionHost
+from deployments.version_host import Resident, VersionHost
+from deployments.version_loader import HostSettings
 from gateway.ports import Call, CallResult
 
 

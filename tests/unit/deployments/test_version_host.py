@@ -14,16 +14,9 @@ from typing import Any
 import pytest
 
 from deployments.host_watch import HostWatch
-from deployments.version_host import (
-    CallLimits,
-    HostSettings,
-    LoadedVersion,
-    LoadFailed,
-    ModelRaised,
-    VersionHost,
-    VersionLoader,
-    version_key,
-)
+from deployments.loaded_version import CallLimits, LoadedVersion, ModelRaised
+from deployments.version_host import VersionHost
+from deployments.version_loader import HostSettings, LoadFailed, VersionLoader, version_key
 from deployments.version_record import VersionRecord
 
 SETTINGS = HostSettings(
