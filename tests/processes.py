@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 240.0
 STOP_TIMEOUT_S = 60.0
 _TICK_S = 0.1
 _PORTS = range(10_000, 20_000)  # below Linux' 32768, and below where gateways look for theirs

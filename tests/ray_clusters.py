@@ -73,7 +73,7 @@ class Cluster:
         )
         node = Node(process)
         self._stack.callback(node.lose)  # asked to end, each takes ten seconds
-        poll(lambda: self._started > started, timeout_s=60, what="the node")
+        poll(lambda: self._started > started, timeout_s=200, what="the node")
         return node
 
     @property

@@ -46,7 +46,7 @@ def test_what_was_on_a_lost_node_comes_back_elsewhere(
             [other] = [node for node in nodes if node is not lost]
             lost.lose()
             lost_at = time.monotonic()
-            poll(lambda: other.has(MODEL), timeout_s=60, what="the replica on the other node")
+            poll(lambda: other.has(MODEL), timeout_s=150, what="the replica on the other node")
             load.wait_for_answers(20)
         _logger.info("node lost: %s", load.figures)
         assert (load.figures.wrong, load.figures.hung) == ([], 0)

@@ -131,7 +131,7 @@ def test_a_slow_registry_is_only_late(
     proxy.delay_s = 3.0
     with proxy.harm("delay", where=lambda request: True):
         registry.add("late")
-        poll(lambda: "late" in names(served), timeout_s=60, what="the new model")
+        poll(lambda: "late" in names(served), timeout_s=150, what="the new model")
     nothing_failed(load, "registry: 3 s for each answer")
 
 

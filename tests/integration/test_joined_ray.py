@@ -41,7 +41,7 @@ def test_a_cluster_is_joined_and_left_as_it_was(
     log = tmp_path / "ray.log"
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
     with running(command, log=log, environment=token) as cluster:
-        poll(lambda: "Ray runtime started" in log.read_text(), timeout_s=60, what="the cluster")
+        poll(lambda: "Ray runtime started" in log.read_text(), timeout_s=200, what="the cluster")
         options = ("--ray-address", address, "--include", name)
         with gateway(mlflow_uri, tmp_path, *options, environment=token) as joined:
             assert joined.predict(name, {"x": 1}).json() == [{"x": 1.0}]

@@ -154,7 +154,7 @@ def _deploy(shared: Shared, folder: Path, settings: dict[str, Any]) -> None:
     written.write_text(yaml.safe_dump(config))
     shared.run("serve", "deploy", str(written), "--address", shared.cluster.dashboard)
     poll(lambda: _is_running(shared), timeout_s=90, what="the application")
-    poll(lambda: _is_ready(shared.url), timeout_s=60, what="the catalog")
+    poll(lambda: _is_ready(shared.url), timeout_s=150, what="the catalog")
 
 
 def _is_running(shared: Shared) -> bool:

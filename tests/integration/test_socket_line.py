@@ -80,7 +80,7 @@ def test_a_model_that_is_asked_by_its_socket_is_not_idle(served: Gateway) -> Non
     until = time.monotonic() + 3 * IDLE_S
     while time.monotonic() < until:
         assert asked(served)["process"] == first
-    poll(lambda: not _lives(first), timeout_s=60, what="the idle replica's end")
+    poll(lambda: not _lives(first), timeout_s=150, what="the idle replica's end")
     assert asked(served)["process"] != first
 
 
@@ -109,7 +109,7 @@ def test_a_replica_that_ray_replaces_is_left(served: Gateway, mlflow_uri: str) -
         caller.start()
     try:
         client(mlflow_uri).set_registered_model_tag("where", "modelmux.max_loaded_versions", "2")
-        poll(lambda: until_by_socket(served) != first, timeout_s=60, what="a new replica")
+        poll(lambda: until_by_socket(served) != first, timeout_s=150, what="a new replica")
     finally:
         stop.set()
         for caller in callers:

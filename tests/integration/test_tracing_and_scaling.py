@@ -180,7 +180,7 @@ async def test_replicas_come_with_the_requests_and_each_is_counted(traced: Gatew
     ):
         asking = [group.create_task(_ask_on(caller, statuses)) for _ in range(16)]
         await asyncio.to_thread(
-            poll, lambda: _replicas(traced) == 2, timeout_s=60, what="a second replica"
+            poll, lambda: _replicas(traced) == 2, timeout_s=150, what="a second replica"
         )
         for each in asking:
             each.cancel()
