@@ -21,7 +21,9 @@ import httpx
 START_TIMEOUT_S = 240.0
 STOP_TIMEOUT_S = 60.0
 _TICK_S = 0.1
-_PORTS = range(10_000, 20_000)  # below Linux' 32768, and below where gateways look for theirs
+# Below Linux' 32768, below where gateways look for theirs, and below what `ray start` keeps for its
+# workers (10,002 to 19,999: it refuses a head whose own port is one of those).
+_PORTS = range(2_000, 9_000)
 
 
 def free_port() -> int:

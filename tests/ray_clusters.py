@@ -38,10 +38,16 @@ class Node:
 
 
 class Cluster:
-    """A local Ray cluster that grows: a head without processors, and nodes of one each."""
+    """A local Ray cluster that grows: a head, which may be without processors, and nodes."""
 
     def __init__(
-        self, folder: Path, stack: ExitStack, *, dashboard: bool, environment: Mapping[str, str]
+        self,
+        folder: Path,
+        stack: ExitStack,
+        *,
+        num_cpus: int,
+        dashboard: bool,
+        environment: Mapping[str, str],
     ) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.dashboard = f"http://127.0.0.1:{free_port()}"
@@ -51,7 +57,7 @@ class Cluster:
         self._log = folder / "ray.log"
         port, dashboard_port = (url.rpartition(":")[2] for url in (self.address, self.dashboard))
         self.head = self._start(
-            "--head", "--port", port, "--num-cpus", "0", "--temp-dir", str(folder),
+            "--head", "--port", port, "--num-cpus", str(num_cpus), "--temp-dir", str(folder),
             "--include-dashboard", str(dashboard).lower(), "--dashboard-port", dashboard_port,
         )  # fmt: skip
 
@@ -73,7 +79,12 @@ class Cluster:
         )
         node = Node(process)
         self._stack.callback(node.lose)  # asked to end, each takes ten seconds
-        poll(lambda: self._started > started, timeout_s=200, what="the node")
+
+        def has_started() -> bool:
+            assert process.poll() is None, self._log.read_text()[-4000:]
+            return self._started > started
+
+        poll(has_started, timeout_s=200, what="the node")
         return node
 
     @property
@@ -83,7 +94,10 @@ class Cluster:
 
 @contextmanager
 def ray_cluster(
-    *, dashboard: bool = False, environment: Mapping[str, str] | None = None
+    *,
+    num_cpus: int = 0,
+    dashboard: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Cluster]:
     """A cluster of a head alone, which ends with everything that was added to it."""
     # Ray's sockets don't fit into pytest's long folder names.
@@ -91,4 +105,10 @@ def ray_cluster(
         tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,
         ExitStack() as stack,
     ):
-        yield Cluster(Path(folder), stack, dashboard=dashboard, environment=environment or {})
+        yield Cluster(
+            Path(folder),
+            stack,
+            num_cpus=num_cpus,
+            dashboard=dashboard,
+            environment=environment or {},
+        )
