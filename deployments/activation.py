@@ -28,6 +28,7 @@ from deployments import (
     host_watch,
     loaded_version,
     logs,
+    model_call,
     model_host,
     model_input,
     model_output,
@@ -68,6 +69,7 @@ _RESTORED = frozenset({ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING})
 _BY_VALUE = (
     logs,
     artifacts,
+    model_call,
     model_input,
     model_output,
     model_socket,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -19,11 +19,11 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.activation import DEPLOYMENT, application_name
 from deployments.lost_calls import HANDLE_ERRORS, PREDICTIONS
+from deployments.model_call import ModelCall
 from deployments.outcomes import Outcome, call_result, starting_deadline_s, still_starting
 from deployments.socket_line import SocketLine
 from deployments.version_loader import version_key
 from gateway.catalog import ModelVersion
-from gateway.contract import Frame
 from gateway.errors import ModelUnavailable, Overloaded
 from gateway.ports import Call, CallResult
 
@@ -44,7 +44,6 @@ class VersionHandle:
 
     def __init__(self, handle: DeploymentHandle[Any], version: ModelVersion) -> None:
         key = version_key(version.number, version.fingerprint)
-        self._version = version
         # Made once: `options` copies the handle, which costs a tenth of a call.
         self._handle = handle.options(
             method_name="predict",
@@ -53,27 +52,10 @@ class VersionHandle:
             response_serialization=_SERIALIZATION,
         )
 
-    async def predict(
-        self,
-        frame: Frame,
-        params: Mapping[str, Any],
-        *,
-        load_timeout_s: float,
-        timeout_s: float,
-        patience_s: float,
-        traceparent: str | None = None,
-    ) -> Outcome:
-        """One call of `VersionHost.predict`; raises `HANDLE_ERRORS`."""
-        outcome: Outcome = await self._handle.remote(
-            self._version.number,
-            self._version.fingerprint,
-            (frame.layout, frame.names, frame.columns),
-            dict(params),
-            load_timeout_s,
-            timeout_s,
-            patience_s,
-            *(() if traceparent is None else (traceparent,)),
-        )
+    async def predict(self, call: ModelCall, *, load_timeout_s: float) -> Outcome:
+        """What came of one call (see `VersionHost.predict`); raises `HANDLE_ERRORS`."""
+        timeout_s = max(0.0, call.give_up_at - time.monotonic())
+        outcome: Outcome = await self._handle.remote(tuple(call), load_timeout_s, timeout_s)
         return outcome
 
 
@@ -91,26 +73,21 @@ class ApplicationHandle:
 
         Raises `HANDLE_ERRORS`.
         """
-        give_up_at = time.monotonic() + call.timeout_s
+        model_call = ModelCall(
+            call.version.number,
+            call.version.fingerprint,
+            (call.frame.layout, call.frame.names, call.frame.columns),
+            dict(call.params),
+            time.monotonic() + call.timeout_s,
+            call.patience_s,
+            call.traceparent,
+        )
         with suppress(ConnectionError):  # Ray knows what became of the replica
-            outcome = await self._line.predict(
-                call.version,
-                call.frame,
-                call.params,
-                give_up_at=give_up_at,
-                patience_s=call.patience_s,
-                traceparent=call.traceparent,
-            )
+            outcome = await self._line.predict(model_call)
             if outcome is not None:
                 return outcome
-        now = time.monotonic()
         outcome = await self.version(call.version).predict(
-            call.frame,
-            call.params,
-            load_timeout_s=max(0.0, start_by - now),
-            timeout_s=max(0.0, give_up_at - now),
-            patience_s=call.patience_s,
-            traceparent=call.traceparent,
+            model_call, load_timeout_s=max(0.0, start_by - time.monotonic())
         )
         if call.model.options.max_replicas == 1:
             self._line.keep()

@@ -11,23 +11,21 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import random
 import secrets
 import shlex
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from deployments.port_ranges import own_ports
+
 # Bodies of 64 MiB and their columns must fit into one message; Ray's default is 4 MiB.
 _MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 
-# Where replicas listen for HAProxy.
-_LOWEST_PORT, _HIGHEST_PORT, _RANGE, _PROBED = 20_000, 31_000, 100, 4
-# At the end of a range: statistics, metrics, the proxy behind HAProxy and its gRPC.
+# At the end of a gateway's ports: statistics, metrics, the proxy behind HAProxy and its gRPC. The
+# others are for replicas, where HAProxy finds them.
 _SIDE_PORTS = 4
-
 
 # Where everything listens that HAProxy alone has to reach.
 _INSIDE = "127.0.0.1"
@@ -97,8 +95,9 @@ def cluster_environment() -> dict[str, str]:
     }
 
 
-def fast_path_environment(folder: Path) -> dict[str, str]:
-    """The variables for a gateway of its own on this machine; HAProxy's files go to `folder`.
+def fast_path_environment(folder: Path, ports: range) -> dict[str, str]:
+    """The variables for a gateway of its own on this machine, which has those `ports` for itself;
+    HAProxy's files go to `folder`.
 
     Without an HAProxy binary only the ones that need none.
     """
@@ -120,8 +119,7 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
     if not has_haproxy():
         variables = {name: value for name, value in variables.items() if name not in _HAPROXY}
     else:
-        first, last = _free_range()
-        last, stats, metrics, fallback, fallback_grpc = range(last - _SIDE_PORTS, last + 1)
+        *inner, stats, metrics, fallback, fallback_grpc = ports
         variables |= {
             _BINARY: str(folder / _LAUNCHER_NAME),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -136,8 +134,8 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
             # the defaults, two gateways on one machine answer each other's requests.
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
             "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc),
-            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
-            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(last),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(inner[0]),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(inner[-1]),
         }
     return variables
 
@@ -146,21 +144,28 @@ def fast_path_environment(folder: Path) -> dict[str, str]:
 def fast_path(folder: Path, *, host: str, port: int) -> Iterator[None]:
     """Put the variables into this process's environment, where Ray's processes inherit them; the
     front door is to be at `host` and `port`."""
+    with own_ports() as ports:
+        variables = fast_path_environment(folder, ports)
+        if "RAY_AUTH_TOKEN_PATH" in os.environ:
+            del variables["RAY_AUTH_TOKEN"]
+        haproxy = _haproxy()
+        if haproxy is not None:
+            launcher = Path(variables[_BINARY])
+            _write_launcher(launcher, haproxy, host=host, port=port)
+            if not os.access(launcher, os.X_OK):  # in a file system that is mounted noexec
+                del variables[_BINARY]
+        for status, response in _refusals().items():
+            _error_file(folder, status).write_bytes(response)
+        with _added_to_environment(variables):
+            yield
+
+
+@contextmanager
+def _added_to_environment(variables: dict[str, str]) -> Iterator[None]:
+    """What the user has set wins, but for the binary: the user's own is started by the launcher."""
     before = dict(os.environ)
-    variables = fast_path_environment(folder)
-    if "RAY_AUTH_TOKEN_PATH" in before:
-        del variables["RAY_AUTH_TOKEN"]
-    haproxy = _haproxy()
-    if haproxy is not None:
-        launcher = Path(variables[_BINARY])
-        _write_launcher(launcher, haproxy, host=host, port=port)
-        if not os.access(launcher, os.X_OK):  # in a file system that is mounted noexec
-            del variables[_BINARY]
-    # The user's own HAProxy is started by the launcher, too.
     added = {k: v for k, v in variables.items() if k not in before or k == _BINARY}
     os.environ.update(added)
-    for status, response in _refusals().items():
-        _error_file(folder, status).write_bytes(response)
     try:
         yield
     finally:
@@ -211,26 +216,3 @@ def _error_files(folder: Path) -> str:
     return "\n".join(
         f"    errorfile {status} {_error_file(folder, status)}" for status in _refusals()
     )
-
-
-def _free_range() -> tuple[int, int]:
-    """The first and last of consecutive ports, below those that the system gives to clients, of
-    which the first few and the last few are free; where to begin is chance, so that two gateways
-    that start at once don't meet."""
-    starts = list(range(_LOWEST_PORT, _HIGHEST_PORT, _RANGE))
-    random.shuffle(starts)
-    for start in starts:
-        end = start + _RANGE
-        probed = (*range(start, start + _PROBED), *range(end - _SIDE_PORTS, end))
-        if all(map(_is_free, probed)):
-            return start, end - 1
-    return _HIGHEST_PORT, _HIGHEST_PORT + _RANGE - 1
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True

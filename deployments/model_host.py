@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from ray import serve
@@ -19,6 +19,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.loaded_version import LoadedVersion
 from deployments.logs import configure_logging
+from deployments.model_call import ModelCall
 from deployments.model_socket import ModelSocket, is_supported
 from deployments.replica_ports import listen_for_no_http, listen_on_own_address
 from deployments.version_host import Resident, VersionHost
@@ -45,7 +46,7 @@ class ModelHost:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # nobody watches them here
         self._host = VersionHost(settings, keep=_ray_lru(settings.max_loaded_versions))
         if is_supported():
-            self._socket = ModelSocket(self._host.predict_here)
+            self._socket = ModelSocket(self._predict_here)
         if settings.news_to is not None:
             self._telling = asyncio.create_task(self._tell(*settings.news_to))
 
@@ -92,27 +93,17 @@ class ModelHost:
         return await self._host.load(number, fingerprint)
 
     async def predict(
-        self,
-        number: int,
-        fingerprint: str,
-        frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
-        params: Mapping[str, Any],
-        load_timeout_s: float,
-        timeout_s: float,
-        patience_s: float,
-        traceparent: str | None = None,
+        self, call: tuple[Any, ...], load_timeout_s: float, timeout_s: float
     ) -> tuple[str, Any]:
-        """See `VersionHost.predict`."""
+        """See `VersionHost.predict`; `call` is the tuple of a `ModelCall` that is given up in
+        `timeout_s` seconds, since it may come from a machine with another clock."""
+        give_up_at = time.monotonic() + timeout_s
         return await self._host.predict(
-            number,
-            fingerprint,
-            frame,
-            params,
-            load_timeout_s,
-            timeout_s,
-            patience_s,
-            traceparent,
+            ModelCall(*call)._replace(give_up_at=give_up_at), load_timeout_s
         )
+
+    def _predict_here(self, *call: Any) -> tuple[str, Any]:
+        return self._host.predict_here(ModelCall(*call))
 
 
 def _ray_lru(size: int) -> Callable[[Resident], Resident]:

@@ -11,18 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
 from contextvars import Context
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
 from deployments.lost_calls import HANDLE_ERRORS
+from deployments.model_call import ModelCall
 from deployments.model_socket import is_supported
 from deployments.outcomes import Outcome
 from deployments.socket_connection import Connection, connected_socket
-from gateway.catalog import ModelVersion
-from gateway.contract import Frame
 
 _logger = logging.getLogger(__name__)
 
@@ -47,32 +45,15 @@ class SocketLine:
         if self._attending is None and is_supported() and time.monotonic() > self._try_again_at:
             self._attending = asyncio.create_task(self._attend_while_used(), context=Context())
 
-    async def predict(
-        self,
-        version: ModelVersion,
-        frame: Frame,
-        params: Mapping[str, Any],
-        *,
-        give_up_at: float,
-        patience_s: float,
-        traceparent: str | None = None,
-    ) -> Outcome | None:
-        """One call of `VersionHost.predict_here`; None where it can't be answered on the line.
+    async def predict(self, call: ModelCall) -> Outcome | None:
+        """What came of one call; None where it can't be answered on the line.
 
         Raises ConnectionError where the replica went away with the call.
         """
-        connection = self._connection(version.fingerprint)
+        connection = self._connection(call.fingerprint)
         if connection is None:
             return None
-        outcome = await connection.call(
-            version.number,
-            version.fingerprint,
-            (frame.layout, frame.names, frame.columns),
-            dict(params),
-            give_up_at,
-            patience_s,
-            *(() if traceparent is None else (traceparent,)),
-        )
+        outcome = await connection.call(*call)
         return None if outcome[0] == "absent" else outcome
 
     def _connection(self, fingerprint: str) -> Connection | None:

@@ -35,6 +35,7 @@ from deployments.host_ledger import HostLedger
 from deployments.host_news import HostNews
 from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.lost_calls import HANDLE_ERRORS
+from deployments.model_call import ModelCall
 from deployments.replica_ports import listen_on_own_address
 from deployments.settings import Settings
 from gateway.catalog import Catalog, ModelVersion, ServedModel, contract_of
@@ -96,12 +97,16 @@ class RayVersionPreparer:
         except GatewayError:
             return
         for _, frame in request.frames[:1]:
-            kind, _ = await VersionHandle(handle, version).predict(
-                frame,
-                request.params,
-                load_timeout_s=_ASK_LOAD_TIMEOUT_S,
-                timeout_s=_ASK_TIMEOUT_S,
+            call = ModelCall(
+                number=version.number,
+                fingerprint=version.fingerprint,
+                frame=(frame.layout, frame.names, frame.columns),
+                params=dict(request.params),
+                give_up_at=time.monotonic() + _ASK_TIMEOUT_S,
                 patience_s=_ASK_TIMEOUT_S,
+            )
+            kind, _ = await VersionHandle(handle, version).predict(
+                call, load_timeout_s=_ASK_LOAD_TIMEOUT_S
             )
             if kind in ("load_failed", "loading"):
                 raise PreparationFailed(_CANNOT_BE_LOADED)

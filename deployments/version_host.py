@@ -9,9 +9,10 @@ What goes in and out is plain: tuples, dicts, lists, strings and numpy arrays.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from deployments.host_news import HostJournal
 from deployments.host_watch import HostWatch
 from deployments.loaded_version import CallLimits, LoadedVersion, ModelRaised
 from deployments.logs import fields
+from deployments.model_call import ModelCall
 from deployments.model_output import UnsupportedOutput
 from deployments.version_loader import HostSettings, LoadFailed, VersionLoader, version_key
 from deployments.version_record import CALL, VersionRecord
@@ -72,54 +74,28 @@ class VersionHost:
             return ("load_failed", failed.retry_after_s)
         return ("ok", None)
 
-    async def predict(
-        self,
-        number: int,
-        fingerprint: str,
-        frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
-        params: Mapping[str, Any],
-        load_timeout_s: float,
-        timeout_s: float,
-        patience_s: float,
-        traceparent: str | None = None,
-    ) -> tuple[str, Any]:
-        """Answer one frame `(layout, names, columns)`, waiting for a load up to `load_timeout_s`,
-        and for its turn until `timeout_s` have passed.
+    async def predict(self, call: ModelCall, load_timeout_s: float) -> tuple[str, Any]:
+        """Answer a call, waiting for a load up to `load_timeout_s`.
 
         One of `("ok", (output, timings_ms))`, `("loading", None)`, `("load_failed",
         retry_after_s)`, `("late", None)` where its turn didn't come in time, `("model_failed",
         None)` and `("unsupported_output", None)`; the reasons go to the log. A load that takes
-        longer goes on. A model that takes longer than `patience_s` has hung. `traceparent` is the
-        span that the call comes from, where it is traced.
+        longer goes on.
         """
-        if traceparent is None or self.tracer is None:
-            return await self._predict(
-                number, fingerprint, frame, params, load_timeout_s, timeout_s, patience_s
-            )
-        with self.tracer.call(traceparent, number, "handle") as trace:
-            outcome = await self._predict(
-                number, fingerprint, frame, params, load_timeout_s, timeout_s, patience_s, trace
-            )
-            trace.note_outcome(outcome[0])
+        with self._traced(call, "handle") as trace:
+            outcome = await self._predict(call, load_timeout_s, trace)
+            if trace is not None:
+                trace.note_outcome(outcome[0])
             return outcome
 
     async def _predict(
-        self,
-        number: int,
-        fingerprint: str,
-        frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
-        params: Mapping[str, Any],
-        load_timeout_s: float,
-        timeout_s: float,
-        patience_s: float,
-        trace: CallTrace | None = None,
+        self, call: ModelCall, load_timeout_s: float, trace: CallTrace | None
     ) -> tuple[str, Any]:
-        give_up_at = time.monotonic() + timeout_s
         started = time.perf_counter()
         self._record.refresh()
         try:
             async with asyncio.timeout(load_timeout_s):
-                version = await self._loaded(number, fingerprint)
+                version = await self._loaded(call.number, call.fingerprint)
         except TimeoutError:
             return ("loading", None)
         except LoadFailed as failed:
@@ -127,50 +103,29 @@ class VersionHost:
         loaded = time.perf_counter()
         if trace is not None:
             trace.note_load(loaded - started)
-        limits = self._limits(version, give_up_at, patience_s, trace)
-        with _Outcome(self._model, number) as outcome:
-            outcome.output = await version.predict(self._threads, frame, params, limits)
+        limits = self._limits(version, call, trace)
+        with _Outcome(self._model, call.number) as outcome:
+            outcome.output = await version.predict(self._threads, call.frame, call.params, limits)
             if outcome.output is None:
                 return ("late", None)
             self._record.succeeded(version.key, CALL)
         return outcome.told(load_s=loaded - started, model_s=time.perf_counter() - loaded)
 
-    def predict_here(
-        self,
-        number: int,
-        fingerprint: str,
-        frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
-        params: Mapping[str, Any],
-        give_up_at: float,
-        patience_s: float,
-        traceparent: str | None = None,
-    ) -> tuple[str, Any]:
+    def predict_here(self, call: ModelCall) -> tuple[str, Any]:
         """The same on the calling thread, which is not the event loop's, of a version in memory.
 
         Beside the outcomes of `predict` there is `("absent", None)` where the version isn't in
-        memory. `give_up_at` is of the monotonic clock, which all processes of a machine share.
+        memory.
         """
-        if traceparent is None or self.tracer is None:
-            return self._predict_here(number, fingerprint, frame, params, give_up_at, patience_s)
-        with self.tracer.call(traceparent, number, "socket") as trace:
-            outcome = self._predict_here(
-                number, fingerprint, frame, params, give_up_at, patience_s, trace
-            )
-            trace.note_outcome(outcome[0])
+        with self._traced(call, "socket") as trace:
+            outcome = self._predict_here(call, trace)
+            if trace is not None:
+                trace.note_outcome(outcome[0])
             return outcome
 
-    def _predict_here(
-        self,
-        number: int,
-        fingerprint: str,
-        frame: tuple[str, tuple[Any, ...], tuple[Any, ...]],
-        params: Mapping[str, Any],
-        give_up_at: float,
-        patience_s: float,
-        trace: CallTrace | None = None,
-    ) -> tuple[str, Any]:
+    def _predict_here(self, call: ModelCall, trace: CallTrace | None) -> tuple[str, Any]:
         self._record.refresh()
-        key = version_key(number, fingerprint)
+        key = version_key(call.number, call.fingerprint)
         version = self._loader.loaded(key)
         if version is None:
             return ("absent", None)
@@ -180,23 +135,30 @@ class VersionHost:
             return ("load_failed", failed.retry_after_s)
         self._note_use(version)
         started = time.perf_counter()
-        limits = self._limits(version, give_up_at, patience_s, trace)
-        with _Outcome(self._model, number) as outcome:
-            outcome.output = version.predict_here(frame, params, limits)
+        limits = self._limits(version, call, trace)
+        with _Outcome(self._model, call.number) as outcome:
+            outcome.output = version.predict_here(call.frame, call.params, limits)
             if outcome.output is None:
                 return ("late", None)
             self._record.succeeded(version.key, CALL)
         return outcome.told(load_s=0.0, model_s=time.perf_counter() - started)
 
+    def _traced(
+        self, call: ModelCall, way: str
+    ) -> contextlib.AbstractContextManager[CallTrace | None]:
+        if call.traceparent is None or self.tracer is None:
+            return contextlib.nullcontext()
+        return self.tracer.call(call.traceparent, call.number, way)
+
     def _limits(
-        self,
-        version: LoadedVersion,
-        give_up_at: float,
-        patience_s: float,
-        trace: CallTrace | None,
+        self, version: LoadedVersion, call: ModelCall, trace: CallTrace | None
     ) -> CallLimits:
-        alone = self._loader.alone(version.key)
-        return CallLimits(give_up_at=give_up_at, patience_s=patience_s, alone=alone, trace=trace)
+        return CallLimits(
+            give_up_at=call.give_up_at,
+            patience_s=call.patience_s,
+            alone=self._loader.alone(version.key),
+            trace=trace,
+        )
 
     def _note_use(self, version: LoadedVersion) -> None:
         """Tell the LRU now and then, which is the event loop's."""

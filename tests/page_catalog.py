@@ -275,6 +275,7 @@ def staged(now: Catalog, access: Access | None = None) -> Iterator[Stage]:
     config = uvicorn.Config(stage.app, host="127.0.0.1", port=0, log_level="error")
     server = uvicorn.Server(config)
     socket = config.bind_socket()
+    socket.listen()  # whoever comes before the server is there waits, and isn't refused
     stage.url = f"http://127.0.0.1:{socket.getsockname()[1]}"
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
     thread.start()

@@ -21,8 +21,8 @@ import httpx
 START_TIMEOUT_S = 240.0
 STOP_TIMEOUT_S = 60.0
 _TICK_S = 0.1
-# Below Linux' 32768, below where gateways look for theirs, and below what `ray start` keeps for its
-# workers (10,002 to 19,999: it refuses a head whose own port is one of those).
+# Below Linux' 32768, where gateways have theirs (`deployments.port_ranges`), and what `ray start`
+# keeps for its workers (10,002 to 19,999: it refuses a head whose own port is one of those).
 _PORTS = range(2_000, 9_000)
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from deployments.host_watch import HostWatch
 from deployments.loaded_version import CallLimits, LoadedVersion, ModelRaised
+from deployments.model_call import ModelCall
 from deployments.version_host import VersionHost
 from deployments.version_loader import HostSettings, LoadFailed, VersionLoader, version_key
 from deployments.version_record import VersionRecord
@@ -251,9 +252,10 @@ async def test_on_a_thread_only_versions_in_memory_are_answered(
 
     monkeypatch.setattr(VersionLoader, "_fetch_and_load", lambda *_: Failing())
     host = VersionHost(SETTINGS, keep=lambda take: take)
-    late = time.monotonic() + 10
-    assert host.predict_here(1, "f", FRAME, {}, late, 10.0) == ("absent", None)
+    now = time.monotonic()
+    call = ModelCall(1, "f", FRAME, {}, give_up_at=now + 10, patience_s=10.0)
+    assert host.predict_here(call) == ("absent", None)
     version = await host._loaded(1, "f")
-    assert host.predict_here(1, "f", FRAME, {}, late, 10.0) == ("model_failed", None)
-    assert host.predict_here(1, "f", FRAME, {}, time.monotonic() - 1, 10.0) == ("late", None)
+    assert host.predict_here(call) == ("model_failed", None)
+    assert host.predict_here(call._replace(give_up_at=now - 1)) == ("late", None)
     assert version.key == version_key(1, "f")
