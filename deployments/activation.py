@@ -41,6 +41,7 @@ from deployments import (
 from deployments.idleness import Idleness
 from deployments.logs import LogOptions
 from deployments.model_host import ModelHost
+from deployments.serve_status import application_status
 from deployments.version_loader import HostSettings
 from gateway.catalog import Catalog, ModelOptions, ModelVersion, ServedModel
 
@@ -147,8 +148,7 @@ class Activator:
 
     async def exists(self, name: str) -> bool:
         """Whether Serve has an application of that name."""
-        status = await self._ask_serve(serve.status)
-        return name in status.applications
+        return await asyncio.to_thread(application_status, name) != ApplicationStatus.NOT_STARTED
 
     def is_active(self, model: ServedModel) -> bool:
         """Whether any application of that model is there."""
@@ -264,11 +264,10 @@ class Activator:
     async def _wait_until_running(self, name: str) -> None:
         deadline = time.monotonic() + self._settings.start_timeout_s
         while time.monotonic() < deadline:
-            status = await self._ask_serve(serve.status)
-            application = status.applications.get(name)
-            if application is not None and application.status == ApplicationStatus.RUNNING:
+            status = await asyncio.to_thread(application_status, name)
+            if status == ApplicationStatus.RUNNING:
                 return
-            if application is not None and application.status == ApplicationStatus.DEPLOY_FAILED:
+            if status == ApplicationStatus.DEPLOY_FAILED:
                 raise ActivationFailed("Its processes can't be started.")
             await asyncio.sleep(_POLL_S)
         raise ActivationFailed("There is no room to start its processes.")
