@@ -16,6 +16,32 @@ from tests.processes import Gateway, gateway, mlflow_server
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+_SHARED = {"shared_gateway": "gateway", "gateway_client": "gateway", "fuzzed": "fuzz"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several processes (`-n 2 --dist loadgroup`), what shares a gateway is run in one of
+    them, and begins first; the rest goes file by file, and unit tests fill the gaps."""
+    if not hasattr(config.option, "dist"):
+        return
+    order = {item: _rank(item) for item in items}
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            group = next(filter(None, map(_SHARED.get, _fixtures(item))), None)
+            item.add_marker(pytest.mark.xdist_group(group or item.path.stem))
+    items.sort(key=order.__getitem__)
+
+
+def _rank(item: pytest.Item) -> int:
+    if not _SHARED.keys().isdisjoint(_fixtures(item)):
+        return 0
+    return 2 if "unit" in item.path.parts else 1
+
+
+def _fixtures(item: pytest.Item) -> tuple[str, ...]:
+    return tuple(getattr(item, "fixturenames", ()))
+
 
 @pytest.fixture(scope="session")
 def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -40,7 +66,9 @@ def shared_gateway(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) ->
     Tests that need a registry or settings of their own start their own.
     """
     folder = tmp_path_factory.mktemp("gateway")
-    with gateway(mlflow_uri, folder, "--poll-interval-s", "2") as running:
+    # Models that no test asks any more don't have to run beside the others' all the time.
+    calm = ("--poll-interval-s", "5", "--idle-timeout-s", "60")
+    with gateway(mlflow_uri, folder, *calm) as running:
         yield running
 
 

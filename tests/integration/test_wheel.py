@@ -57,7 +57,7 @@ def test_the_wheel_serves_from_an_empty_environment(
     environment = tmp_path / "venv"
     venv.create(environment, with_pip=True)
     constraints = str(ROOT / "constraints.txt")
-    _pip(environment / "bin" / "python", "install", "-c", constraints, str(wheel))
+    _pip(environment / "bin" / "python", "install", "--no-compile", "-c", constraints, str(wheel))
     port = free_port()
     command = [
         str(environment / "bin" / "modelmux"), "up", "--tracking-uri", mlflow_uri,
