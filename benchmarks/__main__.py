@@ -47,6 +47,8 @@ def main(
 ) -> None:
     """Measure the contenders one after the other and then modelmux alone; print the ratios."""
     _stop_on_signals()
+    if write_docs and (quick or only):
+        raise typer.BadParameter("the documentation's page is of a whole run")
     names = _chosen(only, quick)
     effort = _effort(quick, rounds=rounds, round_s=duration, warm_up_s=warm_up, levels=callers)
     run = Run(RUNS / time.strftime("%Y%m%d-%H%M%S"))

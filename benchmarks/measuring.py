@@ -25,7 +25,8 @@ _PACKAGES = (
 )  # fmt: skip
 _FIRST_ANSWER_S = 120.0
 _LIST_WARM_UP_S = 2.0
-_PATIENCE = 5
+PATIENCE = 5
+"""How many times as long rounds are for who answers nobody within one."""
 
 
 class WrongAnswer(Exception):
@@ -154,7 +155,7 @@ def _patiently(plan: LoadPlan) -> LoadResult:
     result = drive(plan, failures_allowed=True)
     if all(result.rounds):
         return result
-    return drive(replace(plan, round_s=plan.round_s * _PATIENCE), failures_allowed=True)
+    return drive(replace(plan, round_s=plan.round_s * PATIENCE), failures_allowed=True)
 
 
 def _lists(

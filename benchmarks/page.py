@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks import chart, report
-from benchmarks.measuring import Effort, Measured
+from benchmarks.measuring import PATIENCE, Effort, Measured
 from benchmarks.paths import CHART, PAGE
 from benchmarks.report import Sheet
 from benchmarks.results import Results
@@ -65,6 +65,7 @@ def _page(results: Results) -> str:
         *(f"## {sheet.title}\n\n{sheet.markdown()}\n" for sheet in sheets),
         *_scenarios(results),
         f"## Who is compared\n\n{_who(measured).markdown()}\n",
+        *(f"Left out: {name}: {reason}\n" for name, reason in results.left_out.items()),
     ]
     return "\n".join(parts)
 
@@ -103,7 +104,8 @@ def _conditions(results: Results) -> str:
 def _rounds(effort: Effort) -> str:
     return (
         f"medians of {effort.rounds} rounds of {effort.round_s:g} s after a warm-up of "
-        f"{effort.warm_up_s:g} s, for each number of callers"
+        f"{effort.warm_up_s:g} s, for each number of callers; rounds of {PATIENCE} times that "
+        "length for who answers nobody within one"
     )
 
 

@@ -96,8 +96,8 @@ class PredictionBackend(Protocol):
     async def predict(self, call: Call) -> CallResult:
         """Call the version, loading it first where needed.
 
-        Raises ModelFailed, ModelUnavailable, ModelUnservable, DeadlineExceeded; cancelling it
-        disturbs no other caller.
+        Raises ModelFailed, InvalidModelOutput, ModelUnavailable, Overloaded, DeadlineExceeded;
+        cancelling it disturbs no other caller.
         """
 
 

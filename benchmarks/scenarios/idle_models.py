@@ -42,7 +42,7 @@ class IdleModels:
         return [
             Finding(
                 what="processes for 200 idle models",
-                measured=str(processes_then - processes),
+                measured=str(max(0, processes_then - processes)),
                 bar="none",
                 met=processes_then <= processes,
             ),
