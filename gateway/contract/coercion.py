@@ -52,7 +52,7 @@ def missing(value: object) -> bool:
         return True
     if isinstance(value, np.datetime64):
         return bool(np.isnat(value))
-    return isinstance(value, float) and value != value
+    return isinstance(value, float | np.floating) and bool(value != value)
 
 
 def items_of(column: Any) -> list[Any]:
@@ -340,6 +340,8 @@ def anything(value: Any) -> Any:
 
 
 def _array(value: np.ndarray) -> Any:
+    if value.dtype.kind == "m":  # a length of time, which numpy would write as some number
+        raise Unfit
     if value.dtype.kind in "biufU":
         return value.tolist()
     return anything(list(value) if value.dtype.kind == "M" and value.ndim else value.tolist())

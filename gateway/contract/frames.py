@@ -2,14 +2,15 @@
 
 Owns the rules for null and for what may travel together (measured on MLflow 3.17's enforcement):
 
-- An optional column that a row leaves out is null in it: NaN for float and double, NaT for
-  datetime, None for the rest. So a row means the same to the model whoever travels with it, and a
-  model that was fitted to a table finds all of its columns (one that is missing from a DataFrame
-  makes a scikit-learn pipeline fail).
+- An optional column that a row leaves out is null in it: NaN for float, double and string, as
+  pandas has it in the table that a model was fitted to, NaT for datetime, None for the rest. So a
+  row means the same to the model whoever travels with it, and a model that was fitted to a table
+  finds all of its columns (without one of them a scikit-learn pipeline fails).
 - An optional integer or long takes no null in any form. Rows that lack one are in a frame of
   their own, without that column.
-- Whole numbers in a column of Any are apart from all else in it: pandas would make floats of
-  them, so that one row's neighbour could change its value.
+- An optional boolean is an array of booleans, or None in a column of objects: those are apart.
+- In a column of Any each kind of value is apart from all others: MLflow and pandas choose the
+  column's type by all of its values, so that one row's neighbour could change another's.
 - Rows of tensors with different inner shapes are in different frames, and a fixed first
   dimension makes frames of exactly that many rows.
 
@@ -28,11 +29,23 @@ from gateway.contract.encoding import COLUMN_DTYPES, Encoder, Target, encoder
 from gateway.contract.notation import pointer
 from gateway.contract.signature import leaves_no_trace
 from gateway.contract.tensors import row_shape, stack
-from gateway.contract.types import AnyValue, Field, Rows, Scalar, TensorOf, Type
+from gateway.contract.types import (
+    AnyValue,
+    Field,
+    Rows,
+    Scalar,
+    TensorOf,
+    Type,
+    integer_bounds,
+)
 from gateway.errors import InvalidInput, Violation
 
 Layout = Literal["table", "tensor", "tensors", "values"]
 Column = np.ndarray | list[Any]
+
+_BOOLEAN, _STRING = Scalar("boolean"), Scalar("string")
+_KINDS = (type(None), bool, float, str)
+_LONG_MIN, _LONG_MAX = integer_bounds("long")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +95,10 @@ Placed = tuple[tuple[Sequence[int], Frame], ...]
 
 
 def _joined(parts: tuple[Column, ...]) -> Column:
-    """Booleans with and without nulls are a list and an array; all else is of one sort."""
-    arrays = [part for part in parts if isinstance(part, np.ndarray)]
-    if len(arrays) == len(parts):
-        return np.concatenate(arrays)
-    lists = (part.tolist() if isinstance(part, np.ndarray) else part for part in parts)
-    return [value for values in lists for value in values]
+    """All are arrays or all are lists, since their keys are equal."""
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    return [value for values in parts for value in values]
 
 
 class Framer:
@@ -98,7 +109,7 @@ class Framer:
         self._as_values = from_type_hints and not inputs.named and len(inputs.fields) == 1
         target = Target.PLAIN if self._as_values else Target.ENFORCED
         taken = {field.name: field.type for field in accepted.fields}
-        self._apart = [f for f in inputs.fields if _splits(f)]
+        self._apart = [f for f in inputs.fields if splits(f)]
         self._encoders = {f.name: encoder(f.type, taken[f.name], target) for f in inputs.fields}
 
     def frames(self, rows: list[Any], at: tuple[str, ...], single: bool) -> Placed:
@@ -207,13 +218,21 @@ class Framer:
         )
 
 
-def _splits(field: Field) -> bool:
-    """Whether what a row has in the column decides with which others it may travel."""
-    return isinstance(field.type, AnyValue) or (not field.required and leaves_no_trace(field.type))
+def splits(field: Field) -> bool:
+    """Whether what a row has in the column decides with which others it may travel (`_sort`)."""
+    if isinstance(field.type, AnyValue):
+        return True
+    return not field.required and (leaves_no_trace(field.type) or field.type == _BOOLEAN)
 
 
-def _sort(field: Field, cell: Any) -> bool:
-    return type(cell) is int if isinstance(field.type, AnyValue) else cell is None
+def _sort(field: Field, cell: Any) -> Hashable:
+    """Equal for cells that may be in one column."""
+    if not isinstance(field.type, AnyValue):
+        return cell is None
+    kind = type(cell)
+    if kind is int:
+        return "long" if _LONG_MIN <= cell <= _LONG_MAX else "larger"
+    return kind.__name__ if kind in _KINDS else "other"
 
 
 def _at(rows: list[Any], places: Sequence[int]) -> list[Any]:
@@ -231,9 +250,11 @@ def _grouped(keys: Sequence[Hashable]) -> Iterable[Sequence[int]]:
 def _column(values: list[Any], type_: Type, encode: Encoder | None) -> Column:
     """A column that pandas and MLflow take as the type; null is None, NaN or NaT."""
     if isinstance(type_, Scalar) and type_.kind in COLUMN_DTYPES:
-        if type_.kind == "boolean" and None in values:
+        if type_.kind == "boolean" and values[0] is None:
             return values
         return np.array(values, dtype=COLUMN_DTYPES[type_.kind])
+    if type_ == _STRING and None in values:
+        return [np.nan if value is None else value for value in values]
     if encode is None:
         return values
     return [None if value is None else encode(value) for value in values]

@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from gateway.contract.encoding import COLUMN_DTYPES
-from gateway.contract.frames import Column, Frame
+from gateway.contract.frames import Column, Frame, splits
 from gateway.contract.signature import leaves_no_trace
 from gateway.contract.types import Rows, Scalar, Type, float_bound, integer_bounds
 
@@ -30,7 +30,9 @@ class PlainTable:
     def __init__(self, inputs: Rows, readers: tuple[_Reader, ...]) -> None:
         self._readers = readers
         self._labels = inputs.labels
-        self._key = (inputs.labels,)  # as `Framer` has it, so that both ways may share a call
+        # As `Framer` has it, so that both ways may share a call.
+        apart = tuple(False for field in inputs.fields if splits(field))
+        self._key = (inputs.labels, *([apart] if apart else []))
         self._cells = itemgetter(*(field.name for field in inputs.fields))
 
     @staticmethod
@@ -41,8 +43,8 @@ class PlainTable:
         readers = [_reader(field.type) for field in inputs.fields]
         known = tuple(reader for reader in readers if reader is not None)
         # An optional integer that is null makes a frame of another kind (see `frames`).
-        splits = any(not f.required and leaves_no_trace(f.type) for f in inputs.fields)
-        if len(known) < len(readers) or splits:
+        may_lack = any(not f.required and leaves_no_trace(f.type) for f in inputs.fields)
+        if len(known) < len(readers) or may_lack:
             return None
         return PlainTable(inputs, known)
 

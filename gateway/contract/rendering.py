@@ -117,6 +117,8 @@ def _undeclared(output: Output, rows: int) -> list[Any]:
     if output[0] == "columns":
         columns = [anythings(_counted(column, rows)) for column in output[2]]
         names = [str(name) for name in output[1]]
+        if len(set(names)) < len(names):
+            raise InvalidModelOutput("Two columns of the model's answer have the same name.")
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     return anythings(_counted(output[1], rows))
 

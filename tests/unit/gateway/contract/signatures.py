@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pydantic
 from hypothesis import strategies as st
 from mlflow.models.signature import ModelSignature
@@ -22,6 +21,7 @@ from mlflow.types.schema import (
     TensorSpec,
 )
 
+from deployments.model_input import model_input as replica_input
 from gateway.contract import Contract, Frame
 from gateway.contract.types import (
     FLOAT32_MAX,
@@ -75,13 +75,7 @@ def body(value: Any) -> bytes:
 
 def model_input(frame: Frame) -> Any:
     """What a replica makes of a frame."""
-    match frame.layout:
-        case "table":
-            return pd.DataFrame(dict(zip(frame.names, frame.columns, strict=True)))
-        case "tensors":
-            return dict(zip(frame.names, frame.columns, strict=True))
-        case _:
-            return frame.columns[0]
+    return replica_input(frame.layout, frame.names, frame.columns)
 
 
 def as_output(frame: Frame) -> Any:
