@@ -200,3 +200,22 @@ def test_mixed_missing_values_of_a_tensor() -> None:
     assert got == [[[0, 1], [2, 3]]]
     refused(model, ("values", np.zeros((1, 2, 3))), 1)
     refused(model, ("values", np.zeros((1, 2))), 1)
+
+
+def test_a_missing_whole_number_may_come_as_any_float() -> None:
+    """What a model puts for it depends on the floats that it computes with."""
+    model = contract(INPUT, outputs=[column("long", "y", required=False)])
+    for dtype in ("f2", "f4", "f8"):
+        assert answer(model, ("columns", ["y"], [np.array([1, NAN], dtype)]), 2) == [
+            {"y": 1}, {"y": None},
+        ]  # fmt: skip
+
+
+def test_columns_of_one_name_are_refused() -> None:
+    """An object would lose one of them."""
+    assert "same name" in refused(contract(INPUT), ("columns", ["a", "a"], [[1], [2]]), 1)
+
+
+def test_a_length_of_time_is_no_number() -> None:
+    """Whoever reads it could not know of what."""
+    assert refused(contract(INPUT), ("values", np.array([1, 2], "m8[ns]")), 2)
