@@ -75,7 +75,8 @@ class RunningServe:
         for each in self._staying:
             if each.name == APPLICATION and not each.is_gateways:
                 raise CannotJoin(
-                    f"this cluster has an application called {APPLICATION} that is no gateway"
+                    f"this cluster has an application called {APPLICATION} that is no gateway of "
+                    "ours: it would be replaced"
                 )
             if each.route_prefix == "/" and each.name != APPLICATION:
                 raise CannotJoin(
