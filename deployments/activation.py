@@ -1,4 +1,4 @@
-"""Creating and deleting the Serve applications of models, and their names.
+"""Creating and deleting the Serve applications of models.
 
 A model's versions that ship no code share one application; a version that ships code has one of
 its own, because two versions with a package of the same name can't share a process (MLflow puts
@@ -9,9 +9,7 @@ request, or at once where `modelmux.min_replicas` asks for it.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -41,6 +39,7 @@ from deployments import (
 from deployments.idleness import Idleness
 from deployments.logs import LogOptions
 from deployments.model_host import ModelHost
+from deployments.ownership import MODEL_HOST, application_name, application_of, digest_of, is_models
 from deployments.serve_status import application_status
 from deployments.version_loader import HostSettings
 from gateway.catalog import Catalog, ModelOptions, ModelVersion, ServedModel
@@ -51,9 +50,6 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-
-APPLICATION_PREFIX = "modelmux-model-"
-DEPLOYMENT = "ModelHost"
 
 # More than any batcher keeps in flight: the bound on waiting work is the gateway's.
 _MAX_ONGOING_REQUESTS = 256
@@ -115,14 +111,6 @@ class ActivationSettings:
     logs: LogOptions = field(default_factory=LogOptions)
 
 
-def application_name(model: ServedModel, version: ModelVersion) -> str:
-    """The application that answers for a version of a model; readable, and unique by its digest."""
-    name = _application_of(model.name)
-    if not version.ships_code:
-        return name
-    return f"{name}-v{version_loader.version_key(version.number, version.fingerprint)}"
-
-
 class Activator:
     """Makes applications, one at a time per name, and knows which are there.
 
@@ -142,7 +130,7 @@ class Activator:
         """Take over the applications that an earlier sync service made."""
         status = await self._ask_serve(serve.status)
         for name, application in status.applications.items():
-            if name.startswith(APPLICATION_PREFIX) and application.status in _RESTORED:
+            if application.status in _RESTORED and is_models(name, application.deployments):
                 self._active[name] = None
                 self._idleness.note_use([name])
 
@@ -170,7 +158,7 @@ class Activator:
 
     def note_use(self, models: Iterable[str]) -> None:
         """Models of these names are in use now."""
-        self._idleness.note_use(map(_application_of, models))
+        self._idleness.note_use(map(application_of, models))
 
     def forget(self, name: str) -> None:
         """The application turned out to be gone: make it again when it is asked for."""
@@ -284,7 +272,7 @@ class Activator:
     def _application(self, model: ServedModel) -> serve.Application:
         options = model.options
         deployment = serve.deployment(
-            name=DEPLOYMENT,
+            name=MODEL_HOST,
             max_ongoing_requests=_MAX_ONGOING_REQUESTS,
             ray_actor_options=self._actor_options(options),
             autoscaling_config=AutoscalingConfig(
@@ -313,7 +301,7 @@ class Activator:
             tracking_uri=self._settings.tracking_uri,
             registry_uri=self._settings.registry_uri,
             artifact_folder=self._settings.artifact_folder,
-            record_folder=str(Path(self._settings.record_folder) / _digest(model.name)),
+            record_folder=str(Path(self._settings.record_folder) / digest_of(model.name)),
             max_loaded_versions=model.options.max_loaded_versions,
             retry_load_after_s=self._settings.load_retry_s,
             load_timeout_s=self._settings.load_timeout_s,
@@ -330,15 +318,6 @@ def _call_tracer() -> type[CallTracer]:
     for module in (call_tracing, span_export):
         cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
     return call_tracing.CallTracer
-
-
-def _application_of(model: str) -> str:
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", model).strip("-")[:40].lower()
-    return f"{APPLICATION_PREFIX}{slug}-{_digest(model)}"
-
-
-def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:10]
 
 
 def _placement(options: ModelOptions) -> dict[str, object]:

@@ -19,11 +19,10 @@ from deployments.ingress import Ingress
 from deployments.ingress_scaling import replicas_by_requests
 from deployments.keys import keys_of
 from deployments.logs import LogOptions
+from deployments.ownership import INGRESS, SYNC_SERVICE
 from deployments.registry_environment import registry_variables, set_registry_defaults
 from deployments.settings import BadSettings, Settings, read_settings
 from deployments.sync_service import SyncService
-
-APPLICATION = "modelmux"
 
 _UPSCALE_DELAY_S = 5.0
 # Replicas tell every 10 s, what they had meanwhile.
@@ -55,7 +54,7 @@ def gateway_application(
     """Ingress and sync service; `environment` is what their processes, and those of models, must
     have of the variables that MLflow reads."""
     sync = serve.deployment(
-        name="SyncService",
+        name=SYNC_SERVICE,
         num_replicas=1,
         max_ongoing_requests=10_000,
         ray_actor_options={"num_cpus": 0},
@@ -63,7 +62,7 @@ def gateway_application(
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
     )(SyncService).bind(settings, environment, logs)
     return serve.deployment(
-        name="Ingress",
+        name=INGRESS,
         **_ingress_scale(settings),
         max_ongoing_requests=10_000,
         # For this deployment alone: other replicas must import nothing of ours, and have an HTTP

@@ -17,10 +17,10 @@ from ray import serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from deployments.activation import DEPLOYMENT, application_name
 from deployments.lost_calls import HANDLE_ERRORS, PREDICTIONS
 from deployments.model_call import ModelCall
 from deployments.outcomes import Outcome, call_result, starting_deadline_s, still_starting
+from deployments.ownership import MODEL_HOST, application_name
 from deployments.socket_line import SocketLine
 from deployments.version_loader import version_key
 from gateway.catalog import ModelVersion
@@ -64,7 +64,7 @@ class ApplicationHandle:
     there is one, else by handle."""
 
     def __init__(self, name: str) -> None:
-        self._handle = serve.get_deployment_handle(DEPLOYMENT, name)
+        self._handle = serve.get_deployment_handle(MODEL_HOST, name)
         self._line = SocketLine(self._handle)
         self._versions: dict[str, VersionHandle] = {}
 

@@ -31,8 +31,10 @@ from deployments.fast_path import fast_path, has_haproxy
 from deployments.keys import is_loopback, keys_of
 from deployments.log_receiver import log_receiver
 from deployments.logs import PACKAGES, LogOptions, configure_logging
+from deployments.readiness import GatewayFailed, wait_until_ready
 from deployments.registry_commands import settings_of
 from deployments.settings import Settings, is_writable
+from deployments.shared_serve import CannotJoin
 from deployments.terminal import NO, StatusLine, err, fail, out, status_line
 from gateway.access import BadKeys, entry_of, new_secret
 
@@ -136,8 +138,11 @@ def serve_until_stopped(settings: Settings, *, stop: Event, on_ready: OnReady) -
         try:
             with launch.ray_runtime(settings):
                 stop_on_signals(stop)
+                if settings.ray_address is not None:
+                    settings = launch.settings_on_cluster(settings)
+                    _require_guard(settings, listener="Serve on this cluster listens on")
                 _serve(launch, settings, logs, status, stop=stop, on_ready=on_ready, say=say)
-        except launch.RayUnreachable as error:
+        except (CannotJoin, GatewayFailed) as error:
             raise fail(str(error)) from error
     say("Stopped.")
 
@@ -176,7 +181,8 @@ def _serve(
         status.show("Deploying the gateway …")
         with launch.deployed(settings, logs):
             status.show("Waiting for the catalog …")
-            for problem in launch.wait_until_ready(settings, stop=stop):
+            failure = launch.deployment_failure
+            for problem in wait_until_ready(settings, stop=stop, failure=failure):
                 say(f"{problem} Trying again until it does.")
             status.end()
             if not stop.is_set():
@@ -217,11 +223,12 @@ def down(
 ) -> None:
     """Take the gateway and its models off a Ray cluster; other applications stay."""
     from deployments import launch
+    from deployments.shared_cluster import joined_ray
 
     try:
-        with launch.joined_ray(ray_address):
+        with joined_ray(ray_address):
             taken = launch.take_down_ours()
-    except launch.RayUnreachable as error:
+    except CannotJoin as error:
         raise fail(str(error)) from error
     for name in taken.gone:
         out.print(name, markup=False)
@@ -319,8 +326,9 @@ def _require_exporter(settings: Settings) -> None:
         raise fail("tracing needs more packages: pip install 'modelmux[tracing]'") from None
 
 
-def _require_guard(settings: Settings) -> None:
-    """Keys that can be read, or nobody else who could come."""
+def _require_guard(settings: Settings, *, listener: str = "") -> None:
+    """Keys that can be read, or nobody else who could come; `listener` begins the sentence where
+    it isn't the user who said where to listen."""
     try:
         keys = keys_of(settings)
         if keys is not None:
@@ -329,8 +337,9 @@ def _require_guard(settings: Settings) -> None:
         raise fail(f"keys: {problem}") from problem
     reached_at = settings.published_host or settings.host
     if keys is None and not settings.insecure and not is_loopback(reached_at):
+        subject = f"{listener} {reached_at}, which" if listener else reached_at
         raise fail(
-            f"{reached_at} can be reached from other machines: give --keys-file (`modelmux keys "
+            f"{subject} can be reached from other machines: give --keys-file (`modelmux keys "
             "new` makes keys), or --insecure to let everybody in"
         )
 

@@ -1,4 +1,4 @@
-"""Bringing the gateway up on Ray, waiting until it is ready, and taking it down again.
+"""Bringing the gateway up on Ray, and taking it down again.
 
 The composition root: everything else is put together here. Import it only inside `fast_path`,
 because Ray reads its environment when it is imported.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import socket
 import time
 import warnings
 from collections.abc import Iterator
@@ -17,25 +16,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 
-import httpx
 import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
-from deployments.activation import APPLICATION_PREFIX
-from deployments.application import APPLICATION, gateway_application
+from deployments.application import gateway_application
 from deployments.fast_path import haproxy_admin_socket, inner_host
 from deployments.front_door import close_front_door
 from deployments.logs import LogOptions
+from deployments.ownership import APPLICATION, is_models
+from deployments.readiness import last_line
 from deployments.registry_environment import registry_variables, set_registry_defaults
 from deployments.settings import Settings
+from deployments.shared_cluster import joined_ray, running_serve
+from deployments.shared_serve import ServeApplication
 
 _logger = logging.getLogger(__name__)
 
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
-_POLL_S = 0.1
-_KNOCK_S = 5.0
 _LOADING_POLL_S = 0.5
 
 # How soon after the catalog the models that are to be there from the start begin to.
@@ -50,78 +49,44 @@ _LONGEST_REQUEST_S = 3660.0
 _QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
 
-class RayUnreachable(Exception):
-    """The Ray cluster to join isn't there; the sentence is meant for people."""
-
-
 @contextmanager
 def ray_runtime(settings: Settings) -> Iterator[None]:
     """Start a local Ray (or join the one at `ray_address`), and leave it as it was found.
 
-    Raises RayUnreachable.
+    Raises CannotJoin.
     """
     set_registry_defaults()
+    if settings.ray_address is not None:
+        with joined_ray(settings.ray_address):
+            yield
+        return
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    if settings.ray_address is None:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            logging_level=logging.ERROR,
-            # What others write is not JSON; Ray keeps it in its files.
-            log_to_driver=settings.log_format != "json",
-        )
-    else:
-        _join(settings.ray_address)
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        logging_level=logging.ERROR,
+        # What others write is not JSON; Ray keeps it in its files.
+        log_to_driver=settings.log_format != "json",
+    )
     try:
         yield
     finally:
         ray.shutdown()
 
 
-@contextmanager
-def joined_ray(address: str) -> Iterator[None]:
-    """Be connected to the Ray cluster at `address`; raises RayUnreachable."""
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    _join(address)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _join(address: str) -> None:
-    try:
-        _knock(address)
-        ray.init(address=address, logging_level=logging.ERROR)
-    except (OSError, ValueError) as error:
-        # Given an address, Ray uses a token only where it is told to (ray/_private/worker.py).
-        raise RayUnreachable(
-            f"no Ray cluster answers at {address}; where it asks for a token, set "
-            "RAY_AUTH_MODE=token"
-        ) from error
-
-
-def _knock(address: str) -> None:
-    """Find out at once that nobody listens at `host:port`: Ray would go on trying for minutes."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+def settings_on_cluster(settings: Settings) -> Settings:
+    """The settings as they are on a cluster that was joined: where a Serve runs there already, it
+    says where to listen. Raises CannotJoin."""
+    found = running_serve()
+    return settings if found is None else found.settings_here(settings)
 
 
 @contextmanager
 def deployed(settings: Settings, logs: LogOptions) -> Iterator[None]:
     """Deploy the gateway's application; on the way out drain it and delete what is ours."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        serve.start(
-            http_options=HTTPOptions(
-                host=settings.host if settings.ray_address else inner_host(settings.host),
-                port=settings.port,
-                request_timeout_s=_LONGEST_REQUEST_S,
-            ),
-            logging_config=_QUIET,
-        )
+    if settings.ray_address is None or running_serve() is None:
+        _start_serve(settings)
     if settings.ray_address is None:
         # Whoever starts the gateway anew may have mended what kept versions from loading.
         shutil.rmtree(settings.record_dir, ignore_errors=True)
@@ -135,6 +100,19 @@ def deployed(settings: Settings, logs: LogOptions) -> Iterator[None]:
             _take_down_shared()
 
 
+def _start_serve(settings: Settings) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        serve.start(
+            http_options=HTTPOptions(
+                host=settings.host if settings.ray_address else inner_host(settings.host),
+                port=settings.port,
+                request_timeout_s=_LONGEST_REQUEST_S,
+            ),
+            logging_config=_QUIET,
+        )
+
+
 def _take_down_serve(settings: Settings) -> None:
     """Serve itself is ours: answer what was accepted, then let it go as a whole."""
     admin_socket = haproxy_admin_socket()
@@ -146,7 +124,7 @@ def _take_down_serve(settings: Settings) -> None:
 
 
 def _take_down_shared() -> None:
-    left = take_down_ours().left
+    left = take_down_ours(is_gateway_ours=True).left
     if left:
         _logger.warning("still ending: %s", ", ".join(left))
 
@@ -159,19 +137,30 @@ class TakenDown:
     left: tuple[str, ...]
 
 
-def take_down_ours() -> TakenDown:
+def take_down_ours(*, is_gateway_ours: bool = False) -> TakenDown:
     """Serve is shared: delete the ingress first, so that what was accepted is answered, then the
-    models."""
-    ours = [name for name in serve.status().applications if name == APPLICATION]
-    ended = {name: _delete(name) for name in ours}
+    models. `is_gateway_ours` where the caller has deployed it, so that what Serve has just begun
+    with isn't left because it can't be told yet."""
+    gateways = [
+        each.name
+        for each in _applications()
+        # One that is ending is waited for, whosever it is: until it is gone it may make models.
+        if each.is_gateways or (each.name == APPLICATION and (is_gateway_ours or each.is_ending))
+    ]
+    ended = {name: _delete(name) for name in gateways}
     # Asked only now: until here its sync service may have made some.
-    models = [name for name in serve.status().applications if name.startswith(APPLICATION_PREFIX)]
+    models = [each.name for each in _applications() if each.is_models]
     with ThreadPoolExecutor(max_workers=8) as deleting:
         ended |= zip(models, deleting.map(_delete, models), strict=True)
     return TakenDown(
         gone=tuple(name for name, is_gone in ended.items() if is_gone),
         left=tuple(name for name, is_gone in ended.items() if not is_gone),
     )
+
+
+def _applications() -> tuple[ServeApplication, ...]:
+    found = running_serve()
+    return () if found is None else found.applications
 
 
 def _delete(name: str) -> bool:
@@ -186,32 +175,17 @@ def _delete(name: str) -> bool:
     return False
 
 
-def wait_until_ready(settings: Settings, *, stop: Event) -> Iterator[str]:
-    """Yield what keeps the gateway from being ready, each thing once; ends when it is ready, or
-    when `stop` is set."""
-    said: set[str] = set()
-    with httpx.Client(base_url=settings.url, timeout=5.0) as client:
-        while not stop.is_set():
-            problem = _readiness_problem(client)
-            if problem is None:
-                return
-            if problem and problem not in said:
-                said.add(problem)
-                yield problem
-            stop.wait(_POLL_S)
-
-
-def _readiness_problem(client: httpx.Client) -> str | None:
-    """None when ready; "" while starting; else the registry's problem."""
-    try:
-        response = client.get("/readyz")
-    except httpx.HTTPError:
-        return ""
-    if response.status_code == httpx.codes.OK:
+def deployment_failure() -> str | None:
+    """Why Serve has given the gateway up, in one line; None where it hasn't."""
+    application = serve.status().applications.get(APPLICATION)
+    if application is None or application.status != ApplicationStatus.DEPLOY_FAILED:
         return None
-    if not response.headers.get("content-type", "").startswith("application/problem+json"):
-        return ""
-    return str(response.json().get("registry_problem") or "")
+    failed = [
+        each.message
+        for each in application.deployments.values()
+        if each.status.value == application.status.value
+    ]
+    return last_line(next(iter(failed), application.message))
 
 
 def models_loading(*, stop: Event) -> Iterator[tuple[int, int]]:
@@ -221,7 +195,7 @@ def models_loading(*, stop: Event) -> Iterator[tuple[int, int]]:
         ours = [
             application.status
             for name, application in serve.status().applications.items()
-            if name.startswith(APPLICATION_PREFIX)
+            if is_models(name, application.deployments)
         ]
         starting = sum(state in _STARTING for state in ours)
         if starting:

@@ -22,11 +22,9 @@ from ray import serve
 from ray.serve.exceptions import DeploymentUnavailableError
 
 from deployments.activation import (
-    DEPLOYMENT,
     ActivationFailed,
     ActivationSettings,
     Activator,
-    application_name,
 )
 from deployments.backend import VersionHandle
 from deployments.backoff import Backoff
@@ -36,6 +34,7 @@ from deployments.host_news import HostNews
 from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.lost_calls import HANDLE_ERRORS
 from deployments.model_call import ModelCall
+from deployments.ownership import MODEL_HOST, application_name
 from deployments.replica_ports import listen_on_own_address
 from deployments.settings import Settings
 from gateway.catalog import Catalog, ModelVersion, ServedModel, contract_of
@@ -71,7 +70,7 @@ class RayVersionPreparer:
         """See `VersionPreparer.prepare`."""
         try:
             application = await self._activator.activate(model, version)
-            handle = serve.get_deployment_handle(DEPLOYMENT, application)
+            handle = serve.get_deployment_handle(MODEL_HOST, application)
             loads = await handle.broadcast(
                 "load", version.number, version.fingerprint
             ).results_async()

@@ -45,13 +45,14 @@ def serve_config(which: str, ray_service: Any) -> Any:
 _BUILD = """
 import json, sys
 from ray.serve.schema import ServeDeploySchema
-from deployments.application import APPLICATION, build
+from deployments.application import build
+from deployments.ownership import APPLICATION, BUILDER
 from deployments.settings import BadSettings
 
 def refusal(config):
     (application,) = ServeDeploySchema.model_validate(config).applications
     assert (application.name, application.route_prefix) == (APPLICATION, "/")
-    assert application.import_path == f"{build.__module__}:{build.__name__}"
+    assert application.import_path == f"{build.__module__}:{build.__name__}" == BUILDER
     try:
         build(application.args)
     except BadSettings as refused:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,35 @@ class Theirs:
 
 ray.init(address=sys.argv[1])
 # Two nodes on one machine can't both have an HAProxy on the same port.
-serve.start("HeadOnly", http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
+serve.start("HeadOnly", http_options={"host": "0.0.0.0", "port": int(sys.argv[2])})
 serve.run(Theirs.bind(), name="theirs", route_prefix="/theirs")
+# Called as if it were a model's of ours.
+serve.run(Theirs.bind(), name="modelmux-model-zoo", route_prefix="/zoo")
+"""
+THEIRS = {"theirs", "modelmux-model-zoo"}
+
+_AT_ROOT = """
+import sys
+import ray
+from ray import serve
+
+@serve.deployment(ray_actor_options={"num_cpus": 0})
+class Root:
+    def __call__(self, request):
+        return "root"
+
+ray.init(address=sys.argv[1])
+if sys.argv[2] == "run":
+    serve.run(Root.bind(), name="root", route_prefix="/")
+else:
+    serve.delete("root")
 """
 
 
 @dataclass(frozen=True)
 class Shared:
-    """A cluster on which Serve runs already, with an application of somebody else."""
+    """A cluster on which Serve runs already, on every address, with applications of somebody
+    else."""
 
     cluster: Cluster
     port: int
@@ -54,13 +76,24 @@ class Shared:
 
     def run(self, *command: str) -> str:
         """A command of the environment, as somebody with the cluster's token runs it."""
-        done = subprocess.run(
+        done = self._tried(*command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def refusal(self, *options: str) -> str:
+        """The one line with which `up` ends here at once."""
+        up = ("up", "--tracking-uri", "http://127.0.0.1:9", "--ray-address", self.cluster.address)
+        done = self._tried("modelmux", *up, *options)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        return done.stderr
+
+    def _tried(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [str(Path(sys.executable).with_name(command[0])), *command[1:]],
             env={**os.environ, **self.cluster.environment},
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
     def applications(self, **query: str) -> dict[str, Any]:
         """What the cluster's dashboard tells of Serve's applications, as KubeRay asks for it."""
@@ -73,8 +106,10 @@ class Shared:
         response.raise_for_status()
         return dict(response.json()["applications"])
 
-    def theirs_answers(self) -> bool:
-        return httpx.get(f"{self.url}/theirs", timeout=30.0).text == "theirs"
+    def theirs_answer(self) -> bool:
+        routes = ("/theirs", "/zoo")
+        answers = [httpx.get(f"{self.url}{route}", timeout=30.0).text for route in routes]
+        return answers == ["theirs", "theirs"]
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +134,37 @@ def _model_applications(shared: Shared) -> dict[str, list[str]]:
             for replica in deployment["replicas"]
         )
         for name, application in shared.applications().items()
-        if name.startswith("modelmux-model-")
+        if name.startswith("modelmux-model-") and name not in THEIRS
     }
 
 
 def _predict(url: str, name: str) -> httpx.Response:
     return httpx.post(f"{url}/models/{name}/predict", json={"x": 1}, timeout=90.0)
+
+
+def test_up_refuses_what_the_serve_that_is_there_does_not_allow(
+    shared: Shared, tmp_path: Path
+) -> None:
+    """Another port than Serve's, an open address without keys, a route that is taken: each ends in
+    one line, and deploys nothing."""
+    state, port = ("--state-dir", str(tmp_path)), ("--port", str(shared.port))
+    assert f"0.0.0.0:{shared.port}" in shared.refusal(*state, "--port", str(free_port()))
+    assert "--keys-file" in shared.refusal(*state, *port)
+    with _application_at_root(shared, tmp_path):
+        assert "application root" in shared.refusal(*state, *port, "--insecure")
+    assert set(shared.applications()) == THEIRS
+    assert shared.theirs_answer()
+
+
+@contextmanager
+def _application_at_root(shared: Shared, folder: Path) -> Iterator[None]:
+    script = folder / "root.py"
+    script.write_text(_AT_ROOT)
+    shared.run("python", str(script), shared.cluster.address, "run")
+    try:
+        yield
+    finally:
+        shared.run("python", str(script), shared.cluster.address, "delete")
 
 
 def test_a_serve_config_is_deployed_again_and_again(
@@ -142,13 +202,13 @@ def test_a_serve_config_is_deployed_again_and_again(
     assert {name: each["status"] for name, each in declared.items()} == {"modelmux": "RUNNING"}
 
     shared.run("modelmux", "down", "--ray-address", shared.cluster.address)
-    assert set(shared.applications()) == {"theirs"}
-    assert shared.theirs_answers()
+    assert set(shared.applications()) == THEIRS
+    assert shared.theirs_answer()
 
 
 def _deploy(shared: Shared, folder: Path, settings: dict[str, Any]) -> None:
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    config["http_options"]["port"] = shared.port
+    config["http_options"] |= {"host": "0.0.0.0", "port": shared.port}
     config["applications"][0]["args"] |= settings
     written = folder / "config.yaml"
     written.write_text(yaml.safe_dump(config))
@@ -193,9 +253,11 @@ def test_down_takes_away_what_a_killed_up_left(
     name = f"{PREFIX} then killed"
     register(mlflow_uri, name, lambda rows, params: rows * 3, NUMBER, NUMBER)
     address = shared.cluster.address
-    options = ("--ray-address", address, "--include", name, "--port", str(shared.port))
+    options = ("--ray-address", address, "--port", str(shared.port), "--include", name)
     environment = shared.cluster.environment
-    with gateway(mlflow_uri, tmp_path, *options, environment=environment, wait=False) as killed:
+    with gateway(
+        mlflow_uri, tmp_path, *options, "--insecure", environment=environment, wait=False
+    ) as killed:
         poll(lambda: "Ready: " in killed.log.read_text(), timeout_s=90, what="the gateway")
         assert _predict(shared.url, name).json() == [{"x": 3.0}]
         killed.process.send_signal(signal.SIGKILL)
@@ -203,7 +265,7 @@ def test_down_takes_away_what_a_killed_up_left(
     assert _predict(shared.url, name).json() == [{"x": 3.0}]
     told = shared.run("modelmux", "down", "--ray-address", address)
     assert "2 application(s) taken down." in told
-    assert set(shared.applications()) == {"theirs"}
-    assert shared.theirs_answers()
+    assert set(shared.applications()) == THEIRS
+    assert shared.theirs_answer()
     again = shared.run("modelmux", "down", "--ray-address", address)
     assert "0 application(s) taken down." in again
