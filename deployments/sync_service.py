@@ -86,13 +86,17 @@ class RayVersionPreparer:
 
     async def _ask_once(self, handle: Any, model: ServedModel, version: ModelVersion) -> None:
         """The first call of a model is often slow: have it behind us. An input example that came
-        with the version must be answered; a made-up one may not suit the model."""
+        with the version must be answered; a made-up one may not suit the model. Where there is
+        neither, it isn't asked."""
         own = model.model_copy(
             update={"contract": version.signature, "default_version": version.number}
         )
+        example = own.request_example()
+        if example is None:
+            return
         contract = contract_of(version.signature or "")
         try:
-            request = contract.parse(orjson.dumps(own.request_example()))
+            request = contract.parse(orjson.dumps(example))
         except GatewayError:
             return
         for _, frame in request.frames[:1]:

@@ -138,7 +138,7 @@ class ServedModel(_Frozen):
     def request_example(self) -> Any:
         """A request body for the default version: its own input example, else one made up.
 
-        None where the model has no contract.
+        None where the model has no contract, or too large tensors to make one up.
         """
         if self.contract is None:
             return None

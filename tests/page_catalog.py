@@ -28,6 +28,7 @@ from tests.catalogs import catalog, served, signature, version
 
 HOSTILE = '<img src=x onerror="window.harmed=1"> & \'quotes\' "more" ?#% Größe 😀'
 HELD, TYPES, TENSOR, TUPLE = "churn_risk", "all types", "pixels", "two values"
+PHOTO = "photo"
 DAY_MS = 1_760_000_000_000
 
 Answer = Callable[[Mapping[str, Any], int], Mapping[str, Any]]
@@ -151,6 +152,7 @@ def shown() -> Catalog:
         _held(),
         _all_types(),
         _tensor(TENSOR, [-1, 2, 2]),
+        _tensor(PHOTO, [-1, 224, 224, 3]),
         _unnamed(),
         served(version(1), name=HOSTILE, description="</p><script>window.harmed=1</script>"),
         ServedModel(

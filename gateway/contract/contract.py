@@ -140,9 +140,10 @@ class Contract:
             return None
         return json_schema.params_object(self.accepted_params)
 
-    def example(self, *, optional: bool = False) -> Any:
-        """A small request body that `parse` accepts, with or without the optional columns."""
-        return json_schema.example_body(self.inputs, optional=optional)
+    def example(self) -> Any:
+        """A small request body that `parse` accepts, without the optional columns; None where the
+        tensors are too large for one."""
+        return json_schema.example_body(self.inputs)
 
     def taken_apart(self, body: Any) -> tuple[list[Any], dict[str, Any]]:
         """The inputs of a body (as a JSON value) one by one, and its params, as they were sent.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 from gateway.contract.body import wraps
@@ -38,6 +39,10 @@ _NAN_IS_NULL = "null stands for NaN and the infinities, which JSON lacks."
 _FORMATS = {"integer": "int32", "long": "int64", "float": "float", "double": "double"}
 _float_bound = lru_cache(float_bound)  # asked for every column; numpy takes its time
 _KINDS_OF_DTYPES = {"b": "boolean", "U": "string", "S": "binary", "M": "datetime"}
+
+EXAMPLE_ELEMENTS_AT_MOST = 1_000
+"""No example is made up that needs more elements of tensors: some numbers of a shape can ask for
+gigabytes, and nobody reads an image as nested lists."""
 
 
 def request_schema(
@@ -206,14 +211,30 @@ def _float(kind: str, answer: bool) -> JsonSchema:
     return {"type": ["number", "null"], **limits, "description": _NAN_IS_NULL}
 
 
-def example_body(inputs: Rows, *, optional: bool) -> Any:
-    """A request body with the fewest rows; `optional` says whether optional columns are in it."""
+def example_body(inputs: Rows) -> Any:
+    """A request body with the fewest rows and without the optional columns.
+
+    None where its tensors would have more than `EXAMPLE_ELEMENTS_AT_MOST` elements.
+    """
+    elements = sum(_elements(field.type) for field in inputs.fields)
+    if elements * (inputs.chunk or 1) > EXAMPLE_ELEMENTS_AT_MOST:
+        return None
     row = _example(inputs.row)
-    if inputs.named and optional:
-        row = {field.name: _example(field.type) for field in inputs.fields}
     if inputs.named and inputs.chunk in (None, 1):
         return row
     return [row] * (inputs.chunk or 1)
+
+
+def example_value(type_: Type) -> Any:
+    """One value of a column or a tensor; None where it would have too many elements."""
+    return None if _elements(type_) > EXAMPLE_ELEMENTS_AT_MOST else _example(type_)
+
+
+def _elements(type_: Type) -> int:
+    """How many elements an example of a row has; of what isn't a tensor: as good as none."""
+    if not isinstance(type_, TensorOf):
+        return 0
+    return prod(max(size, 1) for size in type_.inner)
 
 
 def _example(type_: Type) -> Any:

@@ -195,12 +195,7 @@ def _predict_operation(model: ServedModel, component: str) -> dict[str, Any]:
         ],
         "requestBody": {
             "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {"$ref": f"#/components/schemas/{component}.Request"},
-                    "example": model.request_example(),
-                }
-            },
+            "content": {"application/json": _request_content(model, component)},
         },
         "responses": {
             "200": {
@@ -217,6 +212,12 @@ def _predict_operation(model: ServedModel, component: str) -> dict[str, Any]:
             **{str(status): _reference("responses", str(status)) for status in _PREDICT_ERRORS},
         },
     }
+
+
+def _request_content(model: ServedModel, component: str) -> dict[str, Any]:
+    content = {"schema": {"$ref": f"#/components/schemas/{component}.Request"}}
+    example = model.request_example()
+    return content if example is None else {**content, "example": example}
 
 
 def _operation_description(model: ServedModel) -> str:

@@ -69,7 +69,10 @@ class ModelDetail(ModelSummary):
     options: ModelOptions
     request_schema: dict[str, Any] | None = Field(description="JSON Schema (2020-12) of the body.")
     response_schema: dict[str, Any] | None
-    example: Any = Field(description="A request body that the default version accepts.")
+    example: Any = Field(
+        description="A request body that the default version accepts; null where there is none "
+        "that is small."
+    )
 
 
 class RegistryView(BaseModel):
@@ -143,6 +146,11 @@ def describe_model(
 def summarize(model: ServedModel, unloadable: Collection[VersionKey] = ()) -> ModelSummary:
     """One line about a model; `unloadable` failed to load."""
     return ModelSummary.model_validate(_summary(model, unloadable))
+
+
+def is_ready(model: ServedModel, unloadable: Collection[VersionKey]) -> bool:
+    """Whether something answers by default."""
+    return _problem(model, unloadable) is None
 
 
 def _summary(model: ServedModel, unloadable: Collection[VersionKey]) -> dict[str, Any]:

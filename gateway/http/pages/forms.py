@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from gateway.contract import Contract
 from gateway.contract.body import wraps
+from gateway.contract.json_schema import example_value
 from gateway.contract.types import (
     Field,
     ObjectOf,
@@ -45,7 +46,8 @@ _HINTS = {
 class FormField:
     """One input or param. `label` is for people, `name` for the body.
 
-    `placeholder` is the value that an absent param has (`default`), else an example.
+    `placeholder` is the value that an absent param has (`default`), else an example, empty where
+    that would be large.
     """
 
     name: str
@@ -62,7 +64,7 @@ class FormField:
 class Form:
     """All that is asked for a prediction, and the values that are there at first.
 
-    `rows` has the texts of `fields` for each input, `param_values` those of `params`.
+    `rows` has the texts of `fields` for each input, at least one; `param_values` those of `params`.
     `rows_together` is the number of inputs that must come together.
     """
 
@@ -75,16 +77,17 @@ class Form:
 
 
 def form_of(contract: Contract, example: Any) -> Form:
-    """The form for what the model itself takes, filled with an example of a body."""
+    """The form for what the model itself takes, filled with an example of a body (None: there is
+    none)."""
     inputs = contract.inputs
     filled, params = _taken_apart(contract, example)
-    fields = _fields(inputs, contract)
+    fields = _fields(inputs)
     named = contract.params if wraps(inputs) else ()  # else no body could bring params
     return Form(
         shape=_shape(inputs),
         fields=fields,
         params=tuple(_param(param) for param in named),
-        rows=tuple(_texts(inputs, fields, row) for row in filled),
+        rows=tuple(_texts(inputs, fields, row) for row in filled) or (_first_texts(inputs),),
         param_values=tuple(_text(params.get(p.name), _control(p.type)) for p in named),
         rows_together=inputs.chunk or 1,
     )
@@ -92,12 +95,23 @@ def form_of(contract: Contract, example: Any) -> Form:
 
 def _taken_apart(contract: Contract, example: Any) -> tuple[list[Any], dict[str, Any]]:
     """One made up stands in for an example of no inputs, and for one that only a newer version
-    takes."""
+    takes. No rows where none can be made up."""
     try:
         rows, params = contract.taken_apart(example)
     except GatewayError:
         rows, params = [], {}
-    return (rows, params) if rows else contract.taken_apart(contract.example())
+    if rows:
+        return rows, params
+    made_up = contract.example()
+    return ([], {}) if made_up is None else contract.taken_apart(made_up)
+
+
+def _first_texts(inputs: Rows) -> tuple[str, ...]:
+    """One input where no whole body can be made up: what is small is filled in."""
+    return tuple(
+        _text(example_value(f.type) if f.required else None, _control(f.type))
+        for f in inputs.fields
+    )
 
 
 def _shape(inputs: Rows) -> Shape:
@@ -106,13 +120,10 @@ def _shape(inputs: Rows) -> Shape:
     return "tuple" if isinstance(inputs.row, TupleOf) else "value"
 
 
-def _fields(inputs: Rows, contract: Contract) -> tuple[FormField, ...]:
-    example, _ = contract.taken_apart(contract.example(optional=True))
-    values = _values(inputs, example[0])
-    labels = _labels(inputs)
+def _fields(inputs: Rows) -> tuple[FormField, ...]:
     return tuple(
-        _field(field, label, value)
-        for field, label, value in zip(inputs.fields, labels, values, strict=True)
+        _field(field, label, example_value(field.type))
+        for field, label in zip(inputs.fields, _labels(inputs), strict=True)
     )
 
 

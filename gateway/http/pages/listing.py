@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from gateway.catalog import Catalog, ServedModel
-from gateway.http.views import ModelSummary, summarize
+from gateway.http.views import ModelSummary, is_ready, summarize
 from gateway.prediction import VersionKey
 
 PAGE_SIZE = 50
@@ -55,12 +55,12 @@ def listing(catalog: Catalog, unloadable: Collection[VersionKey], question: Ques
     words = question.words.casefold().split()
     matching = [m for m in catalog.models.values() if all(w in _searched(m) for w in words)]
     matching.sort(key=lambda model: (model.name.casefold(), model.name))
-    summaries = [summarize(model, unloadable) for model in matching]
-    by_state: dict[Show, list[ModelSummary]] = {
-        "all": summaries,
-        "ready": [each for each in summaries if each.status == "ready"],
-        "held": [each for each in summaries if each.held is not None],
-        "unservable": [each for each in summaries if each.status == "unservable"],
+    is_up = [is_ready(model, unloadable) for model in matching]
+    by_state: dict[Show, list[ServedModel]] = {
+        "all": matching,
+        "ready": [model for model, up in zip(matching, is_up, strict=True) if up],
+        "held": [model for model in matching if model.held is not None],
+        "unservable": [model for model, up in zip(matching, is_up, strict=True) if not up],
     }
     chosen = by_state[question.show]
     pages = max(1, -(-len(chosen) // PAGE_SIZE))
@@ -68,7 +68,7 @@ def listing(catalog: Catalog, unloadable: Collection[VersionKey], question: Ques
     start = (page - 1) * PAGE_SIZE
     return Listing(
         question=question,
-        models=tuple(chosen[start : start + PAGE_SIZE]),
+        models=tuple(summarize(model, unloadable) for model in chosen[start : start + PAGE_SIZE]),
         counts={state: len(models) for state, models in by_state.items()},
         total=len(catalog.models),
         first=start + 1,

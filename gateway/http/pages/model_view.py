@@ -16,6 +16,9 @@ from gateway.prediction import VersionKey
 VERSIONS_SHOWN = 20
 """So many of the newest versions are on the page at once; comparing signatures takes time."""
 
+MORE_VERSIONS_SHOWN = 100
+"""So many where somebody asks for more; `/models/{name}` has them all."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignatureRow:
@@ -51,20 +54,26 @@ class ModelPage:
     timeout_s: float | None
 
     @property
+    def more(self) -> int | None:
+        """How many of the newest versions can be asked for, where that is more than are shown."""
+        more = min(self.total_versions, MORE_VERSIONS_SHOWN)
+        return more if more > len(self.versions) else None
+
+    @property
     def default(self) -> VersionView | None:
         """The default version, where it is among those shown."""
         return next((each for each in self.versions if each.is_default), None)
 
 
 def model_page(
-    catalog: Catalog, name: str, unloadable: Collection[VersionKey], *, all_versions: bool = False
+    catalog: Catalog, name: str, unloadable: Collection[VersionKey], *, more_versions: bool = False
 ) -> ModelPage:
     """Everything the page shows about a model; raises ModelNotFound."""
     model = catalog.model(name)
     contract = model.promise
     shown = [
         describe_version(catalog, model, version, unloadable)
-        for version in _shown(model, all_versions)
+        for version in _shown(model, MORE_VERSIONS_SHOWN if more_versions else VERSIONS_SHOWN)
     ]
     return ModelPage(
         summary=summarize(model, unloadable),
@@ -87,18 +96,16 @@ def registered_on(created_at_ms: int) -> str:
     return datetime.fromtimestamp(created_at_ms / 1000, UTC).strftime("%Y-%m-%d")
 
 
-def _shown(model: ServedModel, all_versions: bool) -> list[ModelVersion]:
+def _shown(model: ServedModel, at_least: int) -> list[ModelVersion]:
     """The newest versions, and whatever is the default, held or has an alias."""
     newest_first = list(reversed(model.versions))
-    if all_versions:
-        return newest_first
     notable = {model.default_version, *model.aliases.values()}
     if model.held is not None:
         notable.add(model.held.number)
     return [
         version
         for place, version in enumerate(newest_first)
-        if place < VERSIONS_SHOWN or version.number in notable
+        if place < at_least or version.number in notable
     ]
 
 

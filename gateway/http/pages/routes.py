@@ -7,6 +7,7 @@ pages too, with the status and the headers of the problem document that they sta
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from fastapi import APIRouter, Request, Response
@@ -32,11 +33,11 @@ def page_router(service: PredictionService, feed: CatalogFeed, access: Access | 
 
     @router.get("/")
     async def index(request: Request) -> Response:
-        return pages.answer(request, "./", pages.index)
+        return await pages.answer(request, "./", pages.index)
 
     @router.get("/catalog/{name}")
     async def model(name: str, request: Request) -> Response:
-        return pages.answer(request, "../", lambda asked: pages.model(asked, name))
+        return await pages.answer(request, "../", lambda asked: pages.model(asked, name))
 
     return router
 
@@ -53,15 +54,21 @@ class CatalogPages:
         # Where the documents are open to everybody, so are these: they show the same models.
         self._needs_key = access is not None and not access.is_open("/openapi.json")
         self._renderer = PageRenderer(keys=access is not None)
+        self._one_at_a_time = asyncio.Lock()
 
-    def answer(self, request: Request, base: str, page: Callable[[Request], Response]) -> Response:
+    async def answer(
+        self, request: Request, base: str, page: Callable[[Request], Response]
+    ) -> Response:
         """The page, the one that asks for a key, or the one about an error."""
         try:
             if self._access is not None and self._needs_key:
                 if "authorization" not in request.headers:
                     return self._renderer.page("locked.html", base=base)
                 self._access.identify(request.scope)
-            return page(request)
+            # A list of thousands of models is half a second of work: beside the predictions, not in
+            # their way. One page at a time, so that many don't crowd them out either.
+            async with self._one_at_a_time:
+                return await asyncio.to_thread(page, request)
         except GatewayError as error:
             return self._problem(request, error, base)
 
@@ -81,7 +88,7 @@ class CatalogPages:
             self._service.catalog(),
             name,
             self._service.unloadable,
-            all_versions=request.query_params.get("versions") == "all",
+            more_versions=request.query_params.get("versions") == "more",
         )
         return self._renderer.page("model.html", base="../", page=page, model=page.summary)
 

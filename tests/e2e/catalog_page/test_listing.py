@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.catalogs import BREAKING, catalog, served, version
@@ -73,26 +74,70 @@ def test_a_version_that_breaks_is_marked_in_the_list_of_versions(browser: Browse
         expect(page.locator("#version-2")).to_contain_text("Default")
         page.get_by_role("link", name="Show all 31 versions").click()
         expect(page.locator(".version-row")).to_have_count(31)
+        expect(page.get_by_role("link", name="Show all")).to_have_count(0)
+
+
+def look(heard: int | None = None, **replicas: dict[str, int]) -> str:
+    """What `/metrics` tells: how many predictions of each version each replica has answered, half
+    of them within 10 ms."""
+    lines = [] if heard is None else [f"modelmux_ingress_replicas {heard}"]
+    for replica, versions in replicas.items():
+        for number, count in versions.items():
+            labels = f'replica="{replica}",model="delivery_time",version="{number}"'
+            lines.append(f'modelmux_requests_total{{{labels},status="200"}} {count}')
+            for le, n in (("0.01", count * 0.5), ("0.1", count), ("+Inf", count)):
+                bucket = f'{{{labels},le="{le}"}} {n}'
+                lines.append(f"modelmux_request_duration_seconds_bucket{bucket}")
+    return "\n".join(lines)
 
 
 def test_the_figures_of_each_model_are_read_from_the_counters(page: Page) -> None:
-    """Rate and quantiles of what came between two looks; a dash where there are no counters."""
-    looks = iter([0, 100, 100, 100])
-
-    def metrics(count: int) -> str:
-        labels = 'model="delivery_time",version="2"'
-        buckets = [("0.01", count * 0.5), ("0.1", count), ("+Inf", count)]
-        return "\n".join(
-            [f'modelmux_requests_total{{{labels},status="200"}} {count}']
-            + [
-                f'modelmux_request_duration_seconds_bucket{{{labels},le="{le}"}} {n}'
-                for le, n in buckets
-            ]
-        )
-
-    page.route("**/metrics", lambda route: route.fulfill(body=metrics(next(looks))))
+    """Rate and quantiles of what came between two looks; a dash where there are no counters. A
+    replica that comes with a million behind it adds nothing."""
+    later = look(a={"2": 100}, b={"2": 1_000_000})
+    looks = iter([look(a={"2": 0}), later, later, later])
+    page.route("**/metrics", lambda route: route.fulfill(body=next(looks)))
     page.goto("/")
     row = page.locator(".model", has_text="delivery_time")
-    expect(row.locator('[data-number="rate"]')).to_have_text(re.compile(r"[0-9]+/s"))
+    expect(row.locator('[data-number="rate"]')).to_have_text(
+        re.compile(r"^[1-5]?[0-9](\.[0-9])?/s$")
+    )
     expect(row.locator('[data-number="median"]')).to_have_text("10 ms")
     expect(page.locator(".model", has_text=HELD).locator('[data-number="rate"]')).to_have_text("–")
+
+
+@pytest.mark.parametrize(
+    ("looks", "grown"),
+    [
+        pytest.param([look(a={"1": 10}), look(a={"1": 25})], 15, id="grows"),
+        pytest.param([look(a={"1": 5}), look(a={"1": 8}, b={"1": 999})], 3, id="comes"),
+        pytest.param([look(a={"1": 5}, b={"1": 999}), look(a={"1": 8})], 3, id="goes"),
+        pytest.param(
+            [look(a={"1": 5}, b={"1": 900}), look(a={"1": 6}), look(a={"1": 8}, b={"1": 904})],
+            7, id="misses a look",
+        ),
+        pytest.param([look(), look(a={"1": 5}), look(a={"1": 8})], 3, id="comes to none"),
+        pytest.param([look(1), look(1, a={"1": 5})], 5, id="had counted nothing"),
+        pytest.param([look(1), look(2, a={"1": 5})], 0, id="one more, with a past"),
+        pytest.param(
+            [look(1, a={"1": 2}), look(1, b={"1": 999})], 0, id="one takes another's place"
+        ),
+        pytest.param([look(a={"1": 5}), look(a={"1": 5, "2": 4})], 4, id="a version's first"),
+        pytest.param([look(a={"1": 50, "2": 1}), look(a={"2": 3})], 2, id="a version goes"),
+        pytest.param([look(a={"1": 50, "2": 1}), look(a={"1": 7, "2": 3})], 2, id="goes down"),
+    ],
+)  # fmt: skip
+def test_what_counters_grew_by_is_found_for_each_replica(
+    page: Page, looks: list[str], grown: int
+) -> None:
+    """Whoever comes, goes or misses a look adds what it answered meanwhile, and no more."""
+    page.goto("/")
+    found = page.evaluate(
+        """async (looks) => {
+          const numbers = await import("/docs/assets/catalog/numbers.js");
+          const grown = numbers.growth(looks.map(numbers.counters)).get("delivery_time");
+          return [grown.requests, grown.upTo.get(Infinity), numbers.figures(grown, 2).rate];
+        }""",
+        looks,
+    )
+    assert found == [grown, grown, grown / 2]

@@ -13,6 +13,7 @@ from tests.e2e.catalog_page.driving import answer, model, outcome, send
 from tests.page_catalog import (
     HELD,
     HOSTILE,
+    PHOTO,
     TENSOR,
     TUPLE,
     TYPES,
@@ -195,6 +196,35 @@ def test_inputs_without_names_can_be_tried(page: Page, name: str, expected: list
     send(page)
     outcome(page).to_contain_text("Version 1 answered")
     assert answer(page) == expected
+
+
+def test_an_image_is_asked_for_by_its_shape(page: Page) -> None:
+    """Its field is empty, with a hint; an empty one is explained there."""
+    model(page, PHOTO)
+    field = page.get_by_label("Input", exact=False).first
+    expect(field).to_have_value("")
+    expect(field).to_have_accessible_description(re.compile("nested lists, 224 × 224 × 3"))
+    page.get_by_role("tab", name="Python").click()
+    compile(page.locator("#python").inner_text(), "snippet", "exec")
+    send(page)
+    outcome(page).to_contain_text("does not fit the model's signature")
+    expect(field).to_be_focused()
+    field.fill(json.dumps([[[0.5] * 3] * 224] * 224))
+    send(page)
+    outcome(page).to_contain_text("Version 1 answered")
+    assert answer(page) == [0.5 * 3 * 224 * 224]
+
+
+@pytest.mark.parametrize("body", ["[" * 9_000 + "]" * 9_000, "<p>Welcome</p>", '{"no": "list"}'])
+def test_an_answer_that_cannot_be_shown_is_told(page: Page, body: str) -> None:
+    """Nested deeper than a browser follows, or not what a model answers."""
+    model(page, "delivery_time")
+    page.route("**/predict", lambda route: route.fulfill(body=body))
+    send(page)
+    outcome(page).to_have_text("The answer (200) can’t be shown here.")
+    page.unroute("**/predict")
+    send(page)
+    outcome(page).to_contain_text("Version 2 answered")
 
 
 def test_overload_and_absence_are_told_with_when_to_try_again(page: Page, stage: Stage) -> None:

@@ -1,5 +1,8 @@
 // How busy each model is: what the gateway's own counters (/metrics) grew by while the page is open
 // and looked at. Without counters there is a dash.
+//
+// Each ingress replica counts for itself, and may come, go, or miss a look. So what grew is found
+// for each and then added up: a sum over replicas goes up and down with who is in it.
 import { ask } from "./key.js";
 
 const EVERY_MS = 5_000;
@@ -9,34 +12,48 @@ const SHARE_OF_TIME = 20; // reading takes at most a twentieth of the time, howe
 
 const REQUESTS = "modelmux_requests_total";
 const LATENCY = "modelmux_request_duration_seconds_bucket";
+const REPLICAS = "modelmux_ingress_replicas";
 
-/** The counters of this moment by model: requests, and how many took up to so many seconds. */
+/** The counters of this moment. */
 async function readCounters() {
   const address = `${document.documentElement.dataset.base}metrics`;
   const response = await ask(address, { headers: { Accept: "text/plain" } });
   return response.ok ? counters(await response.text()) : null;
 }
 
-/** The same from the text of the Prometheus exposition format. */
+/** The same from the text of the Prometheus exposition format: `replicas` has, by replica, model
+ * and version, the requests and how many took up to so many seconds; `heard` says how many were
+ * heard, null where that isn't told. One that has counted nothing is heard, without numbers. */
 export function counters(text) {
-  const models = new Map();
+  const replicas = new Map();
+  let heard = null;
   for (const line of text.split("\n")) {
+    if (line.startsWith(`${REPLICAS} `)) heard = valueOf(line, REPLICAS.length);
     const isLatency = line.startsWith(`${LATENCY}{`);
     if (!isLatency && !line.startsWith(`${REQUESTS}{`)) continue;
     const labels = labelsOf(line);
-    const value = Number(line.slice(line.lastIndexOf("} ") + 2).split(" ")[0]);
+    const value = valueOf(line, line.lastIndexOf("} ") + 1);
     if (!labels.model || !Number.isFinite(value)) continue;
-    if (!models.has(labels.model)) models.set(labels.model, { requests: 0, upTo: new Map() });
-    const model = models.get(labels.model);
-    if (!isLatency) {
-      model.requests += value;
-      continue;
-    }
-    const bound = labels.le === "+Inf" ? Infinity : Number(labels.le);
-    model.upTo.set(bound, (model.upTo.get(bound) ?? 0) + value);
+    const models = entry(replicas, labels.replica ?? "", () => new Map());
+    const versions = entry(models, labels.model, () => new Map());
+    const counted = entry(versions, labels.version ?? "", nothing);
+    if (isLatency) add(counted.upTo, labels.le === "+Inf" ? Infinity : Number(labels.le), value);
+    else counted.requests += value;
   }
-  return models;
+  return { replicas, heard };
 }
+
+const nothing = () => ({ requests: 0, upTo: new Map() });
+
+const valueOf = (line, from) => Number(line.slice(from + 1).split(" ")[0]);
+
+/** What a map has under a name; made where there is nothing. */
+function entry(map, name, made) {
+  if (!map.has(name)) map.set(name, made());
+  return map.get(name);
+}
+
+const add = (counts, name, value) => counts.set(name, (counts.get(name) ?? 0) + value);
 
 function labelsOf(line) {
   const escapes = { n: "\n", "\\": "\\", '"': '"' };
@@ -45,15 +62,55 @@ function labelsOf(line) {
   return Object.fromEntries([...found].map(([, name, value]) => [name, read(value)]));
 }
 
+/** What was counted from the first to the last of some moments, by model: requests, and how many
+ * took up to so many seconds. */
+export function growth(moments) {
+  const models = new Map();
+  for (const [before, now] of spans(moments)) {
+    for (const [model, versions] of now) {
+      const grown = entry(models, model, nothing);
+      for (const [version, counted] of versions) {
+        addGrowth(grown, before.get(model)?.get(version) ?? nothing(), counted);
+      }
+    }
+  }
+  return models;
+}
+
+/** What each replica had counted when it was heard first, and last. */
+function spans(moments) {
+  const found = new Map();
+  for (const [place, moment] of moments.entries()) {
+    for (const [replica, now] of moment.replicas) {
+      const isNew = !found.has(replica);
+      const before = isNew && hadCountedNothing(moments[place - 1], moment) ? new Map() : now;
+      found.set(replica, [isNew ? before : found.get(replica)[0], now]);
+    }
+  }
+  return found.values();
+}
+
+/** Whether who has numbers only now was there before, and had none: as many are heard, and nobody
+ * whose numbers were there is missing. */
+function hadCountedNothing(before, now) {
+  if (before === undefined || before.heard === null || before.heard !== now.heard) return false;
+  return [...before.replicas.keys()].every((replica) => now.replicas.has(replica));
+}
+
+/** A counter that went down began anew: how much it grew isn't known. */
+function addGrowth(grown, before, now) {
+  grown.requests += Math.max(0, now.requests - before.requests);
+  for (const [bound, count] of now.upTo) {
+    add(grown.upTo, bound, Math.max(0, count - (before.upTo.get(bound) ?? 0)));
+  }
+}
+
 /** Requests per second, and the median and 95th percentile in seconds; null where unknown. */
-export function figures(before, now, seconds) {
-  if (now === undefined) return { rate: null, median: null, slow: null };
-  const grown = (get) => get(now) - (before === undefined ? 0 : get(before));
-  const requests = grown((each) => each.requests);
-  const bounds = [...now.upTo.keys()].sort((a, b) => a - b);
-  const buckets = bounds.map((bound) => [bound, grown((each) => each.upTo.get(bound) ?? 0)]);
+export function figures(grown, seconds) {
+  if (grown === undefined) return { rate: null, median: null, slow: null };
+  const buckets = [...grown.upTo].sort(([a], [b]) => a - b);
   return {
-    rate: Math.max(0, requests) / seconds,
+    rate: grown.requests / seconds,
     median: quantile(buckets, 0.5),
     slow: quantile(buckets, 0.95),
   };
@@ -91,12 +148,11 @@ export function wireNumbers() {
   let samples = [];
 
   function show() {
-    const [first, last] = [samples[0], samples.at(-1)];
     if (samples.length < 2) return;
-    const seconds = (last.at - first.at) / 1000;
+    const seconds = (samples.at(-1).at - samples[0].at) / 1000;
+    const grown = growth(samples);
     for (const box of document.querySelectorAll("[data-model]")) {
-      const name = box.dataset.model;
-      const found = figures(first.models.get(name), last.models.get(name), seconds);
+      const found = figures(grown.get(box.dataset.model), seconds);
       for (const [kind, value] of Object.entries(found)) {
         const place = box.querySelector(`[data-number="${kind}"]`);
         if (place) place.textContent = value === null ? "–" : FORMATS[kind](value);
@@ -106,11 +162,11 @@ export function wireNumbers() {
 
   async function look() {
     const started = performance.now();
-    const models = document.hidden ? undefined : await readCounters().catch(() => undefined);
-    if (models === null) return; // there are none, or not for this key
+    const read = document.hidden ? undefined : await readCounters().catch(() => undefined);
+    if (read === null) return; // there are none, or not for this key
     const at = performance.now();
-    if (models !== undefined) {
-      samples = [...samples.filter((each) => at - each.at < WINDOW_MS), { at, models }];
+    if (read !== undefined) {
+      samples = [...samples.filter((each) => at - each.at < WINDOW_MS), { at, ...read }];
       show();
     }
     const pause = samples.length < 2 ? FIRST_AFTER_MS : EVERY_MS;

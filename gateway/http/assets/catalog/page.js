@@ -5,19 +5,28 @@ import { wireNumbers } from "./numbers.js";
 import { wireSearch } from "./search.js";
 import { wireTrying } from "./try.js";
 
-/** Fetch this very page with the key, and take over what it shows; says why not. */
+/** Fetch this very page with the key, and take over what it shows; says why not. A key that was
+ * refused is forgotten. */
 async function unlock() {
   let response;
+  let text;
   try {
     response = await ask(location.href);
+    text = await response.text();
   } catch {
     return "The gateway could not be reached.";
   }
-  const page = new DOMParser().parseFromString(await response.text(), "text/html");
-  if (response.status === 401) return page.querySelector(".lede").textContent;
+  const page = new DOMParser().parseFromString(text, "text/html");
+  if (response.status === 401) {
+    forget();
+    return page.querySelector(".lede")?.textContent ?? "The key is refused.";
+  }
+  const content = page.getElementById("content");
+  // Something between here and the gateway may answer in its place.
+  if (content === null) return `The answer was ${response.status}, and no page. Try again.`;
   document.title = page.title;
-  document.getElementById("content").replaceWith(page.getElementById("content"));
-  document.getElementById("content").focus({ preventScroll: true });
+  document.getElementById("content").replaceWith(content);
+  content.focus({ preventScroll: true });
   announce(page.title);
   wire();
   return "";
@@ -38,7 +47,6 @@ function wireKey(onKey, problem = "") {
     keep(input.value.trim());
     const refused = await onKey();
     if (!refused) return;
-    forget();
     tell(refused);
     input.select();
   });
@@ -86,7 +94,6 @@ async function start() {
   if (key() !== null) {
     refused = await unlock();
     if (!refused) return;
-    forget();
   }
   wireKey(unlock, refused);
 }

@@ -21,7 +21,11 @@ export function wireSearch(onNew) {
     const response = await ask(url);
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     const results = page.getElementById("results");
-    if (mine !== latest || results === null) return;
+    if (mine !== latest) return;
+    if (results === null) {
+      location.assign(url); // a refusal, or an error: it is a page of its own
+      return;
+    }
     document.getElementById("results").replaceWith(results);
     history.replaceState(null, "", url);
     announce(results.querySelector("#found").textContent);

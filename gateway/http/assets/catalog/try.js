@@ -77,18 +77,29 @@ class Trial {
     }
     this.busy(true);
     this.show("", "Asking …", []);
+    await this.request(body);
+    this.busy(false);
+  }
+
+  async request(body) {
     const started = performance.now();
+    const headers = { "Content-Type": "application/json" };
+    if (this.version.value) headers["X-Model-Version"] = this.version.value;
+    let response;
+    let text;
     try {
-      const headers = { "Content-Type": "application/json" };
-      if (this.version.value) headers["X-Model-Version"] = this.version.value;
-      const response = await ask(this.form.dataset.url, { method: "POST", headers, body });
-      const text = await response.text();
+      response = await ask(this.form.dataset.url, { method: "POST", headers, body });
+      text = await response.text();
+    } catch {
+      this.show("bad", "The gateway could not be reached.", []);
+      return;
+    }
+    try {
       this.tell(response, text, performance.now() - started);
     } catch (error) {
-      if (!(error instanceof TypeError)) throw error;
-      this.show("bad", "The gateway could not be reached.", []);
-    } finally {
-      this.busy(false);
+      // Nested deeper than JavaScript's stack, or not what the gateway would say.
+      console.error(error);
+      this.show("bad", `The answer (${response.status}) can’t be shown here.`, []);
     }
   }
 

@@ -83,7 +83,12 @@ def test_examples(columns: Any, want: Any) -> None:
     assert model.parse(body(want)).rows == max(1, model.inputs.chunk or 1)
 
 
-def test_examples_with_optional_columns() -> None:
-    """Models that need all their columns have an example with them."""
-    model = contract([column("string", "a"), column("long", "b", required=False)])
-    assert model.example(optional=True) == {"a": "text", "b": 1}
+@pytest.mark.parametrize(
+    ("shape", "is_made_up"),
+    [((-1, 1000), True), ((-1, 1001), False), ((1000,), True), ((501, 2), False),
+     ((-1, 2048, 2048, 3), False), ((-1, 10**6, 10**6, 10**6), False)],
+)  # fmt: skip
+def test_large_tensors_have_no_example(shape: tuple[int, ...], is_made_up: bool) -> None:
+    """A few numbers of a shape never become gigabytes."""
+    for name in (None, "t"):
+        assert (contract([tensor("int64", shape, name)]).example() is not None) == is_made_up

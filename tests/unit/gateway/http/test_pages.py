@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from gateway.access import parse_keys
@@ -206,16 +208,62 @@ def test_an_example_that_says_nothing_is_made_up(example: Any) -> None:
     assert form.rows == (("1.0",),)
 
 
+IMAGE = [-1, 2048, 2048, 3]
+
+
+def tensors(*shapes: list[int], names: tuple[str, ...] = ()) -> str:
+    """A signature of tensors as JSON text."""
+    specs: list[dict[str, Any]] = [
+        {"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": shape}} for shape in shapes
+    ]
+    for spec, name in zip(specs, names, strict=bool(names)):
+        spec["name"] = name
+    return orjson.dumps({"inputs": orjson.dumps(specs).decode()}).decode()
+
+
+def test_an_image_is_not_made_up() -> None:
+    """One empty input, which says what it takes; small tensors beside it are filled in."""
+    alone = form_of(contract_of(tensors(IMAGE)), None)
+    beside = form_of(contract_of(tensors(IMAGE, [-1, 2], names=("image", "size"))), None)
+    assert (alone.rows, beside.rows) == ((("",),), (("", "[1.0, 1.0]"),))
+    assert alone.fields[0].hint == "JSON: nested lists, 2048 × 2048 × 3."
+    assert [field.placeholder for field in beside.fields] == ["", "[1.0, 1.0]"]
+
+
+async def test_a_model_of_images_has_small_pages_and_documents() -> None:
+    """No example in any of them: null where there is a place for one."""
+    async with client(Stage(catalog(served(version(1, tensors(IMAGE)))))) as asking:
+        paths = ("/catalog/m", "/models/m", "/openapi.json", "/models/m/openapi.json")
+        page, model, *documents = [await asking.get(path) for path in paths]
+    assert model.json()["example"] is None
+    for document in documents:
+        operation = document.json()["paths"]["/models/m/predict"]["post"]
+        assert list(operation["requestBody"]["content"]["application/json"]) == ["schema"]
+    assert max(len(each.content) for each in (page, model, *documents)) < 100_000
+
+
+async def test_pages_are_rendered_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predictions don't wait for a page, however much there is in it."""
+    rendered: list[int] = []
+    render = rendering.PageRenderer.page
+
+    def noting(self: Any, *what: Any, **values: Any) -> Any:
+        rendered.append(threading.get_ident())
+        return render(self, *what, **values)
+
+    monkeypatch.setattr(rendering.PageRenderer, "page", noting)
+    async with client(Stage(shown())) as asking:
+        for path in ("/", "/catalog/delivery_time"):
+            assert (await asking.get(path)).status_code == 200
+    assert len(rendered) == 2
+    assert threading.get_ident() not in rendered
+
+
 def test_inputs_that_travel_together_are_all_in_the_form() -> None:
     """As many as a fixed first dimension asks for."""
-    spec = '[{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [3, 2]}}]'
-    form = form_of(contract_of(f'{{"inputs": {_text(spec)}}}'), None)
+    form = form_of(contract_of(tensors([3, 2])), None)
     assert (form.shape, form.rows_together, len(form.rows)) == ("value", 3, 3)
     assert form.fields[0].hint == "JSON: nested lists, 2."
-
-
-def _text(document: str) -> str:
-    return '"' + document.replace('"', '\\"') + '"'
 
 
 def test_a_model_with_a_column_called_inputs_has_no_params_in_its_form() -> None:
@@ -241,7 +289,20 @@ def test_a_model_of_many_versions_shows_the_newest_and_the_notable() -> None:
     page = model_page(now, "m", ())
     assert len(page.versions) == VERSIONS_SHOWN + 2
     assert len(page.version_choices) == 100
-    assert len(model_page(now, "m", (), all_versions=True).versions) == 100
+    assert page.more == 100
+    more = model_page(now, "m", (), more_versions=True)
+    assert (len(more.versions), more.more) == (100, None)
+
+
+async def test_a_model_of_a_thousand_versions_has_a_page_of_bounded_size() -> None:
+    """Whoever asks for more gets the newest hundred, and the word that there are others."""
+    now = catalog(served(*(version(n) for n in range(1, 1001)), default=3))
+    async with client(Stage(now)) as asking:
+        first = (await asking.get("/catalog/m")).text
+        more = (await asking.get("/catalog/m?versions=more")).text
+    assert "Show the newest 100 of 1000 versions" in first
+    assert more.count('class="version-row"') == 101
+    assert "101 of 1000 versions" in more
 
 
 def test_every_model_of_the_stage_has_a_page() -> None:
