@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
 from pathlib import Path
@@ -52,7 +51,7 @@ Insecure = Annotated[
     bool | None,
     typer.Option("--insecure", help="Listen beyond the loopback though no keys are set."),
 ]
-_SPAN_EXPORTER = "opentelemetry-exporter-otlp-proto-http"
+SPAN_EXPORTER = "opentelemetry-exporter-otlp-proto-http"
 
 Say = Callable[[str], None]
 """Tells people a line: on stdout, or in the log where that is JSON."""
@@ -125,7 +124,7 @@ def serve_until_stopped(settings: Settings, *, stop: Event, on_ready: OnReady) -
     _require_exporter(settings)
     as_json = settings.log_format == "json"
     configure_logging(LogOptions(as_json=as_json), *PACKAGES)
-    say = _logger.info if as_json else partial(out.print, markup=False)
+    say = _logger.info if as_json else out.print
     if not is_writable(settings.state_dir):
         say(f"The state folder {settings.state_dir} can't be written: no snapshot is kept.")
     with (
@@ -231,7 +230,7 @@ def down(
     except CannotJoin as error:
         raise fail(str(error)) from error
     for name in taken.gone:
-        out.print(name, markup=False)
+        out.print(name)
     out.print(f"{len(taken.gone)} application(s) taken down.")
     if taken.left:
         raise fail(f"still ending: {', '.join(taken.left)}", NO)
@@ -271,7 +270,7 @@ def demo(
             stop=stop_on_signals(),
             settings_for=settings_for,
             serve=serve_until_stopped,
-            say=lambda line: out.print(line, markup=False),
+            say=out.print,
         )
     except DemoUnavailable as error:
         raise fail(str(error)) from error
@@ -300,7 +299,7 @@ def new_key(
         entry = entry_of(name, secret, scope or ["predict"])
     except BadKeys as problem:
         raise fail(str(problem)) from problem
-    err.print("The key, shown this once:", secret, markup=False)
+    err.print("The key, shown this once:", secret)
     sys.stdout.write(entry + "\n")
 
 
@@ -321,7 +320,7 @@ def _require_free_port(settings: Settings) -> None:
 def _require_exporter(settings: Settings) -> None:
     try:
         if settings.tracing:
-            distribution_version(_SPAN_EXPORTER)
+            distribution_version(SPAN_EXPORTER)
     except PackageNotFoundError:
         raise fail("tracing needs more packages: pip install 'modelmux[tracing]'") from None
 

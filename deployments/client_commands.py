@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,12 +31,12 @@ _DEFAULT_URL = "http://127.0.0.1:8000"
 
 def models(url: Url = _DEFAULT_URL, key: ClientKey = None) -> None:
     """List what a running gateway serves."""
-    listing = _get(url, "/models", key).json()
+    listing = _ask("GET", url, "/models", key).json()
     if terminal.out.is_terminal:
         terminal.show(terminal.models_table(listing))
         return
     for model in listing["models"]:
-        sys.stdout.write("\t".join(_model_cells(model)) + "\n")
+        terminal.write_row(*_model_cells(model))
 
 
 def _model_cells(model: dict[str, Any]) -> tuple[str, ...]:
@@ -58,24 +59,22 @@ def predict(
     key: ClientKey = None,
 ) -> None:
     """Ask a model of a running gateway."""
-    content = sys.stdin.read() if body == "-" else body
     headers = {"Content-Type": "application/json"}
     if version is not None:
-        headers["X-Model-Version"] = version
+        headers["X-Model-Version"] = _header_value("the version", version)
+    try:
+        path = predict_path(name)
+        content = sys.stdin.buffer.read() if body == "-" else body.encode()
+    except UnicodeEncodeError:
+        raise fail("the model's name and the request must be text in UTF-8") from None
     started = time.perf_counter()
-    with _client(url, key) as client:
-        try:
-            response = client.post(predict_path(name), content=content.encode(), headers=headers)
-        except httpx.HTTPError as error:
-            raise fail(f"no answer from {url}: {error}") from error
-    if not response.is_success:
-        raise _refusal(response)
+    response = _ask("POST", url, path, key, content=content, headers=headers)
     _print_answer(response, milliseconds=(time.perf_counter() - started) * 1000)
 
 
 def _print_answer(response: httpx.Response, *, milliseconds: float) -> None:
     if not terminal.out.is_terminal:
-        sys.stdout.write(response.text + "\n")
+        terminal.write_json(response.text)
         return
     terminal.show(terminal.answer(response.text))
     headers = response.headers
@@ -93,9 +92,9 @@ def openapi(
     key: ClientKey = None,
 ) -> None:
     """Print (or save) the OpenAPI document of all models."""
-    document = _get(url, "/openapi.json", key)
+    document = _ask("GET", url, "/openapi.json", key)
     if output is None:
-        sys.stdout.write(document.text + "\n")
+        terminal.write_json(document.text)
         return
     try:
         output.write_bytes(document.content)
@@ -103,20 +102,33 @@ def openapi(
         raise fail(f"{output} can't be written: {error.strerror}") from error
 
 
-def _client(url: str, key: str | None) -> httpx.Client:
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    return httpx.Client(base_url=url, timeout=120.0, headers=headers)
-
-
-def _get(url: str, path: str, key: str | None) -> httpx.Response:
-    with _client(url, key) as client:
-        try:
-            response = client.get(path)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise fail(f"no answer from {url}: {error}") from error
+def _ask(
+    method: str,
+    url: str,
+    path: str,
+    key: str | None,
+    *,
+    content: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> httpx.Response:
+    """The gateway's answer where that is a good one; raises the exit that says why not."""
+    sent = dict(headers or {})
+    if key is not None:
+        sent["Authorization"] = f"Bearer {_header_value('the key', key)}"
+    try:
+        with httpx.Client(base_url=url, timeout=120.0) as client:
+            response = client.request(method, path, content=content, headers=sent)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise fail(f"no answer from {url}: {error}") from error
     if not response.is_success:
         raise _refusal(response)
     return response
+
+
+def _header_value(what: str, value: str) -> str:
+    if not (value.isascii() and value.isprintable()):
+        raise fail(f"{what} has characters that can't be sent in a header")
+    return value
 
 
 def _refusal(response: httpx.Response) -> typer.Exit:

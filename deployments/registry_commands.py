@@ -6,15 +6,13 @@ They read the settings of the gateway for where the registry is, and need no Ray
 from __future__ import annotations
 
 import json
-import sys
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from deployments.registry_environment import set_registry_defaults
 from deployments.settings import BadSettings, Settings, read_settings
-from deployments.terminal import NO, fail, out
+from deployments.terminal import NO, differences_table, fail, out, show, write_json
 
 
 def settings_of(**given: Any) -> Settings:
@@ -57,15 +55,14 @@ def check(
     except (CannotTell, RegistryUnreachable) as error:
         raise fail(str(error)) from error
     if as_json:
-        _print_json(
-            {
-                "model": result.model,
-                "candidate": result.candidate,
-                "against": result.against,
-                "compatible": result.is_compatible,
-                "differences": list(result.differences),
-            }
-        )
+        told = {
+            "model": result.model,
+            "candidate": result.candidate,
+            "against": result.against,
+            "compatible": result.is_compatible,
+            "differences": list(result.differences),
+        }
+        write_json(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         _print_differences(result.model, result.candidate, result.against, result.differences)
     if not result.is_compatible:
@@ -78,18 +75,8 @@ def _print_differences(
     if not differences:
         out.print(f"{name} version {candidate} keeps the contract of version {against}.")
         return
-    table = Table(title=f"{name}: version {candidate} breaks the contract of version {against}")
-    for heading in ("Where", "Field", "Change", f"Version {against}", f"Version {candidate}"):
-        table.add_column(heading, overflow="fold")
-    for found in differences:
-        table.add_row(
-            found["section"],
-            found["pointer"] or "/",
-            found["change"],
-            found["contract"] or "-",
-            found["candidate"] or "-",
-        )
-    out.print(table)
+    out.print(f"{name} version {candidate} breaks the contract of version {against}:")
+    show(differences_table(differences, (f"Version {against}", f"Version {candidate}")))
 
 
 def webhook(
@@ -116,8 +103,4 @@ def webhook(
     except WebhookRefused as refused:
         raise fail(str(refused), NO) from refused
     what = "is up to date" if done.was_there else "is registered"
-    out.print(f"The webhook {what}; a delivery to {address} was taken.", markup=False)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    out.print(f"The webhook {what}; a delivery to {address} was taken.")

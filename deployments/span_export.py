@@ -23,7 +23,8 @@ class SpanExport:
     """Takes the spans of this process, `part` of the gateway, and sends them in batches."""
 
     def __init__(self, part: str) -> None:
-        named = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get(
+        # An empty variable counts as none (so the SDK does with the others, too).
+        named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get(
             "OTEL_RESOURCE_ATTRIBUTES", ""
         )
         attributes = {"process.part": part} | ({} if named else {"service.name": _SERVICE})

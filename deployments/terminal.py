@@ -1,19 +1,23 @@
 """What people see in a terminal: tables, colours, a status line. Pipes and files get plain lines.
 
-Owns the two consoles and how listings, answers and problems look. Knows no HTTP and no Ray.
+Owns the two consoles, how listings, answers and problems look, and that no text from outside is
+obeyed by rich or by the terminal. Knows no HTTP and no Ray.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.json import JSON
 from rich.live import Live
+from rich.protocol import rich_cast
+from rich.segment import Segment
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
@@ -21,8 +25,38 @@ from rich.text import Text
 CANNOT = 2
 NO = 1
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# What a terminal would obey, as what can be seen: Unicode has pictures of the C0 controls and DEL.
+_PICTURES = (
+    {code: chr(0x2400 + code) for code in range(0x20)}
+    | {0x7F: "\u2421"}
+    | dict.fromkeys(range(0x80, 0xA0), "\ufffd")
+)
+_IN_LINES = {code: picture for code, picture in _PICTURES.items() if chr(code) not in "\n\t"}
+_IN_JSON = {code: f"\\u{code:04x}" for code in _PICTURES if chr(code) not in "\n\r\t"}
+
+
+class _Console(Console):
+    """Shows text as it is, names and answers of others too: without markup and emoji codes, and
+    with control characters to be seen, not obeyed."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """See `Console.render`: cells of tables and parts of groups come by here, too."""
+        text = rich_cast(renderable)
+        if isinstance(text, str):
+            text = text.translate(_IN_LINES)
+        elif isinstance(text, Text):
+            text = text.copy()
+            text.plain = text.plain.translate(_IN_LINES)
+        return super().render(text, options)
+
+
+out = _Console()
+err = _Console(stderr=True)
 
 _COLUMNS_AT_MOST = 8
 _ROWS_AT_MOST = 100
@@ -31,13 +65,24 @@ _ERASE_LINE = "\r\x1b[2K"
 
 def fail(message: str, code: int = CANNOT) -> typer.Exit:
     """Say in one line on standard error why a command ends; the exit to raise."""
-    err.print(f"modelmux: {message}", markup=False)
+    err.print(f"modelmux: {message}")
     return typer.Exit(code)
 
 
 def show(renderable: RenderableType, *, console: Console = out) -> None:
     """Print what is wider than a line: folded to the terminal's width."""
     console.print(renderable, soft_wrap=False)
+
+
+def write_row(*cells: str) -> None:
+    """A line on standard output for pipes and files, with tabs between the cells."""
+    sys.stdout.write("\t".join(cell.translate(_PICTURES) for cell in cells) + "\n")
+
+
+def write_json(text: str) -> None:
+    """JSON on standard output, for pipes and files. Control characters that it has unescaped are
+    escaped, which says the same."""
+    sys.stdout.write(text.translate(_IN_JSON) + "\n")
 
 
 def models_table(listing: Mapping[str, Any]) -> Group:

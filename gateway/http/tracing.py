@@ -114,11 +114,15 @@ class CallTracing:
 
 
 def _caller_s_context(scope: Scope) -> Context:
-    carrier = {
-        _HEADERS[name]: value.decode("latin-1")
-        for name, value in scope["headers"]
-        if name in _HEADERS
-    }
+    """The span that the headers name. Of more than one `traceparent` none is meant (W3C Trace
+    Context); a `tracestate` may come in parts."""
+    given: dict[str, list[str]] = {"traceparent": [], "tracestate": []}
+    for name, value in scope["headers"]:
+        if name in _HEADERS:
+            given[_HEADERS[name]].append(value.decode("latin-1"))
+    if len(given["traceparent"]) != 1:
+        return Context()
+    carrier = {name: ",".join(values) for name, values in given.items() if values}
     return _W3C.extract(carrier, Context())
 
 

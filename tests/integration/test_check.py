@@ -24,7 +24,7 @@ def uri(mlflow_uri: str) -> str:
     y = columns(("y", "double"))
     register(mlflow_uri, NAME, predict, columns(("x", "double")), y)
     register(mlflow_uri, NAME, predict, columns(("x", "double"), ("z", "string", False)), y)
-    register(mlflow_uri, NAME, predict, columns(("other", "double")), y)
+    register(mlflow_uri, NAME, predict, columns(("length [cm]", "double")), y)
     register(mlflow_uri, NAME, predict, None)
     client(mlflow_uri).set_registered_model_alias(NAME, "champion", "1")
     return mlflow_uri
@@ -42,8 +42,8 @@ def _check(uri: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     ("arguments", "code", "words"),
     [
         ((NAME, "2"), 0, "keeps the contract of version 1"),
-        ((NAME, "3"), 1, "other"),
-        ((NAME, "3", "--against", "2"), 1, "other"),
+        ((NAME, "3"), 1, "/length [cm]"),
+        ((NAME, "3", "--against", "2"), 1, "/length [cm]"),
         ((NAME, "1", "--against", "champion"), 0, "keeps"),
         ((NAME, "4"), 2, "signature"),
         ((NAME, "9"), 2, "9"),
@@ -64,8 +64,8 @@ def test_json_lists_the_differences(uri: str) -> None:
     """`--json` is for machines."""
     result = json.loads(_check(uri, NAME, "3", "--json").stdout)
     assert (result["compatible"], result["candidate"], result["against"]) == (False, 3, 1)
-    assert {d["pointer"] for d in result["differences"]} == {"/x", "/other"} or (
-        "/other" in {d["pointer"] for d in result["differences"]}
+    assert {d["pointer"] for d in result["differences"]} == {"/x", "/length [cm]"} or (
+        "/length [cm]" in {d["pointer"] for d in result["differences"]}
     )
 
 

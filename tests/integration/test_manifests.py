@@ -105,6 +105,16 @@ def test_every_pod_has_the_state_and_is_asked_how_it_is(ray_service: Any) -> Non
         assert container["readinessProbe"]
 
 
+def test_a_worker_takes_requests_only_with_a_front_door(ray_service: Any) -> None:
+    """KubeRay keeps a worker pod out of the service by its readiness probe alone, and Serve runs a
+    front door only on nodes that have a replica."""
+    for group in ray_service["spec"]["rayClusterConfig"]["workerGroupSpecs"]:
+        for container in group["template"]["spec"]["containers"]:
+            asked = " ".join(container["readinessProbe"]["exec"]["command"])
+            assert "http://127.0.0.1:8000/-/healthz" in asked, group["groupName"]
+    assert ray_service["spec"]["excludeHeadPodFromServeSvc"]
+
+
 def test_the_manifest_is_what_kuberay_takes(ray_service: Any) -> None:
     """Valid by the schema of KubeRay's CRD, with no field that it doesn't know."""
     if not CRD.exists():

@@ -8,12 +8,22 @@ from typing import Any
 import pytest
 import yaml
 
+from deployments.cli import SPAN_EXPORTER
 from deployments.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
 
 # The stack's own: what its services are called, and where they listen inside of it.
 OF_THE_STACK = {"tracking_uri", "registry_uri", "host", "port", "state_dir", "ray_address"}
+
+OF_OPENTELEMETRY = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_SERVICE_NAME",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+)
 
 
 @pytest.fixture
@@ -27,6 +37,27 @@ def test_every_setting_can_be_given_to_the_gateway(services: dict[str, Any]) -> 
     passed = {name for name in services["gateway"]["environment"] if name.startswith(PREFIX)}
     wanted = {f"{PREFIX}{name}".upper() for name in Settings.model_fields.keys() - OF_THE_STACK}
     assert passed == wanted | {"MODELMUX_TRACKING_URI"}
+
+
+def test_where_traces_go_can_be_said(services: dict[str, Any]) -> None:
+    """OpenTelemetry's variables reach the gateway, unset where nobody sets them; the docs and the
+    example of `.env` name each, and the package that sends the spans."""
+    environment = services["gateway"]["environment"]
+    passed = {name: value for name, value in environment.items() if name.startswith("OTEL_")}
+    assert passed == dict.fromkeys(OF_OPENTELEMETRY)
+    pages = ("docs/8-monitoring.md", "deploy/compose/env.example")
+    for text in [(ROOT / page).read_text(encoding="utf-8") for page in pages]:
+        assert {name for name in (*passed, SPAN_EXPORTER) if name not in text} == set()
+
+
+def test_no_password_is_one_that_everybody_knows(services: dict[str, Any]) -> None:
+    """Grafana takes an empty password for `admin`; ours is made where none is given."""
+    grafana = services["grafana"]
+    script, variable, file, *_ = grafana["entrypoint"]
+    assert (script, variable) == ("with-secret", "GF_SECURITY_ADMIN_PASSWORD")
+    folders = [volume.split(":")[1] for volume in grafana["volumes"]]
+    assert str(Path(file).parent) in folders
+    assert f"/usr/local/bin/{script}" in folders
 
 
 def test_what_is_published_is_published_on_this_machine_alone(services: dict[str, Any]) -> None:

@@ -54,11 +54,13 @@ class FakeGateway(BaseHTTPRequestHandler):
                 {"status": 422, "code": "invalid_input", "detail": "It does not fit.",
                  "errors": [{"pointer": "/bad", "message": "Unknown field."}]},
             )  # fmt: skip
+        elif "echo" in self.path:
+            self._answer(200, [body], ensure_ascii=False)
         else:
             self._answer(200, [{"path": self.path, "version": self.headers["X-Model-Version"]}])
 
-    def _answer(self, status: int, value: object) -> None:
-        content = json.dumps(value).encode()
+    def _answer(self, status: int, value: object, *, ensure_ascii: bool = True) -> None:
+        content = json.dumps(value, ensure_ascii=ensure_ascii).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
@@ -83,6 +85,40 @@ def test_models_is_plain_when_piped(url: str) -> None:
     result = RUN.invoke(app, ["models", "--url", url])
     assert result.exit_code == 0
     assert result.stdout == "m\tready\t2\t3,2,1\tchampion=2\t3: It would break.\n"
+
+
+def test_what_is_piped_obeys_the_same_rule(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names can't move the cursor, nor begin a cell or a line; JSON says the same, escaped."""
+    name = "a\x1b[2J\tb\nc\x9b"
+    monkeypatch.setitem(MODELS, "models", [{**MODELS["models"][0], "name": name}])
+    result = RUN.invoke(app, ["models", "--url", url])
+    assert result.stdout.split("\t")[0] == "a\u241b[2J\u2409b\u240ac\ufffd"
+    result = RUN.invoke(app, ["predict", "echo", json.dumps({"x": name}), "--url", url])
+    assert set(result.stdout) & {"\x1b", "\x9b"} == set()
+    assert json.loads(result.stdout) == [{"x": name}]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "m", "{}", "--version", "é"],
+        ["predict", "m", "{}", "--version", "1\n2"],
+        ["predict", "m", "{}", "--key", "é"],
+        ["predict", "\udcff", "{}"],
+        ["predict", "m", "\udcff"],
+        ["predict", "m", "{}", "--url", "http://["],
+        ["models", "--key", "sécret"],
+        ["models", "--key", "sec\nret"],
+        ["models", "--url", "http://["],
+        ["openapi", "--key", "é"],
+    ],
+)
+def test_what_can_t_be_sent_is_one_line(url: str, arguments: list[str]) -> None:
+    """Exit code 2 and why, without the key."""
+    result = RUN.invoke(app, arguments, env={"MODELMUX_URL": url})
+    assert result.exit_code == 2
+    assert len(result.output.splitlines()) == 1
+    assert "ret" not in result.output
 
 
 def test_predict_prints_the_answer(url: str) -> None:

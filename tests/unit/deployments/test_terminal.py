@@ -172,6 +172,43 @@ def test_a_refusal_has_its_pointers_in_a_table(url: str) -> None:
     assert "Try again in 5 s." in plain(text)
 
 
+HOSTILE = """
+import json
+from deployments.terminal import *
+bad = "[/b] :x: \\x1b[2J\\x1b]0;t\\x07\\x7f\\x9b1m"
+change = {"section": bad, "pointer": "/a[/b]", "change": bad, "contract": bad, "candidate": None,
+          "message": bad}
+held = {"version": 3, "reason": bad, "differences": [change]}
+show(models_table({"registry": {"problem": bad}, "models": [
+    {"name": bad, "status": bad, "reason": bad, "default_version": 1, "aliases": {bad: 1},
+     "versions": [1], "held": held}]}))
+show(answer(json.dumps([{bad: bad}], ensure_ascii=False)))
+show(answer(json.dumps([{bad: [bad]}], ensure_ascii=False)))
+show(summary(version=bad, request_id=bad, milliseconds=1))
+refused = {"status": 409, "code": bad, "detail": bad, "differences": [change],
+           "errors": [{"pointer": bad, "message": bad}]}
+show(problem(refused, bad), console=err)
+out.print(bad)
+with status_line(out.print, live=True) as line:
+    line.show(bad)
+fail(bad)
+"""
+
+
+def test_text_from_outside_is_shown_and_never_obeyed() -> None:
+    """Brackets are no markup and `:x:` no emoji; of controls there are pictures, and of what those
+    would begin the rest is there to be read."""
+    text, _ = shown(HOSTILE, columns=1000)
+    assert "Traceback" not in text
+    ours = re.compile(r"\x1b\[([0-9;]*m|[0-9]*[AK]|\?25[hl])")  # colours, and the status line's
+    left = ours.sub("", text)
+    assert re.findall(r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f]", left) == []
+    for part in ("[/b] :x:", "\u241b[2J\u241b]0;t"):
+        assert left.count(part) >= 20
+    assert "\u2421\ufffd1m" in left
+    assert "/a[/b]" in left
+
+
 STATUS = """
 import os
 from deployments.terminal import out, status_line

@@ -134,6 +134,29 @@ async def test_without_a_good_header_a_trace_begins(bench: Bench, header: str) -
     assert [span.parent for span in bench.requests] == [None]
 
 
+async def test_of_two_traceparents_neither_is_taken(bench: Bench) -> None:
+    """Whose trace goes on would be a guess: a trace begins, with nothing of either."""
+    sent = f"00-{TRACE}-{CALLER}-01"
+    for other in (sent, sent.replace("1", "a"), "nonsense"):
+        headers = [("traceparent", sent), ("traceparent", other), ("tracestate", "vendor=1")]
+        await bench.client.post("/models/m/predict", json={"x": 1}, headers=headers)
+    assert [span.parent for span in bench.requests] == [None] * 3
+    for span in bench.requests:
+        assert span.context is not None
+        assert f"{span.context.trace_id:032x}" != TRACE
+        assert not span.context.trace_state
+
+
+async def test_a_tracestate_may_come_in_parts(bench: Bench) -> None:
+    """Several headers of it are one list."""
+    parts = [("tracestate", "a=1"), ("tracestate", "b=2")]
+    headers = [("traceparent", f"00-{TRACE}-{CALLER}-01"), *parts]
+    await bench.client.post("/models/m/predict", json={"x": 1}, headers=headers)
+    (request,) = bench.requests
+    assert request.context is not None
+    assert request.context.trace_state.to_header() == "a=1,b=2"
+
+
 async def test_a_call_belongs_to_its_first_request_and_is_linked_with_the_others(
     bench: Bench,
 ) -> None:
