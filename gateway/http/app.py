@@ -139,10 +139,11 @@ class _Assets(StaticFiles):
 
 
 def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:
+    # Not `async`: in threads of FastAPI's, since predictions would wait for a list of thousands.
     router = APIRouter(tags=["catalog"])
 
     @router.get("/models", summary="All served models", responses=problem_responses(503))
-    async def models(request: Request) -> ModelList:
+    def models(request: Request) -> ModelList:
         visible = visible_part(request, service.catalog())
         return list_models(visible, service.unloadable, feed.registry)
 
@@ -151,7 +152,7 @@ def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:
         summary="One model: versions, compatibility, schemas",
         responses=problem_responses(404, 503),
     )
-    async def model(name: str, request: Request) -> ModelDetail:
+    def model(name: str, request: Request) -> ModelDetail:
         require_sight(request, name)
         return describe_model(service.catalog(), name, service.unloadable)
 
