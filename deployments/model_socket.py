@@ -95,14 +95,25 @@ class ModelSocket:
         try:
             with connection, connection.makefile("rb") as calls:
                 while (call := _received(calls)) is not None:
-                    connection.sendall(packed(self._answer(*call)))
+                    connection.sendall(_packed_outcome(self._answer(*call)))
         except OSError:
             pass  # the caller is gone
-        # A boundary: what can't be pickled must be in the log, not lost with the thread.
+        # A boundary: what goes wrong must be in the log, not lost with the thread.
         except Exception:
             _logger.exception("a connection of the socket failed")
         finally:
             del self._connections[threading.current_thread()]
+
+
+def _packed_outcome(outcome: tuple[str, Any]) -> bytes:
+    """The outcome as it travels. What can't be pickled is that call's matter alone: those behind it
+    on the connection are answered."""
+    try:
+        return packed(outcome)
+    # A boundary: pickling asks the value's own code.
+    except Exception:
+        _logger.exception("an answer can't be pickled")
+        return packed(("unsupported_output", None))
 
 
 def _start(work: Callable[..., None], *arguments: Any) -> None:

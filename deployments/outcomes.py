@@ -47,6 +47,12 @@ def _error(kind: str, value: Any) -> GatewayError:
             retry_after_s=value,
             load_failed=True,
         )
+    if kind == "suspended":
+        return ModelUnavailable(
+            "This version's calls ended or held up its processes: it isn't tried for a while. The "
+            "gateway's log has more.",
+            retry_after_s=value,
+        )
     if kind == "loading":
         return still_starting()
     if kind == "late":

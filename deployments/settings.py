@@ -164,8 +164,8 @@ class Settings(BaseSettings):
     load_retry_s: float = Field(
         default=30.0,
         ge=1.0,
-        description="Seconds for which a version that failed to load is not tried again; doubled "
-        "with each failure in a row.",
+        description="Seconds for which a version that failed to load, or whose calls end or hold "
+        "up its processes, is not tried again; doubled with each time in a row.",
     )
     load_timeout_s: float = Field(
         default=300.0,

@@ -54,6 +54,7 @@ _SETTLE_S = 10.0
 _LONGEST_PAUSE_S = 60.0
 _ADOPT_AGAIN_S = 0.5
 _CANNOT_BE_LOADED = "It can't be loaded; the log of its process says why."
+_SUSPENDED = "Its calls ended or held up its processes; the log says when."
 
 
 class RayVersionPreparer:
@@ -74,8 +75,9 @@ class RayVersionPreparer:
             loads = await handle.broadcast(
                 "load", version.number, version.fingerprint
             ).results_async()
-            if any(kind != "ok" for kind, _ in loads):
-                raise PreparationFailed(_CANNOT_BE_LOADED)
+            kinds = {kind for kind, _ in loads} - {"ok"}
+            if kinds:
+                raise PreparationFailed(_SUSPENDED if kinds == {"suspended"} else _CANNOT_BE_LOADED)
             await self._ask_once(handle, model, version)
         except ActivationFailed as failed:
             raise PreparationFailed(failed.reason) from failed
@@ -113,6 +115,8 @@ class RayVersionPreparer:
             )
             if kind in ("load_failed", "loading"):
                 raise PreparationFailed(_CANNOT_BE_LOADED)
+            if kind == "suspended":
+                raise PreparationFailed(_SUSPENDED)
             if kind != "ok" and version.example is not None:
                 raise PreparationFailed("It fails on its own input example.")
 

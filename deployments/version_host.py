@@ -25,7 +25,12 @@ from deployments.loaded_version import CallLimits, LoadedVersion, ModelRaised
 from deployments.logs import fields
 from deployments.model_call import ModelCall
 from deployments.model_output import UnsupportedOutput
-from deployments.version_loader import HostSettings, LoadFailed, VersionLoader, version_key
+from deployments.version_loader import (
+    HostSettings,
+    VersionLoader,
+    VersionUnavailable,
+    version_key,
+)
 from deployments.version_record import CALL, VersionRecord
 
 if TYPE_CHECKING:
@@ -67,20 +72,21 @@ class VersionHost:
         mlflow.set_registry_uri(settings.registry_uri)
 
     async def load(self, number: int, fingerprint: str) -> tuple[str, Any]:
-        """Have the version in memory: `("ok", None)` or `("load_failed", retry_after_s)`."""
+        """Have the version in memory: `("ok", None)`, or `("load_failed", retry_after_s)` or
+        `("suspended", retry_after_s)`."""
         try:
             await self._loaded(number, fingerprint)
-        except LoadFailed as failed:
-            return ("load_failed", failed.retry_after_s)
+        except VersionUnavailable as unavailable:
+            return unavailable.told()
         return ("ok", None)
 
     async def predict(self, call: ModelCall, load_timeout_s: float) -> tuple[str, Any]:
         """Answer a call, waiting for a load up to `load_timeout_s`.
 
         One of `("ok", (output, timings_ms))`, `("loading", None)`, `("load_failed",
-        retry_after_s)`, `("late", None)` where its turn didn't come in time, `("model_failed",
-        None)` and `("unsupported_output", None)`; the reasons go to the log. A load that takes
-        longer goes on.
+        retry_after_s)`, `("suspended", retry_after_s)` where its calls ended their processes or
+        hung, `("late", None)` where its turn didn't come in time, `("model_failed", None)` and
+        `("unsupported_output", None)`; the reasons go to the log. A load that takes longer goes on.
         """
         with self._traced(call, "handle") as trace:
             outcome = await self._predict(call, load_timeout_s, trace)
@@ -98,8 +104,8 @@ class VersionHost:
                 version = await self._loaded(call.number, call.fingerprint)
         except TimeoutError:
             return ("loading", None)
-        except LoadFailed as failed:
-            return ("load_failed", failed.retry_after_s)
+        except VersionUnavailable as unavailable:
+            return unavailable.told()
         loaded = time.perf_counter()
         if trace is not None:
             trace.note_load(loaded - started)
@@ -131,8 +137,8 @@ class VersionHost:
             return ("absent", None)
         try:
             self._loader.refuse_suspended(key)
-        except LoadFailed as failed:
-            return ("load_failed", failed.retry_after_s)
+        except VersionUnavailable as unavailable:
+            return unavailable.told()
         self._note_use(version)
         started = time.perf_counter()
         limits = self._limits(version, call, trace)

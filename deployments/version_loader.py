@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import mlflow.pyfunc
 from mlflow.pyfunc import PyFuncModel
@@ -28,7 +28,7 @@ from deployments.host_news import HostJournal
 from deployments.host_watch import HostWatch
 from deployments.loaded_version import LoadedVersion, ModelRaised, whatever_it_raises
 from deployments.logs import LogOptions, fields
-from deployments.version_record import LOAD, VersionRecord
+from deployments.version_record import CALL, LOAD, VersionRecord
 
 if TYPE_CHECKING:
     from deployments.call_tracing import CallTracer
@@ -38,12 +38,30 @@ _logger = logging.getLogger("modelmux.version_loader")
 _LOADING_SWITCH_INTERVAL_S = 0.0002
 
 
-class LoadFailed(Exception):
-    """A version can't be loaded; worth another try in `retry_after_s` seconds."""
+class VersionUnavailable(Exception):
+    """A version is not to be had now; worth another try in `retry_after_s` seconds."""
+
+    kind: ClassVar[str]
 
     def __init__(self, retry_after_s: float) -> None:
         super().__init__(retry_after_s)
         self.retry_after_s = retry_after_s
+
+    def told(self) -> tuple[str, float]:
+        """The outcome of a call of it."""
+        return (self.kind, self.retry_after_s)
+
+
+class LoadFailed(VersionUnavailable):
+    """It can't be loaded."""
+
+    kind = "load_failed"
+
+
+class VersionSuspended(VersionUnavailable):
+    """It can be loaded, but its calls ended their processes or hung."""
+
+    kind = "suspended"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +126,7 @@ class VersionLoader:
         return self._alive.get(key)
 
     async def load(self, number: int, fingerprint: str) -> LoadedVersion:
-        """The version in memory, loaded now unless it is still there; raises LoadFailed."""
+        """The version in memory, loaded now unless it is still there; raises VersionUnavailable."""
         key = version_key(number, fingerprint)
         self.refuse_suspended(key)
         alive = self.loaded(key)
@@ -122,8 +140,10 @@ class VersionLoader:
         return await asyncio.shield(task)
 
     def refuse_suspended(self, key: str) -> None:
-        """Raise LoadFailed for a version that is not to be tried now."""
+        """Raise VersionUnavailable for a version that is not to be tried now."""
         left_s = self._record.suspended_for_s(key)
+        if left_s and self._record.suspended_for(key) == CALL:
+            raise VersionSuspended(left_s)
         if left_s:
             raise LoadFailed(left_s)
 

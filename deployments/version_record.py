@@ -3,7 +3,7 @@
 Each process that runs the model's code has a small file of its own, mapped into memory, that says
 which versions it is loading or calling at this moment. The system keeps what was written there
 however the process ends, so the next one reads who was at work when it died. From that, and from
-loads that fail, comes which versions are not tried for a while (docs/decisions/0018).
+what fails or hangs, comes which versions are not tried for a while (docs/decisions/0018).
 
 Travels to the replica by value with `deployments.version_host` and imports nothing of ours.
 """
@@ -30,13 +30,13 @@ LOAD, CALL = "load", "call"
 """What a version may be at: being put into memory, or answering."""
 
 STRIKES = 3
-"""How often a version may be at work when its process ends before it is suspended: a process that
-others killed twice in a row must not cost its version anything."""
+"""How often a version may be at work when its process ends, or hang, before it is suspended: a
+process that others killed twice in a row must not cost its version anything."""
 
 # For how long a strike counts, in seconds. What others killed can't be told from what killed
-# itself, so a call's end is soon forgotten; a load is rare, and what hung is known to have hung.
-_CALL_STRIKE_S = 60.0
-_CERTAIN_STRIKE_S = 600.0
+# itself, so a call's end is soon forgotten; a load is rare. A call that hung costs its version's
+# neighbours their process: what is rarer than this they can bear.
+_STRIKE_S = {LOAD: 600.0, CALL: 60.0}
 
 _MOST_DOUBLINGS = 3
 _REFRESH_S = 1.0
@@ -51,11 +51,12 @@ _HISTORY, _PARTIAL, _LOCK, _MARKS = "history.json", ".history", ".lock", ".marks
 class _Trouble:
     """What is known against one version: times are of the system's clock, in seconds.
 
-    `strikes` are when each ceases to count; `suspensions` how often in a row it was suspended,
-    for failures of `kind`, the last time until `until`.
+    `strikes` and `hangs` (of calls) are when each ceases to count; `suspensions` how often in a row
+    it was suspended, for failures of `kind`, the last time until `until`.
     """
 
     strikes: list[float] = dataclasses.field(default_factory=list)
+    hangs: list[float] = dataclasses.field(default_factory=list)
     suspensions: int = 0
     kind: str = LOAD
     until: float = 0.0
@@ -102,12 +103,20 @@ class VersionRecord:
         trouble = self._troubles.get(key)
         return 0.0 if trouble is None else max(0.0, trouble.until - self._clock())
 
+    def suspended_for(self, key: str) -> str:
+        """What a version that is suspended went wrong at: `LOAD` or `CALL`."""
+        trouble = self._troubles.get(key)
+        return LOAD if trouble is None else trouble.kind
+
     def is_suspect(self, key: str) -> bool:
         """Whether the version may be what ends its processes: it had better work alone."""
         trouble = self._troubles.get(key)
         if trouble is None:
             return False
-        return bool(trouble.suspensions) or any(at > self._clock() for at in trouble.strikes)
+        now = self._clock()
+        return bool(trouble.suspensions) or any(
+            at > now for at in (*trouble.strikes, *trouble.hangs)
+        )
 
     def failed(self, key: str) -> float:
         """A load of the version failed: for how many seconds it is not to be tried now."""
@@ -118,19 +127,30 @@ class VersionRecord:
     def hung(self, key: str, kind: str) -> None:
         """The version didn't come to an end, and its process is about to end for that."""
         with self._changing():
+            trouble = self._trouble(key)
             if kind == LOAD:
-                self._suspend(self._trouble(key), LOAD)
+                self._suspend(trouble, LOAD)
             else:
-                self._strike(key, kind, _CERTAIN_STRIKE_S)
+                trouble.hangs.append(self._clock() + _STRIKE_S[CALL])
+                self._judge(trouble, CALL)
         if self._marks is not None:
             self._marks.close()
 
     def succeeded(self, key: str, kind: str) -> None:
-        """The version was loaded or has answered: what it was suspended for is over; quick."""
+        """The version was loaded or has answered: what it was suspended for is over; quick.
+
+        An answer also takes back what hung before it: those were single requests. It says nothing
+        about who ended a process.
+        """
         trouble = self._troubles.get(key)
-        if trouble is not None and trouble.suspensions and kind in (trouble.kind, CALL):
+        if trouble is None:
+            return
+        if trouble.suspensions and kind in (trouble.kind, CALL):
             with self._changing():
                 self._troubles.pop(key, None)
+        elif trouble.hangs and kind == CALL:
+            with self._changing():
+                self._trouble(key).hangs = []
 
     def refresh(self) -> None:
         """Read what other processes have written, and what those that died were at; quick, because
@@ -153,22 +173,23 @@ class VersionRecord:
                 # Suspects work one at a time: where one of them was at work, it was that one.
                 suspects = [key for key in at_work if self.is_suspect(key)]
                 for key in suspects or at_work:
-                    kind = at_work[key]
-                    lasts_s = _CALL_STRIKE_S if kind == CALL else _CERTAIN_STRIKE_S
+                    kind, trouble = at_work[key], self._trouble(key)
                     _logger.error("a process ended in a %s of version %s", kind, key)
-                    self._strike(key, kind, lasts_s)
+                    trouble.strikes.append(self._clock() + _STRIKE_S[kind])
+                    self._judge(trouble, kind)
 
-    def _strike(self, key: str, kind: str, lasts_s: float) -> None:
+    def _judge(self, trouble: _Trouble, kind: str) -> None:
+        """Suspend the version if what has just happened at that was once too often."""
         now = self._clock()
-        trouble = self._trouble(key)
-        trouble.strikes = [at for at in trouble.strikes if at > now] + [now + lasts_s]
-        if trouble.suspensions or len(trouble.strikes) >= STRIKES:
+        trouble.strikes = [at for at in trouble.strikes if at > now]
+        trouble.hangs = [at for at in trouble.hangs if at > now]
+        if trouble.suspensions or len(trouble.strikes) + len(trouble.hangs) >= STRIKES:
             self._suspend(trouble, kind)
 
     def _suspend(self, trouble: _Trouble, kind: str) -> None:
         doublings = min(trouble.suspensions, _MOST_DOUBLINGS)
         trouble.suspensions += 1
-        trouble.strikes = []
+        trouble.strikes, trouble.hangs = [], []
         trouble.kind = kind
         trouble.until = self._clock() + self._retry_after_s * 2**doublings
 

@@ -396,19 +396,26 @@ class _Lane:
         self._send()
 
     async def _answer(self, parts: list[_Part]) -> None:
-        """Call the parts as one; where that fails for the model's sake, call them apart."""
+        """Call the parts as one; where that fails for the model's sake, or for a reason that nobody
+        knows, call them apart."""
         parts = [part for part in parts if part.is_wanted]
         if not parts:
             return
-        call = _together(parts)
         try:
+            call = _together(parts)
             result = await self._backend.predict(call)
         except (ModelFailed, InvalidModelOutput) as error:
             await self._answer_apart(parts, error)
             return
-        except ModelUnavailable:
-            self._warm = False
+        except GatewayError as error:
+            if isinstance(error, ModelUnavailable):
+                self._warm = False
             raise
+        # A boundary: whatever it is that nobody has thought of, one caller's rows may be the cause.
+        except Exception as error:
+            _logger.exception("a batch failed, of %d callers", len(parts))
+            await self._answer_apart(parts, error)
+            return
         self._learn(call, result)
         if len(parts) == 1 and parts[0].is_all:
             parts[0].receive(result)

@@ -303,9 +303,10 @@ class InvalidModelOutput(InternalError):
 
 
 class ModelUnavailable(GatewayError):
-    """The version cannot be loaded now, or is still starting; try again after `retry_after_s`.
+    """The version cannot be loaded now, is not tried for a while, or is still starting; try again
+    after `retry_after_s`.
 
-    `load_failed` tells the first from the second.
+    `load_failed` tells the first from the others.
     """
 
     status = 503

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import OrderedDict
 from pathlib import Path
 
 from deployments.loaded_version import LoadedVersion
+from deployments.model_call import ModelCall
 from deployments.outcomes import call_result, starting_deadline_s
 from deployments.version_host import Resident, VersionHost
 from deployments.version_loader import HostSettings
@@ -28,13 +30,15 @@ class InProcessBackend:
             self._hosts[name] = self._host(name, call.model.options.max_loaded_versions)
         frame = call.frame
         outcome = await self._hosts[name].predict(
-            call.version.number,
-            call.version.fingerprint,
-            (frame.layout, frame.names, frame.columns),
-            call.params,
+            ModelCall(
+                call.version.number,
+                call.version.fingerprint,
+                (frame.layout, frame.names, frame.columns),
+                call.params,
+                time.monotonic() + call.timeout_s,
+                call.patience_s,
+            ),
             starting_deadline_s(call.timeout_s),
-            call.timeout_s,
-            call.patience_s,
         )
         return call_result(outcome)
 

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import httpx
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -15,17 +16,24 @@ from tests.registering import client, columns, register
 
 NUMBER = columns(("x", "double"))
 TEXT = columns(("text", "string"))
+UNSPEAKABLE = -7.0
 
 
 @pytest.fixture(scope="module")
 def served(mlflow_uri: str, shared_gateway: Gateway) -> Gateway:
     """The gateway with a model that tells how many rows it was called with."""
 
-    def company(rows: pd.DataFrame, params: Any) -> list[float]:
+    class Own(np.ndarray):
+        """A class that nobody knows but the model."""
+
+    def company(rows: pd.DataFrame, params: Any) -> Any:
         time.sleep(0.05)  # the model's own slowness: the others gather meanwhile
+        if (rows["x"] == UNSPEAKABLE).any():
+            return [object()] * len(rows)
         if (rows["x"] < 0).any():
             raise ValueError("negative")
-        return [float(len(rows))] * len(rows)
+        answer = np.full(len(rows), float(len(rows)))
+        return answer.view(Own) if (rows["x"] == 0).any() else list(answer)
 
     for name, batching in (("sharing", "on"), ("alone", "auto")):
         register(mlflow_uri, name, company, NUMBER, NUMBER)
@@ -61,6 +69,19 @@ async def test_a_row_that_fails_fails_alone(served: Gateway) -> None:
     failed = [value for value, each in zip(values, responses, strict=True) if each.is_error]
     assert failed == [-1.0]
     assert next(r for r in responses if r.is_error).json()["code"] == "model_failed"
+
+
+@pytest.mark.parametrize(("odd", "code"), [(0.0, None), (UNSPEAKABLE, "invalid_model_output")])
+async def test_an_odd_answer_is_its_own_caller_s(
+    served: Gateway, odd: float, code: str | None
+) -> None:
+    """In a crowd an array of the model's own class is as good as another, and an answer that JSON
+    can't say fails alone, with its own code."""
+    values = [1.0] * 7 + [odd] + [2.0] * 7
+    responses = await at_once(served, "sharing", values)
+    failed = [r.json()["code"] for r in responses if r.is_error]
+    assert failed == ([] if code is None else [code])
+    assert responses[7].is_error == (code is not None)
 
 
 async def test_callers_who_leave_disturb_nobody(served: Gateway) -> None:

@@ -113,6 +113,20 @@ async def test_a_replica_that_goes_away_fails_what_is_on_its_way(answering: Answ
     listening.close(timeout_s=TIMEOUT_S)
 
 
+async def test_an_answer_that_can_t_be_pickled_is_that_call_s_alone() -> None:
+    """It is told as an output without a plain form; the calls behind it, on the same connection,
+    are answered."""
+
+    def answer(asked: int) -> tuple[str, Any]:
+        return ("ok", threading.Lock() if asked == 1 else asked)
+
+    listening = ModelSocket(answer)
+    connection = connect(listening)
+    outcomes = await asyncio.gather(*(connection.call(n) for n in range(3)))
+    assert outcomes == [("ok", 0), ("unsupported_output", None), ("ok", 2)]
+    listening.close(timeout_s=TIMEOUT_S)
+
+
 async def test_closing_answers_what_was_taken(listening: ModelSocket, answering: Answering) -> None:
     """A replica that is stopped still answers the call that the model is busy with."""
     connection = connect(listening)

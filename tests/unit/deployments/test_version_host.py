@@ -18,7 +18,7 @@ from deployments.loaded_version import CallLimits, LoadedVersion, ModelRaised
 from deployments.model_call import ModelCall
 from deployments.version_host import VersionHost
 from deployments.version_loader import HostSettings, LoadFailed, VersionLoader, version_key
-from deployments.version_record import VersionRecord
+from deployments.version_record import CALL, STRIKES, VersionRecord
 
 SETTINGS = HostSettings(
     model="m",
@@ -259,3 +259,23 @@ async def test_on_a_thread_only_versions_in_memory_are_answered(
     assert host.predict_here(call) == ("model_failed", None)
     assert host.predict_here(call._replace(give_up_at=now - 1)) == ("late", None)
     assert version.key == version_key(1, "f")
+
+
+async def test_a_version_whose_calls_were_the_reason_is_not_said_to_fail_to_load(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Suspended for its calls and suspended for its load are two outcomes, whichever way a call
+    comes."""
+    monkeypatch.setattr(VersionLoader, "_fetch_and_load", lambda *_: GatedModel())
+    host = VersionHost(SETTINGS, keep=lambda take: take)
+    call = ModelCall(1, "f", FRAME, {}, give_up_at=time.monotonic() + 10, patience_s=10.0)
+    version = await host._loaded(1, "f")
+    for _ in range(STRIKES):
+        host._record.hung(version.key, CALL)
+    kinds = {host.predict_here(call)[0], (await host.predict(call, 1.0))[0]}
+    kinds.add((await host.load(1, "f"))[0])
+    assert kinds == {"suspended"}
+    host._record.failed(version.key)
+    kind, retry_after_s = await host.load(1, "f")
+    assert kind == "load_failed"
+    assert retry_after_s > 0

@@ -179,6 +179,62 @@ def test_what_hung_is_blamed_alone(tmp_path: Path, clock: Clock) -> None:
     assert not mine.is_suspect("beside")
 
 
+def hangs(folder: Path, key: str, clock: Clock) -> None:
+    """A process that a call of the version holds up until it is given up."""
+    process = record(folder, clock)
+    process.begin(key, CALL)
+    process.hung(key, CALL)
+
+
+def test_a_version_whose_calls_all_hang_is_suspended(tmp_path: Path, clock: Clock) -> None:
+    """Three within a minute with no answer between them; what is told is that its calls were the
+    reason, and after a load that failed that its load was."""
+    mine = record(tmp_path, clock)
+    for _ in range(STRIKES):
+        assert mine.suspended_for_s("a") == 0
+        clock.now += 19
+        hangs(tmp_path, "a", clock)
+        mine.refresh()
+    assert mine.suspended_for_s("a") == 10
+    mine.failed("b")
+    assert (mine.suspended_for("a"), mine.suspended_for("b")) == (CALL, LOAD)
+
+
+def test_calls_that_hang_between_others_suspend_nobody(tmp_path: Path, clock: Clock) -> None:
+    """However many hang: an answer takes them back, a load alone doesn't."""
+    mine = record(tmp_path, clock)
+    for _ in range(STRIKES * 2):
+        hangs(tmp_path, "a", clock)
+        mine.refresh()
+        mine.succeeded("a", LOAD)
+        assert mine.is_suspect("a")
+        mine.succeeded("a", CALL)
+        assert not mine.is_suspect("a")
+    assert mine.suspended_for_s("a") == 0
+
+
+def test_calls_that_hang_far_apart_suspend_nobody(tmp_path: Path, clock: Clock) -> None:
+    """Fewer than three in a minute, answered or not."""
+    mine = record(tmp_path, clock)
+    for _ in range(STRIKES * 2):
+        hangs(tmp_path, "a", clock)
+        mine.refresh()
+        clock.now += 31
+    assert mine.suspended_for_s("a") == 0
+
+
+def test_an_answer_says_nothing_about_deaths(tmp_path: Path, clock: Clock) -> None:
+    """A version that ends its processes is found out though it answers in between."""
+    mine = record(tmp_path, clock)
+    for _ in range(STRIKES):
+        dies(tmp_path, *calling("a"))
+        mine.refresh()
+        assert mine.is_suspect("a")
+        if not mine.suspended_for_s("a"):
+            mine.succeeded("a", CALL)
+    assert mine.suspended_for_s("a") == 10
+
+
 def test_a_process_that_lives_is_not_judged(tmp_path: Path, clock: Clock) -> None:
     """Work of a process counts for nothing while it goes on; once it is dead it does."""
     with at_work(tmp_path, *calling("a")):

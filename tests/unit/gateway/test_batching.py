@@ -288,21 +288,26 @@ async def test_a_model_that_is_away_is_told_to_all_who_asked() -> None:
     assert model.calls == [[0.0], [1.0, 2.0, 3.0]]
 
 
-async def test_an_unexpected_failure_reaches_every_caller() -> None:
-    """A bug below must not leave anyone waiting."""
+@pytest.mark.parametrize("bad", [{BAD}, {BAD, 1.0, 2.0}])
+async def test_an_unexpected_failure_is_that_of_the_callers_whose_rows_cause_it(
+    bad: set[float],
+) -> None:
+    """A bug below leaves nobody waiting, and fails nobody whose own rows don't meet it."""
 
     class Broken(Model):
         def answer(self, rows: Sequence[float], params: Mapping[str, Any]) -> CallResult:
-            if len(rows) > 1:
+            if bad & set(rows):
                 raise ZeroDivisionError
             return super().answer(rows, params)
 
     batcher = await warmed(Broken())
+    rows = [0.0, 1.0, BAD, 2.0]
     found = await asyncio.gather(
-        *(batcher.predict(call(float(i))) for i in range(3)), return_exceptions=True
+        *(batcher.predict(call(row)) for row in rows), return_exceptions=True
     )
-    assert [type(each) for each in found] == [CallResult, ZeroDivisionError, ZeroDivisionError]
-    assert answered(await batcher.predict(call(1.0))) == [2.0]
+    kinds = [ZeroDivisionError if row in bad else CallResult for row in rows]
+    assert [type(each) for each in found] == kinds
+    assert answered(await batcher.predict(call(3.0))) == [6.0]
 
 
 async def test_a_caller_who_leaves_disturbs_nobody() -> None:
