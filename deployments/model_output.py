@@ -12,6 +12,7 @@ What the answer means by the signature is the gateway's to say (`gateway.contrac
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
@@ -158,6 +159,8 @@ def _name(key: Any) -> str:
 def _converted(value: Any) -> Any:
     if isinstance(value, pd.Series):
         return _plain_series(value)
+    if isinstance(value, dt.time):  # a time of no day: as pandas writes it
+        return value.isoformat()
     if hasattr(value, "isoformat"):
         return np.datetime64(_as_naive_utc(value))
     if hasattr(value, "model_dump"):

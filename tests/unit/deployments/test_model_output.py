@@ -138,6 +138,7 @@ def is_plain(value: Any) -> bool:
         (Sparse(), ("values", np.array([[1.0], [2.0]]))),
         ([Sparse()], ("values", [np.array([[1.0], [2.0]])])),
         ([pd.NaT], ("values", [np.datetime64("NaT")])),
+        ([dt.time(1, 30)], ("values", ["01:30:00"])),
         ([pd.Timestamp("2024-01-01", tz="Europe/Berlin")],
          ("values", [np.datetime64("2023-12-31T23:00:00", "us")])),
         (pd.DataFrame({1: ["a", None]}), ("columns", ["1"], [["a", None]])),
