@@ -102,7 +102,7 @@ REQUEST_ROWS = Family(
 REQUESTS_IN_FLIGHT = Family(
     name=f"{PREFIX}requests_in_flight",
     kind="gauge",
-    help="Predictions that are inside: read, and their answer not yet made, or large and being read.",
+    help="Predictions that are inside: not answered, or with a large answer being read.",
     labels=("model",),
     by_replica=True,
 )
