@@ -129,7 +129,7 @@ class Settings(BaseSettings):
     max_waiting_bytes: int = Field(
         default=512 * 1024 * 1024,
         ge=1024,
-        description="Bytes of bodies that may be inside at once; more are answered with 429.",
+        description="Bytes of bodies and large answers that may be inside at once; more are 429.",
     )
     max_active_models: int | None = Field(
         default=None,

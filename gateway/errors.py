@@ -237,6 +237,11 @@ class PayloadTooLarge(GatewayError):
     title = "The body is too large"
 
 
+def too_many_rows(limit: int) -> PayloadTooLarge:
+    """The refusal of a request of more rows than the limit."""
+    return PayloadTooLarge(f"The limit is {limit} rows.")
+
+
 class UnsupportedMediaType(GatewayError):
     """The body is not declared as `application/json`."""
 

@@ -102,14 +102,14 @@ REQUEST_ROWS = Family(
 REQUESTS_IN_FLIGHT = Family(
     name=f"{PREFIX}requests_in_flight",
     kind="gauge",
-    help="Predictions that are inside, read but not answered.",
+    help="Predictions that are inside: not answered, or with a large answer being read.",
     labels=("model",),
     by_replica=True,
 )
 ROWS_IN_FLIGHT = Family(
     name=f"{PREFIX}rows_in_flight",
     kind="gauge",
-    help="Rows of the predictions that are inside.",
+    help="Rows of the predictions that are inside, until their answer is made.",
     labels=("model",),
     by_replica=True,
 )

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.admission import Admission, Visit
 from gateway.catalog import Catalog, Resolution, ServedModel
-from gateway.contract import Output, Request
+from gateway.contract import Contract, Request
 from gateway.errors import (
     CatalogUnavailable,
     DeadlineExceeded,
     GatewayError,
     ModelUnavailable,
-    PayloadTooLarge,
 )
+from gateway.parsing import AT_ONCE_BYTES, Parsing
 from gateway.ports import Call, CallResult, CatalogFeed, PredictionBackend
 
 _STARTUP_RETRY_AFTER_S = 2.0
+# Answers to more rows are rendered in a thread.
+_AT_ONCE_ROWS = 16_384
 
 
 VersionKey = tuple[str, str]
@@ -60,6 +62,7 @@ class PredictionService:
         max_timeout_s: float = 3600.0,
         max_rows: int = 100_000,
         admission: Admission | None = None,
+        parsing: Parsing | None = None,
     ) -> None:
         self._feed = feed
         self._backend = backend
@@ -67,6 +70,7 @@ class PredictionService:
         self._max_timeout_s = max_timeout_s
         self._max_rows = max_rows
         self._admission = admission or Admission()
+        self._parsing = parsing or Parsing()
         self._unloadable: set[VersionKey] = set()
         self._resolved_in: Catalog | None = None
         self._resolved: dict[tuple[str, str | None], Resolution] = {}
@@ -117,9 +121,10 @@ class PredictionService:
         """Answer one request body for a resolved version, in `timeout_s` seconds if that is less
         than what holds for the model.
 
-        Raises MalformedJson, InvalidInput, PayloadTooLarge, Overloaded, DeadlineExceeded,
-        InvalidModelOutput and what `PredictionBackend.predict` raises; each names the model and the
-        version.
+        What the answer holds stays in `visit`: leave it when the answer is sent. Raises
+        MalformedJson, InvalidInput, PayloadTooLarge, Overloaded, GatewayUnavailable,
+        DeadlineExceeded, InvalidModelOutput and what `PredictionBackend.predict` raises; each names
+        the model and the version.
         """
         key = (resolution.model.name, resolution.version.fingerprint)
         try:
@@ -142,14 +147,27 @@ class PredictionService:
         self, resolution: Resolution, body: bytes, visit: Visit, timeout_s: float | None
     ) -> Prediction:
         started = time.perf_counter()
-        request = resolution.contract.parse(body)
-        if request.rows > self._max_rows:
-            raise PayloadTooLarge(f"The limit is {self._max_rows} rows.")
-        visit.hold_rows(request.rows)
-        parsed = time.perf_counter()
-        timings, outputs = await self._call_all(resolution, request, len(body), timeout_s)
+        patience_s = self._patience_s(resolution.model)
+        timeout_s = left_s = patience_s if timeout_s is None else min(timeout_s, patience_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                if len(body) <= AT_ONCE_BYTES:
+                    request = resolution.contract.parse(body, max_rows=self._max_rows)
+                    parsed = time.perf_counter()
+                else:
+                    request = await self._parsing.parse(resolution.contract, body, self._max_rows)
+                    parsed = time.perf_counter()
+                    left_s = max(0.0, timeout_s - (parsed - started))
+                visit.hold_rows(request.rows)
+                results = await self._call_all(resolution, request, len(body), left_s, patience_s)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"No answer within the request's deadline of {timeout_s:g} s."
+            ) from None
         called = time.perf_counter()
-        rendered = resolution.contract.render(outputs, request.rows)
+        rendered = await _rendered(resolution.contract, request, results)
+        visit.hold_answer(len(rendered))
+        timings = _timings(results, (called - parsed) * 1e3)
         timings["parse"] = (parsed - started) * 1e3
         timings["render"] = (time.perf_counter() - called) * 1e3
         return Prediction(
@@ -160,40 +178,46 @@ class PredictionService:
         )
 
     async def _call_all(
-        self, resolution: Resolution, request: Request, size_bytes: int, timeout_s: float | None
-    ) -> tuple[dict[str, float], list[tuple[Sequence[int], Output]]]:
+        self,
+        resolution: Resolution,
+        request: Request,
+        size_bytes: int,
+        timeout_s: float,
+        patience_s: float,
+    ) -> list[CallResult]:
         """One call per frame, side by side; an empty request calls nothing."""
-        patience_s = self._patience_s(resolution.model)
-        timeout_s = patience_s if timeout_s is None else min(timeout_s, patience_s)
-        started = time.perf_counter()
-        try:
-            async with asyncio.timeout(timeout_s):
-                results = await _together(
-                    [
-                        self._backend.predict(
-                            Call(
-                                model=resolution.model,
-                                version=resolution.version,
-                                frame=frame,
-                                params=request.params,
-                                timeout_s=timeout_s,
-                                patience_s=patience_s,
-                                size_bytes=size_bytes * frame.rows // request.rows,
-                            )
-                        )
-                        for _, frame in request.frames
-                    ]
+        return await _together(
+            [
+                self._backend.predict(
+                    Call(
+                        model=resolution.model,
+                        version=resolution.version,
+                        frame=frame,
+                        params=request.params,
+                        timeout_s=timeout_s,
+                        patience_s=patience_s,
+                        size_bytes=size_bytes * frame.rows // request.rows,
+                    )
                 )
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"No answer within the request's deadline of {timeout_s:g} s."
-            ) from None
-        timings = {"predict": (time.perf_counter() - started) * 1e3}
-        for result in results:
-            for name, spent in result.timings_ms.items():
-                timings[name] = timings.get(name, 0.0) + spent
-        positions = (where for where, _ in request.frames)
-        return timings, list(zip(positions, (r.output for r in results), strict=True))
+                for _, frame in request.frames
+            ]
+        )
+
+
+async def _rendered(contract: Contract, request: Request, results: list[CallResult]) -> bytes:
+    positions = (where for where, _ in request.frames)
+    outputs = list(zip(positions, (result.output for result in results), strict=True))
+    if request.rows <= _AT_ONCE_ROWS:
+        return contract.render(outputs, request.rows)
+    return await asyncio.to_thread(contract.render, outputs, request.rows)
+
+
+def _timings(results: list[CallResult], predict_ms: float) -> dict[str, float]:
+    timings = {"predict": predict_ms}
+    for result in results:
+        for name, spent in result.timings_ms.items():
+            timings[name] = timings.get(name, 0.0) + spent
+    return timings
 
 
 async def _together(calls: list[Coroutine[Any, Any, CallResult]]) -> list[CallResult]:

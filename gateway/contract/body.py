@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Any
 
 from pydantic_core import SchemaValidator, ValidationError, from_json
@@ -26,7 +27,7 @@ from gateway.contract.types import (
     Type,
     takes_lists,
 )
-from gateway.errors import InvalidInput, MalformedJson, Violation
+from gateway.errors import InvalidInput, MalformedJson, Violation, too_many_rows
 
 MAX_DEPTH = 200
 """How many lists and objects of a body may be within each other.
@@ -84,22 +85,29 @@ class BodyReader:
         return validation.rows_validator(self._row)
 
     @cached_property
+    def _most_members(self) -> float:
+        """Of rows with more members no single one is reported."""
+        if not isinstance(self._row, ObjectOf):
+            return inf
+        return len(self._row.fields) + validation.MAX_REPORTED
+
+    @cached_property
     def _params(self) -> SchemaValidator:
         return validation.params_validator(self.params)
 
-    def read(self, body: bytes) -> Body:
-        """Raises `MalformedJson` and `InvalidInput`."""
+    def read(self, body: bytes, max_rows: int | None = None) -> Body:
+        """Raises `MalformedJson`, `InvalidInput`, and `PayloadTooLarge` past `max_rows`."""
         value = read_json(body)
         if isinstance(value, dict) and "inputs" in value and wraps(self.inputs):
-            return self._wrapper(value)
-        reading = self._inputs(value, ())
+            return self._wrapper(value, max_rows)
+        reading = self._inputs(value, (), max_rows)
         if reading.found:
             raise InvalidInput(tuple(reading.found))
         return Body(rows=reading.rows, at=(), single=reading.single, params={})
 
-    def _wrapper(self, value: dict[str, Any]) -> Body:
+    def _wrapper(self, value: dict[str, Any], max_rows: int | None) -> Body:
         at = ("inputs",)
-        reading = self._inputs(value["inputs"], at)
+        reading = self._inputs(value["inputs"], at, max_rows)
         params, wrong = self._read_params(value.get("params", {}))
         found = [*reading.found, *wrong, *_strangers(value)]
         if found:
@@ -113,11 +121,20 @@ class BodyReader:
             return {}, validation.violations(error, ("params",))
         return params, []
 
-    def _inputs(self, value: Any, at: tuple[str, ...]) -> _Reading:
-        """A list is read as a list of inputs first, as one input where that doesn't fit."""
+    def _inputs(self, value: Any, at: tuple[str, ...], max_rows: int | None) -> _Reading:
+        """A list is read as a list of inputs first, as one input where that doesn't fit.
+
+        Where there are too many, none is looked at; or, where a list may be one input, no more
+        than would be allowed.
+        """
         if not isinstance(value, list):
             return self._single(value, at)
-        many = self._many(value, at)
+        limit = len(value) if max_rows is None else max_rows
+        if len(value) > limit and not takes_lists(self._row):
+            raise too_many_rows(limit)
+        many = self._many(value if len(value) <= limit else value[:limit], at)
+        if len(value) > limit and not many.found:
+            raise too_many_rows(limit)
         if not many.found or not takes_lists(self._row):
             return many
         one = self._single(value, at)
@@ -126,6 +143,8 @@ class BodyReader:
         return one
 
     def _single(self, value: Any, at: tuple[str, ...]) -> _Reading:
+        if self._crowded([value]) is not None:
+            return _Reading([], [_too_many_members(at)], single=True)
         try:
             return _Reading(self._rows.validate_python([value]), [], single=True)
         except ValidationError as error:
@@ -135,13 +154,42 @@ class BodyReader:
         rows: list[Any] = []
         found: list[Violation] = []
         for start in range(0, len(values), _PIECE):
+            piece = values[start : start + _PIECE]
+            crowded = self._crowded(piece)
+            if crowded is not None:
+                found.append(_too_many_members((*at, start + crowded)))
+                break
             try:
-                rows += self._rows.validate_python(values[start : start + _PIECE])
+                rows += self._rows.validate_python(piece)
             except ValidationError as error:
                 found += validation.violations(error, at, start)
             if len(found) >= _ENOUGH:
                 break
         return _Reading(rows, found, single=False)
+
+    def _crowded(self, rows: list[Any]) -> int | None:
+        """The first row with far more members than there are fields. To validate it would report
+        them all, a microsecond and a hundred bytes for each."""
+        if self._most_members == inf:
+            return None
+        try:
+            if max(map(len, rows)) <= self._most_members:
+                return None
+        except TypeError:  # a row that has no length
+            pass
+        return next(
+            (
+                i
+                for i, row in enumerate(rows)
+                if isinstance(row, dict) and len(row) > self._most_members
+            ),
+            None,
+        )
+
+
+def _too_many_members(path: validation.Path) -> Violation:
+    message = "Has thousands of members that the model's signature has not."
+    return Violation(pointer=pointer(path), message=message)
 
 
 def _strangers(wrapper: dict[str, Any]) -> list[Violation]:

@@ -101,13 +101,16 @@ class Contract:
         """
         return replace(self.extended_by(earlier), promised=self.promised)
 
-    def parse(self, body: bytes) -> Request:
-        """Raises `MalformedJson`, and `InvalidInput` with pointers into the body."""
+    def parse(self, body: bytes, *, max_rows: int | None = None) -> Request:
+        """The request; of more than `max_rows` rows nothing but their number is looked at.
+
+        Raises `MalformedJson`, `PayloadTooLarge`, and `InvalidInput` with pointers into the body.
+        """
         if self._plain_table is not None:
-            frame = self._plain_table.read(body)
+            frame = self._plain_table.read(body, max_rows)
             if frame is not None:
                 return Request(rows=frame.rows, frames=((range(frame.rows), frame),), params={})
-        read = self._reader.read(body)
+        read = self._reader.read(body, max_rows)
         return Request(
             rows=len(read.rows),
             frames=self._framer.frames(read.rows, read.at, read.single),

@@ -18,6 +18,7 @@ from gateway.contract.encoding import COLUMN_DTYPES
 from gateway.contract.frames import Column, Frame, splits
 from gateway.contract.signature import leaves_no_trace
 from gateway.contract.types import Rows, Scalar, Type, float_bound, integer_bounds
+from gateway.errors import too_many_rows
 
 _NUMBERS = {float, int}
 _FEW = 64
@@ -48,8 +49,10 @@ class PlainTable:
             return None
         return PlainTable(inputs, known)
 
-    def read(self, body: bytes) -> Frame | None:
+    def read(self, body: bytes, max_rows: int | None = None) -> Frame | None:
         """The rows of a bare record or list of records; None where they must go the long way.
+
+        Raises `PayloadTooLarge` where a list has more than `max_rows`.
 
         orjson reads a number beyond 64 bits as a float; the columns that it could be in are of
         floats, or refuse it.
@@ -59,6 +62,8 @@ class PlainTable:
         except orjson.JSONDecodeError:
             return None
         rows = value if type(value) is list else [value]
+        if max_rows is not None and len(rows) > max_rows:
+            raise too_many_rows(max_rows)
         columns = self._columns(rows) if rows else None
         if columns is None:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,16 @@ from gateway.contract.types import TensorOf, Type
 
 def row_shape(value: Any, dimensions: int) -> tuple[int, ...] | None:
     """The shape of nested lists that are `dimensions` deep; None where they are ragged."""
-    if dimensions == 0:
-        return ()
-    shapes = {row_shape(item, dimensions - 1) for item in value}
-    if len(shapes) != 1 or None in shapes:
-        return None
-    (inner,) = shapes
-    return None if inner is None else (len(value), *inner)
+    shape: list[int] = []
+    level = [value]
+    while len(shape) < dimensions:  # level by level: no step in Python for each of millions
+        if shape:
+            level = list(chain.from_iterable(level))
+        sizes = set(map(len, level))
+        if len(sizes) != 1 or 0 in sizes:
+            return None
+        shape += sizes
+    return tuple(shape)
 
 
 def stack(rows: list[Any], type_: Type) -> np.ndarray:

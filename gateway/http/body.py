@@ -63,6 +63,7 @@ async def _received(receive: Receive, max_bytes: int, visit: Visit) -> bytes | N
         visit.hold_bytes(len(chunk))
         chunks.append(chunk)
         if not message.get("more_body", False):
+            visit.has_come()
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

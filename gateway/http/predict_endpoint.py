@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.admission import Visit
 from gateway.errors import GatewayError, InternalError
 from gateway.http.access_control import Access
 from gateway.http.access_log import AccessJournal, logged, note_answer
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from gateway.http.tracing import RequestTracing  # OpenTelemetry: only where tracing is on
 
 PREDICT_PATH = "/models/{name}/predict"
+
+_PIECE_BYTES = 256 * 1024
 
 _PATH = re.compile("/models/([^/]+)/predict")
 _VERSION = VERSION_HEADER.lower().encode()
@@ -86,8 +89,8 @@ class PredictEndpoint:
         try:
             if self._access is not None:
                 self._access.identify(scope).require_call(name)
-            prediction = await self._predict(name, scope["headers"], receive)
-            if prediction is None:
+            made = await self._predict(name, scope["headers"], receive)
+            if made is None:
                 self._count_failure(name, None, CALLER_LEFT)
                 return
         except GatewayError as error:
@@ -102,35 +105,59 @@ class PredictEndpoint:
             self._count_failure(name, None, InternalError.status)
             await self._identified(unexpected_problem(scope, error), scope)(scope, receive, send)
             return
-        note_answer(scope, name, prediction.version, prediction.rows)
-        headers = _headers(prediction)
-        if self._answers_request_id:
-            headers.append((_REQUEST_ID, request_id_of(scope).encode("ascii")))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": prediction.body})
-        spent_s = time.perf_counter() - started
-        self._traffic.note_answer(name, prediction.version, spent_s, prediction.rows)
+        prediction, visit = made
+        with visit:
+            note_answer(scope, name, prediction.version, prediction.rows)
+            headers = _headers(prediction)
+            if self._answers_request_id:
+                headers.append((_REQUEST_ID, request_id_of(scope).encode("ascii")))
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            spent_s = time.perf_counter() - started
+            self._traffic.note_answer(name, prediction.version, spent_s, prediction.rows)
+            await _send_body(prediction.body, send)
 
     def _count_failure(self, name: str, version: int | None, status: int) -> None:
         """A caller's word becomes no label: all names that the catalog lacks are one."""
         model = name if self._service.knows(name) else UNKNOWN
         self._traffic.note_failure(model, version, status)
 
-    async def _predict(self, name: str, headers: RawHeaders, receive: Receive) -> Prediction | None:
-        """The prediction; None where the caller left before the body was there."""
+    async def _predict(
+        self, name: str, headers: RawHeaders, receive: Receive
+    ) -> tuple[Prediction, Visit] | None:
+        """The prediction, and the visit to be left when it is sent; None where the caller left
+        before the body was there."""
         resolution = self._service.resolve(name, selector_of(headers))
         timeout_s = timeout_of(headers)
-        with self._service.arrive(resolution) as visit:
+        visit = self._service.arrive(resolution)
+        prediction = None
+        try:
             body = await read_json_body(headers, receive, limits=self._limits, visit=visit)
             if body is None:
                 return None
             with Departure(receive):
-                return await self._service.predict(resolution, body, visit, timeout_s=timeout_s)
+                prediction = await self._service.predict(
+                    resolution, body, visit, timeout_s=timeout_s
+                )
+            return prediction, visit
+        finally:
+            if prediction is None:
+                visit.leave()
 
     def _identified(self, problem: Response, scope: Scope) -> Response:
         if self._answers_request_id:
             problem.headers[REQUEST_ID_HEADER] = request_id_of(scope)
         return problem
+
+
+async def _send_body(body: bytes, send: Send) -> None:
+    """A large one in pieces: each is taken only when most of what was before it is on its way, so
+    that no server holds all of it for a caller who doesn't read."""
+    start = 0
+    while len(body) - start > _PIECE_BYTES:
+        piece = body[start : start + _PIECE_BYTES]
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        start += _PIECE_BYTES
+    await send({"type": "http.response.body", "body": body[start:]})
 
 
 def predicted_model(scope: Scope) -> str | None:

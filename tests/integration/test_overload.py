@@ -28,6 +28,7 @@ from tests.registering import columns, register
 NUMBER = columns(("x", "double"))
 TEXT = columns(("text", "string"))
 WAITING, ROWS, BODY_BYTES, BODY_S, ACTIVE = 200, 5_000, 4 * 1024 * 1024, 8.0, 4
+WAITING_BYTES = 8 * BODY_BYTES
 HALF_HEAD_S = 10
 
 _log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def small(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "MODELMUX_MAX_WAITING_REQUESTS_PER_MODEL": str(WAITING),
         "MODELMUX_MAX_ROWS": str(ROWS),
         "MODELMUX_MAX_BODY_BYTES": str(BODY_BYTES),
+        "MODELMUX_MAX_WAITING_BYTES": str(WAITING_BYTES),
         "MODELMUX_BODY_TIMEOUT_S": str(BODY_S),
         "MODELMUX_MAX_ACTIVE_MODELS": str(ACTIVE),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(HALF_HEAD_S),
@@ -254,6 +256,30 @@ async def test_stuck_callers_keep_nobody_from_being_answered(
     assert time.monotonic() - started < BODY_S + 10
     assert {(a.status, a.json()["code"]) for a in answers} == {(408, "request_timeout")}
     for _, _, writer in stuck:
+        writer.close()
+
+
+async def test_stuck_uploads_keep_nobody_out(small: Gateway, caller: httpx.AsyncClient) -> None:
+    """With more bytes of bodies whose end doesn't come than the gateway holds, those beyond the
+    model's share are refused, and small bodies are answered, of that model and of others."""
+    spaces = b" " * (BODY_BYTES - 1024)
+    stuck = []
+    for _ in range(2 * WAITING_BYTES // BODY_BYTES):
+        reader, writer = await connect(small.url)
+        chunk = b"%x\r\n%b\r\n" % (len(spaces), spaces)
+        writer.write(_head("echo-of-text", "Transfer-Encoding: chunked") + chunk)
+        stuck.append((reader, writer))
+    first = [asyncio.create_task(received(reader)) for reader, _ in stuck]
+    done, waiting = await asyncio.wait(first, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+    assert {task.result().status for task in done} == {429}
+    assert waiting
+    assert (await _ask(caller, "beside-it")).status_code == 200
+    text = await caller.post("/models/echo-of-text/predict", json={"text": "a"})
+    assert text.json() == [{"text": "a"}]
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    for _, writer in stuck:
         writer.close()
 
 

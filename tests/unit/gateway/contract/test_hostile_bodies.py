@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.contract import Contract, Request
-from gateway.errors import InvalidInput, MalformedJson
+from gateway.errors import InvalidInput, MalformedJson, PayloadTooLarge
 from tests.catalogs import signature
 from tests.unit.gateway.contract import signatures as sig
 from tests.unit.gateway.contract.test_plain_table import good, long, short
@@ -118,6 +118,31 @@ def test_a_bomb_is_answered_soon(bomb: bytes) -> None:
     """Megabytes that were made to take long are read or refused in a moment."""
     started = time.perf_counter()
     outcome(NUMBER, bomb)
+    assert time.perf_counter() - started < _SOON_S
+
+
+TENSOR = Contract.from_signature(
+    {"inputs": '[{"type":"tensor","tensor-spec":{"dtype":"float32","shape":[-1,-1,-1]}}]'}
+)
+
+
+def test_too_many_rows_are_not_looked_at() -> None:
+    """A list of more rows than there may be is refused for that, whatever is in it and whichever
+    form it has; where a list may be one row, a long one is."""
+    many = b"[" + b",".join([b"[]"] * 11) + b"]"
+    for body in (many, b'{"inputs":' + many + b"}"):
+        with pytest.raises(PayloadTooLarge):
+            NUMBER.parse(body, max_rows=10)
+    with pytest.raises(PayloadTooLarge):
+        TENSOR.parse(b"[" + b",".join([b"[[1]]"] * 11) + b"]", max_rows=10)
+    assert TENSOR.parse(b"[" + b",".join([b"[1]"] * 11) + b"]", max_rows=10).rows == 1
+
+
+def test_deep_shapes_take_no_longer_than_the_reading() -> None:
+    """Hundreds of thousands of lists of one number are one row of a tensor, in a moment."""
+    started = time.perf_counter()
+    ((_, frame),) = TENSOR.parse(b"[[" + b",".join([b"[1]"] * 300_000) + b"]]").frames
+    assert frame.columns[0].shape == (1, 300_000, 1)
     assert time.perf_counter() - started < _SOON_S
 
 

@@ -7,11 +7,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from gateway.admission import Admission, AdmissionLimits
+from gateway.contract import Contract, Request
 from gateway.http.app import create_app
 from gateway.http.body import HttpLimits
+from gateway.http.predict_endpoint import PredictEndpoint
+from gateway.parsing import Parsing
 from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
 from gateway.prediction import PredictionService
 from tests.catalogs import catalog, served, version
@@ -119,6 +123,65 @@ async def test_past_the_caller_s_deadline_the_answer_is_504(bench: Bench) -> Non
     bench.model.go.clear()
     response = await bench.predict(X_Request_Timeout="0.02")
     assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
+
+
+class EndlessParsing(Parsing):
+    """Parses large bodies for ever."""
+
+    async def parse(self, contract: Contract, body: bytes, max_rows: int) -> Request:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_the_deadline_holds_while_a_body_is_parsed() -> None:
+    """504 past it, and nothing is held any more."""
+    admission = Admission()
+    service = PredictionService(
+        feed=Feed(),
+        backend=HeldModel(),
+        default_timeout_s=0.02,
+        admission=admission,
+        parsing=EndlessParsing(),
+    )
+    app = create_app(service=service, feed=Feed(), limits=HttpLimits(max_body_bytes=1_000_000))
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://gw"
+    ) as client:
+        response = await client.post("/models/m/predict", json=[{"x": 1.0}] * 50_000)
+    assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
+    assert admission.body_bytes == 0
+
+
+async def test_a_large_answer_goes_in_pieces_and_is_held_until_it_is_gone() -> None:
+    """Each piece waits until the one before it is taken; meanwhile the answer's bytes count, and
+    its request is inside."""
+    admission = Admission()
+    service = PredictionService(
+        feed=Feed(), backend=HeldModel(), default_timeout_s=60.0, admission=admission
+    )
+    endpoint = PredictEndpoint(service, limits=HttpLimits(max_body_bytes=10_000_000), access=None)
+    body = orjson.dumps([{"x": 0.1}] * 60_000)
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+    sent: list[bytes] = []
+
+    async def receive() -> Any:
+        for message in messages:
+            return message
+        return await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        assert admission.loads["m"].requests == 1
+        assert admission.rows == 0
+        if message["type"] == "http.response.body":
+            sent.append(message["body"])
+            assert admission.body_bytes >= sum(map(len, sent))
+
+    scope = {"type": "http", "headers": [(b"content-type", b"application/json")]}
+    await endpoint.answer("m", scope, receive, send)
+    assert len(orjson.loads(b"".join(sent))) == 60_000
+    assert len(sent) > 1
+    assert max(map(len, sent)) <= 256 * 1024
+    assert (admission.body_bytes, admission.loads) == (0, {})
 
 
 async def test_a_bad_deadline_is_refused(bench: Bench) -> None:

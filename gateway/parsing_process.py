@@ -1,0 +1,166 @@
+"""A process that parses bodies, one after the other, and both ends of the pipes to it.
+
+It imports the contract and nothing of the rest. Whatever it takes (a gigabyte for 60 MiB of empty
+lists, seconds for each), it takes from nobody else; it can be ended in the middle, ends by itself
+after a body that left it large, and with the process that started it, whose pipe it reads.
+Must not import ray, mlflow or fastapi.
+"""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import resource
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from gateway.contract import Contract, Request
+from gateway.errors import GatewayError
+
+_LARGE_KIB = 512 * 1024
+_LENGTH_BYTES = 8
+# Killed before those who answer others, where the machine has no memory left.
+_OOM_SCORE = "900"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came of a body: `found` is a `Request`, or an error's class and attributes.
+
+    `is_last` tells that the process ends now.
+    """
+
+    found: Request | tuple[type[GatewayError], dict[str, Any]]
+    is_last: bool
+
+    def request(self) -> Request:
+        """The request; raises what `Contract.parse` raised."""
+        if isinstance(self.found, Request):
+            return self.found
+        kind, attributes = self.found
+        error = kind.__new__(kind)
+        error.args = (attributes["detail"],)
+        error.__dict__.update(attributes)
+        raise error
+
+
+class Job:
+    """A body to be parsed, until nobody waits for it any more."""
+
+    def __init__(self, *, contract: Contract, body: bytes, max_rows: int) -> None:
+        self.contract = contract
+        self.body = body
+        self.max_rows = max_rows
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_over = False
+
+    def begin(self, process: subprocess.Popen[bytes]) -> bool:
+        """Whether somebody still waits; if so, `drop` ends this process from now on."""
+        with self._lock:
+            if not self._is_over:
+                self._process = process
+            return not self._is_over
+
+    def end(self) -> None:
+        """The process has answered."""
+        with self._lock:
+            self._is_over = True
+            self._process = None
+
+    def drop(self) -> None:
+        """Nobody waits any more: end what is at it."""
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+            self._is_over = True
+
+
+class ParsingProcess:
+    """This side of a process. To be used by one thread at a time."""
+
+    def __init__(self) -> None:
+        # Neither the folder that it is started in nor a variable decides what it imports.
+        code = f"import sys; sys.path[:] = {sys.path!r}; import {__name__} as it; it.answer_all()"
+        self._process = subprocess.Popen(  # noqa: S603 - nothing in it that callers said
+            [sys.executable, "-P", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def is_alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.poll() is None
+
+    def ask(self, job: Job) -> Answer | None:
+        """Wait for what comes of the job; None where the process ended without an answer."""
+        if not job.begin(self._process):
+            return None  # nor does anybody wait for this
+        try:
+            answer = self._exchange(job)
+        finally:
+            job.end()
+        if answer is None or answer.is_last:
+            self.close()
+        return answer
+
+    def close(self) -> None:
+        """Wait for its end, which is when its input ends."""
+        self._process.communicate()
+
+    def _exchange(self, job: Job) -> Answer | None:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        with suppress(OSError, EOFError):
+            _write(stdin, pickle.dumps((job.contract, job.max_rows), pickle.HIGHEST_PROTOCOL))
+            _write(stdin, job.body)
+            found = pickle.loads(_read(stdout))  # noqa: S301 - our own process
+            assert isinstance(found, Answer)
+            return found
+        return None
+
+
+def answer_all() -> None:
+    """The process itself: answers until its input ends."""
+    gc.disable()  # no cycles come of JSON, and to look for them takes longer than to read it
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+    with suppress(OSError, EOFError, KeyboardInterrupt):
+        while True:
+            contract, max_rows = pickle.loads(_read(sys.stdin.buffer))  # noqa: S301 - see above
+            answer = _answer(contract, _read(sys.stdin.buffer), max_rows)
+            _write(sys.stdout.buffer, pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
+            if answer.is_last:
+                return
+
+
+def _answer(contract: Contract, body: bytes, max_rows: int) -> Answer:
+    found: Request | tuple[type[GatewayError], dict[str, Any]]
+    try:
+        found = contract.parse(body, max_rows=max_rows)
+    except GatewayError as error:
+        found = (type(error), dict(error.__dict__))
+    is_last = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _LARGE_KIB
+    return Answer(found=found, is_last=is_last)
+
+
+def _write(pipe: IO[bytes], data: bytes) -> None:
+    pipe.write(len(data).to_bytes(_LENGTH_BYTES))
+    pipe.write(data)
+    pipe.flush()
+
+
+def _read(pipe: IO[bytes]) -> bytes:
+    length = int.from_bytes(_exactly(pipe, _LENGTH_BYTES))
+    return _exactly(pipe, length)
+
+
+def _exactly(pipe: IO[bytes], size: int) -> bytes:
+    data = pipe.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
