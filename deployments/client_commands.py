@@ -59,9 +59,9 @@ def predict(
 ) -> None:
     """Ask a model of a running gateway."""
     content = sys.stdin.read() if body == "-" else body
-    headers = {"Content-Type": "application/json"}
+    headers = {b"Content-Type": b"application/json"}
     if version is not None:
-        headers["X-Model-Version"] = version
+        headers[b"X-Model-Version"] = version.encode()  # httpx takes text in ASCII only
     started = time.perf_counter()
     with _client(url, key) as client:
         try:

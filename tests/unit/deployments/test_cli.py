@@ -92,6 +92,14 @@ def test_predict_prints_the_answer(url: str) -> None:
     assert json.loads(result.stdout) == [{"path": "/models/ein%20Modell/predict", "version": "3"}]
 
 
+def test_predict_takes_an_alias_of_any_script(url: str) -> None:
+    """It is sent as UTF-8, which is how the gateway reads it."""
+    result = RUN.invoke(app, ["predict", "m", "{}", "--version", "größe", "--url", url])
+    assert result.exit_code == 0, result.output
+    (answer,) = json.loads(result.stdout)
+    assert answer["version"].encode("latin-1").decode() == "größe"
+
+
 def test_predict_reads_standard_input(url: str) -> None:
     """A dash stands for standard input."""
     result = RUN.invoke(app, ["predict", "m", "-", "--url", url], input='{"x": 1}')

@@ -12,6 +12,9 @@ export function wireTrying(askForKey) {
   if (form) new Trial(form, askForKey);
 }
 
+// A header takes characters of one byte each; the gateway reads UTF-8.
+const utf8 = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+
 class Trial {
   constructor(form, askForKey) {
     this.form = form;
@@ -80,7 +83,7 @@ class Trial {
     const started = performance.now();
     try {
       const headers = { "Content-Type": "application/json" };
-      if (this.version.value) headers["X-Model-Version"] = this.version.value;
+      if (this.version.value) headers["X-Model-Version"] = utf8(this.version.value);
       const response = await ask(this.form.dataset.url, { method: "POST", headers, body });
       const text = await response.text();
       this.tell(response, text, performance.now() - started);
