@@ -86,7 +86,7 @@ class PredictEndpoint:
         try:
             if self._access is not None:
                 self._access.identify(scope).require_call(name)
-            prediction = await self._predict(name, scope["headers"], receive)
+            prediction = await self._predict(name, scope, receive)
             if prediction is None:
                 self._count_failure(name, None, CALLER_LEFT)
                 return
@@ -116,9 +116,12 @@ class PredictEndpoint:
         model = name if self._service.knows(name) else UNKNOWN
         self._traffic.note_failure(model, version, status)
 
-    async def _predict(self, name: str, headers: RawHeaders, receive: Receive) -> Prediction | None:
+    async def _predict(self, name: str, scope: Scope, receive: Receive) -> Prediction | None:
         """The prediction; None where the caller left before the body was there."""
+        headers: RawHeaders = scope["headers"]
         resolution = self._service.resolve(name, selector_of(headers))
+        # Now, because not every end names them: a caller may leave, and a bug knows no model.
+        note_answer(scope, name, resolution.version.number, None)
         timeout_s = timeout_of(headers)
         with self._service.arrive(resolution) as visit:
             body = await read_json_body(headers, receive, limits=self._limits, visit=visit)
