@@ -44,26 +44,27 @@ def test_heads_that_don_t_come_close_the_door_for_a_moment_only(
 
         head = request(method=b"GET", target=b"/healthz", body=None)
         idle = connection(head)
-        assert idle.recv(65_536).startswith(b"HTTP/1.1 503")
+        assert idle.recv(65_536).startswith(b"HTTP/1.1 200")
         silent = connection(b"")
         stuck = [connection(head[:20]) for _ in range(8)]
         (answer,) = answers_to(f"http://127.0.0.1:{port}", head)
-        assert answer.status == 503
+        assert answer.status == 200
         assert stuck[0].recv(65_536).startswith(b"HTTP/1.1 408")
         assert silent.recv(65_536) == b""
         idle.sendall(head)
-        assert idle.recv(65_536).startswith(b"HTTP/1.1 503")
+        assert idle.recv(65_536).startswith(b"HTTP/1.1 200")
 
 
 @contextmanager
 def _haproxy(defaults: str, folder: Path, before: str = "") -> Iterator[tuple[int, Answer]]:
-    """The port of an HAProxy with such defaults and a server that isn't there, and its first
-    answer."""
+    """The port of an HAProxy with such defaults, which answers `/healthz` and has no server for
+    anything else; and what it says then."""
     port = free_port()
     config = folder / "haproxy.cfg"
     config.write_text(
         f"{before}{defaults}\n"
         f"frontend f\n    bind 127.0.0.1:{port}\n    default_backend b\n"
+        "    http-request return status 200 if { path /healthz }\n"
         f"backend b\n    retries 0\n    server gone 127.0.0.1:{free_port()}\n"
     )
     command = [get_haproxy_binary(), "-db", "-f", str(config)]
