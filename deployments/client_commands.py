@@ -59,9 +59,9 @@ def predict(
     key: ClientKey = None,
 ) -> None:
     """Ask a model of a running gateway."""
-    headers = {"Content-Type": "application/json"}
+    headers = {b"Content-Type": b"application/json"}
     if version is not None:
-        headers["X-Model-Version"] = _header_value("the version", version)
+        headers[b"X-Model-Version"] = _header_value("the version", version)
     try:
         path = predict_path(name)
         content = sys.stdin.buffer.read() if body == "-" else body.encode()
@@ -109,12 +109,14 @@ def _ask(
     key: str | None,
     *,
     content: bytes | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[bytes, bytes] | None = None,
 ) -> httpx.Response:
     """The gateway's answer where that is a good one; raises the exit that says why not."""
     sent = dict(headers or {})
     if key is not None:
-        sent["Authorization"] = f"Bearer {_header_value('the key', key)}"
+        if not key.isascii():
+            raise fail("the key has characters that no key has")
+        sent[b"Authorization"] = b"Bearer " + _header_value("the key", key)
     try:
         with httpx.Client(base_url=url, timeout=120.0) as client:
             response = client.request(method, path, content=content, headers=sent)
@@ -125,10 +127,15 @@ def _ask(
     return response
 
 
-def _header_value(what: str, value: str) -> str:
-    if not (value.isascii() and value.isprintable()):
+def _header_value(what: str, value: str) -> bytes:
+    """As UTF-8: httpx takes a text in ASCII only."""
+    try:
+        encoded = value.encode()
+    except UnicodeEncodeError:
+        raise fail(f"{what} must be text in UTF-8") from None
+    if not value.isprintable():
         raise fail(f"{what} has characters that can't be sent in a header")
-    return value
+    return encoded
 
 
 def _refusal(response: httpx.Response) -> typer.Exit:

@@ -30,11 +30,17 @@ _SIDE_PORTS = 4
 # Where everything listens that HAProxy alone has to reach.
 _INSIDE = "127.0.0.1"
 
+_SILENCE = "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"
+
+# For a head as a whole: HAProxy has a bounded number of connections, and byte by byte one could be
+# kept for ever.
+_HEAD_S = 10
+
 _HAPROXY = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    # Ray's default is an hour: so long may one be silent who has sent half of a request, or
-    # doesn't read the answer. It doesn't run while a model computes.
-    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "75",
+    # Ray's default is an hour: so long may one be silent who has sent half of a body, doesn't read
+    # the answer, or has no next request. It doesn't run while a model computes.
+    _SILENCE: "75",
     # A log line per request that a Python process takes apart: a tenth of a core.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
 }
@@ -129,7 +135,7 @@ def fast_path_environment(folder: Path, ports: range) -> dict[str, str]:
             "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
             "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
-            "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": f"leastconn\n{_error_files(folder)}",
+            "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": f"leastconn\n{_more_defaults(folder)}",
             # Ray shares these by SO_REUSEPORT, or takes the same first one in every cluster: with
             # the defaults, two gateways on one machine answer each other's requests.
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
@@ -205,14 +211,22 @@ def _error_file(folder: Path, status: int) -> Path:
     return folder / f"refusal-{status}.http"
 
 
-def _error_files(folder: Path) -> str:
-    """HAProxy's directives for its own errors in our envelope.
+def _more_defaults(folder: Path) -> str:
+    """HAProxy's directives for what Ray has no hook for: the time for a head, and its own errors in
+    our envelope (Ray's template names one file of plain text, for 502 to 504).
 
-    Ray has no hook for them (its template names one file of plain text, for 502 to 504): they ride
-    on the last value that it writes into the `defaults` section (ray/serve/_private,
+    They ride on the last value that Ray writes into the `defaults` section (ray/serve/_private,
     haproxy_templates.py), after its own, so that they win. A test with HAProxy (tests/fuzz) notices
     when that moves.
     """
-    return "\n".join(
-        f"    errorfile {status} {_error_file(folder, status)}" for status in _refusals()
-    )
+    silence_s = os.environ.get(_SILENCE) or _HAPROXY[_SILENCE]
+    directives = [
+        f"timeout http-request {_HEAD_S}s",
+        # Between two requests as before: it would be the time for a head.
+        f"timeout http-keep-alive {silence_s}s",
+        # Who opened a connection and never asked gets no answer (408) that the next request on it
+        # could be taken to have: it is closed.
+        "option http-ignore-probes",
+        *(f"errorfile {status} {_error_file(folder, status)}" for status in _refusals()),
+    ]
+    return "\n".join(f"    {directive}" for directive in directives)

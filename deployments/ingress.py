@@ -89,12 +89,15 @@ class Ingress:
         loop = asyncio.get_running_loop()
         self._following = [loop.create_task(self._feed.follow())]
         if self._keys is not None:
-            self._keys.look_again()
             self._following.append(loop.create_task(self._keys.follow()))
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray once the replica is constructed; it gets requests only after that."""
         await self._feed.wait_for_news(timeout_s=_FIRST_NEWS_S)
+        if self._keys is not None:
+            # However long: a replica that knows no keys would answer 401 to good ones, for ever and
+            # beside others that know them.
+            await self._keys.wait_until_read()
         settings = self._settings
         calls: PredictionBackend = TrafficCounter(RayBackend(self._activate), self._traffic)
         tracing = None

@@ -22,8 +22,9 @@ _LOOK_EVERY_S = 1.0
 class Keys:
     """The keys of the settings `keys` or `keys_file`.
 
-    Before they are read there are none, so nobody is let in. A file that can't be read leaves the
-    last good keys as they are, and is told once in the log.
+    Before they are read there are none, so nobody is let in: who answers waits for them
+    (`wait_until_read`), because it would call good keys unknown. A file that can't be read leaves
+    the last good keys as they are, and is told once in the log.
     """
 
     def __init__(self, *, text: str | None, file: Path | None) -> None:
@@ -32,6 +33,7 @@ class Keys:
         self._read: str | None = None
         self._problem: str | None = None
         self._keyring = Keyring()
+        self._known = asyncio.Event()
 
     @property
     def keyring(self) -> Keyring:
@@ -52,7 +54,7 @@ class Keys:
             self.read()
         except BadKeys as problem:
             if str(problem) != self._problem:
-                _logger.error("%s The keys stay as they were: %s.", problem, len(self._keyring))
+                _logger.error("%s %s", problem, self._without_new_ones())
             self._problem = str(problem)
             return
         if self._read != before or self._problem is not None:
@@ -63,7 +65,18 @@ class Keys:
         """Look again every second; never returns."""
         while True:
             await asyncio.to_thread(self.look_again)
+            if self._read is not None:
+                self._known.set()
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def wait_until_read(self) -> None:
+        """Until `follow` has read good keys, however long they can't be read."""
+        await self._known.wait()
+
+    def _without_new_ones(self) -> str:
+        if self._read is None:
+            return "This process takes no requests until they can be read."
+        return f"The keys stay as they were: {len(self._keyring)}."
 
     def _current_text(self) -> str:
         if self._file is None:

@@ -32,10 +32,10 @@ _CONTROL = {
     code: f"\\u{code:04x}"
     for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)
 } | {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}  # fmt: skip
-_URL = re.compile(
-    r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)(?P<user>[^/\s]*@)?(?P<rest>[^\s?#'\"<>]*)"
-    r"(?P<query>[?#][^\s'\"<>]*)?"
-)
+# What follows a scheme, to the next space: a password that nobody encoded may hold anything else.
+_ADDRESS = re.compile(r"://(\S+)")
+# Without a user. Each match takes all that it looked at, so that no line takes long.
+_PLACE = re.compile(r"(://[^\s?#'\"<>]*)([?#][^\s'\"<>]*)?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,11 +159,19 @@ class JsonLines(logging.Formatter):
 
 def message_of(record: logging.LogRecord) -> str:
     """The message in one line, without what a URL may have that is secret."""
-    return _URL.sub(_shown, record.getMessage()).translate(_CONTROL)
+    return _ADDRESS.sub(_shown, record.getMessage()).translate(_CONTROL)
 
 
-def _shown(url: re.Match[str]) -> str:
-    return f"{url['scheme']}{url['rest']}{'?…' if url['query'] else ''}"
+def _shown(address: re.Match[str]) -> str:
+    """Without what is before the last `@`, and without queries."""
+    user, _, place = address[1].rpartition("@")
+    if "?" in user or "#" in user:
+        return "://…"  # of a query with an @ in it, or a password with a ?: nobody can tell
+    return _PLACE.sub(_without_query, f"://{place}")
+
+
+def _without_query(url: re.Match[str]) -> str:
+    return f"{url[1]}{'?…' if url[2] else ''}"
 
 
 def stack_of(record: logging.LogRecord) -> list[str]:

@@ -260,6 +260,11 @@ def _serving_contract(contract: str, earlier: tuple[str, ...], signature: str) -
     return contract_of(signature).extended_by(promised)
 
 
+def is_version_number(selector: str) -> bool:
+    """Whether a selector means a version by its number, be there an alias of that name or not."""
+    return _VERSION_NUMBER.fullmatch(selector) is not None
+
+
 def _select(model: ServedModel, selector: str | None) -> ModelVersion:
     found = _selected(model, selector)
     if found is not None:
@@ -274,7 +279,7 @@ def _selected(model: ServedModel, selector: str | None) -> ModelVersion | None:
         return model.default
     if selector == LATEST:
         return model.latest
-    if _VERSION_NUMBER.fullmatch(selector):
+    if is_version_number(selector):
         return model.version(int(selector))
     number = model.aliases.get(selector)
     return None if number is None else model.version(number)
@@ -309,5 +314,6 @@ __all__ = [
     "UntypableSignature",
     "compare_signatures",
     "contract_of",
+    "is_version_number",
     "promised_contract",
 ]

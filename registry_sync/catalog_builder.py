@@ -5,9 +5,9 @@ A model that can't be understood is listed with its reason; it never keeps anoth
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
-from gateway.catalog import Catalog, ModelVersion, ServedModel
+from gateway.catalog import Catalog, ModelVersion, ServedModel, is_version_number
 from registry_sync.default_version import DefaultPolicy
 from registry_sync.reading import RegisteredModel, RegistryReading
 from registry_sync.tags import is_served, parse_options
@@ -67,7 +67,7 @@ def _served_model(
         aliases=dict(record.aliases),
         versions=record.versions,
         options=options,
-        warnings=warnings,
+        warnings=(*warnings, *_alias_warnings(record.aliases)),
     )
     choice = policy.choose(
         record.versions,
@@ -84,3 +84,9 @@ def _served_model(
             "problem": choice.problem,
         }
     )
+
+
+def _alias_warnings(aliases: Iterable[str]) -> Iterator[str]:
+    for alias in sorted(aliases):
+        if is_version_number(alias):
+            yield f"Alias {alias} can't be asked for: it reads as the number of a version."

@@ -44,7 +44,7 @@ def _translation() -> ServedModel:
         default=2,
         name="translation_model",
         description="Translates sentences from English. Small enough for a laptop.",
-        aliases={"champion": 2, "german": 1},
+        aliases={"champion": 2, "german": 1, "日本": 1},
     )
 
 

@@ -7,7 +7,7 @@ not import ray or mlflow.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -60,7 +60,7 @@ def metrics_router(
     async def metrics(request: Request) -> Response:
         measured = await source.measured()
         told = gateway_reading(service, feed, measured)
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        encode, content_type = _encoder(request.headers.get("accept", ""))
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Exposition(measured.replicas, told, feed.catalog))
         # Thousands of series are milliseconds of work: beside the requests, not in their way.
@@ -68,6 +68,15 @@ def metrics_router(
         return Response(content, media_type=content_type)
 
     return router
+
+
+def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    """The format that the caller takes, and its media type; the plain one where that is no word of
+    this language: the library compares a version that isn't a number with numbers."""
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):
+        return choose_encoder("")
 
 
 class Exposition(Collector):

@@ -89,7 +89,7 @@ class PredictEndpoint:
         try:
             if self._access is not None:
                 self._access.identify(scope).require_call(name)
-            made = await self._predict(name, scope["headers"], receive)
+            made = await self._predict(name, scope, receive)
             if made is None:
                 self._count_failure(name, None, CALLER_LEFT)
                 return
@@ -122,11 +122,14 @@ class PredictEndpoint:
         self._traffic.note_failure(model, version, status)
 
     async def _predict(
-        self, name: str, headers: RawHeaders, receive: Receive
+        self, name: str, scope: Scope, receive: Receive
     ) -> tuple[Prediction, Visit] | None:
         """The prediction, and the visit to be left when it is sent; None where the caller left
         before the body was there."""
+        headers: RawHeaders = scope["headers"]
         resolution = self._service.resolve(name, selector_of(headers))
+        # Now, because not every end names them: a caller may leave, and a bug knows no model.
+        note_answer(scope, name, resolution.version.number, None)
         timeout_s = timeout_of(headers)
         visit = self._service.arrive(resolution)
         prediction = None

@@ -77,7 +77,8 @@ def problem_response(error: GatewayError, *, instance: str, request_id: str) -> 
 
 def problem_of(scope: Scope, error: GatewayError) -> Response:
     """The response of an error to the request in `scope`."""
-    note_answer(scope, error.model, error.version, None)
+    if error.model is not None:  # else what is noted already says more
+        note_answer(scope, error.model, error.version, None)
     return problem_response(
         error,
         # Percent-encoded as it was sent: a URI reference, whatever bytes a name was made of.

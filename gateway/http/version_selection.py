@@ -25,14 +25,22 @@ _SELECTING = RAY_HEADERS | {VERSION_HEADER.lower().encode()}
 def selector_of(headers: RawHeaders) -> str | None:
     """The version number, alias or `latest` that the headers ask for; None where they don't.
 
-    Raises ConflictingVersion where they name more than one.
+    A value is UTF-8, or Latin-1 where it isn't that: MLflow takes letters of every script for an
+    alias. Raises ConflictingVersion where they name more than one.
     """
     given = [value for name, value in headers if name in _SELECTING]
     if not given:
         return None
-    values = {value.decode("latin-1").strip() for value in given} - {""}
+    values = {_text(value).strip() for value in given} - {""}
     if len(values) > 1:
         raise ConflictingVersion(
             f"{VERSION_HEADER} and {RAY_HEADER} name more than one version; send one of them."
         )
     return values.pop() if values else None
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

@@ -187,6 +187,8 @@ def _register_versions(uri: str) -> None:
     log(uri, "versions", _Unsigned())
     client(uri).set_registered_model_alias("versions", "champion", "1")
     client(uri).set_registered_model_alias("versions", "second", "2")
+    for alias in ("größe", "日本"):
+        client(uri).set_registered_model_alias("versions", alias, "1")
 
 
 class _Unsigned(PythonModel):  # type: ignore[misc]

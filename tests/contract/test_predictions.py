@@ -163,10 +163,12 @@ async def test_what_goes_wrong_has_its_status_and_code(
         ({"X_Model_Version": "2"}, 200, "2"),
         ({"X_Model_Version": "second"}, 200, "2"),
         ({"X_Model_Version": "champion"}, 200, "1"),
+        ({"X_Model_Version": "日本".encode()}, 200, "1"),
+        ({"X_Model_Version": "größe".encode("latin-1")}, 200, "1"),
     ],
 )
 async def test_headers_pick_the_version(
-    gateway_client: httpx.AsyncClient, headers: dict[str, str], status: int, version: str
+    gateway_client: httpx.AsyncClient, headers: dict[str, Any], status: int, version: str
 ) -> None:
     """Numbers and aliases name versions, and the answer says which one it was."""
     response = await predict(gateway_client, "versions", {"x": 1}, **headers)

@@ -125,6 +125,12 @@ ANSWERED: dict[str, bytes] = {
     "no UTF-8 in Ray's": request(b"X-Request-Timeout-Seconds: \xff", b"X-Session-Id: \xff"),
     "one version twice": request(b"X-Model-Version: 1", b"X-Model-Version: 1"),
     "no version": request(b"X-Model-Version:"),
+    "UTF-8 in headers": request(
+        *(name + ": 日本".encode() for name in (b"X-Request-ID", b"traceparent", b"Authorization",
+                                               b"Accept", b"Cookie", b"If-None-Match"))
+    ),
+    "alias beyond Latin-1": request("X-Model-Version: 日本".encode()),
+    "alias in Latin-1": request("X-Model-Version: größe".encode("latin-1")),
     "expectation": request(b"Expect: 200-nonsense"),
     "upgrade to HTTP/2": request(b"Connection: Upgrade", b"Upgrade: h2c"),
     "HTTP/1.0": lines(b"POST /models/versions/predict HTTP/1.0", JSON, b"Content-Length: 7",
@@ -263,6 +269,19 @@ def test_every_method_on_every_route(fuzzed: Gateway, method: bytes, target: byt
 
 
 @pytest.mark.parametrize(
+    "accept",
+    [b"text/plain;version=latest", b"application/openmetrics-text; version=abc", b"\xff", b";=,"],
+)
+def test_metrics_are_told_in_some_format_whatever_is_asked_for(
+    fuzzed: Gateway, accept: bytes
+) -> None:
+    """An `Accept` header is never an error."""
+    sent = request(b"Accept: " + accept, method=b"GET", target=b"/metrics", body=None)
+    answer = the_answer(fuzzed, sent)
+    assert (answer.status, answer.header("content-type")[:10]) == (200, "text/plain")
+
+
+@pytest.mark.parametrize(
     "given", [b"", b"a b", b"a" * 129, b"a" * 10_000, b"\xff", b"a%0d%0aX-A: b"]
 )
 def test_an_unusable_request_id_is_replaced_everywhere(fuzzed: Gateway, given: bytes) -> None:
@@ -278,6 +297,7 @@ SEEDS = [
     *(sent for sent, _ in PROBLEMS.values() if len(sent) < 20_000),
     request(method=b"GET", target=b"/models", body=None),
     request(method=b"GET", target=b"/openapi.json", body=None),
+    request(b"Accept: text/plain;version=1.0.0", method=b"GET", target=b"/metrics", body=None),
 ]
 PIECES = [b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b";", b"/", b"//", b"..", b"%",
           b"%00", b"%2f", b"\xff", b"\xc3\xa4", b"HTTP/1.1", b"Host: a\r\n", CHUNKED + b"\r\n",

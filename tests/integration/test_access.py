@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,6 +137,40 @@ def test_keys_change_without_a_restart(guarded: Guarded) -> None:
     poll(lambda: status() == 401, timeout_s=20, what="the key's end")
     log = guarded.gateway.log.read_text()
     assert [secret for secret in (SHOP, READER, ADMIN, guest) if secret in log] == []
+
+
+def test_an_ingress_that_knows_no_good_keys_takes_no_requests(guarded: Guarded) -> None:
+    """Killed while the file is broken, it comes back when that is mended: until then a good key
+    waits, and is never called unknown."""
+    good = guarded.keys.read_text()
+    (pid,) = {each.pid for each in listeners_of(guarded.gateway.process.pid)
+              if "Ingress" in each.command}  # fmt: skip
+    guarded.keys.write_text("this is no key")
+    seen = set()
+
+    def status() -> int | None:
+        with suppress(httpx.HTTPError):  # nobody answers
+            answer = httpx.get(
+                f"{guarded.gateway.url}/models",
+                headers={"Authorization": f"Bearer {READER}"},
+                timeout=1.0,
+            )
+            seen.add(answer.status_code)
+            return answer.status_code
+        return None
+
+    def is_waiting() -> bool:
+        status()
+        return "takes no requests until they can be read" in guarded.gateway.log.read_text()
+
+    try:
+        os.kill(pid, signal.SIGKILL)
+        poll(is_waiting, timeout_s=60, what="the word of the new ingress")
+        assert status() != 401
+    finally:
+        guarded.keys.write_text(good)
+    poll(lambda: status() == 200, timeout_s=60, what="the ingress")
+    assert 401 not in seen
 
 
 def test_the_page_is_of_use_with_a_key(guarded: Guarded, browser: Browser) -> None:

@@ -137,7 +137,7 @@ def test_versions_are_chosen_by_number_or_name(page: Page) -> None:
     """All versions and aliases can be asked for; the answer says which it was."""
     model(page, "translation_model")
     choice = page.get_by_label("Version", exact=True)
-    for selector, number in (("german", 1), ("champion", 2), ("1", 1), ("", 2)):
+    for selector, number in (("german", 1), ("champion", 2), ("日本", 1), ("1", 1), ("", 2)):
         choice.select_option(selector)
         send(page)
         outcome(page).to_contain_text(f"Version {number} answered")

@@ -101,7 +101,7 @@ def test_what_is_piped_obeys_the_same_rule(url: str, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["predict", "m", "{}", "--version", "é"],
+        ["predict", "m", "{}", "--version", "\udcff"],
         ["predict", "m", "{}", "--version", "1\n2"],
         ["predict", "m", "{}", "--key", "é"],
         ["predict", "\udcff", "{}"],
@@ -126,6 +126,14 @@ def test_predict_prints_the_answer(url: str) -> None:
     result = RUN.invoke(app, ["predict", "ein Modell", '{"x": 1}', "--version", "3", "--url", url])
     assert result.exit_code == 0
     assert json.loads(result.stdout) == [{"path": "/models/ein%20Modell/predict", "version": "3"}]
+
+
+def test_predict_takes_an_alias_of_any_script(url: str) -> None:
+    """It is sent as UTF-8, which is how the gateway reads it."""
+    result = RUN.invoke(app, ["predict", "m", "{}", "--version", "größe", "--url", url])
+    assert result.exit_code == 0, result.output
+    (answer,) = json.loads(result.stdout)
+    assert answer["version"].encode("latin-1").decode() == "größe"
 
 
 def test_predict_reads_standard_input(url: str) -> None:

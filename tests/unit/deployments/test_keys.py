@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from deployments.keys import Keys, is_loopback, keys_of
 from deployments.settings import Settings
 from gateway.access import BadKeys, entry_of
 from gateway.errors import Unauthenticated
+from tests.processes import poll
 
 ONE, TWO = entry_of("one", "1", ["read"]), entry_of("two", "2", ["admin"])
 
@@ -87,6 +89,28 @@ def test_a_file_that_was_never_good_lets_nobody_in(tmp_path: Path) -> None:
     assert names(keys) == set()
     with pytest.raises(BadKeys, match="can't be read"):
         keys.read()
+
+
+async def test_who_answers_waits_for_the_first_good_keys(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad file, which the log tells, is waited out; a good one, an empty one too, ends the wait,
+    and nothing that comes later begins it again."""
+    monkeypatch.setattr(logging.getLogger("deployments"), "propagate", True)
+    monkeypatch.setattr("deployments.keys._LOOK_EVERY_S", 0.001)
+    file = tmp_path / "keys"
+    file.write_text("a secret that is no line")
+    keys = Keys(text=None, file=file)
+    following = asyncio.create_task(keys.follow())
+    waiting = asyncio.create_task(keys.wait_until_read())
+    async with asyncio.timeout(10):
+        await asyncio.to_thread(poll, lambda: "takes no requests until" in caplog.text)
+        assert not waiting.done()
+        file.write_text("")
+        await waiting
+        file.unlink()
+        await keys.wait_until_read()
+    following.cancel()
 
 
 def test_settings_name_one_source() -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,16 @@ def test_no_message_begins_a_line_of_its_own(form: logging.Formatter) -> None:
         (f"https://bucket/key?X-Amz-Signature={SECRET}&a=b", "https://bucket/key?…"),
         (f"('https://bucket/key?sig={SECRET}')", "('https://bucket/key?…')"),
         (f"https://host/path#{SECRET}", "https://host/path?…"),
+        (f"postgresql://u:p/{SECRET}@host/db", "postgresql://host/db"),
+        (f"postgresql://u:{SECRET}@p@host/db", "postgresql://host/db"),
+        (f"https://u:p@h/x;https://c:{SECRET}@e/f", "https://e/f"),
+        (f"https://u:p@h/x,https://c:{SECRET}@e/f, and", "https://e/f, and"),
+        (f"https://u:p@h/x https://c:{SECRET}@e/f", "https://h/x https://e/f"),
+        (f"'https://h/x','https://e/f?sig={SECRET}'", "'https://h/x','https://e/f?…'"),
+        (f"https://u:p@h/a,b;c?sig={SECRET}", "https://h/a,b;c?…"),
+        (f"https://bucket/key?user=a@b&sig={SECRET} gone", "https://… gone"),
+        (f"https://u:p?{SECRET}/p#@h/x", "https://…"),
+        (f"jdbc_https://u:{SECRET}@h/x", "jdbc_https://h/x"),
         ("no url: a@b", "no url: a@b"),
     ],
 )
@@ -85,6 +96,15 @@ def test_urls_lose_credentials_and_query(form: logging.Formatter, url: str, show
     line = form.format(record("can't be fetched: %s", url))
     assert SECRET not in line
     assert shown in line
+
+
+@pytest.mark.parametrize("piece", ["a.", "a://", "a://'", "a://b@", "://?", "@", "a://?'"])
+def test_no_message_takes_long(piece: str) -> None:
+    """A message of half a million characters that begins an address at every other one is a
+    moment's work."""
+    started = time.perf_counter()
+    TextLines().format(record(piece * (500_000 // len(piece))))
+    assert time.perf_counter() - started < 5.0
 
 
 def test_a_json_line_has_its_record_s_fields() -> None:

@@ -48,6 +48,14 @@ def test_a_bad_tag_is_a_warning() -> None:
     assert len(model.warnings) == 2
 
 
+def test_an_alias_that_reads_as_a_number_is_a_warning() -> None:
+    """It is listed and can't be asked for; other aliases are no news."""
+    aliases = {"7": 1, "champion": 1, "v7": 1, "07": 1, "größe": 1}
+    model = build_catalog((record(version(1), aliases=aliases),), None, policy=POLICY).models["m"]
+    (warning,) = model.warnings
+    assert warning.startswith("Alias 7 can't be asked for")
+
+
 def test_what_is_held_lasts_from_catalog_to_catalog() -> None:
     """The contract of the first catalog goes on holding what breaks it."""
     catalog = build_catalog((record(version(1)),), None, policy=POLICY)

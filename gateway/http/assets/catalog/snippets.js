@@ -4,6 +4,10 @@ import { laidOut, python } from "./json_text.js";
 
 const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
+// httpx takes text in ASCII only; the gateway reads UTF-8.
+const headerValue = (text) =>
+  JSON.stringify(text) + (/^[\x20-\x7e]*$/.test(text) ? "" : ".encode()");
+
 export function curl({ url, version, body, keys }) {
   const lines = [`curl ${quoted(url)}`, "  -H 'Content-Type: application/json'"];
   if (version) lines.push(`  -H ${quoted(`X-Model-Version: ${version}`)}`);
@@ -14,7 +18,7 @@ export function curl({ url, version, body, keys }) {
 
 export function program({ url, version, body, keys }) {
   const headers = [];
-  if (version) headers.push(`"X-Model-Version": ${JSON.stringify(version)}`);
+  if (version) headers.push(`"X-Model-Version": ${headerValue(version)}`);
   if (keys) headers.push(`"Authorization": f"Bearer {os.environ['MODELMUX_KEY']}"`);
   const lines = [
     ...(keys ? ["import os", ""] : []),

@@ -12,6 +12,9 @@ export function wireTrying(askForKey) {
   if (form) new Trial(form, askForKey);
 }
 
+// A header takes characters of one byte each; the gateway reads UTF-8.
+const utf8 = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+
 class Trial {
   constructor(form, askForKey) {
     this.form = form;
@@ -84,7 +87,7 @@ class Trial {
   async request(body) {
     const started = performance.now();
     const headers = { "Content-Type": "application/json" };
-    if (this.version.value) headers["X-Model-Version"] = this.version.value;
+    if (this.version.value) headers["X-Model-Version"] = utf8(this.version.value);
     let response;
     let text;
     try {

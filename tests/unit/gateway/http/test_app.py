@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +16,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gateway.catalog import Catalog
 from gateway.errors import GatewayError, ModelUnavailable, all_errors
+from gateway.http.access_log import AccessJournal, AccessLog
 from gateway.http.app import create_app
 from gateway.http.body import HttpLimits
 from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
@@ -56,9 +60,16 @@ class Bench:
         self.backend = FakeBackend()
         service = PredictionService(feed=self.feed, backend=self.backend, default_timeout_s=5)
         app = create_app(service=service, feed=self.feed, limits=HttpLimits(max_body_bytes=1000))
+        self.lines: list[bytes] = []
+        self.journal = AccessJournal(self._written, as_json=True)
+        logged = AccessLog(app, self.journal)
         self.client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://gw"
+            transport=httpx.ASGITransport(logged, raise_app_exceptions=False), base_url="http://gw"
         )
+
+    def _written(self, lines: bytes) -> bool:
+        self.lines.append(lines)
+        return True
 
 
 CATALOG = catalog(
@@ -120,6 +131,41 @@ async def test_what_nobody_expected_tells_nothing(bench: Bench) -> None:
     assert (response.status_code, response.json()["code"]) == (500, "internal_error")
     assert "secret" not in response.text
     assert "ZeroDivision" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(None, 200), (ZeroDivisionError(), 500), (asyncio.CancelledError(), None)],
+    ids=["answered", "failed", "left"],
+)
+async def test_an_access_line_names_model_and_version_however_the_request_ends(
+    bench: Bench, error: BaseException | None, status: int | None
+) -> None:
+    """Answered, failed for a reason that nobody knows, or left by its caller."""
+    bench.backend.error = error
+    with suppress(asyncio.CancelledError):
+        await bench.client.post("/models/m/predict", json={"x": 2})
+    bench.journal.flush()
+    line = json.loads(b"".join(bench.lines))
+    assert (line["status"], line["model"], line["version"]) == (status, "m", 1)
+    assert line["rows"] == (1 if status == 200 else None)
+
+
+@pytest.mark.parametrize("value", ["日本".encode(), b"\xff\xfe", b"1\xc2\xa0"])
+@pytest.mark.parametrize("path", ["/models/m/predict", "/models", "/metrics", "/openapi.json", "/"])
+async def test_no_header_s_bytes_are_a_failure(bench: Bench, path: str, value: bytes) -> None:
+    """Whatever header has bytes beyond ASCII, in UTF-8 or not: no 5xx."""
+    names = (
+        "X-Model-Version", "serve_multiplexed_model_id", "X-Request-ID", "X-Request-Timeout",
+        "Authorization", "Accept", "If-None-Match", "Content-Type", "Content-Encoding", "Cookie",
+        "Content-Length", "Origin", "Range", "traceparent", "X-MLflow-Signature",
+    )  # fmt: skip
+    for name in names:
+        method = "POST" if path.endswith("predict") else "GET"
+        sent = [(name.encode(), value)]
+        body = {"x": 1} if method == "POST" else None
+        answer = await bench.client.request(method, path, json=body, headers=sent)
+        assert answer.status_code < 500, (name, answer.text)
 
 
 async def test_retry_after_is_whole_seconds(bench: Bench) -> None:

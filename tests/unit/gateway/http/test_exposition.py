@@ -203,3 +203,15 @@ async def test_names_may_have_any_character_and_openmetrics_is_spoken_too(bench:
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     families = {family.name for family in openmetrics_families(answer.text)}
     assert families <= {family.name for family in FAMILIES}
+
+
+@pytest.mark.parametrize(
+    "accept",
+    ["text/plain;version=latest", "application/openmetrics-text; version=abc", ";;,=", "*/*",
+     "text/plain;version=1.x", "application/openmetrics-text;version=²", "no media type"],
+)  # fmt: skip
+async def test_who_asks_for_no_known_format_gets_the_plain_one(bench: Bench, accept: str) -> None:
+    """No `Accept` header is an error."""
+    answer = await bench.client.get("/metrics", headers={"Accept": accept.encode()})  # type: ignore[dict-item]
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
