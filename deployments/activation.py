@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,6 +37,7 @@ from deployments import (
     version_loader,
     version_record,
 )
+from deployments.adjustments import ActivationFailed, Adjustments, TakenBack
 from deployments.idleness import Idleness
 from deployments.logs import LogOptions
 from deployments.model_host import ModelHost
@@ -53,11 +55,14 @@ _T = TypeVar("_T")
 
 # More than any batcher keeps in flight: the bound on waiting work is the gateway's.
 _MAX_ONGOING_REQUESTS = 256
-_POLL_S = 0.05
+# Most applications are up after a second or two; one that can't be placed is asked for minutes.
+_FIRST_POLL_S, _POLL_GROWTH, _LONGEST_POLL_S = 0.05, 1.1, 0.5
 
 HEALTH_CHECK_PERIOD_S = 2.0
 """How often Ray looks whether a replica is alive: until it has looked, one that was killed isn't
 replaced (Ray's default is 10 s)."""
+
+_NOT_FOLLOWED = "Its new tags can't be followed, so it runs by those before."
 
 _QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 _RESTORED = frozenset({ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING})
@@ -83,14 +88,6 @@ for _module in _BY_VALUE:
     cloudpickle.register_pickle_by_value(_module)  # type: ignore[no-untyped-call]
 
 
-class ActivationFailed(Exception):
-    """An application did not come up; `reason` is one sentence meant for people."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationSettings:
     """What every model's application gets; times in seconds. `news_to` is the deployment and the
@@ -111,6 +108,18 @@ class ActivationSettings:
     logs: LogOptions = field(default_factory=LogOptions)
 
 
+class _Outdated(Exception):
+    """Something else is wanted of an application by now than what it was deployed with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """What an application should be: of that model, and with a replica that nobody asked for?"""
+
+    model: ServedModel
+    keeps_replica: bool
+
+
 class Activator:
     """Makes applications, one at a time per name, and knows which are there.
 
@@ -120,7 +129,10 @@ class Activator:
     def __init__(self, settings: ActivationSettings) -> None:
         self._settings = settings
         self._active: dict[str, ModelOptions | None] = {}
+        self._wanted: dict[str, _Wanted] = {}
+        self._asked_for: set[str] = set()
         self._starting: dict[str, asyncio.Task[None]] = {}
+        self._adjustments = Adjustments(self._adjust)
         self._idleness = Idleness()
         self._making_room = asyncio.Lock()
         self._promised: set[str] = set()
@@ -148,12 +160,10 @@ class Activator:
         name = application_name(model, version)
         if name in self._active:
             return name
-        task = self._starting.get(name)
-        if task is None:
-            task = asyncio.create_task(self._start(name, model))
-            self._starting[name] = task
-            task.add_done_callback(lambda _: self._starting.pop(name, None))
-        await asyncio.shield(task)
+        self._asked_for.add(name)
+        if name not in self._starting:
+            self._wanted[name] = _wanted(model, version)
+        await self._started(name)
         return name
 
     def note_use(self, models: Iterable[str]) -> None:
@@ -164,54 +174,94 @@ class Activator:
         """The application turned out to be gone: make it again when it is asked for."""
         self._active.pop(name, None)
 
-    async def retain(self, catalog: Catalog) -> None:
-        """Delete the applications of what the catalog has no more, adjust those whose options
-        changed, and make those that want a replica without being asked."""
-        wanted = {
-            application_name(model, version): (model, version)
+    @property
+    def warnings(self) -> dict[str, list[str]]:
+        """What keeps models' applications from being as they should, by the models' names."""
+        told: dict[str, list[str]] = {}
+        for name, problem in self._adjustments.problems().items():
+            if name in self._wanted:
+                told.setdefault(self._wanted[name].model.name, []).append(problem)
+        return told
+
+    def retain(self, catalog: Catalog) -> None:
+        """Have the applications deleted of what the catalog has no more, those adjusted whose
+        options changed, and those made that want a replica without being asked.
+
+        Each is a task of its own, and nobody waits for them.
+        """
+        self._wanted = {
+            application_name(model, version): _wanted(model, version)
             for model in catalog.models.values()
             for version in model.versions
         }
-        gone = [name for name in self._active if name not in wanted]
-        await asyncio.gather(*(self._delete(name) for name in gone))
-        await asyncio.gather(*(self._adjust(name, *what) for name, what in wanted.items()))
+        for name in self._wanted.keys() | self._active.keys():
+            if not self._is_in_line(name) or self._adjustments.is_going_on(name):
+                self._adjustments.see_to(name, self._situation(name))
 
-    async def _adjust(self, name: str, model: ServedModel, version: ModelVersion) -> None:
-        is_default = version.number == model.default_version
-        if name not in self._active and is_default and model.options.min_replicas:
-            await self._activate_quietly(model, version)
-        elif name in self._active:
-            known = self._active[name]
-            self._active[name] = model.options
+    def _is_in_line(self, name: str) -> bool:
+        wanted = self._wanted.get(name)
+        if name not in self._active:
+            return wanted is None or not wanted.keeps_replica
+        known = self._active[name]
+        return wanted is not None and known is not None and known == wanted.model.options
+
+    def _situation(self, name: str) -> object:
+        """All that an adjustment goes by."""
+        wanted = self._wanted.get(name)
+        placement = None if wanted is None else _placement(wanted.model.options)
+        return placement, wanted is not None and wanted.keeps_replica, name in self._active
+
+    async def _adjust(self, name: str) -> None:
+        """Bring one application in line with what is wanted; raises ActivationFailed."""
+        wanted = self._wanted.get(name)
+        if name not in self._active:
+            if wanted is not None and wanted.keeps_replica:
+                await self._started(name)
+        elif wanted is None:
+            await self._delete(name)
+        else:
+            known, options = self._active[name], wanted.model.options
             # An adopted one is left as it is until its options change.
-            if known is not None and _placement(known) != _placement(model.options):
-                await self._redeploy(name, model, known)
+            if known is None or _placement(known) == _placement(options):
+                self._active[name] = options
+            else:
+                await self._redeploy(name, known)
 
-    async def _activate_quietly(self, model: ServedModel, version: ModelVersion) -> None:
-        try:
-            await self.activate(model, version)
-        except ActivationFailed as failed:
-            _logger.warning("%s: %s", model.name, failed.reason)
-
-    async def _redeploy(self, name: str, model: ServedModel, before: ModelOptions) -> None:
+    async def _redeploy(self, name: str, before: ModelOptions) -> None:
         """Change a running application; what can't be placed is taken back, so that a tag never
         takes down what was answering."""
         try:
-            await self._deploy(name, model)
+            self._active[name] = await self._deploy_wanted(name)
         except ActivationFailed as failed:
-            _logger.warning("%s: its new tags can't be followed: %s", model.name, failed.reason)
-            await self._deploy(name, model.model_copy(update={"options": before}))
+            wanted = self._wanted.get(name)
+            if wanted is None:
+                return  # it is gone from the catalog meanwhile: the next adjustment deletes it
+            await self._deploy(name, wanted.model.model_copy(update={"options": before}))
+            raise TakenBack(f"{_NOT_FOLLOWED} {failed.reason}") from failed
 
-    async def _start(self, name: str, model: ServedModel) -> None:
-        await self._make_room(name)
+    async def _started(self, name: str) -> None:
+        """Wait until the application is made; a start that is going on is everybody's."""
+        task = self._starting.get(name)
+        if task is None:
+            task = self._starting[name] = asyncio.create_task(self._start(name))
+            task.add_done_callback(lambda _: self._starting.pop(name, None))
+        await asyncio.shield(task)
+
+    async def _start(self, name: str) -> None:
         try:
-            await self._deploy(name, model)
+            await self._make_room(name)
+            self._active[name] = await self._deployed(name)
+        finally:
+            self._promised.discard(name)
+            self._asked_for.discard(name)
+
+    async def _deployed(self, name: str) -> ModelOptions:
+        """See `_deploy_wanted`; what doesn't come up is deleted."""
+        try:
+            return await self._deploy_wanted(name)
         except ActivationFailed:
             await self._delete(name)
             raise
-        finally:
-            self._promised.discard(name)
-        self._active[name] = model.options
 
     async def _make_room(self, name: str) -> None:
         """Have room for one more application, if need be by putting the one to sleep that is idle
@@ -227,10 +277,35 @@ class Activator:
             self._promised.add(name)
         self._idleness.note_use([name])
 
-    async def _deploy(self, name: str, model: ServedModel) -> None:
+    async def _deploy_wanted(self, name: str) -> ModelOptions:
+        """Deploy the application as it is wanted, and again where that changes meanwhile; the
+        options that it runs with. Raises ActivationFailed."""
+        while (wanted := self._to_deploy(name)) is not None:
+            try:
+                await self._deploy(name, wanted.model, partial(self._wants, name, wanted))
+            except _Outdated:
+                continue
+            return wanted.model.options
+        raise ActivationFailed("It isn't wanted any more.")
+
+    def _to_deploy(self, name: str) -> _Wanted | None:
+        """What the application should be, None where it is gone from the catalog, or would be made
+        for a tag that is gone."""
+        wanted = self._wanted.get(name)
+        there = name in self._active or name in self._asked_for
+        return wanted if wanted is not None and (there or wanted.keeps_replica) else None
+
+    def _wants(self, name: str, deployed: _Wanted) -> bool:
+        wanted = self._to_deploy(name)
+        placed = _placement(deployed.model.options)
+        return wanted is not None and _placement(wanted.model.options) == placed
+
+    async def _deploy(
+        self, name: str, model: ServedModel, is_wanted: Callable[[], bool] = lambda: True
+    ) -> None:
         started = time.perf_counter()
         await self._ask_serve(self._run, name, model)
-        await self._wait_until_running(name)
+        await self._wait_until_running(name, is_wanted)
         _logger.info("application %s is up after %.2f s", name, time.perf_counter() - started)
 
     def _run(self, name: str, model: ServedModel) -> None:
@@ -249,15 +324,20 @@ class Activator:
         async with self._one_at_a_time:
             return await asyncio.to_thread(function, *arguments)
 
-    async def _wait_until_running(self, name: str) -> None:
+    async def _wait_until_running(self, name: str, is_wanted: Callable[[], bool]) -> None:
+        """Raises ActivationFailed, and _Outdated where what was deployed isn't wanted any more."""
         deadline = time.monotonic() + self._settings.start_timeout_s
+        pause_s = _FIRST_POLL_S
         while time.monotonic() < deadline:
             status = await asyncio.to_thread(application_status, name)
             if status == ApplicationStatus.RUNNING:
                 return
+            if not is_wanted():
+                raise _Outdated
             if status == ApplicationStatus.DEPLOY_FAILED:
                 raise ActivationFailed("Its processes can't be started.")
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(_LONGEST_POLL_S, pause_s * _POLL_GROWTH)
         raise ActivationFailed("There is no room to start its processes.")
 
     async def _delete(self, name: str) -> None:
@@ -323,6 +403,11 @@ def _call_tracer() -> type[CallTracer]:
 def _placement(options: ModelOptions) -> dict[str, object]:
     """The options that an application is made with; the gateway reads the others per request."""
     return options.model_dump(exclude={"timeout_s", "batching"})
+
+
+def _wanted(model: ServedModel, version: ModelVersion) -> _Wanted:
+    is_default = version.number == model.default_version
+    return _Wanted(model=model, keeps_replica=is_default and model.options.min_replicas > 0)
 
 
 _WITHOUT_CODE = ModelVersion(number=1, fingerprint="")

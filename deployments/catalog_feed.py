@@ -14,7 +14,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
-from deployments.catalog_wire import NOWHERE, CatalogUpdate, Position, RegistryNews, unpacked
+from deployments.catalog_wire import NOWHERE, Position, RegistryNews, unpacked
 from deployments.lost_calls import HANDLE_ERRORS
 from gateway.catalog import Catalog
 from gateway.errors import InternalError
@@ -43,6 +43,8 @@ class RayCatalogFeed:
         self._sync = sync
         self._take_used = take_used
         self._catalog: Catalog | None = None
+        self._sent: Catalog | None = None
+        self._warnings: dict[str, list[str]] = {}
         self._position: Position = NOWHERE
         self._silent_since: float | None = None
         self._problem: str | None = None
@@ -116,21 +118,27 @@ class RayCatalogFeed:
         self._problem = news["problem"]
         self._snapshot_problem = news["snapshot_problem"]
         if news["update"] is not None:
-            await self._take(news["update"])
+            self._sent = await unpacked(news["update"], self._sent)
+        await self._take(news)
         self._heard.set()
 
-    async def _take(self, update: CatalogUpdate) -> None:
-        catalog = await unpacked(update, self._catalog)
+    async def _take(self, news: RegistryNews) -> None:
+        """Have the catalog that was sent be the current one, with the warnings of the moment."""
+        update, warnings = news["update"], news.get("warnings", {})
+        if self._sent is None or (update is None and warnings == self._warnings):
+            return
         async with self._changed:
-            self._catalog = catalog
-            self._position = update["position"]
+            self._catalog, self._warnings = self._sent.with_warnings(warnings), warnings
+            if update is not None:
+                self._position = update["position"]
             self._changed.notify_all()
-        _logger.info(
-            "catalog %s: %s model(s), %s of them new or changed",
-            catalog.generation,
-            len(catalog.models),
-            len(update["models"]),
-        )
+        if update is not None:
+            _logger.info(
+                "catalog %s: %s model(s), %s of them new or changed",
+                self._catalog.generation,
+                len(self._catalog.models),
+                len(update["models"]),
+            )
 
     @property
     def _generation(self) -> int:

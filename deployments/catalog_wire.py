@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from gateway.catalog import Catalog, Compatibility, ServedModel
 
@@ -39,13 +39,14 @@ class CatalogUpdate(TypedDict):
 
 
 class RegistryNews(TypedDict):
-    """An update (None where the reader has it all), and how the registry and the snapshot are (see
-    `gateway.ports.RegistryStatus`)."""
+    """An update (None where the reader has it all), how the registry and the snapshot are (see
+    `gateway.ports.RegistryStatus`), and `warnings` of the moment about models, by their names."""
 
     update: CatalogUpdate | None
     silent_for_s: float | None
     problem: str | None
     snapshot_problem: str | None
+    warnings: NotRequired[dict[str, list[str]]]
 
 
 def packed(catalog: Catalog, names: Collection[str] | None, *, position: Position) -> CatalogUpdate:

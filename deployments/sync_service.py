@@ -21,11 +21,8 @@ import orjson
 from ray import serve
 from ray.serve.exceptions import DeploymentUnavailableError
 
-from deployments.activation import (
-    ActivationFailed,
-    ActivationSettings,
-    Activator,
-)
+from deployments.activation import ActivationSettings, Activator
+from deployments.adjustments import ActivationFailed
 from deployments.backend import VersionHandle
 from deployments.backoff import Backoff
 from deployments.catalog_wire import CatalogUpdate, Position, RegistryNews, packed
@@ -196,6 +193,7 @@ class SyncService:
             silent_for_s=registry.silent_for_s,
             problem=registry.problem,
             snapshot_problem=registry.snapshot_problem,
+            warnings=self._activator.warnings,
         )
 
     async def synchronize(self) -> SyncReport:
@@ -257,16 +255,15 @@ class SyncService:
         return report.problem is None
 
     async def _reconcile(self) -> None:
-        """Keep the applications true to the catalog, beside the polling: one that can't be placed
-        takes minutes to fail."""
+        """Keep the applications true to the catalog, once it is known which are there."""
         await self._adopt()
         while True:
             await self._changed.wait()
             self._changed.clear()
-            # A boundary: whatever goes wrong with Serve in one round, the next one must come.
+            # A boundary: whatever goes wrong in one round, the next one must come.
             try:
                 if self._synchronizer.catalog is not None:
-                    await self._activator.retain(self._synchronizer.catalog)
+                    self._activator.retain(self._synchronizer.catalog)
             except Exception:
                 _logger.exception("the applications can't be brought in line with the catalog")
 

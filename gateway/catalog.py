@@ -7,7 +7,7 @@ and the rules of `resolve`. Pure: no I/O, no clock. Must not import ray, mlflow'
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -174,6 +174,17 @@ class Catalog(_Frozen):
         """The same catalog without the models whose names aren't wanted."""
         models = {name: model for name, model in self.models.items() if wanted(name)}
         return self.model_copy(update={"models": models})
+
+    def with_warnings(self, warnings: Mapping[str, Sequence[str]]) -> Catalog:
+        """The same catalog with further warnings about models, of those that it has."""
+        warned = {
+            name: model.model_copy(update={"warnings": (*model.warnings, *further)})
+            for name, further in warnings.items()
+            if (model := self.models.get(name)) is not None
+        }
+        if not warned:
+            return self
+        return self.model_copy(update={"models": {**self.models, **warned}})
 
     def resolve(self, name: str, selector: str | None) -> Resolution:
         """Find what answers for `name` where the caller asked for `selector`.

@@ -1,19 +1,23 @@
 """A soak of a gateway under random faults, repeatable by its seed: `make chaos`.
 
 One gateway with two ingress replicas over several models and versions, a steady load whose every
-answer is checked, and one real fault after the other. It ends with exit code 0 only where no answer
-was wrong, no request hung, no fault cost more requests than it may, memory stayed flat and no
-process was left.
+answer is checked, and one real fault after the other: of processes, of the registry, of the state
+folder, of models' own code. It ends with exit code 0 only where no answer was wrong, no request
+hung, no fault cost more requests than it may, whoever asked for a fault was told what is
+documented, memory stayed flat and no process was left. A lost node, a full disk and a start without
+MLflow are left to tests of their own.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import logging
 import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +26,7 @@ from random import Random, SystemRandom
 from threading import Event
 from typing import Any
 
+import httpx
 import pandas as pd
 
 from benchmarks.processes_of import processes_of, usage_of
@@ -35,6 +40,9 @@ CALLERS = 8
 INGRESS_REPLICAS = 2
 ANSWERS_BEFORE_AND_AFTER = 10
 RECOVERS_WITHIN_S = 90.0
+WARM_WITHIN_S = 180.0
+# A version that hung or killed its process is tried again before it has the next turn.
+SETTINGS = {"MODELMUX_INGRESS_REPLICAS": str(INGRESS_REPLICAS), "MODELMUX_LOAD_RETRY_S": "5"}
 
 # An ingress may grow by what its allocator keeps, and a model by what MLflow caches; a leak of a
 # kilobyte per request is more than this within ten minutes.
@@ -43,7 +51,13 @@ WATCHED = ("modelmux: ingress", "models")
 
 NUMBER = columns(("x", "double"))
 MODELS = {"alone": (2, 20), "together": (3, 30), "of two": (5, 50)}
+# Of each of these one version is under the steady load, too: what is wrong with a request, or with
+# another version in the same process, isn't the business of those.
+MISBEHAVES, KILLS, HANGS = "misbehaves", "kills", "hangs"
+NEIGHBOURS = {MISBEHAVES: 7, KILLS: 11}
+RAISE, GARBAGE, HANG, KILL, BEHAVE = -1, -2, -3, -4, 1
 TAGS = {
+    HANGS: {"modelmux.timeout_s": "4"},
     "alone": {"modelmux.batching": "off"},
     "together": {"modelmux.batching": "on"},
     "of two": {"modelmux.min_replicas": "2", "modelmux.max_replicas": "2"},
@@ -59,6 +73,7 @@ class World:
     proxy: FaultyProxy
     random: Random
     numbers: Iterator[int]
+    told: dict[str, Counter[str]] = field(default_factory=dict)
 
     def pause(self, least_s: float, most_s: float) -> None:
         """Let the load go on for a while."""
@@ -96,6 +111,71 @@ class Row:
             self.problems.append(f"{figures.hung} request(s) hung")
         if figures.failed > fault.may_fail:
             self.problems.append(f"{figures}, where {fault.may_fail} may fail")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Misdeed:
+    """Requests that a version answers badly, and what they must be told: status and code. Where
+    `from_good` they come once the version answers a good one."""
+
+    name: str
+    model: str
+    version: int
+    deed: int
+    told: str
+    from_good: bool = True
+
+    def __call__(self, world: World) -> None:
+        """Ask for it, up to three times."""
+        for _ in range(world.random.randint(1, 3)):
+            if self.from_good:
+                poll(
+                    lambda: self._ask(world, BEHAVE) == "200 good",
+                    timeout_s=RECOVERS_WITHIN_S,
+                    what=f"a good answer of {self.model} version {self.version}",
+                )
+            world.told.setdefault(self.name, Counter())[self._ask(world, self.deed)] += 1
+
+    def _ask(self, world: World, x: int) -> str:
+        try:
+            response = world.gateway.predict(
+                self.model, {"x": x}, X_Model_Version=str(self.version)
+            )
+        except httpx.HTTPError as error:
+            return type(error).__name__
+        if response.status_code == httpx.codes.OK:
+            return "200 good" if response.json() == [{"x": float(x)}] else "200 wrong"
+        if response.headers["content-type"] != "application/problem+json":
+            return f"{response.status_code} outside the envelope"
+        unannounced = response.status_code == 503 and "Retry-After" not in response.headers
+        return f"{response.status_code} {response.json()['code']}" + " at no time" * unannounced
+
+    @property
+    def fault(self) -> Fault:
+        """It as one of the faults: nobody else's request may fail by it."""
+        return Fault(name=self.name, happen=self)
+
+
+def _deeds(factor: int) -> Predict:
+    """Multiplies, but does what a negative number stands for."""
+
+    def predict(rows: pd.DataFrame, params: Mapping[str, Any]) -> Any:
+        deed = int(rows["x"].iloc[0])
+        if deed == RAISE:
+            raise ValueError("as it was asked to")
+        if deed == GARBAGE:
+            return ["garbage", object()]
+        if deed == HANG:
+            time.sleep(100_000)
+        if deed == KILL:
+            ctypes.string_at(0)
+        return rows * factor
+
+    return predict
+
+
+def _fail() -> None:
+    raise RuntimeError("as every load of this version")
 
 
 def _times(factor: int) -> Predict:
@@ -156,6 +236,34 @@ def _change_registry(world: World) -> None:
     client(world.mlflow.uri).set_registered_model_alias("alone", f"a{number}", 1 + number % 2)
 
 
+UNAVAILABLE = "503 model_unavailable"
+MISDEEDS = (
+    Misdeed(
+        name="a predict raises", model=MISBEHAVES, version=2, deed=RAISE, told="500 model_failed"
+    ),
+    Misdeed(
+        name="a predict answers garbage",
+        model=MISBEHAVES,
+        version=2,
+        deed=GARBAGE,
+        told="500 invalid_model_output",
+    ),
+    Misdeed(
+        name="a load fails",
+        model=MISBEHAVES,
+        version=3,
+        deed=BEHAVE,
+        told=UNAVAILABLE,
+        from_good=False,
+    ),
+    Misdeed(
+        name="a predict hangs", model=HANGS, version=1, deed=HANG, told="504 deadline_exceeded"
+    ),
+    Misdeed(
+        name="a predict kills its process", model=KILLS, version=2, deed=KILL, told=UNAVAILABLE
+    ),
+)
+
 FAULTS = (
     Fault(name="model replica killed", happen=_kill(MODEL)),
     Fault(name="ingress replica killed", happen=_kill(INGRESS), may_fail=CALLERS),
@@ -167,6 +275,7 @@ FAULTS = (
     Fault(name="registry: half a page", happen=_proxy("cut body")),
     Fault(name="registry: no answer", happen=_proxy("hang up")),
     Fault(name="state folder lost", happen=_lose_state_folder),
+    *(misdeed.fault for misdeed in MISDEEDS),
     Fault(name="none: an alias moves", happen=_change_registry),
 )
 
@@ -198,11 +307,15 @@ class Soak:
 
 
 def _asks() -> list[Ask]:
-    return [
-        Ask(model=name, version=version, answer=lambda n, factor=factor: [{"x": float(n * factor)}])
+    versions = [
+        (name, version, factors[version - 1])
         for version in (1, 2)
         for name, factors in MODELS.items()
-        for factor in (factors[version - 1],)
+    ]
+    versions += [(name, 1, factor) for name, factor in NEIGHBOURS.items()]
+    return [
+        Ask(model=name, version=version, answer=lambda n, factor=factor: [{"x": float(n * factor)}])
+        for name, version, factor in versions
     ]
 
 
@@ -210,7 +323,14 @@ def _register_all(uri: str) -> None:
     for name, factors in MODELS.items():
         for factor in factors:
             register(uri, name, _times(factor), NUMBER, NUMBER)
-        for tag, value in TAGS[name].items():
+    for name, factor in NEIGHBOURS.items():
+        register(uri, name, _times(factor), NUMBER, NUMBER)
+        register(uri, name, _deeds(1), NUMBER, NUMBER)
+    register(uri, MISBEHAVES, _deeds(1), NUMBER, NUMBER, on_load=_fail)
+    register(uri, HANGS, _deeds(1), NUMBER, NUMBER)
+    client(uri).set_registered_model_alias(MISBEHAVES, "champion", 1)
+    for name, tags in TAGS.items():
+        for tag, value in tags.items():
             client(uri).set_registered_model_tag(name, tag, value)
 
 
@@ -219,10 +339,9 @@ def _world(folder: Path, random: Random) -> Iterator[World]:
     mlflow = RestartableMlflow(folder)
     mlflow.start()
     _register_all(mlflow.uri)
-    two = {"MODELMUX_INGRESS_REPLICAS": str(INGRESS_REPLICAS)}
     with (
         faulty_proxy(mlflow.uri) as proxy,
-        gateway(proxy.url, folder, "--poll-interval-s", "1", environment=two) as running,
+        gateway(proxy.url, folder, "--poll-interval-s", "1", environment=SETTINGS) as running,
     ):
         yield World(
             gateway=running, mlflow=mlflow, proxy=proxy, random=random, numbers=iter(range(10**9))
@@ -268,6 +387,21 @@ def _table(rows: Mapping[str, Row]) -> Iterable[str]:
         )
 
 
+def _told_table(told: Mapping[str, Counter[str]]) -> Iterable[str]:
+    yield "| what was asked for | asked | told |"
+    yield "| --- | --- | --- |"
+    for name, answers in sorted(told.items()):
+        said = ", ".join(f"{count} x {answer}" for answer, count in answers.most_common())
+        yield f"| {name} | {answers.total()} | {said} |"
+
+
+def _told_otherwise(told: Mapping[str, Counter[str]]) -> Iterator[str]:
+    """What those were told who asked for a fault, and isn't what is documented."""
+    for misdeed in MISDEEDS:
+        for answer in told.get(misdeed.name, Counter()).keys() - {misdeed.told}:
+            yield f"{misdeed.name}: who asked was told {answer}, not {misdeed.told}"
+
+
 def soak(duration_s: float, seed: int) -> list[str]:
     """All that was wrong; empty where nothing was."""
     problems: list[str] = []
@@ -276,17 +410,19 @@ def soak(duration_s: float, seed: int) -> list[str]:
         _world(Path(folder), Random(seed)) as world,
         steady_load(world.gateway.url, *_asks(), callers=CALLERS, pause_s=0.02) as load,
     ):
-        load.wait_for_answers(200, timeout_s=RECOVERS_WITHIN_S)
+        load.wait_for_answers(200, timeout_s=WARM_WITHIN_S)
         before = _memory(world.gateway)
         running = Soak(world, load)
         try:
             running.run(duration_s)
         except AssertionError as error:  # a `poll` that came to nothing
             problems.append(str(error))
-        load.wait_for_answers(200, timeout_s=RECOVERS_WITHIN_S)
+        load.wait_for_answers(200, timeout_s=WARM_WITHIN_S)
         problems += _grown(before, _memory(world.gateway))
         problems += _end(world, load)
-        sys.stdout.write("\n".join(_table(running.rows)) + "\n")
+        sys.stdout.write("\n".join(_table(running.rows)) + "\n\n")
+        sys.stdout.write("\n".join(_told_table(world.told)) + "\n")
+        problems += _told_otherwise(world.told)
         if problems:
             sys.stdout.write(world.gateway.log.read_text(errors="replace")[-8000:])
     for name, row in running.rows.items():

@@ -1,4 +1,5 @@
-"""What a model's own code does: it raises, hangs, kills its process, while it answers or loads.
+"""What a model's own code does: it raises, hangs, kills its process, while it answers or loads; and
+a model whose tags nothing can follow.
 
 One gateway with short times. Each test has a model of its own and so a process of its own.
 """
@@ -17,7 +18,8 @@ import pandas as pd
 import pytest
 
 from deployments.host_watch import GRACE_S
-from tests.processes import Gateway, gateway
+from tests.harm import MODEL, processes_called
+from tests.processes import Gateway, gateway, poll
 from tests.registering import client, columns, register
 
 NUMBER = columns(("x", "double"))
@@ -282,3 +284,48 @@ async def test_a_version_that_kills_its_process_is_found_out(
         assert time.monotonic() - started < 1.0
         await other.goes_on()
     assert not other.failed
+
+
+def test_a_model_that_cannot_be_placed_holds_up_no_other(
+    impatient: Gateway, mlflow_uri: str
+) -> None:
+    """Another model that wants a replica has one within seconds, /models warns of the first in the
+    same generation of the catalog, and that one is there soon after its tags are mended."""
+    misplaced, other = "misplaced", "in its place"
+    registry = client(mlflow_uri)
+    for name in (misplaced, other):
+        register(mlflow_uri, name, _same, NUMBER, NUMBER)
+    registry.set_registered_model_tag(misplaced, "modelmux.num_gpus", "64")
+    try:
+        for name in (misplaced, other):
+            registry.set_registered_model_tag(name, "modelmux.min_replicas", "1")
+            impatient.sync()
+        started = time.monotonic()
+        generation = _generation(impatient)
+        _wait_for_process(impatient, "in-its-place")
+        _log.info("the other model was there after %.1f s", time.monotonic() - started)
+        warned = poll(lambda: impatient.model(misplaced)["warnings"], what="a warning")
+        assert warned == ["It takes long to start its processes."]
+        assert _generation(impatient) == generation
+        registry.delete_registered_model_tag(misplaced, "modelmux.num_gpus")
+        impatient.sync()
+        started = time.monotonic()
+        _wait_for_process(impatient, misplaced)
+        _log.info("with its tags mended it was there after %.1f s", time.monotonic() - started)
+        poll(lambda: not impatient.model(misplaced)["warnings"], what="no warning any more")
+        assert impatient.predict(misplaced, {"x": 1}).json() == [{"x": 1}]
+    finally:
+        for name in (misplaced, other):
+            registry.delete_registered_model(name)
+
+
+def _wait_for_process(running: Gateway, slug: str) -> None:
+    poll(
+        lambda: processes_called(running, f"{MODEL}{slug}"),
+        timeout_s=RESTART_S,
+        what=f"a process of {slug}",
+    )
+
+
+def _generation(running: Gateway) -> int:
+    return int(running.client.get("/models").json()["generation"])

@@ -89,3 +89,16 @@ def test_the_example_is_accepted_by_the_contract() -> None:
     resolution = CATALOG.resolve("m", None)
     body = orjson.dumps(CATALOG.model("m").request_example())
     assert resolution.contract.parse(body).rows == 1
+
+
+def test_warnings_of_the_moment_change_nothing_else() -> None:
+    """They come after a model's own; other models are the very objects that they were, as is the
+    generation, and a model that isn't there is warned about in vain."""
+    own = served(version(1), default=1).model_copy(update={"name": "own", "warnings": ("First.",)})
+    before = CATALOG.model_copy(update={"models": {**CATALOG.models, "own": own}})
+    after = before.with_warnings({"own": ["Second."], "gone": ["Third."]})
+    assert after.models["own"].warnings == ("First.", "Second.")
+    assert after.models["m"] is before.models["m"]
+    assert after.models.keys() == before.models.keys()
+    assert after.generation == before.generation
+    assert before.with_warnings({}) is before
