@@ -11,7 +11,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -35,6 +35,7 @@ from deployments.ownership import MODEL_HOST, application_name
 from deployments.replica_ports import listen_on_own_address
 from deployments.settings import Settings
 from gateway.catalog import Catalog, ModelVersion, ServedModel, contract_of
+from gateway.contract import Contract, Frame
 from gateway.errors import GatewayError
 from gateway.metrics import Reading
 from gateway.ports import SyncReport
@@ -85,37 +86,45 @@ class RayVersionPreparer:
 
     async def _ask_once(self, handle: Any, model: ServedModel, version: ModelVersion) -> None:
         """The first call of a model is often slow: have it behind us. An input example that came
-        with the version must be answered; a made-up one may not suit the model. Where there is
-        neither, it isn't asked."""
+        with the version must be answered; a made-up one, or tensors of zeros, may not suit the
+        model."""
         own = model.model_copy(
             update={"contract": version.signature, "default_version": version.number}
         )
-        example = own.request_example()
+        question = _question(contract_of(version.signature or ""), own.request_example())
+        if question is None:
+            return
+        frame, params = question
+        call = ModelCall(
+            number=version.number,
+            fingerprint=version.fingerprint,
+            frame=(frame.layout, frame.names, frame.columns),
+            params=dict(params),
+            give_up_at=time.monotonic() + _ASK_TIMEOUT_S,
+            patience_s=_ASK_TIMEOUT_S,
+        )
+        kind, _ = await VersionHandle(handle, version).predict(
+            call, load_timeout_s=_ASK_LOAD_TIMEOUT_S
+        )
+        if kind in ("load_failed", "loading"):
+            raise PreparationFailed(_CANNOT_BE_LOADED)
+        if kind == "suspended":
+            raise PreparationFailed(_SUSPENDED)
+        if kind != "ok" and version.example is not None:
+            raise PreparationFailed("It fails on its own input example.")
+
+
+def _question(contract: Contract, example: Any) -> tuple[Frame, Mapping[str, Any]] | None:
+    """What a version is asked first; None where nothing can be made up."""
+    try:
         if example is None:
-            return
-        contract = contract_of(version.signature or "")
-        try:
-            request = contract.parse(orjson.dumps(example))
-        except GatewayError:
-            return
-        for _, frame in request.frames[:1]:
-            call = ModelCall(
-                number=version.number,
-                fingerprint=version.fingerprint,
-                frame=(frame.layout, frame.names, frame.columns),
-                params=dict(request.params),
-                give_up_at=time.monotonic() + _ASK_TIMEOUT_S,
-                patience_s=_ASK_TIMEOUT_S,
-            )
-            kind, _ = await VersionHandle(handle, version).predict(
-                call, load_timeout_s=_ASK_LOAD_TIMEOUT_S
-            )
-            if kind in ("load_failed", "loading"):
-                raise PreparationFailed(_CANNOT_BE_LOADED)
-            if kind == "suspended":
-                raise PreparationFailed(_SUSPENDED)
-            if kind != "ok" and version.example is not None:
-                raise PreparationFailed("It fails on its own input example.")
+            zeros = contract.zeros()
+            params = contract.parse(b"[]").params
+            return None if zeros is None else (zeros, params)
+        request = contract.parse(orjson.dumps(example))
+    except GatewayError:
+        return None
+    return next(((frame, request.params) for _, frame in request.frames), None)
 
 
 class SyncService:

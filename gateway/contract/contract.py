@@ -16,7 +16,7 @@ from gateway.contract import json_schema
 from gateway.contract.body import BodyReader
 from gateway.contract.encoding import Target, encoder
 from gateway.contract.extension import extended_params, extended_rows
-from gateway.contract.frames import Framer, Placed
+from gateway.contract.frames import Frame, Framer, Placed
 from gateway.contract.outputs import Output
 from gateway.contract.plain_table import PlainTable
 from gateway.contract.rendering import Renderer
@@ -147,6 +147,11 @@ class Contract:
         """A small request body that `parse` accepts, without the optional columns; None where the
         tensors are too large for one."""
         return json_schema.example_body(self.inputs)
+
+    def zeros(self) -> Frame | None:
+        """A frame that the model takes although its tensors are too large for an `example`: the
+        fewest rows of zeros. None where there is no such thing, or it is too large as well."""
+        return self._framer.zeros()
 
     def taken_apart(self, body: Any) -> tuple[list[Any], dict[str, Any]]:
         """The inputs of a body (as a JSON value) one by one, and its params, as they were sent.

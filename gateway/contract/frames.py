@@ -28,7 +28,7 @@ import numpy as np
 from gateway.contract.encoding import COLUMN_DTYPES, Encoder, Target, encoder
 from gateway.contract.notation import pointer
 from gateway.contract.signature import leaves_no_trace
-from gateway.contract.tensors import row_shape, stack
+from gateway.contract.tensors import row_shape, stack, zeros
 from gateway.contract.types import (
     AnyValue,
     Field,
@@ -126,6 +126,16 @@ class Framer:
         groups = self._groups(rows)
         return tuple((places, self._table(_at(rows, places))) for places in groups)
 
+    def zeros(self) -> Frame | None:
+        """The fewest rows of tensors of zeros; None where inputs are anything else, or too large
+        (see `tensors.zeros`)."""
+        rows = self._inputs.chunk or 1
+        made = (zeros(field.type, rows) for field in self._inputs.fields)
+        columns = tuple(column for column in made if column is not None)
+        if not columns or len(columns) < len(self._inputs.fields):
+            return None
+        return self._tensor_frame(columns, rows, ())
+
     def _values(self, rows: list[Any]) -> Frame:
         (encode,) = self._encoders.values()
         values = rows if encode is None else [encode(row) for row in rows]
@@ -207,12 +217,15 @@ class Framer:
     def _tensor(self, rows: list[Any], shapes: Hashable) -> Frame:
         fields = self._inputs.fields
         columns = tuple(stack(self._cells(field, rows), field.type) for field in fields)
+        return self._tensor_frame(columns, len(rows), shapes)
+
+    def _tensor_frame(self, columns: tuple[Column, ...], rows: int, shapes: Hashable) -> Frame:
         whole = self._inputs.chunk is not None
         return Frame(
             layout="tensors" if self._inputs.named else "tensor",
             names=self._inputs.labels,
             columns=columns,
-            rows=len(rows),
+            rows=rows,
             key=object() if whole else (self._inputs.labels, shapes),
             whole=whole,
         )

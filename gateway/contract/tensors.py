@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from itertools import chain
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from gateway.contract.types import TensorOf, Type
+
+_ZEROS_AT_MOST = 10_000_000
 
 
 def row_shape(value: Any, dimensions: int) -> tuple[int, ...] | None:
@@ -34,6 +37,15 @@ def stack(rows: list[Any], type_: Type) -> np.ndarray:
             return np.array(rows, dtype="M8[ns]").astype(type_.dtype)
         case _:
             return np.array(rows, dtype=type_.dtype)
+
+
+def zeros(type_: Type, rows: int) -> np.ndarray | None:
+    """So many rows of the smallest shape that are 0, empty or false; None where there is no such
+    thing, or it would have more than ten million elements."""
+    if not isinstance(type_, TensorOf) or type_.dtype.kind == "O":
+        return None
+    shape = (rows, *(max(size, 1) for size in type_.inner))
+    return np.zeros(shape, type_.dtype) if prod(shape) <= _ZEROS_AT_MOST else None
 
 
 def _objects(rows: list[Any], dimensions: int) -> np.ndarray:

@@ -228,3 +228,26 @@ def test_nan_is_made_for_missing_numbers_only() -> None:
     """NaN in a frame is always a null of the caller."""
     frame = only(contract([column("double", "x", required=False)]), [{"x": 0}, {"x": None}])
     assert [math.isnan(value) for value in frame.columns[0]] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("columns", "shapes"),
+    [
+        ([tensor("float32", (-1, 224, 224, 3))], [(1, 224, 224, 3)]),
+        ([tensor("uint8", (4, -1, 512), "a"), tensor("int64", (4,), "b")], [(4, 1, 512), (4,)]),
+        ([tensor("float32", (-1, 50_000, 1_000))], None),
+        ([tensor("object", (-1, 2))], None),
+        ([column("double", "x")], None),
+    ],
+)
+def test_large_tensors_are_made_up_of_zeros(columns: list[Any], shapes: Any) -> None:
+    """A model can be asked once although nobody would write such an example; only of tensors."""
+    frame = contract(columns).zeros()
+    if shapes is None:
+        assert frame is None
+        return
+    assert frame is not None
+    assert [np.shape(made) for made in frame.columns] == shapes
+    assert frame.rows == shapes[0][0]
+    seen = _enforce_schema(model_input(frame), Schema(columns))
+    assert (seen if isinstance(seen, dict) else {0: seen}).keys() == set(frame.names)
