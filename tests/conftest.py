@@ -67,8 +67,8 @@ def shared_gateway(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) ->
     """
     folder = tmp_path_factory.mktemp("gateway")
     # Models that no test asks any more don't have to run beside the others' all the time.
-    calm = ("--poll-interval-s", "5", "--idle-timeout-s", "60")
-    with gateway(mlflow_uri, folder, *calm) as running:
+    calm = {"MODELMUX_IDLE_TIMEOUT_S": "60"}
+    with gateway(mlflow_uri, folder, "--poll-interval-s", "5", environment=calm) as running:
         yield running
 
 
