@@ -6,7 +6,10 @@ call may have for it. Must not import ray, mlflow or fastapi.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from gateway.contract.outputs import Output, row_bytes
 from gateway.ports import MODEL_STEP, Call, CallResult
@@ -29,9 +32,9 @@ class BatchLimits:
 
     Rows of several callers share a call as long as they take no more than `max_part_ms`, or
     `max_growth` times what a call of one row takes where that is more: past it sharing saves next
-    to nothing, and all wait for the last row. And as long as the call takes no more than
-    `deadline_share` of what the least patient of them has left, or twice what one row takes where
-    that is more: else those who have waited long would make all calls small, and the queue long.
+    to nothing, and all wait for the last row. Where that would be too late for some of them, as a
+    call should take no more than `deadline_share` of what they have left, it is the smallest call
+    that answers `enough_speed` of the rows in a second that the best one would.
 
     A model with one replica has `calls_of_one_replica` on their way: what comes meanwhile travels
     together next, and to its socket and back is no way worth hiding. Where there are several,
@@ -47,7 +50,8 @@ class BatchLimits:
     max_part_ms: float = 50.0
     min_part_rows: int = 16
     max_growth: float = 8.0
-    deadline_share: float = 0.5
+    deadline_share: float = 2 / 3
+    enough_speed: float = 0.8
     calls_of_one_replica: int = 1
     calls_per_replica: int = 2
     few_callers: int = 16
@@ -71,6 +75,7 @@ class RowCosts:
         self._ms_per_row: float | None = None
         self._answer_bytes_per_row = 0.0
         self._unmeasured = 0
+        self._patient_rows = inf
         self.part_rows = min(limits.max_rows, _FIRST_PART_ROWS)
 
     def learn(self, call: Call, result: CallResult) -> None:
@@ -101,13 +106,34 @@ class RowCosts:
     @property
     def shared_rows(self) -> int:
         """The most rows of all callers in a call."""
-        return self._at_most(self._longest_ms / self._row_ms)
+        return self._at_most(min(self._longest_ms / self._row_ms, self._patient_rows))
 
-    def rows_by(self, left_s: float, patience_s: float) -> int:
-        """The most rows of a call one of whose callers has `left_s` seconds left, at least one."""
-        share, call_ms = self._limits.deadline_share * 1e3, self._ms_per_call
-        least_ms = min(call_ms, share * patience_s - call_ms)
-        return self._at_most(max(share * left_s - call_ms, least_ms) / self._row_ms)
+    def time_s(self, rows: int) -> float:
+        """In how many seconds a call of so many rows is surely answered, as far as is known."""
+        ms = self._ms_per_call + self._row_ms * rows
+        return ms / self._limits.deadline_share / 1e3
+
+    def plan(self, lefts_s: Sequence[float], rows: int) -> tuple[float, int]:
+        """For callers who have so many seconds left, and `rows` rows in all that may share a call:
+        how much a caller of the next call needs to have left, and the most rows of it.
+
+        The call is the smallest that answers nearly as many rows in a second as any would: what is
+        large is quicker for each row, and too late for some. Where all are too late by what is
+        known, none is left out, and the call takes twice what one row takes. Two rows may always
+        go: alone they would never show what company saves.
+        """
+        ordered = sorted(lefts_s)
+        rates: list[tuple[float, float, int]] = []
+        size = rows
+        while size > 1 or not rates:
+            needed_s = self.time_s(size)
+            in_time = (len(ordered) - bisect_left(ordered, needed_s)) / len(ordered)
+            rates.append((min(size, rows * in_time) / needed_s, needed_s, size))
+            size //= 2
+        enough = max(rates)[0] * self._limits.enough_speed
+        if not enough:
+            return -inf, min(rows, max(2, self._at_most(self._ms_per_call / self._row_ms)))
+        return next((needed_s, size) for rate, needed_s, size in reversed(rates) if rate >= enough)
 
     @property
     def _row_ms(self) -> float:
@@ -131,7 +157,9 @@ class RowCosts:
             rows: float = _FIRST_PART_ROWS
         else:
             rows = max(limits.min_part_rows, limits.max_part_ms / self._row_ms)
-        self.part_rows = min(self._at_most(rows), self.rows_by(patience_s, patience_s))
+        longest_ms = patience_s * 1e3 * limits.deadline_share - self._ms_per_call
+        self._patient_rows = longest_ms / self._row_ms
+        self.part_rows = self._at_most(min(rows, self._patient_rows))
 
     def _learn_of_one_row(self, spent_ms: float) -> bool:
         """What is least counts most: what else the machine was busy with is not the model's."""

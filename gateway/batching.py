@@ -322,18 +322,19 @@ class _Lane:
 
     def _taken_from(self, queue: deque[_Waiter]) -> list[_Part]:
         """As many rows as fit into one call, at least one. A list that doesn't fit goes in parts,
-        and to the end of the queue after each."""
-        now = asyncio.get_running_loop().time()
+        and to the end of the queue after each, as do those for whom the call comes too late."""
         size = float(self._limits.max_bytes)
-        most, rows, least_patient = self._costs.shared_rows, 0, inf
+        not_before, most = self._planned(queue)
+        rows = 0
         parts: list[_Part] = []
+        late: list[_Waiter] = []
         while queue and (self._shares or not parts):
             waiter = queue.popleft()
             if waiter.future.done():
                 continue
-            if waiter.deadline < least_patient:
-                least_patient = waiter.deadline
-                most = min(most, self._costs.rows_by(waiter.deadline - now, waiter.call.patience_s))
+            if waiter.deadline < not_before:
+                late.append(waiter)
+                continue
             fitting = min(waiter.rows_left, self._costs.part_rows, waiter.rows_in(size))
             if parts:
                 fitting = min(fitting, most - rows)
@@ -347,7 +348,20 @@ class _Lane:
             if waiter.rows_left:
                 queue.append(waiter)
                 break
+        queue.extend(late)
         return parts
+
+    def _planned(self, queue: deque[_Waiter]) -> tuple[float, int]:
+        """The earliest deadline that the next call of the queue can meet, and its most rows."""
+        now, most = asyncio.get_running_loop().time(), self._costs.shared_rows
+        if self._costs.time_s(most) <= min(waiter.deadline for waiter in queue) - now:
+            return -inf, most
+        wanted = [waiter for waiter in queue if not waiter.future.done()]
+        lefts_s = [waiter.deadline - now for waiter in wanted]
+        if not wanted:
+            return -inf, most
+        needed_s, most = self._costs.plan(lefts_s, min(most, sum(w.rows_left for w in wanted)))
+        return now + needed_s, most
 
     async def _deliver(self, batch: _Batch) -> None:
         try:
