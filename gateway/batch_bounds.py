@@ -41,7 +41,7 @@ class BatchLimits:
     `calls_per_replica` keep each busy while an answer travels by handle.
     After a call of several callers the next one waits for `turns` turns of the event loop until
     `few_callers` wait: those who were just answered ask again, and a call costs much the same for
-    one row as for a dozen. (What was tried and measured: docs/decisions/0029.)
+    one row as for a dozen. (What was tried and measured: docs/decisions/0029 and 0030.)
     """
 
     max_rows: int = 16_384
@@ -66,7 +66,7 @@ class RowCosts:
     """What rows of one version cost so far, and what that leaves room for.
 
     `part_rows` is the most rows of one caller in a call, `shared_rows` the most of all callers, as
-    far as it isn't about deadlines (see `rows_by`).
+    far as it isn't about deadlines (see `plan`).
     """
 
     def __init__(self, limits: BatchLimits) -> None:

@@ -1,6 +1,6 @@
 """Micro-batching: concurrent calls of one version with equal params travel as one.
 
-Owns what may share a call, how many calls are on their way at once, and who gets which rows of the
+Owns which calls share one, how many calls are on their way at once, and who gets which rows of the
 answer. A call that finds a free slot goes at once; else it waits for the next one to come back. So
 there is no timer: an idle gateway adds nothing, and under load the cost of a call is shared.
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import pickle
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextvars import Context
@@ -20,36 +19,13 @@ from dataclasses import replace
 from math import inf
 
 from gateway.batch_bounds import BatchLimits, RowCosts
-from gateway.catalog import ModelVersion, ServedModel
+from gateway.batch_company import company, is_batched
 from gateway.contract import Frame, Output
 from gateway.contract.outputs import has_rows, joined_output, split_output
 from gateway.errors import GatewayError, InvalidModelOutput, ModelFailed, ModelUnavailable
 from gateway.ports import Call, CallResult, PredictionBackend
 
 _logger = logging.getLogger(__name__)
-
-ROW_WISE_FLAVORS = frozenset(
-    {
-        "mlflow.catboost",
-        "mlflow.h2o",
-        "mlflow.keras",
-        "mlflow.lightgbm",
-        "mlflow.onnx",
-        "mlflow.paddle",
-        "mlflow.pytorch",
-        "mlflow.sentence_transformers",
-        "mlflow.sklearn",
-        "mlflow.spacy",
-        "mlflow.spark",
-        "mlflow.tensorflow",
-        "mlflow.transformers",
-        "mlflow.xgboost",
-    }
-)
-"""The flavors (loader modules) that answer each row by itself: batched unless a tag says no.
-
-The reason for each, and for those that aren't here, is in docs/5-performance.md.
-"""
 
 _REMEMBERED = 4096
 
@@ -92,13 +68,6 @@ class MicroBatcher:
             if idle is None:
                 return
             del self._lanes[idle]
-
-
-def is_batched(model: ServedModel, version: ModelVersion) -> bool:
-    """Whether calls of the version travel together: by the model's tag, else by its flavor."""
-    if model.options.batching == "auto":
-        return version.flavor in ROW_WISE_FLAVORS
-    return model.options.batching == "on"
 
 
 class _Waiter:
@@ -248,7 +217,7 @@ class _Lane:
         if not self._waiting and self._on_their_way < self.slots and self._fits(call):
             return await self._predict_at_once(call)
         waiter = _Waiter(call)
-        self._waiting.setdefault(_company(call), deque()).append(waiter)
+        self._waiting.setdefault(company(call), deque()).append(waiter)
         self._send()
         try:
             return await waiter.future
@@ -463,13 +432,6 @@ class _Lane:
             call.version.number,
             reason,
         )
-
-
-def _company(call: Call) -> Hashable:
-    """What must be equal in calls that travel together."""
-    if not call.params:
-        return call.frame.key
-    return (call.frame.key, pickle.dumps(sorted(call.params.items())))
 
 
 def _together(parts: Sequence[_Part]) -> Call:

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.batch_bounds import BatchLimits
-from gateway.batching import ROW_WISE_FLAVORS, MicroBatcher, is_batched
+from gateway.batch_company import ROW_WISE_FLAVORS, is_batched
+from gateway.batching import MicroBatcher
 from gateway.catalog import ModelOptions
 from gateway.contract import Frame
 from gateway.errors import (
