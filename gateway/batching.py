@@ -1,6 +1,6 @@
 """Micro-batching: concurrent calls of one version with equal params travel as one.
 
-Owns what may share a call, how many calls are on their way at once, and who gets which rows of the
+Owns which calls share one, how many calls are on their way at once, and who gets which rows of the
 answer. A call that finds a free slot goes at once; else it waits for the next one to come back. So
 there is no timer: an idle gateway adds nothing, and under load the cost of a call is shared.
 
@@ -12,75 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import pickle
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextvars import Context
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from math import inf
 
-from gateway.catalog import ModelVersion, ServedModel
+from gateway.batch_bounds import BatchLimits, RowCosts
+from gateway.batch_company import company, is_batched
 from gateway.contract import Frame, Output
 from gateway.contract.outputs import has_rows, joined_output, split_output
 from gateway.errors import GatewayError, InvalidModelOutput, ModelFailed, ModelUnavailable
-from gateway.ports import MODEL_STEP, Call, CallResult, PredictionBackend
+from gateway.ports import Call, CallResult, PredictionBackend
 
 _logger = logging.getLogger(__name__)
 
-ROW_WISE_FLAVORS = frozenset(
-    {
-        "mlflow.catboost",
-        "mlflow.h2o",
-        "mlflow.keras",
-        "mlflow.lightgbm",
-        "mlflow.onnx",
-        "mlflow.paddle",
-        "mlflow.pytorch",
-        "mlflow.sentence_transformers",
-        "mlflow.sklearn",
-        "mlflow.spacy",
-        "mlflow.spark",
-        "mlflow.tensorflow",
-        "mlflow.transformers",
-        "mlflow.xgboost",
-    }
-)
-"""The flavors (loader modules) that answer each row by itself: batched unless a tag says no.
-
-The reason for each, and for those that aren't here, is in docs/5-performance.md.
-"""
-
 _REMEMBERED = 4096
-_FIRST_PART_ROWS = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchLimits:
-    """Bounds on what travels together, and on how much is on its way.
-
-    `max_rows` and `max_bytes` (of JSON as it was received) are of one call: a longer list goes in
-    several. So does one that would keep the model busy for longer than `max_part_ms`, by what rows
-    took so far, since others wait behind it; but no part is made smaller than `min_part_rows`.
-    A model with one replica has `calls_of_one_replica` on their way: what comes meanwhile travels
-    together next, and to its socket and back is no way worth hiding. Where there are several,
-    `calls_per_replica` keep each busy while an answer travels by handle.
-    After a call of several callers the next one waits for `turns` turns of the event loop until
-    `few_callers` wait: those who were just answered ask again, and a call costs much the same for
-    one row as for a dozen. (What was tried and measured: docs/decisions/0029.)
-    """
-
-    max_rows: int = 16_384
-    max_bytes: int = 16 * 1024 * 1024
-    max_part_ms: float = 50.0
-    min_part_rows: int = 16
-    calls_of_one_replica: int = 1
-    calls_per_replica: int = 2
-    few_callers: int = 16
-    turns: int = 4
-
-    def calls_to(self, replicas: int) -> int:
-        """The most calls on their way at once to a model of so many replicas."""
-        return self.calls_of_one_replica if replicas == 1 else self.calls_per_replica * replicas
-
 
 LaneKey = tuple[str, str]
 """A model's name and a version's fingerprint."""
@@ -121,13 +68,6 @@ class MicroBatcher:
             if idle is None:
                 return
             del self._lanes[idle]
-
-
-def is_batched(model: ServedModel, version: ModelVersion) -> bool:
-    """Whether calls of the version travel together: by the model's tag, else by its flavor."""
-    if model.options.batching == "auto":
-        return version.flavor in ROW_WISE_FLAVORS
-    return model.options.batching == "on"
 
 
 class _Waiter:
@@ -251,8 +191,11 @@ class _Lane:
         self._warm = False
         self._shares = True
         self._on_their_way = 0
-        self._ms_per_call = 0.0
-        self._ms_per_row: float | None = None
+        self._costs = RowCosts(limits)
+        # For which numbers of rows the version has given as many values: one says little about a
+        # model that gives the same number always.
+        self._seen_rows = 0
+        self._is_row_wise = False
         # By what may travel together. The first queue's turn is next; one that isn't emptied goes
         # to the end, and so does a list of which a part was sent: nobody is starved.
         self._waiting: OrderedDict[Hashable, deque[_Waiter]] = OrderedDict()
@@ -274,7 +217,7 @@ class _Lane:
         if not self._waiting and self._on_their_way < self.slots and self._fits(call):
             return await self._predict_at_once(call)
         waiter = _Waiter(call)
-        self._waiting.setdefault(_company(call), deque()).append(waiter)
+        self._waiting.setdefault(company(call), deque()).append(waiter)
         self._send()
         try:
             return await waiter.future
@@ -286,7 +229,7 @@ class _Lane:
     async def _predict_alone(self, call: Call) -> CallResult:
         result = await self._backend.predict(call)
         self._warm = True
-        self._learn(call, result)
+        self._look_at(call, result)
         return result
 
     async def _predict_at_once(self, call: Call) -> CallResult:
@@ -294,37 +237,33 @@ class _Lane:
         self._on_their_way += 1
         try:
             result = await self._backend.predict(call)
-            self._learn(call, result)
+            self._look_at(call, result)
             return result
         except ModelUnavailable:
             self._warm = False
             raise
         finally:
-            self._end_call(self._limits.turns if self._waiting else 0)
+            if self._waiting:
+                self._end_call(self._limits.turns)
+            else:
+                self._on_their_way -= 1
 
     def _fits(self, call: Call) -> bool:
-        return call.frame.rows <= self._part_rows and call.size_bytes <= self._limits.max_bytes
+        return (
+            call.frame.rows <= self._costs.part_rows and call.size_bytes <= self._limits.max_bytes
+        )
 
-    @property
-    def _part_rows(self) -> int:
-        """The most rows of one caller in a call."""
-        if self._ms_per_row is None:
-            return min(self._limits.max_rows, _FIRST_PART_ROWS)
-        quick = self._limits.max_part_ms / max(self._ms_per_row, 1e-6)
-        return int(min(self._limits.max_rows, max(self._limits.min_part_rows, quick)))
-
-    def _learn(self, call: Call, result: CallResult) -> None:
-        """What a further row takes, beside what a call takes whatever is in it; the more rows a
-        call had, the more it says about that."""
-        spent_ms, rows = result.timings_ms.get(MODEL_STEP), call.frame.rows
-        if spent_ms is None:
-            return
-        if rows == 1:
-            self._ms_per_call = min(spent_ms, self._ms_per_call or spent_ms)
-            return
-        latest = max(0.0, spent_ms - self._ms_per_call) / rows
-        before = latest if self._ms_per_row is None else self._ms_per_row
-        self._ms_per_row = before + (latest - before) * rows / (rows + _FIRST_PART_ROWS)
+    def _look_at(self, call: Call, result: CallResult) -> bool:
+        """Learn from an answer; whether it has one value for each row."""
+        rows = call.frame.rows
+        if not has_rows(result.output, rows):
+            self._share_no_more(call, "its answer isn't one for each row")
+            return False
+        self._costs.learn(call, result)
+        if rows != self._seen_rows:
+            self._is_row_wise = self._is_row_wise or self._seen_rows > 0
+            self._seen_rows = rows
+        return True
 
     def _send(self) -> None:
         """Fill the free slots."""
@@ -352,25 +291,46 @@ class _Lane:
 
     def _taken_from(self, queue: deque[_Waiter]) -> list[_Part]:
         """As many rows as fit into one call, at least one. A list that doesn't fit goes in parts,
-        and to the end of the queue after each."""
-        rows, size = self._limits.max_rows, float(self._limits.max_bytes)
+        and to the end of the queue after each, as do those for whom the call comes too late."""
+        size = float(self._limits.max_bytes)
+        not_before, most = self._planned(queue)
+        rows = 0
         parts: list[_Part] = []
+        late: list[_Waiter] = []
         while queue and (self._shares or not parts):
             waiter = queue.popleft()
             if waiter.future.done():
                 continue
-            fitting = min(waiter.rows_left, self._part_rows, rows, waiter.rows_in(size))
-            if parts and not fitting:
-                queue.appendleft(waiter)
-                break
+            if waiter.deadline < not_before:
+                late.append(waiter)
+                continue
+            fitting = min(waiter.rows_left, self._costs.part_rows, waiter.rows_in(size))
+            if parts:
+                fitting = min(fitting, most - rows)
+                if fitting <= 0:
+                    queue.appendleft(waiter)
+                    break
             part = waiter.take(max(1, fitting))
             parts.append(part)
-            rows -= part.frame.rows
+            rows += part.frame.rows
             size -= part.frame.rows * waiter.bytes_per_row
             if waiter.rows_left:
                 queue.append(waiter)
                 break
+        queue.extend(late)
         return parts
+
+    def _planned(self, queue: deque[_Waiter]) -> tuple[float, int]:
+        """The earliest deadline that the next call of the queue can meet, and its most rows."""
+        now, most = asyncio.get_running_loop().time(), self._costs.shared_rows
+        if self._costs.time_s(most) <= min(waiter.deadline for waiter in queue) - now:
+            return -inf, most
+        wanted = [waiter for waiter in queue if not waiter.future.done()]
+        lefts_s = [waiter.deadline - now for waiter in wanted]
+        if not wanted:
+            return -inf, most
+        needed_s, most = self._costs.plan(lefts_s, min(most, sum(w.rows_left for w in wanted)))
+        return now + needed_s, most
 
     async def _deliver(self, batch: _Batch) -> None:
         try:
@@ -401,6 +361,7 @@ class _Lane:
         parts = [part for part in parts if part.is_wanted]
         if not parts:
             return
+        started = asyncio.get_running_loop().time()
         try:
             call = _together(parts)
             result = await self._backend.predict(call)
@@ -416,16 +377,26 @@ class _Lane:
             _logger.exception("a batch failed, of %d callers", len(parts))
             await self._answer_apart(parts, error)
             return
-        self._learn(call, result)
+        except asyncio.CancelledError:
+            spent_s = asyncio.get_running_loop().time() - started
+            self._costs.learn_of_deserted(call, spent_s * 1e3)
+            raise
+        await self._deal_out(parts, call, result)
+
+    async def _deal_out(self, parts: list[_Part], call: Call, result: CallResult) -> None:
+        """Give each part its rows of the answer, where it can be told which they are."""
+        knows = self._is_row_wise or call.frame.rows != self._seen_rows
+        fits = self._look_at(call, result)
         if len(parts) == 1 and parts[0].is_all:
             parts[0].receive(result)
-        elif has_rows(result.output, sum(part.frame.rows for part in parts)):
+        elif not fits:
+            await self._answer_whole(parts)
+        elif len(parts) > 1 and not knows:
+            await self._answer_each([[part] for part in parts])
+        else:
             outputs = split_output(result.output, [part.frame.rows for part in parts])
             for part, output in zip(parts, outputs, strict=True):
                 part.receive(CallResult(output=output, timings_ms=result.timings_ms))
-        else:
-            self._share_no_more(parts, "its answer isn't one for each row")
-            await self._answer_each(parts)
 
     async def _answer_apart(self, parts: list[_Part], error: Exception) -> None:
         """Halve what failed until what is at fault is alone; if nothing is, the company was."""
@@ -433,20 +404,34 @@ class _Lane:
             parts[0].waiter.fail(error)
             return
         middle = len(parts) // 2
-        await self._answer(parts[:middle])
-        await self._answer(parts[middle:])
+        await self._answer_each([parts[:middle], parts[middle:]])
         if all(part.is_answered for part in parts):
-            self._share_no_more(parts, "rows that it answers apart fail together")
+            reason = "rows that it answers apart fail together"
+            self._share_no_more(parts[0].waiter.call, reason)
 
-    async def _answer_each(self, parts: Sequence[_Part]) -> None:
+    async def _answer_each(self, groups: Iterable[list[_Part]]) -> None:
+        """Call the groups one after another. What keeps one from being answered (its deadline, a
+        model that was away for a moment) is told to that one alone; only a version that can't be
+        loaded is the same for all."""
+        for parts in groups:
+            try:
+                await self._answer(parts)
+            except GatewayError as error:
+                if isinstance(error, ModelUnavailable) and error.load_failed:
+                    raise
+                for part in parts:
+                    part.waiter.fail(error)
+
+    async def _answer_whole(self, parts: Sequence[_Part]) -> None:
+        """After an answer that isn't one for each row: that to a list in parts can't be one."""
         for part in parts:
-            if part.is_all:
-                await self._answer([part])
-            else:
+            if not part.is_all:
                 part.waiter.fail(InvalidModelOutput("The model's answer isn't one for each row."))
+        await self._answer_each([[part] for part in parts])
 
-    def _share_no_more(self, parts: Sequence[_Part], reason: str) -> None:
-        call = parts[0].waiter.call
+    def _share_no_more(self, call: Call, reason: str) -> None:
+        if not self._shares:
+            return
         self._shares = False
         _logger.warning(
             "%s version %s is not batched any more: %s",
@@ -454,13 +439,6 @@ class _Lane:
             call.version.number,
             reason,
         )
-
-
-def _company(call: Call) -> Hashable:
-    """What must be equal in calls that travel together."""
-    if not call.params:
-        return call.frame.key
-    return (call.frame.key, pickle.dumps(sorted(call.params.items())))
 
 
 def _together(parts: Sequence[_Part]) -> Call:

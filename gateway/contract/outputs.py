@@ -19,10 +19,23 @@ Output: TypeAlias = (
 )
 
 
+_SCALAR_BYTES = 9.0
+"""Of a number in pickle, at most."""
+
+
 def has_rows(output: Output, rows: int) -> bool:
     """Whether the answer has one element for each of `rows` rows, in every column."""
-    columns = output[2] if output[0] == "columns" else (output[1],)
+    if output[0] == "values":
+        return _counts(output[1], rows)
+    columns = output[2]
     return len(columns) > 0 and all(_counts(column, rows) for column in columns)
+
+
+def row_bytes(output: Output) -> float:
+    """About how many bytes a row of the answer has on its way, by its first row alone."""
+    if output[0] == "values":
+        return _first_bytes(output[1])
+    return sum(map(_first_bytes, output[2]))
 
 
 def split_output(output: Output, sizes: Sequence[int]) -> list[Output]:
@@ -54,6 +67,26 @@ def _counts(column: Any, rows: int) -> bool:
     if isinstance(column, np.ndarray):
         return column.ndim > 0 and column.shape[0] == rows
     return isinstance(column, list | tuple) and len(column) == rows
+
+
+def _first_bytes(column: Any) -> float:
+    """About the bytes of a column's first element."""
+    if isinstance(column, np.ndarray) and column.dtype.kind != "O":
+        return column.nbytes / max(1, len(column)) if column.ndim else column.nbytes
+    return _bytes(column[0]) if len(column) else 0.0
+
+
+def _bytes(value: Any) -> float:
+    """About the bytes of a value; all elements of a list are taken to be as its first."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, np.ndarray):
+        return float(value.nbytes)
+    if isinstance(value, list | tuple):
+        return len(value) * _bytes(value[0]) if value else 0.0
+    if isinstance(value, dict):
+        return sum(map(_bytes, value.values()))
+    return _SCALAR_BYTES
 
 
 def _joined(pieces: Sequence[Column]) -> Column:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, cycle
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.batching import ROW_WISE_FLAVORS, BatchLimits, MicroBatcher, is_batched
+from gateway.batch_bounds import BatchLimits
+from gateway.batch_company import ROW_WISE_FLAVORS, is_batched
+from gateway.batching import MicroBatcher
 from gateway.catalog import ModelOptions
 from gateway.contract import Frame
-from gateway.errors import GatewayError, InvalidModelOutput, ModelFailed, ModelUnavailable
+from gateway.errors import (
+    DeadlineExceeded,
+    GatewayError,
+    InvalidModelOutput,
+    ModelFailed,
+    ModelUnavailable,
+)
 from gateway.ports import Call, CallResult
 from tests.catalogs import served, version
 
@@ -151,7 +160,7 @@ async def test_a_long_list_goes_in_bounded_calls_and_comes_back_in_order() -> No
 async def test_bytes_bound_a_call_too() -> None:
     """Rows that are large go in smaller calls, but a single one always goes."""
     model = Model()
-    batcher = await warmed(model, BatchLimits(max_rows=100, max_bytes=1000, calls_per_replica=1))
+    batcher = await warmed(model, BatchLimits(max_rows=100, max_bytes=1000))
     wide = [call(float(i), size_bytes=400) for i in range(5)]
     await asyncio.gather(*map(batcher.predict, wide), batcher.predict(call(9.0, size_bytes=5000)))
     assert [len(rows) for rows in model.calls] == [1, 2, 2, 1]
@@ -179,7 +188,7 @@ async def test_a_list_of_a_slow_model_goes_in_smaller_parts() -> None:
             return CallResult(output=result.output, timings_ms={"model": 1.0 + len(rows)})
 
     model = Slow()
-    limits = BatchLimits(max_rows=1000, max_part_ms=5.0, min_part_rows=2, calls_per_replica=1)
+    limits = BatchLimits(max_rows=1000, max_part_ms=5.0, min_part_rows=2)
     batcher = await warmed(model, limits)
     rows = [float(i) for i in range(100)]
     for _ in range(2):  # nothing is known before the first
@@ -190,7 +199,7 @@ async def test_a_list_of_a_slow_model_goes_in_smaller_parts() -> None:
 async def test_single_rows_say_nothing_about_lists() -> None:
     """What a call takes whatever is in it doesn't make the parts of a list small."""
     model = Model()  # says that each call takes 1 ms
-    limits = BatchLimits(max_part_ms=5.0, calls_per_replica=1)
+    limits = BatchLimits(max_part_ms=5.0)
     batcher = await warmed(model, limits)
     for _ in range(20):
         await batcher.predict(call(1.0))
@@ -369,6 +378,59 @@ async def test_a_shared_call_is_bound_to_no_caller_s_context() -> None:
     assert seen == ["caller 0", "nobody"]
 
 
+async def test_a_half_that_fails_by_itself_fails_nobody_else() -> None:
+    """What keeps one half of a failed batch from its answer is told to that half alone."""
+
+    class Busy(Model):
+        def answer(self, rows: Sequence[float], params: Mapping[str, Any]) -> CallResult:
+            if rows == [1.0, 2.0]:
+                raise DeadlineExceeded("The model was busy with others until the deadline.")
+            return super().answer(rows, params)
+
+    batcher = await warmed(Busy())
+    rows = [9.0, 1.0, 2.0, 3.0, BAD]
+    found = await asyncio.gather(*(outcome(batcher.predict(call(row))) for row in rows))
+    assert found == [[18.0], DeadlineExceeded, DeadlineExceeded, [6.0], ModelFailed]
+
+
+@pytest.mark.parametrize("load_failed", [True, False])
+async def test_the_other_half_is_asked_unless_the_version_cannot_be_loaded(
+    load_failed: bool,
+) -> None:
+    """A process that was away may be back for the next half; a load that failed is for all."""
+
+    class Away(Model):
+        def answer(self, rows: Sequence[float], params: Mapping[str, Any]) -> CallResult:
+            if rows == [1.0, 2.0]:
+                raise ModelUnavailable("Not now.", load_failed=load_failed)
+            return super().answer(rows, params)
+
+    model = Away()
+    batcher = await warmed(model)
+    rows = [9.0, 1.0, 2.0, 3.0, BAD]
+    found = await asyncio.gather(*(outcome(batcher.predict(call(row))) for row in rows))
+    other = [ModelUnavailable, ModelUnavailable] if load_failed else [[6.0], ModelFailed]
+    assert found == [[18.0], ModelUnavailable, ModelUnavailable, *other]
+    assert len(model.calls) == (3 if load_failed else 6)
+
+
+class Three(Model):
+    """Answers three values, whatever it is asked."""
+
+    def answer(self, rows: Sequence[float], params: Mapping[str, Any]) -> CallResult:
+        return CallResult(output=("values", np.array([10.0, 20.0, 30.0])))
+
+
+@pytest.mark.parametrize("first", [(1.0,), (1.0, 2.0, 3.0)])
+async def test_a_fixed_number_of_values_is_never_dealt_out(first: tuple[float, ...]) -> None:
+    """That a batch has as many rows as the model always gives values means nothing."""
+    batcher = MicroBatcher(Three(), ONE_SLOT)
+    await batcher.predict(call(*first))
+    asked = [call(*first), *(call(float(i)) for i in range(3))]
+    results = await asyncio.gather(*map(batcher.predict, asked))
+    assert [answered(result) for result in results] == [[10.0, 20.0, 30.0]] * 4
+
+
 @pytest.mark.parametrize("flavor", ["mlflow.sklearn", "mlflow.pyfunc.model", None])
 @pytest.mark.parametrize("tag", ["auto", "on", "off"])
 def test_the_tag_decides_and_else_the_flavor(flavor: str | None, tag: Any) -> None:
@@ -380,47 +442,99 @@ def test_the_tag_decides_and_else_the_flavor(flavor: str | None, tag: Any) -> No
 
 @dataclass(frozen=True)
 class Caller:
-    """What one caller sends, after how many turns, and after how many more it leaves."""
+    """What one caller sends, after how many turns, after how many more it leaves, and how patient
+    it is."""
 
     rows: tuple[float, ...]
     offset: int
     after: int
     stays: int | None
+    timeout_s: float
 
+
+IMPATIENT_S = 1.0
 
 callers = st.builds(
     Caller,
-    rows=st.lists(st.sampled_from([1.0, 2.0, 3.0, 4.0, BAD]), min_size=1, max_size=20).map(tuple),
+    rows=st.one_of(
+        st.tuples(st.sampled_from([1.0, 2.0, 3.0, BAD])),
+        st.lists(st.sampled_from([1.0, 2.0, 3.0, 4.0, BAD]), min_size=1, max_size=20).map(tuple),
+    ),
     offset=st.integers(0, 1),
     after=st.integers(0, 6),
-    stays=st.one_of(st.none(), st.integers(0, 12)),
+    stays=st.one_of(st.none(), st.none(), st.integers(0, 12)),
+    timeout_s=st.sampled_from([IMPATIENT_S, 60.0]),
 )
 
 
-@settings(max_examples=300, deadline=None)
+class Moody:
+    """A backend that raises by chance what isn't about rows, and is late for the impatient: with
+    them alone, since a call has the patience of its most patient caller."""
+
+    def __init__(self, backend: Model, moods: Iterator[type[GatewayError] | None]) -> None:
+        self._backend = backend
+        self._moods = moods
+        self.raised: set[type[GatewayError]] = set()
+
+    def calm(self) -> None:
+        self._moods = cycle([None])
+
+    async def predict(self, call: Call) -> CallResult:
+        result = await self._backend.predict(call)
+        mood = next(self._moods)
+        if mood is DeadlineExceeded and call.timeout_s > IMPATIENT_S:
+            mood = None
+        if mood is not None:
+            self.raised.add(mood)
+            raise mood("By chance.")
+        return result
+
+
+@settings(max_examples=400, deadline=None)
 @given(
     crowd=st.lists(callers, min_size=1, max_size=12),
     pace=st.lists(st.integers(0, 5), min_size=1, max_size=8),
     limits=st.builds(
         BatchLimits,
-        max_rows=st.integers(1, 9),
+        max_rows=st.integers(1, 12),
         max_bytes=st.just(10_000),
+        max_part_ms=st.sampled_from([0.5, 50.0]),
+        max_growth=st.sampled_from([0.5, 8.0]),
+        min_part_rows=st.integers(1, 4),
+        calls_of_one_replica=st.integers(1, 2),
         calls_per_replica=st.integers(1, 3),
+        few_callers=st.integers(0, 16),
+        turns=st.integers(0, 4),
+    ),
+    replicas=st.integers(1, 3),
+    moods=st.lists(
+        st.sampled_from([None, None, DeadlineExceeded, ModelUnavailable, ModelFailed]),
+        min_size=1,
+        max_size=8,
     ),
     kind=st.sampled_from([Model, Shy]),
 )
 async def test_a_crowd_gets_what_each_would_get_alone(
-    crowd: list[Caller], pace: list[int], limits: BatchLimits, kind: type[Model]
+    crowd: list[Caller],
+    pace: list[int],
+    limits: BatchLimits,
+    replicas: int,
+    moods: list[type[GatewayError] | None],
+    kind: type[Model],
 ) -> None:
     """Callers at once are answered as callers one after another are, under failing rows, models
-    that take no company, lists, params, and callers who leave or run out of time at any moment."""
+    that take no company, lists, params, any number of slots, backends that fail by chance, and
+    callers who leave at any moment; an error of the deadline is only for who had that deadline."""
     steps = iter(pace * 1000)
     model = kind(turns=lambda: next(steps))
-    batcher = await warmed(model, limits)
+    moody = Moody(model, chain([None], cycle(moods)))
+    batcher = MicroBatcher(moody, limits)
+    await batcher.predict(call(0.0, max_replicas=replicas))
 
     async def one(caller: Caller) -> list[float] | type[BaseException]:
         await turns(caller.after)
-        asked = call(*caller.rows, params={"offset": caller.offset})
+        fields = {"timeout_s": caller.timeout_s, "max_replicas": replicas}
+        asked = call(*caller.rows, params={"offset": caller.offset}, **fields)
         task = asyncio.ensure_future(batcher.predict(asked))
         if caller.stays is not None:
             await turns(caller.stays)
@@ -430,15 +544,23 @@ async def test_a_crowd_gets_what_each_would_get_alone(
     async with asyncio.timeout(20):
         found = await asyncio.gather(*map(one, crowd))
         for caller, got in zip(crowd, found, strict=True):
+            right = [2 * row + caller.offset for row in caller.rows]
             if got is asyncio.CancelledError:
                 assert caller.stays is not None
-            elif BAD in caller.rows:
-                assert got is ModelFailed
-            elif kind is Shy and len(caller.rows) > 1:
-                # Alone such a list fails; cut into single rows it may do better, never worse.
-                assert got in (ModelFailed, [2 * row + caller.offset for row in caller.rows])
+            elif got is DeadlineExceeded:
+                assert caller.timeout_s == IMPATIENT_S
+                assert got in moody.raised
+            elif got is ModelUnavailable:
+                assert got in moody.raised
+            elif got is ModelFailed:
+                # Alone a list fails with a model that takes one row; in parts it may do better.
+                shy = kind is Shy and len(caller.rows) > 1
+                assert BAD in caller.rows or shy or got in moody.raised
             else:
-                assert got == [2 * row + caller.offset for row in caller.rows]
-        await turns(20)
+                assert BAD not in caller.rows
+                assert got == right
+        await turns(30)
     assert model.at_once == 0
-    assert answered(await batcher.predict(call(1.0))) == [2.0]
+    assert list(batcher.queues()) == [(("m", 1), 0)]
+    moody.calm()
+    assert answered(await batcher.predict(call(1.0, max_replicas=replicas))) == [2.0]
