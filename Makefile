@@ -35,7 +35,7 @@ demo: $(INSTALLED) ## Start an MLflow server with demo models and the gateway (P
 	@exec $(BIN)/modelmux demo --host $(HOST) --port $(PORT)
 
 test: $(INSTALLED) ## Run the whole test suite (TESTS= for a part, JOBS= processes)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder -m "not alone" $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder -m "not alone" $(TESTS)
 	@$(BIN)/python -m pytest -m alone $(TESTS) || [ $$? = 5 ]  # 5: none of that part
 
 unit: $(INSTALLED) ## Run the tests that need neither Ray nor a server

@@ -12,35 +12,22 @@ import pytest
 
 from tests.chromium import chromium
 from tests.processes import Gateway, gateway, mlflow_server
+from tests.scheduling import Together, place_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-_SHARED = {"shared_gateway": "gateway", "gateway_client": "gateway", "fuzzed": "fuzz"}
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several processes (`-n 2 --dist loadgroup`), what shares a gateway is run in one of
-    them, and begins first; the rest goes file by file, and unit tests fill the gaps."""
-    if not hasattr(config.option, "dist"):
-        return
-    order = {item: _rank(item) for item in items}
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            group = next(filter(None, map(_SHARED.get, _fixtures(item))), None)
-            item.add_marker(pytest.mark.xdist_group(group or item.path.stem))
-    items.sort(key=order.__getitem__)
+    from xdist.remote import Producer
 
 
-def _rank(item: pytest.Item) -> int:
-    if not _SHARED.keys().isdisjoint(_fixtures(item)):
-        return 0
-    return 2 if "unit" in item.path.parts else 1
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones begin first (see `tests.scheduling`)."""
+    items.sort(key=lambda item: place_of(item.nodeid))
 
 
-def _fixtures(item: pytest.Item) -> tuple[str, ...]:
-    return tuple(getattr(item, "fixturenames", ()))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together:
+    """With several processes (`-n`): what shares a gateway is run in one of them."""
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")
