@@ -37,7 +37,7 @@ def free_port() -> int:
 
 
 def poll(
-    condition: Callable[[], Any], *, timeout_s: float = 30.0, what: str = "the condition"
+    condition: Callable[[], Any], *, timeout_s: float = 60.0, what: str = "the condition"
 ) -> Any:
     """The first truthy result of `condition`, asked again until `timeout_s` have passed."""
     deadline = time.monotonic() + timeout_s

@@ -117,7 +117,7 @@ def test_prometheus_reads_every_metric_and_each_panel_of_the_dashboard_has_data(
         return not missing
 
     try:
-        poll(all_have_data, timeout_s=30, what="data of every panel")
+        poll(all_have_data, timeout_s=90, what="data of every panel")
     except AssertionError:
         assert missing == set()
     suffixes = {"counter": "_total", "gauge": "", "histogram": "_bucket"}
