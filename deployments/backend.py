@@ -19,7 +19,13 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.lost_calls import HANDLE_ERRORS, PREDICTIONS
 from deployments.model_call import ModelCall
-from deployments.outcomes import Outcome, call_result, starting_deadline_s, still_starting
+from deployments.outcomes import (
+    Outcome,
+    call_result,
+    plain_call,
+    starting_deadline_s,
+    still_starting,
+)
 from deployments.ownership import MODEL_HOST, application_name
 from deployments.socket_line import SocketLine
 from deployments.version_loader import version_key
@@ -73,14 +79,13 @@ class ApplicationHandle:
 
         Raises `HANDLE_ERRORS`.
         """
-        model_call = ModelCall(
-            call.version.number,
-            call.version.fingerprint,
-            (call.frame.layout, call.frame.names, call.frame.columns),
-            dict(call.params),
-            time.monotonic() + call.timeout_s,
-            call.patience_s,
-            call.traceparent,
+        model_call = plain_call(
+            call.version,
+            call.frame,
+            call.params,
+            give_up_at=time.monotonic() + call.timeout_s,
+            patience_s=call.patience_s,
+            traceparent=call.traceparent,
         )
         with suppress(ConnectionError):  # Ray knows what became of the replica
             outcome = await self._line.predict(model_call)

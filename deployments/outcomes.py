@@ -1,9 +1,14 @@
-"""What a replica's plain outcomes mean (see `VersionHost.predict`). Must not import ray."""
+"""A call and its outcome in the plain form in which they cross to a replica and back, and what
+outcomes mean (see `VersionHost.predict`). Must not import ray."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from deployments.model_call import ModelCall
+from gateway.catalog import ModelVersion
+from gateway.contract import Frame
 from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
@@ -18,6 +23,27 @@ _STARTING_SHARE = 0.9
 
 Outcome = tuple[str, Any]
 """A kind and its value, as they cross the handle."""
+
+
+def plain_call(
+    version: ModelVersion,
+    frame: Frame,
+    params: Mapping[str, Any],
+    *,
+    give_up_at: float,
+    patience_s: float,
+    traceparent: str | None = None,
+) -> ModelCall:
+    """A call of one version as its process gets it; see `ModelCall` for the times."""
+    return ModelCall(
+        number=version.number,
+        fingerprint=version.fingerprint,
+        frame=(frame.layout, frame.names, frame.columns),
+        params=dict(params),
+        give_up_at=give_up_at,
+        patience_s=patience_s,
+        traceparent=traceparent,
+    )
 
 
 def starting_deadline_s(timeout_s: float) -> float:

@@ -30,7 +30,7 @@ from deployments.host_ledger import HostLedger
 from deployments.host_news import HostNews
 from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.lost_calls import HANDLE_ERRORS
-from deployments.model_call import ModelCall
+from deployments.outcomes import plain_call
 from deployments.ownership import MODEL_HOST, application_name
 from deployments.replica_ports import listen_on_own_address
 from deployments.settings import Settings
@@ -95,11 +95,10 @@ class RayVersionPreparer:
         if question is None:
             return
         frame, params = question
-        call = ModelCall(
-            number=version.number,
-            fingerprint=version.fingerprint,
-            frame=(frame.layout, frame.names, frame.columns),
-            params=dict(params),
+        call = plain_call(
+            version,
+            frame,
+            params,
             give_up_at=time.monotonic() + _ASK_TIMEOUT_S,
             patience_s=_ASK_TIMEOUT_S,
         )

@@ -8,8 +8,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from deployments.loaded_version import LoadedVersion
-from deployments.model_call import ModelCall
-from deployments.outcomes import call_result, starting_deadline_s
+from deployments.outcomes import call_result, plain_call, starting_deadline_s
 from deployments.version_host import Resident, VersionHost
 from deployments.version_loader import HostSettings
 from gateway.ports import Call, CallResult
@@ -28,15 +27,13 @@ class InProcessBackend:
         name = call.model.name
         if name not in self._hosts:
             self._hosts[name] = self._host(name, call.model.options.max_loaded_versions)
-        frame = call.frame
         outcome = await self._hosts[name].predict(
-            ModelCall(
-                call.version.number,
-                call.version.fingerprint,
-                (frame.layout, frame.names, frame.columns),
+            plain_call(
+                call.version,
+                call.frame,
                 call.params,
-                time.monotonic() + call.timeout_s,
-                call.patience_s,
+                give_up_at=time.monotonic() + call.timeout_s,
+                patience_s=call.patience_s,
             ),
             starting_deadline_s(call.timeout_s),
         )
