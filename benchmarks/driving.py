@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.figures import Figures, figures_of, median_figures
 from benchmarks.paths import ROOT
-from tests.processes import end
+from tests.support.processes import end
 
 _GRACE_S = 60.0
 

@@ -15,7 +15,7 @@ from benchmarks.environments import Say, interpreter, version_of
 from benchmarks.figures import Figures
 from benchmarks.memory import forget_peak, memory_of, process_named
 from benchmarks.work import LIST_ROWS, Question, Work
-from tests.processes import free_port
+from tests.support.processes import free_port
 
 INGRESS = "ServeReplica:modelmux:Ingress"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.processes_of import command_of, processes_of
+from tests.support.processes_of import command_of, processes_of
 
 _RESET_PEAK = "5"
 

@@ -39,7 +39,7 @@ _SETTINGS = {
         "the body and answers as many bytes as modelmux"
     ),
     "floor-fastapi": "a FastAPI handler that reads the body, with Ray's variables alone",
-    "floor-tuned": "with `deployments/request_front.py` too: Ray doesn't watch for lost callers",
+    "floor-tuned": "with `deployments/ingress/serve_middleware.py`: no watching for lost callers",
     "modelmux": "`modelmux up`, nothing set",
 }
 

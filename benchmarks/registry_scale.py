@@ -25,8 +25,8 @@ from rich.console import Console
 
 from benchmarks.filled_registry import RegistryPlan, fill_registry
 from benchmarks.paths import BENCH
-from benchmarks.processes_of import Usage, processes_of, session_of, usage_of
-from tests.processes import Gateway, gateway, mlflow_server, poll
+from tests.support.processes import Gateway, gateway, mlflow_server, poll
+from tests.support.processes_of import Usage, processes_of, session_of, usage_of
 
 _FEW_MODELS = 10
 _START_TIMEOUT_S = 300.0

@@ -1,7 +1,7 @@
 """The pictures of the catalog page in docs/images: `make screenshots`.
 
 Made by the page's own code in a headless Chromium, over models that answer in this process
-(tests/page_catalog.py). Only the counters behind rates and latencies are made up.
+(tests/support/page_catalog.py). Only the counters behind rates and latencies are made up.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route
 
-from tests.chromium import chromium
-from tests.page_catalog import HELD, Stage, pictured, staged
+from tests.support.chromium import chromium
+from tests.support.page_catalog import HELD, Stage, pictured, staged
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
 WIDE, PHONE = 1280, 390

@@ -13,16 +13,16 @@ from typing import Any
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-from deployments import request_front
-from deployments.activation import HEALTH_CHECK_PERIOD_S
-from deployments.ingress import Ingress
-from deployments.ingress_scaling import replicas_by_requests
-from deployments.keys import keys_of
+from deployments.api_key_source import keys_of
+from deployments.application_names import INGRESS, SYNC_SERVICE
+from deployments.ingress import serve_middleware as request_front
+from deployments.ingress.autoscaling import replicas_by_requests
+from deployments.ingress.replica import Ingress
 from deployments.logs import LogOptions
-from deployments.ownership import INGRESS, SYNC_SERVICE
-from deployments.registry_environment import registry_variables, set_registry_defaults
+from deployments.mlflow_environment import registry_variables, set_registry_defaults
 from deployments.settings import BadSettings, Settings, read_settings
-from deployments.sync_service import SyncService
+from deployments.sync.activator import HEALTH_CHECK_PERIOD_S
+from deployments.sync.service import SyncService
 
 _UPSCALE_DELAY_S = 5.0
 # Replicas tell every 10 s, what they had meanwhile.

@@ -1,7 +1,8 @@
 """Logging of our own processes: one line per event, as text or as JSON.
 
-Owns how a line looks and where it goes. Travels to replicas by value with `deployments.model_host`,
-so it takes the standard library alone and imports nothing of ours.
+Owns how a line looks and where it goes. Travels to replicas by value with
+`deployments.model_replica.replica`, so it takes the standard library alone and imports nothing of
+ours.
 
 No line holds an exception's text, which may repeat what a caller sent or hold a password: its type
 and its stack are told. Where a text is safe and needed, the call that logs puts it in its message.
@@ -42,7 +43,7 @@ _PLACE = re.compile(r"(://[^\s?#'\"<>]*)([?#][^\s'\"<>]*)?")
 class LogOptions:
     """How lines look, and where they go.
 
-    `channel` is the path of the socket of a `deployments.log_receiver`, which is on the same
+    `channel` is the path of the socket of a `deployments.cli.log_receiver`, which is on the same
     machine; without one they go to stderr.
     """
 

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from gateway.catalog import Catalog, ModelVersion, ServedModel
 from gateway.contract import Frame, Output
-from gateway.metrics import Reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,22 +98,3 @@ class PredictionBackend(Protocol):
         Raises ModelFailed, InvalidModelOutput, ModelUnavailable, Overloaded, DeadlineExceeded;
         cancelling it disturbs no other caller.
         """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """What the processes of the gateway told when they were asked.
-
-    `replicas` are the ingress replicas' readings by their ids; `sync` is the sync service's, which
-    counts for the models' processes, None where it didn't answer.
-    """
-
-    replicas: Mapping[str, Reading] = field(default_factory=dict)
-    sync: Reading | None = None
-
-
-class Measurements(Protocol):
-    """Where the numbers of all processes of the gateway come from."""
-
-    async def measured(self) -> Measured:
-        """Ask all of them; who doesn't answer soon is left out."""

@@ -21,7 +21,7 @@ from gateway.errors import (
     GatewayError,
     ModelUnavailable,
 )
-from gateway.parsing import AT_ONCE_BYTES, Parsing
+from gateway.parsing.pool import AT_ONCE_BYTES, Parsing
 from gateway.ports import Call, CallResult, CatalogFeed, PredictionBackend
 
 _STARTUP_RETRY_AFTER_S = 2.0

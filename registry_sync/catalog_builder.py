@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from gateway.catalog import Catalog, ModelVersion, ServedModel, is_version_number
 from registry_sync.default_version import DefaultPolicy
-from registry_sync.reading import RegisteredModel, RegistryReading
+from registry_sync.records import RegisteredModel, RegistryReading
 from registry_sync.tags import is_served, parse_options
 
 HoldBackModel = Callable[[ServedModel, ModelVersion], str | None]

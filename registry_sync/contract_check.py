@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.catalog import LATEST, Compatibility, ModelVersion, compare_signatures
-from registry_sync.reading import RegisteredModel
+from registry_sync.records import RegisteredModel
 from registry_sync.source import MlflowRegistry
 
 

@@ -2,7 +2,7 @@
 
 Owns paging, the reading of MLmodel files (once per version, side by side) and the translation of
 everything MLflow may raise into `RegistryUnreachable` or a version's `problem`. What it reads is
-in `registry_sync.reading`; what it means is decided elsewhere.
+in `registry_sync.records`; what it means is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from gateway.catalog import ModelVersion
 from registry_sync.mlmodel import ModelFacts, read_example, read_mlmodel
-from registry_sync.reading import RegisteredModel, RegistryReading, RegistryUnreachable
+from registry_sync.records import RegisteredModel, RegistryReading, RegistryUnreachable
 from registry_sync.tags import accepts_breaking
 
 _logger = logging.getLogger(__name__)

@@ -17,9 +17,14 @@ from typing import Protocol
 from gateway.catalog import Catalog, ModelVersion, ServedModel
 from gateway.ports import RegistryStatus, SyncReport
 from registry_sync.catalog_builder import build_catalog
+from registry_sync.catalog_changes import (
+    CatalogChanges,
+    ChangeLog,
+    changes_between,
+    describe_change,
+)
 from registry_sync.default_version import DefaultPolicy
-from registry_sync.reading import RegistryReading, RegistryUnreachable
-from registry_sync.reconcile import CatalogChanges, ChangeLog, changes_between, describe_change
+from registry_sync.records import RegistryReading, RegistryUnreachable
 from registry_sync.snapshot import SnapshotStore
 from registry_sync.source import RegistrySource
 

@@ -1,8 +1,8 @@
 """The webhook by which MLflow tells a gateway that its registry changed.
 
 Owns the list of events that the gateway wants, and registering for them so that it can be repeated.
-What a delivery is worth is the gateway's affair (`gateway.deliveries`). Must not import ray.
-"""
+What a delivery is worth is the gateway's affair (`gateway.security.webhook_signatures`). Must not
+import ray."""
 
 from __future__ import annotations
 

@@ -29,12 +29,12 @@ from typing import Any
 import httpx
 import pandas as pd
 
-from benchmarks.processes_of import processes_of, usage_of
-from tests.faulty_proxy import FaultyProxy, faulty_proxy
-from tests.harm import CONTROLLER, INGRESS, MODEL, SYNC_SERVICE, kill_one, processes_called
-from tests.processes import Gateway, RestartableMlflow, descendants_of, gateway, poll
-from tests.registering import Predict, client, columns, register
-from tests.steady_load import Ask, Figures, SteadyLoad, steady_load
+from tests.support.faulty_proxy import FaultyProxy, faulty_proxy
+from tests.support.harm import CONTROLLER, INGRESS, MODEL, SYNC_SERVICE, kill_one, processes_called
+from tests.support.processes import Gateway, RestartableMlflow, descendants_of, gateway, poll
+from tests.support.processes_of import processes_of, usage_of
+from tests.support.registering import Predict, client, columns, register
+from tests.support.steady_load import Ask, Figures, SteadyLoad, steady_load
 
 CALLERS = 8
 INGRESS_REPLICAS = 2

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chromium import chromium
-from tests.processes import Gateway, gateway, mlflow_server
 from tests.scheduling import Together, place_of
+from tests.support.chromium import chromium
+from tests.support.processes import Gateway, gateway, mlflow_server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.paths import ROOT, SERVERS
-from benchmarks.processes_of import processes_of
 from benchmarks.work import COLUMNS, Record, Work
-from tests.processes import end, running, wait_for_http
+from tests.support.processes import end, running, wait_for_http
+from tests.support.processes_of import processes_of
 
 # Nobody is told that a benchmark runs.
 _SILENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0"}

@@ -10,7 +10,7 @@ from benchmarks.contenders.contender import Command, Form, Place, Serving, colum
 from benchmarks.contenders.contender import written as as_json
 from benchmarks.contenders.mlflow_serve import invocation
 from benchmarks.work import MODEL, Record
-from tests.processes import free_port
+from tests.support.processes import free_port
 
 # What was fastest here of 32, 64 and 256 rows and of 1, 2, 5 and 10 ms.
 _BATCH_ROWS = 64

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.contenders.contender import Form, Place, Serving, end_session, record_or_records
 from benchmarks.work import MODEL, register_model
-from tests.processes import Gateway, gateway, mlflow_server
+from tests.support.processes import Gateway, gateway, mlflow_server
 
 
 def values_of(answer: Any) -> Any:

@@ -17,7 +17,7 @@ from benchmarks.scenarios.world import (
     predict_url,
     world,
 )
-from tests.processes import Gateway
+from tests.support.processes import Gateway
 
 _MODEL = "steady"
 _LOAD_S = 10.0
@@ -43,7 +43,7 @@ class ColdVersion:
     def _loading(self, folder: Path, say: Say, kind: str, on_load: Callable[[], None]) -> Finding:
         def fill(uri: str) -> None:
             # MLflow warns of this module's types when it is imported: only where it is needed.
-            from tests.registering import client, columns, register
+            from tests.support.registering import client, columns, register
 
             columns_ = columns(("x", "double"))
             register(uri, _MODEL, _double, columns_, columns(("y", "double")))

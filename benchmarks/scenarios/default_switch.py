@@ -14,7 +14,7 @@ from benchmarks.figures import figures_of
 from benchmarks.scenarios.finding import Finding, Say, at_most
 from benchmarks.scenarios.world import CHAMPION, VERSION_HEADER, exchanges, predict_url, world
 from benchmarks.work import COLUMNS, MODEL, register_model
-from tests.processes import Gateway, poll
+from tests.support.processes import Gateway, poll
 
 _CALLERS = 16
 _WARM_UP_S = 3.0

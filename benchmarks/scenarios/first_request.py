@@ -13,7 +13,7 @@ from statistics import median
 from benchmarks.scenarios.finding import Finding, Say
 from benchmarks.scenarios.world import world
 from benchmarks.work import COLUMNS, register_model
-from tests.processes import Gateway
+from tests.support.processes import Gateway
 
 _MODELS = 5
 _BAR_S = 6.0

@@ -11,11 +11,11 @@ from mlflow import MlflowClient
 
 from benchmarks.measuring import INGRESS
 from benchmarks.memory import memory_of, process_named
-from benchmarks.processes_of import processes_of
 from benchmarks.scenarios.finding import Finding, Say
 from benchmarks.scenarios.world import world
 from benchmarks.work import MODEL, register_model
-from tests.processes import Gateway, poll
+from tests.support.processes import Gateway, poll
+from tests.support.processes_of import processes_of
 
 _MODELS = 200
 _BAR_BYTES = 100_000

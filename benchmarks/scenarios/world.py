@@ -14,7 +14,7 @@ from benchmarks.contenders.contender import written
 from benchmarks.contenders.modelmux import whole_gateway
 from benchmarks.driving import Exchange
 from examples.quiet import quiet_mlflow
-from tests.processes import Gateway, mlflow_server
+from tests.support.processes import Gateway, mlflow_server
 
 CHAMPION = "champion"
 VERSION_HEADER = "X-Model-Version"

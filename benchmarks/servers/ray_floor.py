@@ -1,9 +1,8 @@
 """An empty Ray Serve ingress behind HAProxy: `ray_floor.py PORT ANSWER_BYTES [OPTION …]`.
 
-Everything that doesn't predict is as `modelmux up` has it (`deployments.launch`), but what modelmux
-puts before Ray's own machinery (`deployments.request_front`) is there only with `--as-modelmux`.
-With `--fastapi` the handler is one of FastAPI's.
-"""
+Everything that doesn't predict is as `modelmux up` has it (`deployments.cluster.launch`), but what
+modelmux puts before Ray's own machinery (`deployments.ingress.serve_middleware`) is there only with
+`--as-modelmux`. With `--fastapi` the handler is one of FastAPI's."""
 
 import os
 import signal
@@ -15,7 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from deployments.fast_path import fast_path, has_haproxy
+from deployments.cluster.ray_environment import fast_path, has_haproxy
 
 _FRONT = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic_core import SchemaValidator, ValidationError, from_json
 
 from gateway.contract import validation
-from gateway.contract.notation import pointer
+from gateway.contract.text_formats import pointer
 from gateway.contract.types import (
     AnyValue,
     ArrayOf,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.contract.notation import write_base64, write_datetimes
+from gateway.contract.text_formats import write_base64, write_datetimes
 from gateway.contract.types import (
     AnyValue,
     ArrayOf,

@@ -16,7 +16,7 @@ import numpy as np
 from gateway.contract.body import wraps
 from gateway.contract.contract import Contract
 from gateway.contract.extension import extended_rows
-from gateway.contract.notation import pointer
+from gateway.contract.text_formats import pointer
 from gateway.contract.types import (
     AnyValue,
     ArrayOf,

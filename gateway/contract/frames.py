@@ -26,9 +26,9 @@ from typing import Any, Literal
 import numpy as np
 
 from gateway.contract.encoding import COLUMN_DTYPES, Encoder, Target, encoder
-from gateway.contract.notation import pointer
 from gateway.contract.signature import leaves_no_trace
 from gateway.contract.tensors import row_shape, stack, zeros
+from gateway.contract.text_formats import pointer
 from gateway.contract.types import (
     AnyValue,
     Field,

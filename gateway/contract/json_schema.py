@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from gateway.contract.body import wraps
-from gateway.contract.notation import BASE64_PATTERN, DATETIME_PATTERN
+from gateway.contract.text_formats import BASE64_PATTERN, DATETIME_PATTERN
 from gateway.contract.types import (
     AnyValue,
     ArrayOf,

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from pydantic_core import CoreSchema, SchemaValidator, ValidationError, core_schema
 
-from gateway.contract.notation import pointer, read_base64, read_datetime
+from gateway.contract.text_formats import pointer, read_base64, read_datetime
 from gateway.contract.types import (
     AnyValue,
     ArrayOf,

@@ -2,9 +2,8 @@
 
 `AccessControl` refuses by default: what isn't named as open needs a key that is known. What a key
 may do is asked where it is done, with the name that is used there, so that no two readings of a
-path can disagree (`gateway.access.Key`). Where keys are off nothing of this is in the way. Must not
-import ray or mlflow.
-"""
+path can disagree (`gateway.security.api_keys.Key`). Where keys are off nothing of this is in the
+way. Must not import ray or mlflow."""
 
 from __future__ import annotations
 
@@ -15,10 +14,10 @@ from typing import Protocol
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.access import Key, Keyring
 from gateway.catalog import Catalog
 from gateway.errors import Unauthenticated
 from gateway.http.problems import problem_of
+from gateway.security.api_keys import Key, Keyring
 
 WEBHOOK_PATH = "/webhooks/mlflow"
 METRICS_PATH = "/metrics"

@@ -20,7 +20,6 @@ from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from gateway.deliveries import DeliveryCheck, SyncTrigger
 from gateway.errors import CatalogUnavailable
 from gateway.http.access_control import (
     METRICS_PATH,
@@ -30,18 +29,20 @@ from gateway.http.access_control import (
     require_sight,
     visible_part,
 )
-from gateway.http.body import HttpLimits
-from gateway.http.exposition import metrics_router
 from gateway.http.openapi import Document, DocumentLibrary, require_key
 from gateway.http.pages.routes import page_router
-from gateway.http.predict_endpoint import PREDICT_PATH, PredictEndpoint
+from gateway.http.predict.body import HttpLimits
+from gateway.http.predict.endpoint import PREDICT_PATH, PredictEndpoint
 from gateway.http.problems import install_handlers, problem_of, problem_responses
+from gateway.http.prometheus import metrics_router
 from gateway.http.request_identity import RequestIdentity
 from gateway.http.views import ModelDetail, ModelList, describe_model, list_models
 from gateway.http.webhook import webhook_router
-from gateway.ports import CatalogFeed, Measurements
+from gateway.metrics.collection import Measurements
+from gateway.metrics.counters import Traffic
+from gateway.ports import CatalogFeed
 from gateway.prediction import PredictionService
-from gateway.traffic import Traffic
+from gateway.security.webhook_signatures import DeliveryCheck, SyncTrigger
 
 if TYPE_CHECKING:
     from gateway.http.tracing import RequestTracing  # OpenTelemetry: only where tracing is on

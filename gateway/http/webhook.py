@@ -10,11 +10,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from gateway.admission import Admission, AdmissionLimits
-from gateway.deliveries import Delivery, DeliveryCheck, SyncTrigger
 from gateway.errors import Forbidden
 from gateway.http.access_control import WEBHOOK_PATH
-from gateway.http.body import HttpLimits, read_json_body
+from gateway.http.predict.body import HttpLimits, read_json_body
 from gateway.http.problems import problem_responses
+from gateway.security.webhook_signatures import Delivery, DeliveryCheck, SyncTrigger
 
 # MLflow's payloads are a name, a version, tags and a description.
 _LIMITS = HttpLimits(max_body_bytes=1024 * 1024, body_timeout_s=10.0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from tests.processes import free_port, poll
+from tests.support.processes import free_port, poll
 
 ROOT = Path(__file__).parents[2]
 _PROJECT = "modelmux-compose-test"

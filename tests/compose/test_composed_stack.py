@@ -13,10 +13,10 @@ import pandas as pd
 from mlflow.models import infer_signature
 from sklearn.linear_model import LinearRegression
 
-from gateway.access import entry_of, new_secret
+from gateway.security.api_keys import entry_of, new_secret
 from tests.compose.stack import Stack
-from tests.processes import poll
-from tests.registering import client
+from tests.support.processes import poll
+from tests.support.registering import client
 
 _logger = logging.getLogger(__name__)
 

@@ -10,14 +10,14 @@ import pytest
 
 from gateway.catalog import Catalog
 from gateway.http.app import create_app
-from gateway.http.body import HttpLimits
+from gateway.http.predict.body import HttpLimits
 from gateway.ports import RegistryStatus, SyncReport
 from gateway.prediction import PredictionService
 from registry_sync.catalog_builder import build_catalog
 from registry_sync.default_version import DefaultPolicy
 from registry_sync.source import MlflowRegistry
 from tests.contract.in_process import InProcessBackend
-from tests.processes import Gateway
+from tests.support.processes import Gateway
 
 
 class StaticFeed:

@@ -7,10 +7,10 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 
-from deployments.loaded_version import LoadedVersion
-from deployments.outcomes import call_result, plain_call, starting_deadline_s
-from deployments.version_host import Resident, VersionHost
-from deployments.version_loader import HostSettings
+from deployments.model_calls.outcomes import call_result, plain_call, starting_deadline_s
+from deployments.model_replica.loaded_version import LoadedVersion
+from deployments.model_replica.loader import HostSettings
+from deployments.model_replica.versions import Resident, VersionHost
 from gateway.ports import Call, CallResult
 
 

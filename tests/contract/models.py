@@ -13,7 +13,7 @@ from mlflow.pyfunc import PythonModel
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Array, ColSpec, DataType, Map, Object, Property
 
-from tests.registering import client, columns, log, register
+from tests.support.registering import client, columns, log, register
 
 
 class Order(pydantic.BaseModel):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.processes import Gateway
-from tests.registering import client, columns, register
+from tests.support.processes import Gateway
+from tests.support.registering import client, columns, register
 
 NAME = "shown on the page"
 

@@ -12,8 +12,8 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from examples.registration import register_question_answerer, register_translation
-from tests.processes import Gateway, poll
-from tests.registering import client
+from tests.support.processes import Gateway, poll
+from tests.support.registering import client
 
 MODEL = "translation_model"
 SENTENCE = {"prompt": "The weather is lovely today"}

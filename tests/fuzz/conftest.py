@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.processes import Gateway, gateway, mlflow_server
+from tests.support.processes import Gateway, gateway, mlflow_server
 
 SEED = int(os.environ.get("SEED") or 1)
 """Where chance begins; `make fuzz SEED=n` tries others."""

@@ -12,7 +12,7 @@ import pytest
 
 from tests.fuzz.conftest import SECONDS, SEED
 from tests.fuzz.raw_requests import Answer, answers_to, request
-from tests.processes import Gateway
+from tests.support.processes import Gateway
 
 PATH = b"POST /models/versions/predict HTTP/1.1"
 JSON = b"Content-Type: application/json"

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from tests.contract.models import MADE_TO_FAIL
 from tests.fuzz.conftest import SECONDS, SEED
-from tests.processes import Gateway
+from tests.support.processes import Gateway
 
 CHECKS = (
     "not_a_server_error",

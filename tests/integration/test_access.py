@@ -18,10 +18,10 @@ import pytest
 from cryptography.fernet import Fernet
 from playwright.sync_api import Browser
 
-from gateway.access import entry_of, new_secret
-from tests.listening import Listener, listeners_of
-from tests.processes import Gateway, gateway, mlflow_server, poll
-from tests.registering import client, columns, register
+from gateway.security.api_keys import entry_of, new_secret
+from tests.support.listening import Listener, listeners_of
+from tests.support.processes import Gateway, gateway, mlflow_server, poll
+from tests.support.registering import client, columns, register
 
 NUMBER = columns(("x", "double"))
 WEBHOOK_SECRET = "known to MLflow and the gateway"  # pragma: allowlist secret

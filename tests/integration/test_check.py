@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.registering import client, columns, register
+from tests.support.registering import client, columns, register
 
 NAME = "it's checked"
 

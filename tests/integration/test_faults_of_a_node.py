@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.harm import MODEL
-from tests.processes import end, gateway, poll
-from tests.ray_clusters import TOKEN, Cluster, ray_cluster
-from tests.registering import client, columns, register
-from tests.steady_load import Ask, steady_load
+from tests.support.harm import MODEL
+from tests.support.processes import end, gateway, poll
+from tests.support.ray_clusters import TOKEN, Cluster, ray_cluster
+from tests.support.registering import client, columns, register
+from tests.support.steady_load import Ask, steady_load
 
 _logger = logging.getLogger(__name__)
 

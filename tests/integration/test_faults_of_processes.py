@@ -15,10 +15,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.harm import CONTROLLER, INGRESS, MODEL, SYNC_SERVICE, kill_one, wait_for_another
-from tests.processes import Gateway, descendants_of, gateway, mlflow_server, poll
-from tests.registering import Predict, client, columns, register
-from tests.steady_load import Ask, Figures, SteadyLoad, steady_load
+from tests.support.harm import CONTROLLER, INGRESS, MODEL, SYNC_SERVICE, kill_one, wait_for_another
+from tests.support.processes import Gateway, descendants_of, gateway, mlflow_server, poll
+from tests.support.registering import Predict, client, columns, register
+from tests.support.steady_load import Ask, Figures, SteadyLoad, steady_load
 
 _logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.processes import Gateway, gateway, poll
-from tests.registering import columns, register
-from tests.steady_load import Ask, steady_load
+from tests.support.processes import Gateway, gateway, poll
+from tests.support.registering import columns, register
+from tests.support.steady_load import Ask, steady_load
 
 _logger = logging.getLogger(__name__)
 

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from registry_sync import source
-from registry_sync.reading import RegistryUnreachable
+from registry_sync.records import RegistryUnreachable
 from registry_sync.source import MlflowRegistry
-from tests.faulty_proxy import FaultyProxy, Harm, faulty_proxy
-from tests.processes import Gateway, RestartableMlflow, end, gateway, poll
-from tests.registering import Predict, columns, register
-from tests.steady_load import Ask, SteadyLoad, steady_load
+from tests.support.faulty_proxy import FaultyProxy, Harm, faulty_proxy
+from tests.support.processes import Gateway, RestartableMlflow, end, gateway, poll
+from tests.support.registering import Predict, columns, register
+from tests.support.steady_load import Ask, SteadyLoad, steady_load
 
 _logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.processes import Gateway
-from tests.registering import client, columns, register
+from tests.support.processes import Gateway
+from tests.support.registering import client, columns, register
 
 NUMBER = columns(("x", "double"))
 TEXT = columns(("text", "string"))

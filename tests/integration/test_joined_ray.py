@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.processes import end, gateway
-from tests.ray_clusters import ray_cluster
-from tests.registering import columns, register
+from tests.support.processes import end, gateway
+from tests.support.ray_clusters import ray_cluster
+from tests.support.registering import columns, register
 
 NUMBER = columns(("x", "double"))
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from tests.fuzz.raw_requests import answers_to, request
-from tests.processes import Gateway, end, gateway, poll
-from tests.registering import columns, register
+from tests.support.processes import Gateway, end, gateway, poll
+from tests.support.registering import columns, register
 
 TEXT = columns(("text", "string"))
 SECRET = "m4rk3d-s3cr3t"  # pragma: allowlist secret - what is looked for in the logs
@@ -120,7 +120,7 @@ def test_every_request_has_a_line_and_none_tells_a_secret(
         ours = [line for line in output.splitlines() if "(raylet)" not in line]
         lines = [json.loads(line) for line in ours]
         assert all({"timestamp", "level", "logger", "message"} <= line.keys() for line in lines)
-        assert {"modelmux.version_host", "deployments.cli", "gateway.access"} <= {
+        assert {"modelmux.version_host", "deployments.cli.app", "gateway.access"} <= {
             line["logger"] for line in lines
         }
 

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 import yaml
 
-from deployments.fast_path import cluster_environment
+from deployments.cluster.ray_environment import cluster_environment
 
 ROOT = Path(__file__).parents[2]
 SERVE_CONFIG = ROOT / "deploy" / "serve" / "modelmux.yaml"
@@ -46,7 +46,7 @@ _BUILD = """
 import json, sys
 from ray.serve.schema import ServeDeploySchema
 from deployments.application import build
-from deployments.ownership import APPLICATION, BUILDER
+from deployments.application_names import APPLICATION, BUILDER
 from deployments.settings import BadSettings
 
 def refusal(config):
@@ -84,7 +84,8 @@ def test_the_builder_takes_the_configs_and_refuses_what_lets_everybody_in(
 
 
 def test_every_pod_has_the_environment_of_the_fast_path(ray_service: Any) -> None:
-    """Ray's variables in the manifest are those of `deployments.fast_path`, name by name."""
+    """Ray's variables in the manifest are those of `deployments.cluster.ray_environment`, name by
+    name."""
     for container in containers(ray_service):
         written = {each["name"]: each.get("value") for each in container["env"]}
         ours = {name: value for name, value in written.items() if name.startswith("RAY_")}

@@ -17,10 +17,10 @@ import httpx
 import pandas as pd
 import pytest
 
-from deployments.host_watch import GRACE_S
-from tests.harm import MODEL, processes_called
-from tests.processes import Gateway, gateway, poll
-from tests.registering import client, columns, register
+from deployments.model_replica.watchdog import GRACE_S
+from tests.support.harm import MODEL, processes_called
+from tests.support.processes import Gateway, gateway, poll
+from tests.support.registering import client, columns, register
 
 NUMBER = columns(("x", "double"))
 TIMEOUT_S = 20.0

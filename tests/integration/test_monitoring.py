@@ -16,9 +16,9 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from gateway.metrics import FAMILIES
-from tests.processes import Gateway, poll
-from tests.prometheus import (
+from gateway.metrics.families import FAMILIES
+from tests.support.processes import Gateway, poll
+from tests.support.prometheus import (
     CONFIGURATION,
     DASHBOARD,
     RULE_TESTS,
@@ -26,7 +26,7 @@ from tests.prometheus import (
     Prometheus,
     prometheus,
 )
-from tests.registering import client, columns, register
+from tests.support.registering import client, columns, register
 
 NUMBER = columns(("x", "double"))
 NAME = "monitored"

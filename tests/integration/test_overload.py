@@ -20,10 +20,10 @@ import httpx
 import pandas as pd
 import pytest
 
-from deployments.idleness import IDLE_AFTER_S
-from tests.processes import Gateway, gateway
-from tests.raw_callers import RawCaller, connect, flooded, received
-from tests.registering import columns, register
+from deployments.sync.idle_models import IDLE_AFTER_S
+from tests.support.processes import Gateway, gateway
+from tests.support.raw_callers import RawCaller, connect, flooded, received
+from tests.support.registering import columns, register
 
 NUMBER = columns(("x", "double"))
 TEXT = columns(("text", "string"))

@@ -10,9 +10,9 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from registry_sync.reading import RegistryUnreachable
+from registry_sync.records import RegistryUnreachable
 from registry_sync.source import MlflowRegistry, NamePatterns
-from tests.registering import columns, register
+from tests.support.registering import columns, register
 
 NUMBER = columns(("x", "double"))
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pandas as pd
 
-from tests.processes import Gateway, gateway
-from tests.registering import columns, register
+from tests.support.processes import Gateway, gateway
+from tests.support.registering import columns, register
 
 NUMBER = columns(("x", "double"))
 

@@ -10,7 +10,7 @@ import inspect
 from ray.serve._private.application_state import ApplicationStatusInfo, StatusOverview
 from ray.serve._private.client import ServeControllerClient
 from ray.serve.schema import ApplicationStatus
-from deployments.serve_status import application_status, serve_client
+from deployments.serve.client import application_status, serve_client
 
 assert serve_client() is None
 assert application_status("any") is ApplicationStatus.NOT_STARTED

@@ -16,10 +16,10 @@ import httpx
 import pytest
 import yaml
 
-from deployments.fast_path import cluster_environment
-from tests.processes import free_port, gateway, poll
-from tests.ray_clusters import TOKEN, Cluster, ray_cluster
-from tests.registering import client, columns, register
+from deployments.cluster.ray_environment import cluster_environment
+from tests.support.processes import free_port, gateway, poll
+from tests.support.ray_clusters import TOKEN, Cluster, ray_cluster
+from tests.support.registering import client, columns, register
 
 NUMBER = columns(("x", "double"))
 CONFIG = Path(__file__).parents[2] / "deploy" / "serve" / "modelmux.yaml"

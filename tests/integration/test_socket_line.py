@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.processes import Gateway, gateway, poll
-from tests.registering import client, columns, register
+from tests.support.processes import Gateway, gateway, poll
+from tests.support.registering import client, columns, register
 
 NUMBER = columns(("x", "double"))
 WHERE = columns(("thread", "string"), ("process", "long"))

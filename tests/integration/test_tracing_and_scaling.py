@@ -14,9 +14,9 @@ import httpx
 import pandas as pd
 import pytest
 
-from tests.processes import Gateway, gateway, poll
-from tests.registering import client, columns, register
-from tests.span_receiver import ReceivedSpan, SpanReceiver, span_receiver
+from tests.support.processes import Gateway, gateway, poll
+from tests.support.registering import client, columns, register
+from tests.support.span_receiver import ReceivedSpan, SpanReceiver, span_receiver
 
 NUMBER = columns(("x", "double"))
 NAME = "traced"

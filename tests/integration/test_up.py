@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import (
+from tests.support.processes import (
     descendants_of,
     end,
     free_port,
@@ -17,7 +17,7 @@ from tests.processes import (
     poll,
     wait_for_http,
 )
-from tests.registering import columns, register
+from tests.support.registering import columns, register
 
 NUMBER = columns(("x", "double"))
 

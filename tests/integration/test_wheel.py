@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import free_port, running, wait_for_http
-from tests.registering import columns, register
+from tests.support.processes import free_port, running, wait_for_http
+from tests.support.registering import columns, register
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +40,7 @@ def test_the_wheel_holds_all_that_is_needed(wheel: Path) -> None:
         "gateway/http/pages/templates/model.html",
         "gateway/contract/contract.py",
         "registry_sync/source.py",
-        "deployments/cli.py",
+        "deployments/cli/app.py",
         "deployments/examples/registration.py",
     ):
         assert needed in names

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.cli import SPAN_EXPORTER
+from deployments.cli.app import SPAN_EXPORTER
 from deployments.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]

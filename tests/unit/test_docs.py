@@ -15,14 +15,15 @@ import yaml
 from pydantic.fields import FieldInfo
 from starlette.routing import BaseRoute, Mount, Route
 
-from deployments import fast_path, registry_environment
-from deployments.cli import app as command_line
+from deployments import mlflow_environment as registry_environment
+from deployments.cli.app import app as command_line
+from deployments.cluster import ray_environment as fast_path
 from deployments.settings import CLIENT_VARIABLES, PREFIX, Settings
 from gateway.catalog import ModelOptions
 from gateway.errors import all_errors
 from gateway.http.app import create_app
-from gateway.http.body import HttpLimits
-from gateway.metrics import FAMILIES
+from gateway.http.predict.body import HttpLimits
+from gateway.metrics.families import FAMILIES
 from gateway.ports import CatalogFeed, PredictionBackend
 from gateway.prediction import PredictionService
 from registry_sync import tags

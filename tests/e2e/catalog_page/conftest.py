@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.chromium import chromium
 from tests.e2e.catalog_page.driving import opened
-from tests.page_catalog import Stage, shown, staged
+from tests.support.chromium import chromium
+from tests.support.page_catalog import Stage, shown, staged
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from playwright.sync_api import Browser, LocatorAssertions, Page, expect
 
-from tests.page_catalog import Stage
+from tests.support.page_catalog import Stage
 
 PHONE, DESKTOP = (360, 740), (1280, 900)
 

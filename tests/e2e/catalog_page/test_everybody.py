@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.catalog_page.driving import DESKTOP, PHONE, model, opened, outcome, send
-from tests.page_catalog import (
+from tests.support.page_catalog import (
     HELD,
     HOSTILE,
     TYPES,

@@ -6,10 +6,10 @@ import hashlib
 
 from playwright.sync_api import Browser, Page, Route, expect
 
-from gateway.access import parse_keys
 from gateway.http.access_control import Access
+from gateway.security.api_keys import parse_keys
 from tests.e2e.catalog_page.driving import model, opened, outcome, send
-from tests.page_catalog import (
+from tests.support.page_catalog import (
     HELD,
     FixedKeys,
     shown,

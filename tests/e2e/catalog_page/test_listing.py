@@ -7,9 +7,9 @@ import re
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.catalogs import BREAKING, catalog, served, version
 from tests.e2e.catalog_page.driving import model, opened
-from tests.page_catalog import (
+from tests.support.catalogs import BREAKING, catalog, served, version
+from tests.support.page_catalog import (
     HELD,
     many,
     shown,

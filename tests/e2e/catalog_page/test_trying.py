@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from gateway.errors import ModelUnavailable, Overloaded
 from tests.e2e.catalog_page.driving import answer, model, outcome, send
-from tests.page_catalog import (
+from tests.support.page_catalog import (
     HELD,
     HOSTILE,
     PHOTO,

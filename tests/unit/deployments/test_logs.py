@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.log_receiver import log_receiver
+from deployments.cli.log_receiver import log_receiver
 from deployments.logs import (
     JsonLines,
     LogChannel,

@@ -11,7 +11,7 @@ from gateway.errors import (
     SignatureMismatch,
     VersionNotFound,
 )
-from tests.catalogs import BREAKING, LOOSER, catalog, served, version
+from tests.support.catalogs import BREAKING, LOOSER, catalog, served, version
 
 VERSIONS = (
     version(1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from registry_sync.catalog_builder import build_catalog
 from registry_sync.default_version import DefaultPolicy
-from tests.catalogs import BREAKING, record, version
+from tests.support.catalogs import BREAKING, record, version
 
 POLICY = DefaultPolicy()
 

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.catalog import ModelVersion
 from registry_sync.default_version import DefaultPolicy
-from tests.catalogs import BREAKING, LOOSER, PLAIN, catalog, served, signature, version
+from tests.support.catalogs import BREAKING, LOOSER, PLAIN, catalog, served, signature, version
 
 POLICY = DefaultPolicy()
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from registry_sync.mlmodel import read_example, read_mlmodel
-from tests.catalogs import signature
+from tests.support.catalogs import signature
 
 MLMODEL = """
 flavors:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from registry_sync.snapshot import SnapshotStore
-from tests.catalogs import BREAKING, catalog, served, version
+from tests.support.catalogs import BREAKING, catalog, served, version
 
 CATALOG = catalog(served(version(1), version(2, BREAKING), default=1), generation=7)
 

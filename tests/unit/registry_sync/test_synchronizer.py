@@ -10,10 +10,10 @@ import pytest
 
 from gateway.catalog import ModelVersion, ServedModel
 from registry_sync.default_version import DefaultPolicy
-from registry_sync.reading import RegisteredModel, RegistryReading, RegistryUnreachable
+from registry_sync.records import RegisteredModel, RegistryReading, RegistryUnreachable
 from registry_sync.snapshot import SnapshotStore
 from registry_sync.synchronizer import BEING_LOADED, PreparationFailed, Synchronizer
-from tests.catalogs import record, version
+from tests.support.catalogs import record, version
 
 
 class FakeRegistry:

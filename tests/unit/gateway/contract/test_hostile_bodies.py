@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.contract import Contract, Request
 from gateway.errors import InvalidInput, MalformedJson, PayloadTooLarge
-from tests.catalogs import signature
+from tests.support.catalogs import signature
 from tests.unit.gateway.contract import signatures as sig
 from tests.unit.gateway.contract.test_plain_table import good, long, short
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.contract import Contract, Frame
 from gateway.contract.plain_table import PlainTable
 from gateway.errors import InvalidInput, MalformedJson
-from tests.catalogs import signature
+from tests.support.catalogs import signature
 
 COLUMNS = ("d", "double"), ("f", "float"), ("l", "long"), ("i", "integer"), ("b", "boolean")
 TEXT = signature(*COLUMNS, ("s", "string"), ("o", "double", False))

@@ -13,14 +13,14 @@ from mlflow.webhooks.delivery import _generate_hmac_signature
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.types import ASGIApp
 
-from gateway.access import Keyring, entry_of, parse_keys
 from gateway.http.access_control import Access
 from gateway.http.app import create_app
-from gateway.http.body import HttpLimits
-from gateway.http.predict_endpoint import PredictShortcut
+from gateway.http.predict.body import HttpLimits
+from gateway.http.predict.endpoint import PredictShortcut
 from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
 from gateway.prediction import PredictionService
-from tests.catalogs import catalog, served, version
+from gateway.security.api_keys import Keyring, entry_of, parse_keys
+from tests.support.catalogs import catalog, served, version
 
 CATALOG = catalog(*(served(version(1), name=name) for name in ("shop a", "shop b", "salaries")))
 SHOP, READER, ADMIN, MIXED = "of-shop", "of-reader", "of-admin", "of-mixed"

@@ -18,10 +18,10 @@ from gateway.catalog import Catalog
 from gateway.errors import GatewayError, ModelUnavailable, all_errors
 from gateway.http.access_log import AccessJournal, AccessLog
 from gateway.http.app import create_app
-from gateway.http.body import HttpLimits
+from gateway.http.predict.body import HttpLimits
 from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
 from gateway.prediction import PredictionService
-from tests.catalogs import BREAKING, catalog, served, signature, version
+from tests.support.catalogs import BREAKING, catalog, served, signature, version
 
 ODD = "Größe {x}/%41 & #1?"
 

@@ -11,7 +11,7 @@ import pytest
 from gateway.catalog import Catalog
 from gateway.http import openapi
 from gateway.http.openapi import DocumentLibrary
-from tests.catalogs import BREAKING, catalog, served, version
+from tests.support.catalogs import BREAKING, catalog, served, version
 
 BASE: dict[str, Any] = {"info": {"title": "t", "version": "1"}, "paths": {"/own": {}}}
 NAMES = [f"model {number}" for number in range(50)]

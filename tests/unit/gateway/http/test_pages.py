@@ -14,7 +14,6 @@ import httpx
 import orjson
 import pytest
 
-from gateway.access import parse_keys
 from gateway.catalog import Catalog, contract_of
 from gateway.http.access_control import Access
 from gateway.http.pages import rendering
@@ -22,8 +21,9 @@ from gateway.http.pages.forms import form_of
 from gateway.http.pages.listing import PAGE_SIZE, Question, listing
 from gateway.http.pages.model_view import VERSIONS_SHOWN, model_page
 from gateway.ports import RegistryStatus
-from tests.catalogs import catalog, served, signature, version
-from tests.page_catalog import HELD, HOSTILE, TENSOR, FixedKeys, Stage, many, shown
+from gateway.security.api_keys import parse_keys
+from tests.support.catalogs import catalog, served, signature, version
+from tests.support.page_catalog import HELD, HOSTILE, TENSOR, FixedKeys, Stage, many, shown
 
 ROOT = Path(rendering.__file__).parents[1]
 GOOD = {"Authorization": "Bearer good"}

@@ -13,12 +13,12 @@ import pytest
 from gateway.admission import Admission, AdmissionLimits
 from gateway.contract import Contract, Request
 from gateway.http.app import create_app
-from gateway.http.body import HttpLimits
-from gateway.http.predict_endpoint import PredictEndpoint
-from gateway.parsing import Parsing
+from gateway.http.predict.body import HttpLimits
+from gateway.http.predict.endpoint import PredictEndpoint
+from gateway.parsing.pool import Parsing
 from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
 from gateway.prediction import PredictionService
-from tests.catalogs import catalog, served, version
+from tests.support.catalogs import catalog, served, version
 
 CATALOG = catalog(
     served(version(1)),

@@ -13,14 +13,14 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from gateway.batching import MicroBatcher
+from gateway.batching.batcher import MicroBatcher
 from gateway.errors import ModelFailed
 from gateway.http.app import create_app
-from gateway.http.body import HttpLimits
+from gateway.http.predict.body import HttpLimits
 from gateway.http.tracing import CallTracing, RequestTracing, TraceOrigins
 from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
 from gateway.prediction import PredictionService
-from tests.catalogs import catalog, served, version
+from tests.support.catalogs import catalog, served, version
 
 TRACE, CALLER = "12345678" * 4, "12345678" * 2
 MODEL = served(version(1, flavor="mlflow.sklearn"))

@@ -1,0 +1,64 @@
+"""What our Serve applications are called, and which of those on a Serve are ours.
+
+Serve may be shared, and nothing in it says who made an application. A name alone isn't proof: the
+deployments in it have to be ours as well. Only what passes here is ever deleted or taken over. Must
+not import ray.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection
+
+from deployments.model_replica.loader import version_key
+from gateway.catalog import ModelVersion, ServedModel
+
+APPLICATION = "modelmux"
+"""The gateway's own application."""
+
+BUILDER = "deployments.application:build"
+"""What a Serve config names to have it built."""
+
+SYNC_SERVICE, INGRESS = "SyncService", "Ingress"
+MODEL_HOST = "ModelHost"
+
+_MODEL_PREFIX = "modelmux-model-"
+_DIGEST_DIGITS = 10
+# As `application_name` makes them: prefix, slug, digest and, of one that ships code, its version.
+_MODEL_NAME = re.compile(
+    rf"{_MODEL_PREFIX}[a-z0-9-]{{0,40}}-[0-9a-f]{{{_DIGEST_DIGITS}}}(-v[0-9]+-[0-9a-f]+)?"
+)
+
+
+def is_gateways(name: str, deployments: Collection[str], *, import_path: str | None = None) -> bool:
+    """Whether that application is a gateway; `import_path` is the builder's, where a config made
+    it: while Serve builds such a one, or where it can't, there are no deployments."""
+    return name == APPLICATION and (
+        import_path == BUILDER or set(deployments) == {SYNC_SERVICE, INGRESS}
+    )
+
+
+def is_models(name: str, deployments: Collection[str]) -> bool:
+    """Whether that application is a model's: one that was just made, or that is ending, has no
+    deployments yet or no more."""
+    return _MODEL_NAME.fullmatch(name) is not None and set(deployments) <= {MODEL_HOST}
+
+
+def application_name(model: ServedModel, version: ModelVersion) -> str:
+    """The application that answers for a version of a model; readable, and unique by its digest."""
+    name = application_of(model.name)
+    if not version.ships_code:
+        return name
+    return f"{name}-v{version_key(version.number, version.fingerprint)}"
+
+
+def application_of(model: str) -> str:
+    """The application of the model's versions that ship no code."""
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", model).strip("-")[:40].lower()
+    return f"{_MODEL_PREFIX}{slug}-{digest_of(model)}"
+
+
+def digest_of(model: str) -> str:
+    """A short word of its own for every model's name."""
+    return hashlib.sha256(model.encode()).hexdigest()[:_DIGEST_DIGITS]

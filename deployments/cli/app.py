@@ -1,0 +1,349 @@
+"""The command line: `modelmux up | down | demo | models | predict | check | openapi | webhook |
+keys new`.
+
+Owns arguments, printing and exit codes (0 good, 1 no, 2 can't). Imports Ray only inside `up` and
+`demo`, within the fast path's environment; the other commands are quick and need none of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as distribution_version
+from pathlib import Path
+from threading import Event
+from types import ModuleType
+from typing import Annotated
+
+import httpx
+import typer
+
+from deployments.api_key_source import is_loopback, keys_of
+from deployments.cli import client as client_commands
+from deployments.cli import registry as registry_commands
+from deployments.cli.log_receiver import log_receiver
+from deployments.cli.registry import settings_of
+from deployments.cli.terminal import NO, StatusLine, err, fail, out, status_line
+from deployments.cluster.join_rules import CannotJoin
+from deployments.cluster.ray_environment import fast_path, has_haproxy
+from deployments.cluster.readiness import GatewayFailed, wait_until_ready
+from deployments.logs import PACKAGES, LogOptions, configure_logging
+from deployments.settings import Settings, is_writable
+from gateway.security.api_keys import BadKeys, entry_of, new_secret
+
+app = typer.Typer(
+    help="Every model of an MLflow registry behind one typed, versioned HTTP API.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+keys_app = typer.Typer(help="Keys of those who may call the gateway.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+
+Insecure = Annotated[
+    bool | None,
+    typer.Option("--insecure", help="Listen beyond the loopback though no keys are set."),
+]
+SPAN_EXPORTER = "opentelemetry-exporter-otlp-proto-http"
+
+Say = Callable[[str], None]
+"""Tells people a line: on stdout, or in the log where that is JSON."""
+
+OnReady = Callable[[Settings, Say], None]
+
+_logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """The entry point of the `modelmux` command."""
+    app()
+
+
+@app.command()
+def up(
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="The MLflow server whose registry is served.")
+    ] = None,
+    registry_uri: Annotated[
+        str | None, typer.Option(help="The registry, where it isn't the tracking server's.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. [8000]")] = None,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Folder for snapshot and artifacts. [.modelmux]")
+    ] = None,
+    poll_interval_s: Annotated[
+        float | None, typer.Option(help="Seconds between looks at the registry. [10]")
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Glob of model names to serve; repeatable.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Glob of model names not to serve; repeatable.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster to join, e.g. auto.")
+    ] = None,
+    keys_file: Annotated[
+        Path | None, typer.Option(help="A file with the keys that are good.")
+    ] = None,
+    insecure: Insecure = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="Log lines as text or json. [text]")
+    ] = None,
+) -> None:
+    """Serve every model of a registry until SIGINT or SIGTERM."""
+    settings = settings_of(
+        tracking_uri=tracking_uri,
+        registry_uri=registry_uri,
+        host=host,
+        port=port,
+        state_dir=state_dir,
+        poll_interval_s=poll_interval_s,
+        include=tuple(include) if include else None,
+        exclude=tuple(exclude) if exclude else None,
+        ray_address=ray_address,
+        keys_file=keys_file,
+        insecure=insecure,
+        log_format=log_format,
+    )
+    serve_until_stopped(settings, stop=stop_on_signals(), on_ready=_say_ready)
+
+
+def serve_until_stopped(settings: Settings, *, stop: Event, on_ready: OnReady) -> None:
+    """Bring the gateway up, call `on_ready` once it is, and take it down when `stop` is set."""
+    _require_free_port(settings)
+    _require_guard(settings)
+    _require_exporter(settings)
+    as_json = settings.log_format == "json"
+    configure_logging(LogOptions(as_json=as_json), *PACKAGES)
+    say = _logger.info if as_json else out.print
+    if not is_writable(settings.state_dir):
+        say(f"The state folder {settings.state_dir} can't be written: no snapshot is kept.")
+    with (
+        status_line(say, live=not as_json) as status,
+        _ray_environment(settings, status) as logs,
+    ):
+        status.tell("Starting Ray …" if settings.ray_address is None else "Joining Ray …")
+        from deployments.cluster import launch  # reads the environment that fast_path has set
+
+        try:
+            with launch.ray_runtime(settings):
+                stop_on_signals(stop)
+                if settings.ray_address is not None:
+                    settings = launch.settings_on_cluster(settings)
+                    _require_guard(settings, listener="Serve on this cluster listens on")
+                _serve(launch, settings, logs, status, stop=stop, on_ready=on_ready, say=say)
+        except (CannotJoin, GatewayFailed) as error:
+            raise fail(str(error)) from error
+    say("Stopped.")
+
+
+@contextmanager
+def _ray_environment(settings: Settings, status: StatusLine) -> Iterator[LogOptions]:
+    """The fast path where Ray is ours to start, and its processes' lines brought here; a cluster
+    that runs has its own environment and keeps its processes' lines."""
+    as_json = settings.log_format == "json"
+    if settings.ray_address is not None:
+        yield LogOptions(as_json=as_json)
+        return
+    if not has_haproxy():
+        err.print("No HAProxy here: falling back to Ray's own proxy, which is much slower.")
+    with (
+        tempfile.TemporaryDirectory(prefix="modelmux-") as name,
+        fast_path(Path(name), host=settings.host, port=settings.port),
+    ):
+        channel = Path(name) / "log.sock"
+        with log_receiver(channel, before=status.clear):
+            yield LogOptions(as_json=as_json, channel=str(channel))
+
+
+def _serve(
+    launch: ModuleType,
+    settings: Settings,
+    logs: LogOptions,
+    status: StatusLine,
+    *,
+    stop: Event,
+    on_ready: OnReady,
+    say: Say,
+) -> None:
+    started = time.perf_counter()
+    if not stop.is_set():
+        status.show("Deploying the gateway …")
+        with launch.deployed(settings, logs):
+            status.show("Waiting for the catalog …")
+            failure = launch.deployment_failure
+            for problem in wait_until_ready(settings, stop=stop, failure=failure):
+                say(f"{problem} Trying again until it does.")
+            status.end()
+            if not stop.is_set():
+                on_ready(settings, say)
+                took = time.perf_counter() - started
+                say(f"(up after {took:.1f} s; Ctrl-C stops it)")
+                _show_loading(launch, status, stop=stop)
+            status.end()
+            stop.wait()
+            status.tell("Stopping …")
+
+
+def _show_loading(launch: ModuleType, status: StatusLine, *, stop: Event) -> None:
+    """While models that are to be there from the start are loaded; the gateway answers already."""
+    if not status.is_live:
+        return
+    for loaded, wanted in launch.models_loading(stop=stop):
+        status.show(f"Loading models: {loaded} of {wanted} …")
+
+
+def stop_on_signals(stop: Event | None = None) -> Event:
+    """Have SIGINT and SIGTERM set `stop` (a new event if None is given), however often they come.
+
+    To be called again once Ray runs: `ray.init` puts handlers of its own in their place.
+    """
+    event = stop or Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: event.set())
+    return event
+
+
+@app.command()
+def down(
+    ray_address: Annotated[
+        str,
+        typer.Option(envvar="MODELMUX_RAY_ADDRESS", help="The Ray cluster that the gateway is on."),
+    ] = "auto",
+) -> None:
+    """Take the gateway and its models off a Ray cluster; other applications stay."""
+    from deployments.cluster import launch
+    from deployments.cluster.join import joined_ray
+
+    try:
+        with joined_ray(ray_address):
+            taken = launch.take_down_ours()
+    except CannotJoin as error:
+        raise fail(str(error)) from error
+    for name in taken.gone:
+        out.print(name)
+    out.print(f"{len(taken.gone)} application(s) taken down.")
+    if taken.left:
+        raise fail(f"still ending: {', '.join(taken.left)}", NO)
+
+
+@app.command()
+def demo(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    mlflow_port: Annotated[
+        int | None, typer.Option(help="Port of the demo's MLflow server. [5000, or a free one]")
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Where the demo keeps its registry.")] = Path(
+        ".demo"
+    ),
+    insecure: Insecure = None,
+) -> None:
+    """Start an MLflow server, register the demo models there, and serve them."""
+    from deployments.cli.demo import DemoUnavailable, run_demo
+
+    def settings_for(tracking_uri: str, state_dir: Path) -> Settings:
+        settings = settings_of(
+            tracking_uri=tracking_uri,
+            host=host,
+            port=port,
+            state_dir=state_dir,
+            insecure=insecure,
+        )
+        _require_free_port(settings)
+        _require_guard(settings)
+        return settings
+
+    try:
+        run_demo(
+            mlflow_port=mlflow_port,
+            folder=folder.absolute(),
+            stop=stop_on_signals(),
+            settings_for=settings_for,
+            serve=serve_until_stopped,
+            say=out.print,
+        )
+    except DemoUnavailable as error:
+        raise fail(str(error)) from error
+
+
+app.command()(client_commands.models)
+app.command()(client_commands.predict)
+
+
+app.command()(registry_commands.check)
+app.command()(client_commands.openapi)
+app.command()(registry_commands.webhook)
+
+
+@keys_app.command("new")
+def new_key(
+    name: Annotated[str, typer.Argument(help="What the key is called, in logs too.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="predict, predict:GLOB, read or admin; repeatable. [predict]"),
+    ] = None,
+) -> None:
+    """Make a key: its line for the keys file on standard output, its secret on standard error."""
+    secret = new_secret()
+    try:
+        entry = entry_of(name, secret, scope or ["predict"])
+    except BadKeys as problem:
+        raise fail(str(problem)) from problem
+    err.print("The key, shown this once:", secret)
+    sys.stdout.write(entry + "\n")
+
+
+def _require_free_port(settings: Settings) -> None:
+    """Find out before Ray starts, which would tell it late and in many lines."""
+    if settings.ray_address is not None:
+        return  # it is the cluster's machine that listens
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise fail(f"can't listen on {settings.host}:{settings.port}: {error.strerror}") from error
+
+
+def _require_exporter(settings: Settings) -> None:
+    try:
+        if settings.tracing:
+            distribution_version(SPAN_EXPORTER)
+    except PackageNotFoundError:
+        raise fail("tracing needs more packages: pip install 'modelmux[tracing]'") from None
+
+
+def _require_guard(settings: Settings, *, listener: str = "") -> None:
+    """Keys that can be read, or nobody else who could come; `listener` begins the sentence where
+    it isn't the user who said where to listen."""
+    try:
+        keys = keys_of(settings)
+        if keys is not None:
+            keys.read()
+    except BadKeys as problem:
+        raise fail(f"keys: {problem}") from problem
+    reached_at = settings.published_host or settings.host
+    if keys is None and not settings.insecure and not is_loopback(reached_at):
+        subject = f"{listener} {reached_at}, which" if listener else reached_at
+        raise fail(
+            f"{subject} can be reached from other machines: give --keys-file (`modelmux keys "
+            "new` makes keys), or --insecure to let everybody in"
+        )
+
+
+def _say_ready(settings: Settings, say: Say) -> None:
+    count = httpx.get(f"{settings.url}/readyz", timeout=30.0).json()["models"]
+    say(f"Ready: {count} model(s) at {settings.url}  ·  docs at {settings.url}/docs")

@@ -1,0 +1,159 @@
+"""`modelmux models`, `predict` and `openapi`: commands that ask a running gateway.
+
+Pretty in a terminal (`deployments.cli.terminal`), plain where the output is a pipe or a file. They
+need no Ray and no settings."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from deployments.cli import terminal
+from deployments.cli.terminal import NO, fail
+from gateway.http.views import predict_path
+
+Url = Annotated[
+    str, typer.Option("--url", envvar="MODELMUX_URL", help="Where the gateway listens.")
+]
+ClientKey = Annotated[
+    str | None,
+    typer.Option("--key", envvar="MODELMUX_KEY", help="The key to ask with, where keys are on."),
+]
+_DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def models(url: Url = _DEFAULT_URL, key: ClientKey = None) -> None:
+    """List what a running gateway serves."""
+    listing = _ask("GET", url, "/models", key).json()
+    if terminal.out.is_terminal:
+        terminal.show(terminal.models_table(listing))
+        return
+    for model in listing["models"]:
+        terminal.write_row(*_model_cells(model))
+
+
+def _model_cells(model: dict[str, Any]) -> tuple[str, ...]:
+    held = model["held"]
+    return (
+        model["name"],
+        model["status"] if model["reason"] is None else f"{model['status']}: {model['reason']}",
+        str(model["default_version"] or "-"),
+        ",".join(map(str, model["versions"])),
+        ",".join(f"{alias}={number}" for alias, number in model["aliases"].items()),
+        "" if held is None else f"{held['version']}: {held['reason']}",
+    )
+
+
+def predict(
+    name: str,
+    body: Annotated[str, typer.Argument(metavar="JSON|-", help="The request, or - for stdin.")],
+    version: Annotated[str | None, typer.Option(help="Number, alias or latest.")] = None,
+    url: Url = _DEFAULT_URL,
+    key: ClientKey = None,
+) -> None:
+    """Ask a model of a running gateway."""
+    headers = {b"Content-Type": b"application/json"}
+    if version is not None:
+        headers[b"X-Model-Version"] = _header_value("the version", version)
+    try:
+        path = predict_path(name)
+        content = sys.stdin.buffer.read() if body == "-" else body.encode()
+    except UnicodeEncodeError:
+        raise fail("the model's name and the request must be text in UTF-8") from None
+    started = time.perf_counter()
+    response = _ask("POST", url, path, key, content=content, headers=headers)
+    _print_answer(response, milliseconds=(time.perf_counter() - started) * 1000)
+
+
+def _print_answer(response: httpx.Response, *, milliseconds: float) -> None:
+    if not terminal.out.is_terminal:
+        terminal.write_json(response.text)
+        return
+    terminal.show(terminal.answer(response.text))
+    headers = response.headers
+    about = terminal.summary(
+        version=headers.get("X-Model-Version"),
+        request_id=headers.get("X-Request-ID"),
+        milliseconds=milliseconds,
+    )
+    terminal.show(about, console=terminal.err)
+
+
+def openapi(
+    url: Url = _DEFAULT_URL,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A file.")] = None,
+    key: ClientKey = None,
+) -> None:
+    """Print (or save) the OpenAPI document of all models."""
+    document = _ask("GET", url, "/openapi.json", key)
+    if output is None:
+        terminal.write_json(document.text)
+        return
+    try:
+        output.write_bytes(document.content)
+    except OSError as error:
+        raise fail(f"{output} can't be written: {error.strerror}") from error
+
+
+def _ask(
+    method: str,
+    url: str,
+    path: str,
+    key: str | None,
+    *,
+    content: bytes | None = None,
+    headers: Mapping[bytes, bytes] | None = None,
+) -> httpx.Response:
+    """The gateway's answer where that is a good one; raises the exit that says why not."""
+    sent = dict(headers or {})
+    if key is not None:
+        if not key.isascii():
+            raise fail("the key has characters that no key has")
+        sent[b"Authorization"] = b"Bearer " + _header_value("the key", key)
+    try:
+        with httpx.Client(base_url=url, timeout=120.0) as client:
+            response = client.request(method, path, content=content, headers=sent)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise fail(f"no answer from {url}: {error}") from error
+    if not response.is_success:
+        raise _refusal(response)
+    return response
+
+
+def _header_value(what: str, value: str) -> bytes:
+    """As UTF-8: httpx takes a text in ASCII only."""
+    try:
+        encoded = value.encode()
+    except UnicodeEncodeError:
+        raise fail(f"{what} must be text in UTF-8") from None
+    if not value.isprintable():
+        raise fail(f"{what} has characters that can't be sent in a header")
+    return encoded
+
+
+def _refusal(response: httpx.Response) -> typer.Exit:
+    """Tell what the gateway refused; the exit to raise."""
+    is_problem = "json" in response.headers.get("content-type", "")
+    if is_problem and terminal.err.is_terminal:
+        retry_after = response.headers.get("Retry-After")
+        terminal.show(terminal.problem(response.json(), retry_after), console=terminal.err)
+        return typer.Exit(NO)
+    return fail(_problem_text(response), NO)
+
+
+def _problem_text(response: httpx.Response) -> str:
+    """A problem document in a few lines; whatever else it is, its status."""
+    if "json" not in response.headers.get("content-type", ""):
+        return f"the answer was {response.status_code}"
+    problem = response.json()
+    lines = [f"{problem['status']} {problem['code']}: {problem['detail']}"]
+    lines += [f"  {e['pointer'] or '/'}: {e['message']}" for e in problem.get("errors", [])]
+    lines += [f"  {d['section']}{d['pointer']}: {d['message']}" for d in problem.get(
+        "differences", [])]  # fmt: skip
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The ingress replica: HTTP in front, the catalog that it follows, its part of `/metrics`."""

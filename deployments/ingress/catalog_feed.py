@@ -1,0 +1,145 @@
+"""The catalog feed of an ingress replica: follows the sync service by a long poll.
+
+A replica that is new or was restarted catches up by itself, and the request path asks nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.catalog_updates import NOWHERE, Position, RegistryNews, unpacked
+from deployments.model_calls.lost_calls import HANDLE_ERRORS
+from gateway.catalog import Catalog
+from gateway.errors import InternalError
+from gateway.ports import RegistryStatus, SyncReport
+
+_logger = logging.getLogger(__name__)
+
+_LONG_POLL_S = 5.0
+# Of a replica that has no catalog: where there is none yet it should hear so, and say so.
+_FIRST_POLL_S = 1.0
+_LATE_S = 15.0
+_RETRY_S = 0.5
+_CATCH_UP_S = 10.0
+_SYNCHRONIZE_S = 120.0
+_AWAY = "The sync service does not answer."
+
+
+class RayCatalogFeed:
+    """A `CatalogFeed` that follows the sync service.
+
+    `take_used` gives the models that had requests here since it was last called, for the sync
+    service to know which are idle.
+    """
+
+    def __init__(self, sync: DeploymentHandle[Any], take_used: Callable[[], list[str]]) -> None:
+        self._sync = sync
+        self._take_used = take_used
+        self._catalog: Catalog | None = None
+        self._sent: Catalog | None = None
+        self._warnings: dict[str, list[str]] = {}
+        self._position: Position = NOWHERE
+        self._silent_since: float | None = None
+        self._problem: str | None = None
+        self._snapshot_problem: str | None = None
+        self._changed = asyncio.Condition()
+        self._heard = asyncio.Event()
+
+    @property
+    def catalog(self) -> Catalog | None:
+        """See `CatalogFeed.catalog`."""
+        return self._catalog
+
+    @property
+    def registry(self) -> RegistryStatus:
+        """See `CatalogFeed.registry`."""
+        since = self._silent_since
+        silent = None if since is None else time.monotonic() - since
+        return RegistryStatus(
+            silent_for_s=silent, problem=self._problem, snapshot_problem=self._snapshot_problem
+        )
+
+    async def synchronize(self) -> SyncReport:
+        """See `CatalogFeed.synchronize`."""
+        try:
+            async with asyncio.timeout(_SYNCHRONIZE_S):
+                report: SyncReport = await self._sync.synchronize.remote()
+        except (*HANDLE_ERRORS, TimeoutError) as error:
+            raise InternalError(_AWAY) from error
+        if report.problem is None:
+            await self._catch_up(report.generation)
+        return report
+
+    async def _catch_up(self, generation: int) -> None:
+        """Have what the report is about before the caller looks for it, unless it takes long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CATCH_UP_S), self._changed:
+                await self._changed.wait_for(lambda: self._generation >= generation)
+
+    async def wait_for_news(self, *, timeout_s: float) -> None:
+        """Until the sync service has answered once, be it that there is no catalog yet."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._heard.wait()
+
+    async def follow(self) -> None:
+        """Replace the catalog whenever the sync service has a newer one; never returns."""
+        while True:
+            try:
+                await self._follow_once()
+            except (*HANDLE_ERRORS, TimeoutError) as error:
+                _logger.warning("the sync service is away: %s", type(error).__name__)
+                if self._heard.is_set():  # else it is still starting, as we are
+                    self._problem = _AWAY
+                await asyncio.sleep(_RETRY_S)
+            # A boundary: whatever came (of another release, in the middle of an upgrade?), the next
+            # may be of use, and a replica that stopped to follow would serve the past for ever.
+            except Exception:
+                _logger.exception("the sync service sent a catalog that can't be read")
+                self._position = NOWHERE
+                await asyncio.sleep(_RETRY_S)
+
+    async def _follow_once(self) -> None:
+        poll_s = _FIRST_POLL_S if self._catalog is None else _LONG_POLL_S
+        # A replica that is lost with its machine hangs up on nobody.
+        async with asyncio.timeout(poll_s + _LATE_S):
+            news: RegistryNews = await self._sync.wait_for.remote(
+                self._position, poll_s, self._take_used()
+            )
+        silent_for_s = news["silent_for_s"]
+        self._silent_since = None if silent_for_s is None else time.monotonic() - silent_for_s
+        self._problem = news["problem"]
+        self._snapshot_problem = news["snapshot_problem"]
+        if news["update"] is not None:
+            self._sent = await unpacked(news["update"], self._sent)
+        await self._take(news)
+        self._heard.set()
+
+    async def _take(self, news: RegistryNews) -> None:
+        """Have the catalog that was sent be the current one, with the warnings of the moment."""
+        update, warnings = news["update"], news.get("warnings", {})
+        if self._sent is None or (update is None and warnings == self._warnings):
+            return
+        async with self._changed:
+            self._catalog, self._warnings = self._sent.with_warnings(warnings), warnings
+            if update is not None:
+                self._position = update["position"]
+            self._changed.notify_all()
+        if update is not None:
+            _logger.info(
+                "catalog %s: %s model(s), %s of them new or changed",
+                self._catalog.generation,
+                len(self._catalog.models),
+                len(update["models"]),
+            )
+
+    @property
+    def _generation(self) -> int:
+        return -1 if self._catalog is None else self._catalog.generation

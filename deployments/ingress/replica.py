@@ -1,0 +1,199 @@
+"""The ingress: the gateway's FastAPI application as a Serve deployment."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
+
+from deployments.api_key_source import keys_of
+from deployments.ingress.autoscaling import IN_FLIGHT
+from deployments.ingress.catalog_feed import RayCatalogFeed
+from deployments.ingress.metrics_collection import RayMeasurements
+from deployments.ingress.serve_middleware import Front
+from deployments.logs import PACKAGES, LogOptions, configure_logging, writer
+from deployments.model_calls.backend import RayBackend
+from deployments.model_calls.lost_calls import ACTIVATIONS, HANDLE_ERRORS
+from deployments.serve.replica_ports import listen_on_own_address
+from deployments.settings import Settings
+from gateway.admission import Admission
+from gateway.batching.batcher import MicroBatcher
+from gateway.errors import ModelUnavailable
+from gateway.http.access_control import Access
+from gateway.http.access_log import AccessJournal, AccessLog
+from gateway.http.app import create_app
+from gateway.http.predict.body import HttpLimits
+from gateway.http.predict.endpoint import PredictEndpoint, PredictShortcut
+from gateway.metrics.counters import Traffic, TrafficCounter
+from gateway.metrics.families import Reading
+from gateway.metrics.snapshots import ReplicaNumbers
+from gateway.ports import PredictionBackend
+from gateway.prediction import PredictionService
+
+if TYPE_CHECKING:
+    from deployments.model_replica.span_export import SpanExport
+
+_RETRY_AFTER_S = 2.0
+_LAST_WORDS_S = 1.0
+
+# How long a new replica takes no requests because it knows no models: longer than a sync service
+# that was lost at the same moment takes to be back.
+_FIRST_NEWS_S = 30.0
+
+
+# How many objects more than before make Python look for cycles among the young ones: its default
+# of 700 is reached by a few requests, and took 8% of the ingress' time (docs/5-performance.md).
+_GC_THRESHOLD = 50_000
+
+
+def _collect_less_often() -> None:
+    """Requests leave few cycles behind, and what start-up made lives for ever."""
+    gc.set_threshold(_GC_THRESHOLD, 20, 50)
+
+
+@serve.ingress()
+class Ingress:
+    """Takes every HTTP request: builds the gateway's application over Ray's side of its ports."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        environment: dict[str, str],
+        logs: LogOptions,
+        sync: DeploymentHandle[Any],
+    ) -> None:
+        os.environ.update(environment)
+        listen_on_own_address()
+        configure_logging(logs, *PACKAGES)
+        self._journal = AccessJournal(writer(logs), as_json=logs.as_json)
+        self._last_words = writer(logs, wait_s=_LAST_WORDS_S)
+        _collect_less_often()
+        self._settings = settings
+        self._spans: SpanExport | None = None
+        if settings.tracing:
+            from deployments.model_replica.span_export import SpanExport
+
+            self._spans = SpanExport("ingress")
+        self._sync = sync
+        self._admission = Admission(settings.admission_limits)
+        self._traffic = Traffic()
+        self._numbers: ReplicaNumbers | None = None
+        self._feed = RayCatalogFeed(sync, take_used=self._admission.take_used)
+        self._keys = keys_of(settings)
+        loop = asyncio.get_running_loop()
+        self._following = [loop.create_task(self._feed.follow())]
+        if self._keys is not None:
+            self._following.append(loop.create_task(self._keys.follow()))
+
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Called by Ray once the replica is constructed; it gets requests only after that."""
+        await self._feed.wait_for_news(timeout_s=_FIRST_NEWS_S)
+        if self._keys is not None:
+            # However long: a replica that knows no keys would answer 401 to good ones, for ever and
+            # beside others that know them.
+            await self._keys.wait_until_read()
+        settings = self._settings
+        calls: PredictionBackend = TrafficCounter(RayBackend(self._activate), self._traffic)
+        tracing = None
+        if self._spans is not None:
+            from gateway.http.tracing import CallTracing, RequestTracing, TraceOrigins
+
+            tracer = self._spans.tracer()
+            tracing, calls = RequestTracing(tracer), CallTracing(calls, tracer)
+        batcher = MicroBatcher(calls)
+        service = PredictionService(
+            feed=self._feed,
+            backend=batcher if tracing is None else TraceOrigins(batcher),
+            default_timeout_s=settings.request_timeout_s,
+            max_timeout_s=settings.max_request_timeout_s,
+            max_rows=settings.max_rows,
+            admission=self._admission,
+        )
+        self._numbers = ReplicaNumbers(
+            feed=self._feed,
+            service=service,
+            traffic=self._traffic,
+            admission=self._admission,
+            batcher=batcher,
+        )
+        limits = HttpLimits(
+            max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
+        )
+        access, secret = self._access(), settings.webhook_secret
+        # For what comes to this process's own HTTP server, behind HAProxy.
+        Front.predictions = PredictEndpoint(
+            service,
+            limits=limits,
+            access=access,
+            answers_request_id=True,
+            journal=self._journal if settings.access_log else None,
+            traffic=self._traffic,
+            tracing=tracing,
+        )
+        app = create_app(
+            service=service,
+            feed=self._feed,
+            limits=limits,
+            # Ray's RequestIdMiddleware answers with the id that it gave to or got from the caller.
+            answers_request_id=False,
+            access=access,
+            webhook_secret=None if secret is None else secret.get_secret_value(),
+            traffic=self._traffic,
+            measurements=RayMeasurements(self._sync, own=self._reading),
+            tracing=tracing,
+        )
+        # For what comes by Ray's own proxy. Not the application itself: Ray would look for each
+        # request's route in it, too.
+        shortcut = PredictShortcut(app, app.state.predict)
+        return AccessLog(shortcut, self._journal) if self._settings.access_log else shortcut
+
+    async def reading(self) -> tuple[str, Reading]:
+        """This replica's short id, and all of its numbers; for whichever replica is scraped."""
+        return self._reading()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Ray's controller decides by how many replicas there should be (see
+        `deployments.ingress.autoscaling`); asked where `ingress_max_replicas` is set."""
+        return {IN_FLIGHT: sum(load.requests for load in self._admission.loads.values())}
+
+    def _reading(self) -> tuple[str, Reading]:
+        numbers = {} if self._numbers is None else self._numbers.reading()
+        return serve.get_replica_context().replica_tag, numbers
+
+    def __del__(self) -> None:
+        """Called by Ray when the replica is stopped and has answered nearly everything."""
+        self._journal.close(self._last_words)
+        if self._spans is not None:
+            self._spans.close(timeout_s=_LAST_WORDS_S)
+
+    def _access(self) -> Access | None:
+        if self._keys is None:
+            return None
+        return Access(keys=self._keys, public=frozenset(self._settings.public))
+
+    async def _activate(self, name: str, number: int) -> None:
+        """See `backend.Activate`; a sync service that is away is waited for."""
+        try:
+            problem = await self._ask_to_activate(name, number)
+        except HANDLE_ERRORS as error:
+            raise ModelUnavailable(
+                "The model can't be started right now.", retry_after_s=_RETRY_AFTER_S
+            ) from error
+        if problem is not None:
+            raise ModelUnavailable(problem, retry_after_s=_RETRY_AFTER_S)
+
+    async def _ask_to_activate(self, name: str, number: int) -> str | None:
+        async def ask() -> str | None:
+            problem: str | None = await self._sync.activate.remote(name, number)
+            return problem
+
+        try:
+            return await ask()
+        except HANDLE_ERRORS as error:
+            return await ACTIVATIONS.again(ask, error, until=inf)

@@ -1,0 +1,114 @@
+"""What each HTTP request passes before Ray Serve's own machinery: our word on its Ray headers.
+
+Ray reads per-request options from headers that any caller may send. Deadlines are the gateway's to
+keep and to answer in its envelope, so Ray's is switched off for every request. Watching for callers
+who leave costs Ray two tasks per request, a third of what an empty handler costs
+(docs/5-performance.md).
+
+Predictions are answered right here, before Ray's machinery (request ids, contexts, queues, metrics:
+two thirds of what an empty handler costs). What Ray does for a request the gateway does for these
+by itself: `gateway.http.predict.disconnect` watches for callers who leave, and when the replica is
+stopped its HTTP server ends what was accepted (uvicorn's graceful shutdown, which Ray waits for).
+
+An answer is one write instead of two (`gateway.http.server.write_coalescing`).
+
+What Ray and uvicorn would answer in words of their own is kept from them or answered here: headers
+that Ray reads as text and that are none, WebSockets, what isn't HTTP (docs/decisions/0022).
+
+Loaded by Ray in the ingress' processes, through `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`
+(ray/serve/_private/http_util.py, `configure_http_middlewares`). Tests of the hot path
+and of raw requests (tests/integration, tests/fuzz) notice when that moves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from gateway.http.predict.endpoint import PredictEndpoint, predicted_model
+from gateway.http.predict.version_header import RAY_HEADERS
+from gateway.http.request_identity import REQUEST_ID_HEADER, request_id_of
+from gateway.http.server.canned_responses import malformed_request
+from gateway.http.server.write_coalescing import JoinedWrites
+
+ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middlewares"}
+"""What the ingress' process needs in its environment for Ray to find this."""
+
+_RAY_DEADLINE = b"x-request-timeout-seconds"
+_UNWATCHED = b"x-request-disconnect-disabled"
+_REQUEST_ID = REQUEST_ID_HEADER.lower().encode()
+_OURS = frozenset({_RAY_DEADLINE, _UNWATCHED, _REQUEST_ID}) | RAY_HEADERS
+_NO_DEADLINE = (_RAY_DEADLINE, b"0")
+
+
+class Front:
+    """Where this process's ingress says who answers predictions, once it is there."""
+
+    predictions: PredictEndpoint | None = None
+
+
+class RequestFront:
+    """Answers predictions; sets the headers by which Ray Serve takes its options for the rest,
+    whatever the caller sent."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request, or pass it on."""
+        endpoint = Front.predictions
+        name = None if endpoint is None else predicted_model(scope)
+        if endpoint is not None and name is not None:
+            await endpoint.answer(name, scope, receive, send)
+            return
+        if scope["type"] == "http":
+            headers = [
+                each for each in scope["headers"] if each[0] not in _OURS and each[1].isascii()
+            ]
+            # Ray answers with whatever id it is given.
+            request_id = request_id_of(scope).encode("ascii")
+            scope["headers"] = [*headers, (_REQUEST_ID, request_id), _NO_DEADLINE]
+        await self._app(scope, receive, send)
+
+
+def middlewares() -> list[Middleware]:
+    """What Ray puts around its HTTP servers."""
+    refuse_in_the_envelope()
+    join_writes()
+    return [Middleware(RequestFront)]
+
+
+def refuse_in_the_envelope() -> None:
+    """Have uvicorn refuse what it can't read (an unknown method, a control character in a header)
+    with a problem document, and take a WebSocket's handshake for the plain request that it is, too
+    (RFC 9110, section 7.8). Ray passes on no option for that; a unit test notices when it moves."""
+    protocol: Any = AutoHTTPProtocol
+    protocol.send_400_response = _send_400_response
+    protocol._should_upgrade = _should_not_upgrade
+
+
+def join_writes() -> None:
+    """Have uvicorn write through `JoinedWrites`. Ray passes on no option for that, and uvicorn has
+    none; a unit test notices when it moves."""
+    protocol: Any = AutoHTTPProtocol
+    made = protocol.connection_made
+    if made.__module__ == __name__:
+        return
+
+    def connection_made(self: Any, transport: asyncio.Transport) -> None:
+        made(self, JoinedWrites(transport))
+
+    protocol.connection_made = connection_made
+
+
+def _should_not_upgrade(protocol: Any) -> bool:
+    return False
+
+
+def _send_400_response(protocol: Any, msg: str) -> None:
+    protocol.transport.write(malformed_request())
+    protocol.transport.close()

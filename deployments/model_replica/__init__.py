@@ -1,0 +1,1 @@
+"""The Ray replica of one model."""

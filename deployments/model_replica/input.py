@@ -1,0 +1,51 @@
+"""What MLflow takes, made from the plain columns that a call brings.
+
+Travels to the replica by value with `deployments.model_replica.versions`, and like it imports
+nothing else of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+_INDEXES = 128
+
+
+def model_input(layout: str, names: tuple[Any, ...], columns: tuple[Any, ...]) -> Any:
+    """What MLflow takes for a frame: a DataFrame, an array, named arrays or a plain list."""
+    if layout == "table":
+        return _table(names, columns)
+    if layout == "tensors":
+        return dict(zip(names, columns, strict=True))
+    return columns[0]
+
+
+def _table(names: tuple[Any, ...], columns: tuple[Any, ...]) -> pd.DataFrame:
+    """Columns of one type as one block: a tenth of what pandas takes for a dict of them."""
+    kinds = {column.dtype if isinstance(column, np.ndarray) else None for column in columns}
+    if len(kinds) == 1 and None not in kinds:
+        return pd.DataFrame(np.column_stack(columns), columns=_index(names))
+    return pd.DataFrame(
+        {name: _series(column) for name, column in zip(names, columns, strict=True)}
+    )
+
+
+# By names; a plain dict, because what `lru_cache` makes can't travel by value.
+_indexes: dict[tuple[Any, ...], pd.Index[Any]] = {}
+
+
+def _index(names: tuple[Any, ...]) -> pd.Index[Any]:
+    found = _indexes.get(names)
+    if found is None:
+        if len(_indexes) >= _INDEXES:
+            _indexes.clear()
+        found = _indexes[names] = pd.Index(names)
+    return found
+
+
+def _series(column: Any) -> Any:
+    """Lists stay lists of objects: pandas would look at all values to choose a type, and so let
+    one row's neighbour turn its None into NaN or its whole number into a fraction."""
+    return column if isinstance(column, np.ndarray) else pd.Series(column, dtype=object)

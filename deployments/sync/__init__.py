@@ -1,0 +1,1 @@
+"""The sync service: one replica that owns the catalog and the applications of models."""

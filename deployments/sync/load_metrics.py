@@ -1,0 +1,102 @@
+"""What the models' processes told the sync service, added up.
+
+Knows each event once, however often it is told. What was counted outlives the process that told it;
+what a process has in memory counts for as long as it is heard of. Must not import ray.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deployments.model_replica.load_events import HostNews
+from gateway.catalog import Catalog
+from gateway.metrics.families import (
+    EVICTIONS,
+    LOAD_DURATION,
+    LOADED_VERSIONS,
+    LOADS,
+    MODEL_PROCESSES,
+    Histogram,
+    Reading,
+)
+
+SILENCE_S = 35.0
+"""After how many seconds a process that tells nothing counts as gone; it tells every ten."""
+
+
+@dataclass(slots=True)
+class _Host:
+    model: str
+    heard_at: float
+    known: int = 0
+    loaded: int = 0
+
+
+class HostLedger:
+    """Counts by model and version. `clock` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._hosts: dict[str, _Host] = {}
+        self._loads: Counter[tuple[str, int, str]] = Counter()
+        self._durations: dict[str, Histogram] = {}
+        self._evictions: Counter[str] = Counter()
+
+    def take(self, news: HostNews) -> None:
+        """Count what is new in what a process tells."""
+        model, first = news["model"], news["first"]
+        host = self._hosts.setdefault(news["host"], _Host(model, self._clock()))
+        for what, number, spent_s in news["events"][max(0, host.known - first) :]:
+            self._count(model, what, number, spent_s)
+        host.known = max(host.known, first + len(news["events"]))
+        host.heard_at = self._clock()
+        host.loaded = news["loaded"]
+
+    def forget_all_but(self, catalog: Catalog) -> None:
+        """Drop what the catalog has no more."""
+        for key in [key for key in self._loads if _is_gone(catalog, *key[:2])]:
+            del self._loads[key]
+        for model in (self._durations.keys() | self._evictions.keys()) - catalog.models.keys():
+            self._durations.pop(model, None)
+            self._evictions.pop(model, None)
+
+    def reading(self) -> Reading:
+        """All counts, and what those in memory have who were heard of lately."""
+        now = self._clock()
+        self._hosts = {
+            name: host for name, host in self._hosts.items() if now - host.heard_at < SILENCE_S
+        }
+        loaded: Counter[str] = Counter()
+        processes: Counter[str] = Counter()
+        for host in self._hosts.values():
+            loaded[host.model] += host.loaded
+            processes[host.model] += 1
+        return {
+            LOADS.name: [
+                ((model, str(number), outcome), count)
+                for (model, number, outcome), count in self._loads.items()
+            ],
+            LOAD_DURATION.name: [
+                ((model,), each.bins()) for model, each in self._durations.items()
+            ],
+            EVICTIONS.name: [((model,), count) for model, count in self._evictions.items()],
+            LOADED_VERSIONS.name: [((model,), count) for model, count in loaded.items()],
+            MODEL_PROCESSES.name: [((model,), count) for model, count in processes.items()],
+        }
+
+    def _count(self, model: str, what: str, number: int, spent_s: float) -> None:
+        if what == "evicted":
+            self._evictions[model] += 1
+            return
+        self._loads[model, number, what] += 1
+        self._evictions[model] += 0  # a series from the first load on, to be seen growing
+        if what == "ok":
+            self._durations.setdefault(model, Histogram(LOAD_DURATION)).observe(spent_s)
+
+
+def _is_gone(catalog: Catalog, model: str, number: int) -> bool:
+    found = catalog.models.get(model)
+    return found is None or found.version(number) is None

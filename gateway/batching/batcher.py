@@ -1,0 +1,456 @@
+"""Micro-batching: concurrent calls of one version with equal params travel as one.
+
+Owns which calls share one, how many calls are on their way at once, and who gets which rows of the
+answer. A call that finds a free slot goes at once; else it waits for the next one to come back. So
+there is no timer: an idle gateway adds nothing, and under load the cost of a call is shared.
+
+A batch that fails is taken apart until what is at fault is alone. A caller who leaves or times out
+disturbs nobody. Asyncio only; must not import ray, mlflow or fastapi.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextvars import Context
+from dataclasses import replace
+from math import inf
+
+from gateway.batching.compatibility import company, is_batched
+from gateway.batching.cost_model import BatchLimits, RowCosts
+from gateway.contract import Frame, Output
+from gateway.contract.outputs import has_rows, joined_output, split_output
+from gateway.errors import GatewayError, InvalidModelOutput, ModelFailed, ModelUnavailable
+from gateway.ports import Call, CallResult, PredictionBackend
+
+_logger = logging.getLogger(__name__)
+
+_REMEMBERED = 4096
+
+LaneKey = tuple[str, str]
+"""A model's name and a version's fingerprint."""
+
+
+class MicroBatcher:
+    """A `PredictionBackend` that batches the calls of another."""
+
+    def __init__(self, backend: PredictionBackend, limits: BatchLimits | None = None) -> None:
+        self._backend = backend
+        self._limits = limits or BatchLimits()
+        self._lanes: OrderedDict[LaneKey, _Lane] = OrderedDict()
+
+    async def predict(self, call: Call) -> CallResult:
+        """See `PredictionBackend.predict`."""
+        if call.frame.whole or not is_batched(call.model, call.version):
+            return await self._backend.predict(call)
+        return await self._lane(call).predict(call)
+
+    def queues(self) -> Iterator[tuple[tuple[str, int], int]]:
+        """How many calls of each version (a model's name, a number) wait for their turn."""
+        for (name, _), lane in self._lanes.items():
+            yield (name, lane.number), lane.waiting
+
+    def _lane(self, call: Call) -> _Lane:
+        key = (call.model.name, call.version.fingerprint)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = _Lane(call.version.number, self._backend, self._limits)
+            self._forget_idle_lanes()
+        lane.slots = self._limits.calls_to(call.model.options.max_replicas)
+        return lane
+
+    def _forget_idle_lanes(self) -> None:
+        """What a lane knows of its version is worth keeping, but not for ever."""
+        while len(self._lanes) > _REMEMBERED:
+            idle = next((key for key, lane in self._lanes.items() if lane.is_idle), None)
+            if idle is None:
+                return
+            del self._lanes[idle]
+
+
+class _Waiter:
+    """One caller: its rows, how many of them are sent, and what has come back."""
+
+    __slots__ = ("answers", "batches", "call", "deadline", "future", "sent", "timings_ms")
+
+    def __init__(self, call: Call) -> None:
+        loop = asyncio.get_running_loop()
+        self.call = call
+        self.future: asyncio.Future[CallResult] = loop.create_future()
+        self.deadline = loop.time() + call.timeout_s
+        self.sent = 0
+        self.answers: dict[int, Output] = {}
+        self.batches: list[_Batch] = []
+        self.timings_ms: dict[str, float] = {}
+
+    @property
+    def rows_left(self) -> int:
+        return self.call.frame.rows - self.sent
+
+    @property
+    def bytes_per_row(self) -> float:
+        return self.call.size_bytes / max(1, self.call.frame.rows)
+
+    def rows_in(self, size_bytes: float) -> int:
+        """How many rows so many bytes hold."""
+        each = self.bytes_per_row
+        return int(max(0.0, size_bytes) / each) if each else self.rows_left
+
+    def take(self, rows: int) -> _Part:
+        """The next rows, to be sent."""
+        start, self.sent = self.sent, self.sent + rows
+        return _Part(self, start, self.call.frame.slice(start, start + rows))
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def receive(self, start: int, result: CallResult) -> None:
+        """Take the answer to a part, the rows from `start`; the last one completes the call."""
+        if self.future.done():
+            return
+        self.answers[start] = result.output
+        for step, spent in result.timings_ms.items():
+            self.timings_ms[step] = self.timings_ms.get(step, 0.0) + spent
+        if self.rows_left or len(self.answers) < len(self.batches):
+            return
+        joined = joined_output([self.answers[start] for start in sorted(self.answers)])
+        if joined is None:
+            self.fail(InvalidModelOutput("The model answered parts of a list in different forms."))
+        else:
+            self.future.set_result(CallResult(output=joined, timings_ms=self.timings_ms))
+
+    def leave(self) -> None:
+        """The caller is gone: a call that nobody waits for any more is cancelled."""
+        for batch in self.batches:
+            batch.cancel_if_deserted()
+
+
+class _Part:
+    """Rows of one caller, from `start`, in a batch."""
+
+    __slots__ = ("frame", "is_all", "is_answered", "start", "waiter")
+
+    def __init__(self, waiter: _Waiter, start: int, frame: Frame) -> None:
+        self.waiter = waiter
+        self.start = start
+        self.frame = frame
+        self.is_all = frame.rows == waiter.call.frame.rows
+        self.is_answered = False
+
+    @property
+    def is_wanted(self) -> bool:
+        return not self.waiter.future.done()
+
+    def receive(self, result: CallResult) -> None:
+        """Take the answer to these rows."""
+        if not self.is_all:
+            self.waiter.receive(self.start, result)
+        elif self.is_wanted:
+            self.waiter.future.set_result(result)
+        self.is_answered = True
+
+
+class _Batch:
+    """Rows of several callers on their way."""
+
+    def __init__(self, parts: list[_Part]) -> None:
+        self.parts = parts
+        self.task: asyncio.Task[None] | None = None
+
+    def fail(self, error: Exception) -> None:
+        for part in self.parts:
+            part.waiter.fail(error)
+
+    def cancel_if_deserted(self) -> None:
+        if self.task is not None and not any(part.is_wanted for part in self.parts):
+            self.task.cancel()
+
+    def release(self) -> None:
+        """Let go of the rows at once: callers and batches refer to each other, and the collector
+        of such cycles may come by late."""
+        self.parts = []
+        self.task = None
+
+
+class _Lane:
+    """The calls of one version: those on their way, and those that wait for a slot.
+
+    `number` is the version's, `slots` bounds the calls on their way. Until the version has answered
+    once, and after it could not be reached, nothing is shared: each caller then waits for its start
+    by its own deadline.
+    """
+
+    def __init__(self, number: int, backend: PredictionBackend, limits: BatchLimits) -> None:
+        self.number = number
+        self.slots = limits.calls_to(1)
+        self._backend = backend
+        self._limits = limits
+        self._warm = False
+        self._shares = True
+        self._on_their_way = 0
+        self._costs = RowCosts(limits)
+        # For which numbers of rows the version has given as many values: one says little about a
+        # model that gives the same number always.
+        self._seen_rows = 0
+        self._is_row_wise = False
+        # By what may travel together. The first queue's turn is next; one that isn't emptied goes
+        # to the end, and so does a list of which a part was sent: nobody is starved.
+        self._waiting: OrderedDict[Hashable, deque[_Waiter]] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._waiting and not self._on_their_way
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a slot."""
+        return sum(not each.future.done() for queue in self._waiting.values() for each in queue)
+
+    async def predict(self, call: Call) -> CallResult:
+        """Answer one call, alone or with others."""
+        if not self._warm or not self._shares:
+            return await self._predict_alone(call)
+        if not self._waiting and self._on_their_way < self.slots and self._fits(call):
+            return await self._predict_at_once(call)
+        waiter = _Waiter(call)
+        self._waiting.setdefault(company(call), deque()).append(waiter)
+        self._send()
+        try:
+            return await waiter.future
+        except asyncio.CancelledError:
+            waiter.future.cancel()
+            waiter.leave()
+            raise
+
+    async def _predict_alone(self, call: Call) -> CallResult:
+        result = await self._backend.predict(call)
+        self._warm = True
+        self._look_at(call, result)
+        return result
+
+    async def _predict_at_once(self, call: Call) -> CallResult:
+        """Without a task of its own: what a lone caller would only pay for."""
+        self._on_their_way += 1
+        try:
+            result = await self._backend.predict(call)
+            self._look_at(call, result)
+            return result
+        except ModelUnavailable:
+            self._warm = False
+            raise
+        finally:
+            if self._waiting:
+                self._end_call(self._limits.turns)
+            else:
+                self._on_their_way -= 1
+
+    def _fits(self, call: Call) -> bool:
+        return (
+            call.frame.rows <= self._costs.part_rows and call.size_bytes <= self._limits.max_bytes
+        )
+
+    def _look_at(self, call: Call, result: CallResult) -> bool:
+        """Learn from an answer; whether it has one value for each row."""
+        rows = call.frame.rows
+        if not has_rows(result.output, rows):
+            self._share_no_more(call, "its answer isn't one for each row")
+            return False
+        self._costs.learn(call, result)
+        if rows != self._seen_rows:
+            self._is_row_wise = self._is_row_wise or self._seen_rows > 0
+            self._seen_rows = rows
+        return True
+
+    def _send(self) -> None:
+        """Fill the free slots."""
+        while self._waiting and self._on_their_way < self.slots:
+            parts = self._next_parts()
+            if parts:
+                self._on_their_way += 1
+                batch = _Batch(parts)
+                for part in parts:
+                    part.waiter.batches.append(batch)
+                # In no caller's context: what is bound to one of them (its cancellation by Ray
+                # Serve, its trace) must not take hold of the others' rows.
+                batch.task = asyncio.create_task(self._deliver(batch), context=Context())
+                self._tasks.add(batch.task)
+                batch.task.add_done_callback(self._tasks.discard)
+
+    def _next_parts(self) -> list[_Part]:
+        company, queue = next(iter(self._waiting.items()))
+        parts = self._taken_from(queue)
+        if queue:
+            self._waiting.move_to_end(company)
+        else:
+            del self._waiting[company]
+        return parts
+
+    def _taken_from(self, queue: deque[_Waiter]) -> list[_Part]:
+        """As many rows as fit into one call, at least one. A list that doesn't fit goes in parts,
+        and to the end of the queue after each, as do those for whom the call comes too late."""
+        size = float(self._limits.max_bytes)
+        not_before, most = self._planned(queue)
+        rows = 0
+        parts: list[_Part] = []
+        late: list[_Waiter] = []
+        while queue and (self._shares or not parts):
+            waiter = queue.popleft()
+            if waiter.future.done():
+                continue
+            if waiter.deadline < not_before:
+                late.append(waiter)
+                continue
+            fitting = min(waiter.rows_left, self._costs.part_rows, waiter.rows_in(size))
+            if parts:
+                fitting = min(fitting, most - rows)
+                if fitting <= 0:
+                    queue.appendleft(waiter)
+                    break
+            part = waiter.take(max(1, fitting))
+            parts.append(part)
+            rows += part.frame.rows
+            size -= part.frame.rows * waiter.bytes_per_row
+            if waiter.rows_left:
+                queue.append(waiter)
+                break
+        queue.extend(late)
+        return parts
+
+    def _planned(self, queue: deque[_Waiter]) -> tuple[float, int]:
+        """The earliest deadline that the next call of the queue can meet, and its most rows."""
+        now, most = asyncio.get_running_loop().time(), self._costs.shared_rows
+        if self._costs.time_s(most) <= min(waiter.deadline for waiter in queue) - now:
+            return -inf, most
+        wanted = [waiter for waiter in queue if not waiter.future.done()]
+        lefts_s = [waiter.deadline - now for waiter in wanted]
+        if not wanted:
+            return -inf, most
+        needed_s, most = self._costs.plan(lefts_s, min(most, sum(w.rows_left for w in wanted)))
+        return now + needed_s, most
+
+    async def _deliver(self, batch: _Batch) -> None:
+        try:
+            await self._answer(batch.parts)
+        except GatewayError as error:
+            batch.fail(error)
+        # A boundary: whatever goes wrong here, none of the callers may wait for ever.
+        except Exception as error:
+            _logger.exception("a batch failed")
+            batch.fail(error)
+        finally:
+            had_company = len(batch.parts) > 1
+            batch.release()
+            self._end_call(self._limits.turns if had_company else 0)
+
+    def _end_call(self, turns: int) -> None:
+        """Free the slot, at the latest after so many turns of the event loop."""
+        if turns and sum(map(len, self._waiting.values())) < self._limits.few_callers:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._end_call, turns - 1, context=Context())
+            return
+        self._on_their_way -= 1
+        self._send()
+
+    async def _answer(self, parts: list[_Part]) -> None:
+        """Call the parts as one; where that fails for the model's sake, or for a reason that nobody
+        knows, call them apart."""
+        parts = [part for part in parts if part.is_wanted]
+        if not parts:
+            return
+        started = asyncio.get_running_loop().time()
+        try:
+            call = _together(parts)
+            result = await self._backend.predict(call)
+        except (ModelFailed, InvalidModelOutput) as error:
+            await self._answer_apart(parts, error)
+            return
+        except GatewayError as error:
+            if isinstance(error, ModelUnavailable):
+                self._warm = False
+            raise
+        # A boundary: whatever it is that nobody has thought of, one caller's rows may be the cause.
+        except Exception as error:
+            _logger.exception("a batch failed, of %d callers", len(parts))
+            await self._answer_apart(parts, error)
+            return
+        except asyncio.CancelledError:
+            spent_s = asyncio.get_running_loop().time() - started
+            self._costs.learn_of_deserted(call, spent_s * 1e3)
+            raise
+        await self._deal_out(parts, call, result)
+
+    async def _deal_out(self, parts: list[_Part], call: Call, result: CallResult) -> None:
+        """Give each part its rows of the answer, where it can be told which they are."""
+        knows = self._is_row_wise or call.frame.rows != self._seen_rows
+        fits = self._look_at(call, result)
+        if len(parts) == 1 and parts[0].is_all:
+            parts[0].receive(result)
+        elif not fits:
+            await self._answer_whole(parts)
+        elif len(parts) > 1 and not knows:
+            await self._answer_each([[part] for part in parts])
+        else:
+            outputs = split_output(result.output, [part.frame.rows for part in parts])
+            for part, output in zip(parts, outputs, strict=True):
+                part.receive(CallResult(output=output, timings_ms=result.timings_ms))
+
+    async def _answer_apart(self, parts: list[_Part], error: Exception) -> None:
+        """Halve what failed until what is at fault is alone; if nothing is, the company was."""
+        if len(parts) == 1:
+            parts[0].waiter.fail(error)
+            return
+        middle = len(parts) // 2
+        await self._answer_each([parts[:middle], parts[middle:]])
+        if all(part.is_answered for part in parts):
+            reason = "rows that it answers apart fail together"
+            self._share_no_more(parts[0].waiter.call, reason)
+
+    async def _answer_each(self, groups: Iterable[list[_Part]]) -> None:
+        """Call the groups one after another. What keeps one from being answered (its deadline, a
+        model that was away for a moment) is told to that one alone; only a version that can't be
+        loaded is the same for all."""
+        for parts in groups:
+            try:
+                await self._answer(parts)
+            except GatewayError as error:
+                if isinstance(error, ModelUnavailable) and error.load_failed:
+                    raise
+                for part in parts:
+                    part.waiter.fail(error)
+
+    async def _answer_whole(self, parts: Sequence[_Part]) -> None:
+        """After an answer that isn't one for each row: that to a list in parts can't be one."""
+        for part in parts:
+            if not part.is_all:
+                part.waiter.fail(InvalidModelOutput("The model's answer isn't one for each row."))
+        await self._answer_each([[part] for part in parts])
+
+    def _share_no_more(self, call: Call, reason: str) -> None:
+        if not self._shares:
+            return
+        self._shares = False
+        _logger.warning(
+            "%s version %s is not batched any more: %s",
+            call.model.name,
+            call.version.number,
+            reason,
+        )
+
+
+def _together(parts: Sequence[_Part]) -> Call:
+    """One call with the rows of all parts; it may take as long as the most patient caller."""
+    first = parts[0].waiter.call
+    now = asyncio.get_running_loop().time()
+    origins = first.origins and tuple(
+        origin for part in parts for origin in part.waiter.call.origins
+    )
+    return replace(
+        first,
+        origins=origins,
+        frame=Frame.concat([part.frame for part in parts]),
+        timeout_s=max(0.0, max(part.waiter.deadline for part in parts) - now),
+    )

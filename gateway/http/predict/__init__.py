@@ -1,0 +1,1 @@
+"""`POST /models/{name}/predict`: headers, body, deadline, callers who leave."""

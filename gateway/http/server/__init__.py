@@ -1,0 +1,1 @@
+"""The HTTP server's edge: how answers are written, and what is answered before any route."""

@@ -1,0 +1,1 @@
+"""Every metric: families, counters on the path, snapshots for a scrape."""

@@ -1,0 +1,111 @@
+"""What a process of the gateway tells about itself and about the catalog when it is asked.
+
+Nothing here is on the path of a request. Must not import ray, mlflow or fastapi.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import inf
+
+from gateway.admission import Admission
+from gateway.batching.batcher import MicroBatcher
+from gateway.catalog import Catalog, ServedModel
+from gateway.metrics.collection import Measured
+from gateway.metrics.counters import Traffic
+from gateway.metrics.families import (
+    CATALOG_GENERATION,
+    DEFAULT_HELD,
+    INGRESS_REPLICAS,
+    MODEL_UNSERVABLE,
+    MODELS,
+    QUEUED_REQUESTS,
+    REGISTRY_SILENT,
+    REQUESTS_IN_FLIGHT,
+    ROWS_IN_FLIGHT,
+    SYNC_SERVICE_UP,
+    Reading,
+)
+from gateway.ports import CatalogFeed
+from gateway.prediction import PredictionService
+
+
+class ReplicaNumbers:
+    """The numbers of one ingress process: what it counted, and what is inside at this moment."""
+
+    def __init__(
+        self,
+        *,
+        feed: CatalogFeed,
+        service: PredictionService,
+        traffic: Traffic,
+        admission: Admission,
+        batcher: MicroBatcher,
+    ) -> None:
+        self._feed = feed
+        self._service = service
+        self._traffic = traffic
+        self._admission = admission
+        self._batcher = batcher
+
+    def reading(self) -> Reading:
+        """All of them, of what the catalog has."""
+        catalog = self._feed.catalog
+        if catalog is not None:
+            self._traffic.forget_all_but(catalog)
+        loads = self._admission.loads
+        # Who was here is told as zero: a series that ends looks the same as one that isn't read.
+        models = self._traffic.models | loads.keys()
+        queued: Counter[tuple[str, int]] = Counter()
+        for version, waiting in self._batcher.queues():
+            queued[version] += waiting  # one number may have had other artifacts before
+        return self._traffic.reading() | {
+            REQUESTS_IN_FLIGHT.name: [
+                ((name,), loads[name].requests if name in loads else 0) for name in models
+            ],
+            ROWS_IN_FLIGHT.name: [
+                ((name,), loads[name].rows if name in loads else 0) for name in models
+            ],
+            QUEUED_REQUESTS.name: [
+                ((name, str(number)), waiting) for (name, number), waiting in queued.items()
+            ],
+            MODEL_UNSERVABLE.name: [
+                ((model.name,), 1)
+                for model in _models(catalog)
+                if not _answers(self._service, model)
+            ],
+        }
+
+
+def gateway_reading(service: PredictionService, feed: CatalogFeed, measured: Measured) -> Reading:
+    """What is told once for the whole gateway: the catalog and the registry as this process knows
+    them, what the sync service counts, and who has answered."""
+    catalog, silent_for_s = feed.catalog, feed.registry.silent_for_s
+    told: Reading = {
+        REGISTRY_SILENT.name: [((), inf if silent_for_s is None else silent_for_s)],
+        INGRESS_REPLICAS.name: [((), len(measured.replicas))],
+        SYNC_SERVICE_UP.name: [((), int(measured.sync is not None))],
+        DEFAULT_HELD.name: [
+            ((model.name, str(model.held.number)), 1)
+            for model in _models(catalog)
+            if model.held is not None
+        ],
+    }
+    if catalog is not None:
+        ready = sum(_answers(service, model) for model in catalog.models.values())
+        told[CATALOG_GENERATION.name] = [((), catalog.generation)]
+        told[MODELS.name] = [
+            (("ready",), ready),
+            (("unservable",), len(catalog.models) - ready),
+        ]
+    return (measured.sync or {}) | told
+
+
+def _models(catalog: Catalog | None) -> list[ServedModel]:
+    return [] if catalog is None else list(catalog.models.values())
+
+
+def _answers(service: PredictionService, model: ServedModel) -> bool:
+    """Whether the model answers where no version is named, as far as is known here."""
+    default = model.default
+    return default is not None and (model.name, default.fingerprint) not in service.unloadable

@@ -1,0 +1,1 @@
+"""Where a body is parsed: at once, in a thread, or in a process of its own."""

@@ -1,0 +1,1 @@
+"""What tests, benchmarks and checks share: servers, gateways, clusters, callers, browsers."""

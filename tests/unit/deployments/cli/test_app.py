@@ -1,0 +1,283 @@
+"""The command line's words, lines and exit codes, over a fake gateway."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from deployments.cli import app as cli
+from deployments.cli.app import app
+from deployments.settings import Settings
+from gateway.security.api_keys import Scope, entry_of, parse_keys
+from tests.support.processes import free_port
+
+RUN = CliRunner()
+ANY_PORT = ("--port", str(free_port()))
+MODELS = {
+    "generation": 1,
+    "models": [
+        {
+            "name": "m", "description": "", "status": "ready", "reason": None,
+            "default_version": 2, "aliases": {"champion": 2}, "versions": [3, 2, 1],
+            "held": {"version": 3, "reason": "It would break.", "differences": []},
+            "warnings": [], "predict_url": "/models/m/predict",
+        }
+    ],
+}  # fmt: skip
+
+
+class FakeGateway(BaseHTTPRequestHandler):
+    """Answers as the gateway would."""
+
+    def do_GET(self) -> None:
+        if self.headers["Authorization"] not in (None, "Bearer good"):
+            self._answer(401, {"status": 401, "code": "unauthenticated", "detail": "Not known."})
+        elif self.path == "/models":
+            self._answer(200, MODELS)
+        else:
+            self._answer(200, {"openapi": "3.1.0"})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if body == {"bad": 1}:
+            self._answer(
+                422,
+                {"status": 422, "code": "invalid_input", "detail": "It does not fit.",
+                 "errors": [{"pointer": "/bad", "message": "Unknown field."}]},
+            )  # fmt: skip
+        elif "echo" in self.path:
+            self._answer(200, [body], ensure_ascii=False)
+        else:
+            self._answer(200, [{"path": self.path, "version": self.headers["X-Model-Version"]}])
+
+    def _answer(self, status: int, value: object, *, ensure_ascii: bool = True) -> None:
+        content = json.dumps(value, ensure_ascii=ensure_ascii).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), FakeGateway)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_models_is_plain_when_piped(url: str) -> None:
+    """One line a model, tab-separated, with what is held."""
+    result = RUN.invoke(app, ["models", "--url", url])
+    assert result.exit_code == 0
+    assert result.stdout == "m\tready\t2\t3,2,1\tchampion=2\t3: It would break.\n"
+
+
+def test_what_is_piped_obeys_the_same_rule(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names can't move the cursor, nor begin a cell or a line; JSON says the same, escaped."""
+    name = "a\x1b[2J\tb\nc\x9b"
+    monkeypatch.setitem(MODELS, "models", [{**MODELS["models"][0], "name": name}])
+    result = RUN.invoke(app, ["models", "--url", url])
+    assert result.stdout.split("\t")[0] == "a\u241b[2J\u2409b\u240ac\ufffd"
+    result = RUN.invoke(app, ["predict", "echo", json.dumps({"x": name}), "--url", url])
+    assert set(result.stdout) & {"\x1b", "\x9b"} == set()
+    assert json.loads(result.stdout) == [{"x": name}]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "m", "{}", "--version", "\udcff"],
+        ["predict", "m", "{}", "--version", "1\n2"],
+        ["predict", "m", "{}", "--key", "é"],
+        ["predict", "\udcff", "{}"],
+        ["predict", "m", "\udcff"],
+        ["predict", "m", "{}", "--url", "http://["],
+        ["models", "--key", "sécret"],
+        ["models", "--key", "sec\nret"],
+        ["models", "--url", "http://["],
+        ["openapi", "--key", "é"],
+    ],
+)
+def test_what_can_t_be_sent_is_one_line(url: str, arguments: list[str]) -> None:
+    """Exit code 2 and why, without the key."""
+    result = RUN.invoke(app, arguments, env={"MODELMUX_URL": url})
+    assert result.exit_code == 2
+    assert len(result.output.splitlines()) == 1
+    assert "ret" not in result.output
+
+
+def test_predict_prints_the_answer(url: str) -> None:
+    """The body goes to the model's path, the version into its header."""
+    result = RUN.invoke(app, ["predict", "ein Modell", '{"x": 1}', "--version", "3", "--url", url])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == [{"path": "/models/ein%20Modell/predict", "version": "3"}]
+
+
+def test_predict_takes_an_alias_of_any_script(url: str) -> None:
+    """It is sent as UTF-8, which is how the gateway reads it."""
+    result = RUN.invoke(app, ["predict", "m", "{}", "--version", "größe", "--url", url])
+    assert result.exit_code == 0, result.output
+    (answer,) = json.loads(result.stdout)
+    assert answer["version"].encode("latin-1").decode() == "größe"
+
+
+def test_predict_reads_standard_input(url: str) -> None:
+    """A dash stands for standard input."""
+    result = RUN.invoke(app, ["predict", "m", "-", "--url", url], input='{"x": 1}')
+    assert result.exit_code == 0
+
+
+def test_a_refused_prediction_says_where(url: str) -> None:
+    """Exit code 1, and the pointer with its message."""
+    result = RUN.invoke(app, ["predict", "m", '{"bad": 1}', "--url", url])
+    assert result.exit_code == 1
+    assert "/bad: Unknown field." in result.output
+
+
+def test_openapi_goes_to_a_file(url: str, tmp_path: Path) -> None:
+    """`-o` saves the document."""
+    result = RUN.invoke(app, ["openapi", "--url", url, "-o", str(tmp_path / "api.json")])
+    assert result.exit_code == 0
+    assert json.loads((tmp_path / "api.json").read_text())["openapi"] == "3.1.0"
+
+
+def test_commands_ask_with_the_key(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the option or the variable; a key that is refused is exit code 1 and the reason."""
+    assert RUN.invoke(app, ["models", "--url", url, "--key", "good"]).exit_code == 0
+    monkeypatch.setenv("MODELMUX_KEY", "bad")
+    for command in (["models"], ["openapi"]):
+        result = RUN.invoke(app, [*command, "--url", url])
+        assert result.exit_code == 1
+        assert "401 unauthenticated: Not known." in result.output
+
+
+def test_a_new_key_is_shown_once_and_its_line_goes_to_a_file() -> None:
+    """Standard output has the line alone, which lets the secret of standard error in."""
+    result = RUN.invoke(app, ["keys", "new", "shop", "--scope", "predict:a b*", "--scope", "read"])
+    assert result.exit_code == 0
+    secret = result.stderr.split()[-1]
+    assert secret not in result.stdout
+    key = parse_keys(result.stdout).key_of(secret.encode())
+    assert (key.name, key.scopes) == ("shop", {Scope.READ, Scope.PREDICT})
+    assert [key.may_call(name) for name in ("a b1", "ab")] == [True, False]
+
+
+@pytest.mark.parametrize("arguments", [["a/b"], ["a", "--scope", "write"], ["a b"]])
+def test_a_key_that_cannot_be_written_is_one_line(arguments: list[str]) -> None:
+    """Exit code 2, and no secret that nobody could use."""
+    result = RUN.invoke(app, ["keys", "new", *arguments])
+    assert result.exit_code == 2
+    assert len(result.output.strip().splitlines()) == 1
+    assert "mmx_" not in result.output
+
+
+@pytest.mark.parametrize("command", [["models"], ["predict", "m", "{}"], ["openapi"]])
+def test_a_gateway_that_is_not_there_is_one_line(command: list[str]) -> None:
+    """Exit code 2 and one line."""
+    result = RUN.invoke(app, [*command, "--url", "http://127.0.0.1:9"])
+    assert result.exit_code == 2
+    assert len(result.output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "tracking_uri"),
+        (["--tracking-uri", "nonsense"], "tracking_uri"),
+        (["--tracking-uri", "http://h:1", "--port", "0"], "port"),
+        (["--tracking-uri", "http://h:1", "--poll-interval-s", "-1"], "poll_interval_s"),
+        (["--tracking-uri", "http://h:1", "--host", "no.such.host.invalid"], "can't listen"),
+        (["--tracking-uri", "http://h:1", "--host", "0.0.0.0", *ANY_PORT], "--insecure"),
+        (
+            ["--tracking-uri", "http://h:1", "--host", "0.0.0.0", "--ray-address", "auto"],
+            "--insecure",
+        ),
+        (["--tracking-uri", "http://h:1", "--keys-file", "nowhere", *ANY_PORT], "nowhere"),
+    ],
+)
+def test_up_refuses_what_it_cannot_do_in_one_line(arguments: list[str], word: str) -> None:
+    """A bad setting ends with exit code 2 and one line that names it."""
+    result = RUN.invoke(app, ["up", *arguments])
+    assert result.exit_code == 2
+    lines = result.output.strip().splitlines()
+    assert len(lines) == 1
+    assert word in lines[0]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"insecure": True}, {"keys": entry_of("k", "s", ["read"])}, {"host": "::1"}]
+)
+def test_up_listens_where_it_was_told_that_it_may(fields: dict[str, Any]) -> None:
+    """Beyond the loopback with keys or by an explicit word; on it as it is."""
+    cli._require_guard(Settings(**{"tracking_uri": "http://h:1", "host": "0.0.0.0", **fields}))
+
+
+def test_up_refuses_a_port_in_use() -> None:
+    """Found out before Ray starts."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        result = RUN.invoke(app, ["up", "--tracking-uri", "http://h:1", "--port", port])
+    assert result.exit_code == 2
+    assert port in result.output
+
+
+def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt variable is named."""
+    monkeypatch.setenv("MODELMUX_PROT", "1")
+    result = RUN.invoke(app, ["up", "--tracking-uri", "http://h:1"])
+    assert result.exit_code == 2
+    assert "MODELMUX_PROT" in result.output
+
+
+def test_a_webhook_needs_the_secret() -> None:
+    """Without the gateway's secret there is nothing that MLflow could sign with."""
+    command = ["webhook", "http://gateway/webhooks/mlflow", "--tracking-uri", "http://127.0.0.1:9"]
+    result = RUN.invoke(app, command)
+    assert result.exit_code == 2
+    assert "MODELMUX_WEBHOOK_SECRET" in result.output
+
+
+@pytest.mark.parametrize(
+    ("published", "is_open"), [("127.0.0.1", False), ("::1", False), ("0.0.0.0", True)]
+)
+def test_a_container_is_as_open_as_its_port(
+    published: str, is_open: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the port of a container is published decides, not the container's own address."""
+    monkeypatch.setenv("MODELMUX_PUBLISHED_HOST", published)
+    settings = Settings(tracking_uri="http://127.0.0.1:9", host="0.0.0.0")
+    if is_open:
+        with pytest.raises(typer.Exit):
+            cli._require_guard(settings)
+    else:
+        cli._require_guard(settings)
+
+
+def test_tracing_without_its_packages_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is said at the start, with the words that install it."""
+
+    def missing(name: str) -> str:
+        raise cli.PackageNotFoundError(name)
+
+    monkeypatch.setenv("MODELMUX_TRACING", "true")
+    monkeypatch.setattr(cli, "distribution_version", missing)
+    result = RUN.invoke(app, ["up", "--tracking-uri", "http://h:1", *ANY_PORT])
+    assert result.exit_code == 2
+    assert "modelmux[tracing]" in result.output

@@ -1,0 +1,194 @@
+"""Models' answers in plain form."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import enum
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pydantic
+import pytest
+
+from deployments.model_replica.output import UnsupportedOutput, plain_output
+
+
+class Answer(pydantic.BaseModel):
+    text: str
+    when: dt.datetime | None = None
+
+
+@dataclasses.dataclass
+class Point:
+    x: float
+
+
+class Sparse:
+    """Like one of scipy's matrices."""
+
+    def toarray(self) -> Any:
+        return own([[1.0], [2.0]])
+
+
+class Word(str):
+    """A subclass of a plain type, which says another thing of itself."""
+
+    def __str__(self) -> str:
+        return "not the word"
+
+
+class Shout(str, enum.Enum):  # noqa: UP042  # a StrEnum's own `__str__` is the value
+    A = "a"
+
+
+class Grade(int, enum.Enum):
+    ONE = 1
+
+
+class Ratio(float, enum.Enum):
+    HALF = 0.5
+
+
+class Raw(bytes):
+    """A subclass of a plain type."""
+
+
+class Own(np.ndarray):
+    """An array of the model's own class."""
+
+
+class OwnRecord(np.record):
+    """A record of the model's own class."""
+
+
+class Own64(np.float64):
+    """A scalar of the model's own class."""
+
+
+class Own32(np.float32):
+    """The same, of a type that Python has no counterpart of."""
+
+
+def own(values: Any) -> Any:
+    return np.asarray(values).view(Own)
+
+
+def masked(values: Any, mask: Any) -> Any:
+    return np.ma.masked_array(values, mask=mask)
+
+
+def objects(*values: Any) -> Any:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+RECORDS = [("x", "f8"), ("y", "U3")]
+PLAIN = {bool, int, float, str, bytes, type(None), np.float64, np.float32, np.int64, np.str_}
+PLAIN |= {np.datetime64, np.bool_}
+
+
+def is_plain(value: Any) -> bool:
+    """Whether it has no class but Python's and NumPy's own."""
+    if type(value) is list or type(value) is tuple:
+        return all(map(is_plain, value))
+    if type(value) is dict:
+        return all(type(key) is str and is_plain(item) for key, item in value.items())
+    if type(value) is np.ndarray:
+        return value.dtype.type in PLAIN and value.dtype.metadata is None
+    return type(value) in PLAIN
+
+
+@pytest.mark.parametrize(
+    ("answer", "plain"),
+    [
+        (["a", 1, None], ("values", ["a", 1, None])),
+        ("text", ("values", ["text"])),
+        (3.5, ("values", [3.5])),
+        ({"a": 1}, ("values", [{"a": 1}])),
+        ({"a": [1, 2], "b": ["x", "y"]}, ("columns", ["a", "b"], [[1, 2], ["x", "y"]])),
+        ({"a": [1, 2], "b": [1]}, ("values", [{"a": [1, 2], "b": [1]}])),
+        ([Answer(text="t")], ("values", [{"text": "t", "when": None}])),
+        ([Point(1.0)], ("values", [{"x": 1.0}])),
+        ([Word("w")], ("values", ["w"])),
+        ([Shout.A, Grade.ONE, Ratio.HALF, Raw(b"a\0")], ("values", ["a", 1, 0.5, b"a\0"])),
+        ({Shout.A: 1, Grade.ONE: Word("w")}, ("values", [{"a": 1, "1": "w"}])),
+        (pd.DataFrame({Word("w"): [Shout.A]}), ("columns", ["w"], [["a"]])),
+        ([Own64(1.5), Own32(1.5)], ("values", [1.5, np.float32(1.5)])),
+        (own([1.0, 2.0]), ("values", np.array([1.0, 2.0]))),
+        ([own([1.0]), {"a": own([2.0])}], ("values", [np.array([1.0]), {"a": np.array([2.0])}])),
+        ({"a": own([1, 2])}, ("columns", ["a"], [np.array([1, 2])])),
+        (pd.DataFrame({"a": own([1.0])}), ("columns", ["a"], [np.array([1.0])])),
+        (pd.DataFrame({"a": objects(own([1.0]))}), ("columns", ["a"], [[np.array([1.0])]])),
+        (objects("a", Word("b")), ("values", ["a", "b"])),
+        (np.array(Word("b"), dtype=object), ("values", ["b"])),
+        (np.array([["a"], [Shout.A]], dtype=object), ("values", [["a"], ["a"]])),
+        (masked([1.0, 2.0], [False, True]), ("values", [np.float64(1.0), None])),
+        (masked([[1], [2]], [[False], [True]]), ("values", [np.array([1]), [None]])),
+        (masked([1.0, 2.0], [False, False]), ("values", np.array([1.0, 2.0]))),
+        ([np.ma.masked], ("values", [None])),
+        (np.matrix([[1.0]]), ("values", np.array([[1.0]]))),
+        (np.array([(1.0, "a")], RECORDS), ("values", [[np.float64(1.0), np.str_("a")]])),
+        (np.array([(1.0, "a")], np.dtype((OwnRecord, RECORDS))),
+         ("values", [[np.float64(1.0), np.str_("a")]])),
+        (np.array([1.0], np.dtype("f8", metadata={"a": Word("w")})), ("values", np.array([1.0]))),
+        (np.array(["a", "b"], np.dtypes.StringDType()), ("values", ["a", "b"])),
+        (Sparse(), ("values", np.array([[1.0], [2.0]]))),
+        ([Sparse()], ("values", [np.array([[1.0], [2.0]])])),
+        ([pd.NaT], ("values", [np.datetime64("NaT")])),
+        ([dt.time(1, 30)], ("values", ["01:30:00"])),
+        ([pd.Timestamp("2024-01-01", tz="Europe/Berlin")],
+         ("values", [np.datetime64("2023-12-31T23:00:00", "us")])),
+        (pd.DataFrame({1: ["a", None]}), ("columns", ["1"], [["a", None]])),
+        (pd.Series(["a", None], dtype=object), ("values", ["a", None])),
+    ],
+)  # fmt: skip
+def test_answers_lose_their_classes(answer: Any, plain: tuple[Any, ...]) -> None:
+    """Frames, series, dicts, pydantic models, dataclasses, arrays of whatever class and scalars all
+    have one of two forms, in which no class is left but Python's and NumPy's own."""
+    made = plain_output(answer)
+    assert str(made) == str(plain)
+    assert type(made[-1]) is type(plain[-1])
+    assert is_plain(made)
+
+
+def test_numbers_stay_arrays() -> None:
+    """Numeric columns are not taken apart."""
+    kind, names, (column,) = plain_output(pd.DataFrame({"x": [1.0, 2.0]}))
+    assert (kind, names, column.dtype) == ("columns", ["x"], np.float64)
+    kind, array = plain_output(np.ones((2, 3)))
+    assert (kind, array.shape) == ("values", (2, 3))
+
+
+def test_what_has_no_plain_form_is_refused_by_its_type() -> None:
+    """The message names the type and nothing of its content."""
+    with pytest.raises(UnsupportedOutput, match="object"):
+        plain_output([object()])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        objects(object()), pd.DataFrame({"a": [object()]}), {"a": [object()]}, [Word],
+        np.array([b"a"], dtype="V1"), [complex(1)], [{1.0}],
+        masked(np.array([(1.0, "a")], RECORDS), [(True, False)]),
+    ],
+)  # fmt: skip
+def test_what_has_no_plain_form_is_refused_wherever_it_is(answer: Any) -> None:
+    """In an array, a frame or a dict as well; it is never passed on for the pickle to refuse."""
+    with pytest.raises(UnsupportedOutput):
+        plain_output(answer)
+
+
+def test_what_has_no_end_is_refused() -> None:
+    """A list that holds itself, and one that is nested deeper than Python can follow."""
+    endless: list[Any] = []
+    endless.append(endless)
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for answer in (endless, deep):
+        with pytest.raises(UnsupportedOutput):
+            plain_output(answer)

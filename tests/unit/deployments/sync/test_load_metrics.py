@@ -1,0 +1,94 @@
+"""What the models' processes tell the sync service, told as often as it takes and counted once."""
+
+from __future__ import annotations
+
+from deployments.model_replica.load_events import HostJournal
+from deployments.sync.load_metrics import SILENCE_S, HostLedger
+from gateway.metrics.families import (
+    EVICTIONS,
+    LOAD_DURATION,
+    LOADED_VERSIONS,
+    LOADS,
+    MODEL_PROCESSES,
+)
+from tests.support.catalogs import catalog, served, version
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def told(ledger: HostLedger, name: str) -> dict[tuple[str, ...], object]:
+    return dict(ledger.reading()[name])
+
+
+def test_events_are_counted_once_however_often_they_are_told() -> None:
+    """An answer that was lost makes the process tell again; nothing is counted twice or lost."""
+    ledger, journal = HostLedger(), HostJournal("m")
+    journal.note_load(1, 2.0)
+    journal.note_load(2, 3.0)
+    ledger.take(journal.news())  # its answer is lost
+    journal.note_failure(3, 0.1)
+    again = journal.news()
+    ledger.take(again)
+    journal.note_eviction(1)
+    journal.take(again)
+    ledger.take(journal.news())
+    assert told(ledger, LOADS.name) == {
+        ("m", "1", "ok"): 1,
+        ("m", "2", "ok"): 1,
+        ("m", "3", "failed"): 1,
+    }
+    ((counts, total),) = told(ledger, LOAD_DURATION.name).values()  # type: ignore[misc]
+    assert (sum(counts), total) == (2, 5.0)
+    assert told(ledger, EVICTIONS.name) == {("m",): 1}
+    assert told(ledger, LOADED_VERSIONS.name) == {("m",): 1}
+
+
+def test_a_process_that_tells_nothing_any_more_has_nothing_in_memory() -> None:
+    """What it counted stays, what it holds goes with it."""
+    clock = Clock()
+    ledger = HostLedger(clock)
+    for _ in range(2):
+        journal = HostJournal("m")
+        journal.note_load(1, 1.0)
+        ledger.take(journal.news())
+    assert told(ledger, LOADED_VERSIONS.name) == {("m",): 2}
+    clock.now = SILENCE_S - 1
+    ledger.take(journal.news())
+    clock.now = SILENCE_S + 1
+    assert told(ledger, LOADED_VERSIONS.name) == told(ledger, MODEL_PROCESSES.name) == {("m",): 1}
+    assert told(ledger, LOADS.name) == {("m", "1", "ok"): 2}
+
+
+def test_a_journal_that_nobody_reads_stays_small() -> None:
+    """The oldest events are dropped, and what is in memory is still right."""
+    ledger, journal = HostLedger(), HostJournal("m")
+    for _ in range(1200):
+        journal.note_load(1, 1.0)
+        journal.note_eviction(1)
+    news = journal.news()
+    assert len(news["events"]) == 1000
+    ledger.take(news)
+    assert told(ledger, LOADED_VERSIONS.name) == {("m",): 0}
+    assert told(ledger, EVICTIONS.name) == {("m",): 500}
+
+
+def test_what_the_catalog_lacks_is_forgotten() -> None:
+    """Models and versions that are gone leave no counts behind."""
+    ledger = HostLedger()
+    for name in ("m", "gone"):
+        journal = HostJournal(name)
+        journal.note_load(1, 1.0)
+        journal.note_load(2, 1.0)
+        ledger.take(journal.news())
+    ledger.forget_all_but(catalog(served(version(2))))
+    assert told(ledger, LOADS.name) == {("m", "2", "ok"): 1}
+    assert (
+        told(ledger, LOAD_DURATION.name).keys() == told(ledger, EVICTIONS.name).keys() == {("m",)}
+    )

@@ -1,0 +1,64 @@
+"""Which Serve applications are ours: by their name's form and the deployments in them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.application_names import BUILDER, application_name, is_gateways, is_models
+from gateway.catalog import ModelVersion, ServedModel
+
+GATEWAY = ["SyncService", "Ingress"]
+
+
+@given(name=st.text(min_size=1), ships_code=st.booleans())
+def test_what_is_made_for_a_model_is_known_again(name: str, ships_code: bool) -> None:
+    """Whatever a model is called, and whether its version ships code or not."""
+    model = ServedModel(name=name)
+    version = ModelVersion(number=12, fingerprint="abc", ships_code=ships_code)
+    made = application_name(model, version)
+    assert is_models(made, ["ModelHost"])
+    assert is_models(made, [])  # it was just made, or is ending
+    assert not is_gateways(made, ["ModelHost"])
+
+
+@pytest.mark.parametrize(
+    ("name", "deployments"),
+    [
+        ("modelmux-model-zoo", ["ModelHost"]),
+        ("modelmux-model-zoo", ["Theirs"]),
+        ("modelmux-model-zoo", []),
+        ("modelmux-model-zoo-0123456789", ["Theirs"]),
+        ("modelmux-model-zoo-0123456789", ["ModelHost", "Theirs"]),
+        ("modelmux-model-zoo-0123456789-beta", ["ModelHost"]),
+        ("their-modelmux-model-zoo-0123456789", ["ModelHost"]),
+        ("modelmux", ["ModelHost"]),
+    ],
+)
+def test_a_prefix_makes_nobody_elses_application_a_models(
+    name: str, deployments: list[str]
+) -> None:
+    """Without the digest, or with other deployments in it, an application is left alone."""
+    assert not is_models(name, deployments)
+
+
+@pytest.mark.parametrize(
+    ("name", "deployments", "import_path", "expected"),
+    [
+        ("modelmux", GATEWAY, None, True),
+        ("modelmux", GATEWAY, BUILDER, True),
+        ("modelmux", [], BUILDER, True),  # a config's, that Serve builds or couldn't build
+        ("modelmux", [], None, False),
+        ("modelmux", [], "theirs:app", False),
+        ("modelmux", ["Ingress"], None, False),
+        ("modelmux", [*GATEWAY, "Theirs"], None, False),
+        ("modelmux", ["Theirs"], None, False),
+        ("modelmux-2", GATEWAY, None, False),
+    ],
+)
+def test_a_gateway_is_told_by_its_name_and_what_is_in_it(
+    name: str, deployments: list[str], import_path: str | None, expected: bool
+) -> None:
+    """Exactly its two deployments, or the builder that a config names."""
+    assert is_gateways(name, deployments, import_path=import_path) is expected

@@ -1,0 +1,42 @@
+"""What changed between catalogs, and since when."""
+
+from __future__ import annotations
+
+from registry_sync.catalog_changes import CatalogChanges, ChangeLog, changes_between
+from tests.support.catalogs import catalog, served, version
+
+
+def test_models_that_came_changed_and_went_are_told_apart() -> None:
+    """Each of the three is listed by name."""
+    before = catalog(*(served(version(1), name=name) for name in "abc"))
+    after = catalog(*(served(version(n), name=name) for name, n in (("b", 1), ("c", 2), ("d", 1))))
+    assert changes_between(before, after) == CatalogChanges(
+        added=("d",), changed=("c",), removed=("a",)
+    )
+
+
+def test_a_log_knows_what_changed_since() -> None:
+    """All names of the generations after the reader's own, and none for who is up to date."""
+    log = ChangeLog(10)
+    log.add(11, CatalogChanges(added=("a",), removed=("b",)))
+    log.add(12, CatalogChanges(changed=("c",)))
+    assert log.since(10) == {"a", "b", "c"}
+    assert log.since(11) == {"c"}
+    assert log.since(12) == frozenset()
+
+
+def test_a_log_admits_what_it_cannot_know() -> None:
+    """Nothing is said to readers of generations before its first, or that it never saw."""
+    log = ChangeLog(10)
+    assert log.since(9) is None
+    assert log.since(11) is None
+    assert log.since(-1) is None
+
+
+def test_a_log_forgets_the_oldest() -> None:
+    """A reader that is further behind than the log is long can't be told."""
+    log = ChangeLog(0, length=2)
+    for generation in (1, 2, 3):
+        log.add(generation, CatalogChanges(changed=(str(generation),)))
+    assert log.since(0) is None
+    assert log.since(1) == {"2", "3"}
