@@ -11,7 +11,6 @@ import hashlib
 import re
 from collections.abc import Collection
 
-from deployments.model_replica.loader import version_key
 from gateway.catalog import ModelVersion, ServedModel
 
 APPLICATION = "modelmux"
@@ -62,3 +61,8 @@ def application_of(model: str) -> str:
 def digest_of(model: str) -> str:
     """A short word of its own for every model's name."""
     return hashlib.sha256(model.encode()).hexdigest()[:_DIGEST_DIGITS]
+
+
+def version_key(number: int, fingerprint: str) -> str:
+    """A version's multiplexed model id: short, and another one for other artifacts."""
+    return f"{number}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}"

@@ -18,12 +18,13 @@ import logging
 import re
 import socket
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
+from deployments.model_process.stacks import stack_lines
+
 PACKAGES = ("gateway", "registry_sync", "deployments")
-"""The loggers of our packages. A replica has one of its own, "modelmux"."""
+"""The loggers of our packages. A model's replica has one of its own, "modelmux"."""
 
 _LONGEST_LINE = 32_000
 # Few lines come this way, and a receiver that is well takes one in microseconds.
@@ -176,34 +177,11 @@ def _without_query(url: re.Match[str]) -> str:
 
 
 def stack_of(record: logging.LogRecord) -> list[str]:
-    """The types of the record's exception and of those that led to it, each with its stack."""
-    error = record.exc_info[1] if record.exc_info else None
-    lines: list[str] = []
-    for each in () if error is None else _chain(error):
-        kind = type(each)
-        lines.append(f"{kind.__module__}.{kind.__qualname__}")
-        frames = traceback.extract_tb(each.__traceback__)
-        lines += [f"  {frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
+    """The types of the record's exception and of those that led to it, each with its stack; of one
+    that another process told, its `stack_lines`."""
+    told: list[str] = getattr(record, "stack_lines", [])
+    lines = told or stack_lines(record.exc_info[1] if record.exc_info else None)
     return [line.translate(_CONTROL) for line in lines]
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception last, what led to it before; members of a group before the group."""
-    seen: set[int] = set()
-
-    def before(each: BaseException | None) -> Iterator[BaseException]:
-        if each is None or id(each) in seen:
-            return
-        seen.add(id(each))
-        yield from before(
-            each.__cause__ or (None if each.__suppress_context__ else each.__context__)
-        )
-        for member in getattr(each, "exceptions", ()):
-            if isinstance(member, BaseException):
-                yield from before(member)
-        yield each
-
-    return before(error)
 
 
 def fields(**values: Any) -> dict[str, Any]:

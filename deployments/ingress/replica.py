@@ -37,7 +37,7 @@ from gateway.ports import PredictionBackend
 from gateway.prediction import PredictionService
 
 if TYPE_CHECKING:
-    from deployments.model_replica.span_export import SpanExport
+    from deployments.ingress.span_export import SpanExport
 
 _RETRY_AFTER_S = 2.0
 _LAST_WORDS_S = 1.0
@@ -77,7 +77,7 @@ class Ingress:
         self._settings = settings
         self._spans: SpanExport | None = None
         if settings.tracing:
-            from deployments.model_replica.span_export import SpanExport
+            from deployments.ingress.span_export import SpanExport
 
             self._spans = SpanExport("ingress")
         self._sync = sync

@@ -17,18 +17,17 @@ from ray import serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from deployments.application_names import MODEL_HOST, application_name
-from deployments.model_calls.local_socket import SocketLine
+from deployments.application_names import MODEL_HOST, application_name, version_key
+from deployments.model_calls.local_socket import LocalSockets
 from deployments.model_calls.lost_calls import HANDLE_ERRORS, PREDICTIONS
 from deployments.model_calls.outcomes import (
-    Outcome,
+    ProcessLost,
+    answered_by_replica,
     call_result,
-    plain_call,
+    packed_call,
     starting_deadline_s,
     still_starting,
 )
-from deployments.model_replica.call import ModelCall
-from deployments.model_replica.loader import version_key
 from gateway.catalog import ModelVersion
 from gateway.errors import ModelUnavailable, Overloaded
 from gateway.ports import Call, CallResult
@@ -49,54 +48,59 @@ class VersionHandle:
     """Calls of one version, sent to a replica that has it where there is one."""
 
     def __init__(self, handle: DeploymentHandle[Any], version: ModelVersion) -> None:
-        key = version_key(version.number, version.fingerprint)
+        self._version = (version.number, version.fingerprint, version.flavor)
         # Made once: `options` copies the handle, which costs a tenth of a call.
         self._handle = handle.options(
-            method_name="predict",
-            multiplexed_model_id=key,
+            method_name="call",
+            multiplexed_model_id=version_key(version.number, version.fingerprint),
             request_serialization=_SERIALIZATION,
             response_serialization=_SERIALIZATION,
         )
 
-    async def predict(self, call: ModelCall, *, load_timeout_s: float) -> Outcome:
-        """What came of one call (see `VersionHost.predict`); raises `HANDLE_ERRORS`."""
-        timeout_s = max(0.0, call.give_up_at - time.monotonic())
-        outcome: Outcome = await self._handle.remote(tuple(call), load_timeout_s, timeout_s)
+    async def call(
+        self, message: bytes, *, load_timeout_s: float, timeout_s: float
+    ) -> tuple[str, Any]:
+        """What came of one packed call (see `Supervisor.call`); raises `HANDLE_ERRORS`."""
+        outcome: tuple[str, Any] = await self._handle.remote(
+            *self._version, message, load_timeout_s, timeout_s
+        )
         return outcome
 
 
 class ApplicationHandle:
-    """Calls of the versions that one application serves: on the line to its replica's socket where
-    there is one, else by handle."""
+    """Calls of the versions that one application serves: by the sockets of its replica's processes
+    where there are some, else by handle."""
 
     def __init__(self, name: str) -> None:
         self._handle = serve.get_deployment_handle(MODEL_HOST, name)
-        self._line = SocketLine(self._handle)
+        self._sockets = LocalSockets(self._handle)
         self._versions: dict[str, VersionHandle] = {}
 
-    async def predict(self, call: Call, *, start_by: float) -> Outcome:
+    async def predict(self, call: Call, *, start_by: float) -> CallResult:
         """One call; waits for a load until `start_by` (of the monotonic clock).
 
-        Raises `HANDLE_ERRORS`.
+        Raises `HANDLE_ERRORS`, ProcessLost and the errors of `PredictionBackend.predict`.
         """
-        model_call = plain_call(
-            call.version,
+        fingerprint = call.version.fingerprint
+        message = packed_call(
             call.frame,
             call.params,
             give_up_at=time.monotonic() + call.timeout_s,
             patience_s=call.patience_s,
             traceparent=call.traceparent,
         )
-        with suppress(ConnectionError):  # Ray knows what became of the replica
-            outcome = await self._line.predict(model_call)
-            if outcome is not None:
-                return outcome
-        outcome = await self.version(call.version).predict(
-            model_call, load_timeout_s=max(0.0, start_by - time.monotonic())
+        with suppress(ConnectionError):  # the replica knows what became of the process
+            answer = await self._sockets.call(fingerprint, message)
+            if answer is not None:
+                return call_result(answer)
+        now = time.monotonic()
+        outcome = await self.version(call.version).call(
+            message, load_timeout_s=max(0.0, start_by - now), timeout_s=call.timeout_s
         )
+        answer, address, load_s = answered_by_replica(outcome)
         if call.model.options.max_replicas == 1:
-            self._line.keep()
-        return outcome
+            self._sockets.learn(fingerprint, address)
+        return call_result(answer, load_s=load_s)
 
     def version(self, version: ModelVersion) -> VersionHandle:
         """The handle of one version."""
@@ -120,14 +124,13 @@ class RayBackend:
         application = application_name(call.model, call.version)
         give_up_at = time.monotonic() + starting_deadline_s(call.timeout_s)
         try:
-            outcome = await self._call(application, call, give_up_at)
-        except HANDLE_ERRORS as error:
-            outcome = await self._call_again(application, call, give_up_at, error)
-        return call_result(outcome)
+            return await self._call(application, call, give_up_at)
+        except (*HANDLE_ERRORS, ProcessLost) as error:
+            return await self._call_again(application, call, give_up_at, error)
 
     async def _call_again(
         self, application: str, call: Call, give_up_at: float, error: Exception
-    ) -> Outcome:
+    ) -> CallResult:
         try:
             async with asyncio.timeout(give_up_at - time.monotonic()):
                 return await PREDICTIONS.again(
@@ -137,13 +140,13 @@ class RayBackend:
             raise still_starting() from error
         except BackPressureError as busy:
             raise Overloaded("The model is busy.", retry_after_s=_RETRY_AFTER_S) from busy
-        except HANDLE_ERRORS as lost:
+        except (*HANDLE_ERRORS, ProcessLost) as lost:
             _logger.exception("application %s does not answer", application)
             raise ModelUnavailable(
                 "The model's processes do not answer.", retry_after_s=_RETRY_AFTER_S
             ) from lost
 
-    async def _call(self, application: str, call: Call, give_up_at: float) -> Outcome:
+    async def _call(self, application: str, call: Call, give_up_at: float) -> CallResult:
         handle = self._handles.get(application) or await self._activated(
             application, call, give_up_at
         )

@@ -1,10 +1,10 @@
-"""The ingress' end of a replica's socket: a line to the one replica of an application.
+"""The ingress' connections to models' processes on the same machine, past the replica.
 
-What is asked by handle first may be asked on the line next: see
-`deployments.model_replica.socket_server`. A line is there while it is used, and attended: one call
-by handle, `ModelHost.attend`, is on its way all the time, so that Ray sees a replica that is busy,
-and so that a replica which Ray has replaced is left within a second. Only for applications with one
-replica at most: among several, Ray chooses."""
+A process that was called by handle first may be called directly next: its address comes with the
+answer. While that goes on, one call by handle (`ModelHost.attend`) is on its way all the time, so
+that Ray sees a replica that is busy, and so that a replica which Ray has replaced is left within a
+second. Only for applications with one replica at most: among several, Ray chooses.
+"""
 
 from __future__ import annotations
 
@@ -17,87 +17,78 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from deployments.model_calls.lost_calls import HANDLE_ERRORS
-from deployments.model_calls.outcomes import Outcome
-from deployments.model_calls.socket_connection import Connection, connected_socket
-from deployments.model_replica.call import ModelCall
-from deployments.model_replica.socket_server import is_supported
+from deployments.model_process.framing import Message
+from deployments.model_replica.connection import Connection, connected_socket
 
 _logger = logging.getLogger(__name__)
 
 _ATTEND_S = 1.0
 _IDLE_S = 2.0
-_TRY_AGAIN_S = 30.0
 
 
-class SocketLine:
-    """Connections to the replica of an application, one for each version that is asked for."""
+class LocalSockets:
+    """Connections to the processes of one application's replica, one per version."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._attend = handle.options(method_name="attend")
-        self._socket_name: str | None = None
+        self._replica: str | None = None
+        self._addresses: dict[str, str] = {}
         self._connections: dict[str, Connection] = {}
         self._attending: asyncio.Task[None] | None = None
         self._used_at = 0.0
-        self._try_again_at = 0.0
 
-    def keep(self) -> None:
-        """Have the line there for the next calls, beside whatever is asked for now."""
-        if self._attending is None and is_supported() and time.monotonic() > self._try_again_at:
+    def learn(self, fingerprint: str, address: str) -> None:
+        """The version of that fingerprint is at that address; have the next calls go there."""
+        if self._addresses.get(fingerprint) != address:
+            self._forget(fingerprint)
+            self._addresses[fingerprint] = address
+        self._used_at = time.monotonic()
+        if self._attending is None:
             self._attending = asyncio.create_task(self._attend_while_used(), context=Context())
 
-    async def predict(self, call: ModelCall) -> Outcome | None:
-        """What came of one call; None where it can't be answered on the line.
+    async def call(self, fingerprint: str, message: bytes) -> Message | None:
+        """The packed outcome of one packed call; None where it can't be called here.
 
-        Raises ConnectionError where the replica went away with the call.
+        Raises ConnectionError where the process went away with the call.
         """
-        connection = self._connection(call.fingerprint)
-        if connection is None:
-            return None
-        outcome = await connection.call(*call)
-        return None if outcome[0] == "absent" else outcome
+        connection = self._connection(fingerprint)
+        return None if connection is None else await connection.call(message)
 
     def _connection(self, fingerprint: str) -> Connection | None:
-        if self._socket_name is None:
+        if self._replica is None:
             return None
-        self._used_at = time.monotonic()
         known = self._connections.get(fingerprint)
         if known is not None and not known.is_lost:
+            self._used_at = time.monotonic()
             return known
-        ours = connected_socket(self._socket_name)
-        if ours is None:  # gone; Ray will tell who comes after it
-            self._hang_up()
+        address = self._addresses.get(fingerprint)
+        ours = None if address is None else connected_socket(address)
+        if ours is None:  # gone, or on another machine: the replica knows who comes after it
+            self._forget(fingerprint)
             return None
+        self._used_at = time.monotonic()
         connection = self._connections[fingerprint] = Connection(ours)
         return connection
 
+    def _forget(self, fingerprint: str) -> None:
+        self._addresses.pop(fingerprint, None)
+        connection = self._connections.pop(fingerprint, None)
+        if connection is not None:
+            connection.leave()
+
     async def _attend_while_used(self) -> None:
         try:
-            name = await self._attend.remote(0.0)
-            while self._follow(name) and time.monotonic() - self._used_at < _IDLE_S:
+            self._replica = name = await self._attend.remote(0.0)
+            while name == self._replica and time.monotonic() - self._used_at < _IDLE_S:
                 name = await self._attend.remote(_ATTEND_S)
         except HANDLE_ERRORS as error:
-            _logger.info("a line is not attended any more: %s", type(error).__name__)
+            _logger.info("a replica is not attended any more: %s", type(error).__name__)
         finally:
             self._hang_up()
             self._attending = None
 
-    def _follow(self, name: str | None) -> bool:
-        """Ask the replica that Ray sent us to from now on; False where it can't be reached."""
-        if name == self._socket_name:
-            return name is not None
-        self._hang_up()
-        probe = None if name is None else connected_socket(name)
-        if probe is None:
-            self._try_again_at = time.monotonic() + _TRY_AGAIN_S
-            return False
-        probe.close()
-        self._socket_name = name
-        self._used_at = time.monotonic()
-        return True
-
     def _hang_up(self) -> None:
-        """Nothing new goes to the replica; what is on its way is still answered."""
-        self._socket_name = None
-        for connection in self._connections.values():
-            connection.leave()
-        self._connections = {}
+        """Nothing new goes to the processes; what is on its way is still answered."""
+        self._replica = None
+        for fingerprint in list(self._addresses):
+            self._forget(fingerprint)

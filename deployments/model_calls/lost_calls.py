@@ -15,6 +15,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 
 from deployments.backoff import Backoff
+from deployments.model_calls.outcomes import ProcessLost
 from deployments.model_calls.resending import Loss, Resending
 
 HANDLE_ERRORS = (RayError, RayServeException, grpc.aio.AioRpcError)
@@ -44,6 +45,8 @@ _MOST_INSIDE = 8
 
 def loss_of(error: Exception) -> Loss | None:
     """How a call was lost; None where another try would end likewise."""
+    if isinstance(error, ProcessLost):
+        return Loss.INSIDE
     if isinstance(error, DeploymentUnavailableError):
         return Loss.UNSENT
     if isinstance(error, grpc.aio.AioRpcError):
@@ -56,7 +59,10 @@ def loss_of(error: Exception) -> Loss | None:
 
 
 PREDICTIONS = Resending(
-    errors=HANDLE_ERRORS, loss_of=loss_of, pauses=_PAUSES, most_inside=_MOST_INSIDE
+    errors=(*HANDLE_ERRORS, ProcessLost),
+    loss_of=loss_of,
+    pauses=_PAUSES,
+    most_inside=_MOST_INSIDE,
 )
 """Predictions are sent again, but not for ever."""
 

@@ -1,17 +1,16 @@
-"""A call and its outcome in the plain form in which they cross to a replica and back, and what
-outcomes mean (see `VersionHost.predict`). Must not import ray."""
+"""A call as it is sent to a version's process, and what its outcome means. Must not import ray."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from deployments.model_replica.call import ModelCall
-from gateway.catalog import ModelVersion
+from deployments.model_process import messages
+from deployments.model_process.framing import MalformedMessage, Message
 from gateway.contract import Frame
 from gateway.errors import (
     DeadlineExceeded,
-    GatewayError,
+    InternalError,
     InvalidModelOutput,
     ModelFailed,
     ModelUnavailable,
@@ -21,28 +20,24 @@ from gateway.ports import CallResult
 _STARTING_RETRY_AFTER_S = 2.0
 _STARTING_SHARE = 0.9
 
-Outcome = tuple[str, Any]
-"""A kind and its value, as they cross the handle."""
+
+class ProcessLost(Exception):
+    """The version's process ended with the call inside."""
 
 
-def plain_call(
-    version: ModelVersion,
+def packed_call(
     frame: Frame,
     params: Mapping[str, Any],
     *,
     give_up_at: float,
     patience_s: float,
     traceparent: str | None = None,
-) -> ModelCall:
-    """A call of one version as its process gets it; see `ModelCall` for the times."""
-    return ModelCall(
-        number=version.number,
-        fingerprint=version.fingerprint,
-        frame=(frame.layout, frame.names, frame.columns),
-        params=dict(params),
-        give_up_at=give_up_at,
-        patience_s=patience_s,
-        traceparent=traceparent,
+) -> bytes:
+    """A call as it travels; see `messages.Call` for the times."""
+    return messages.packed_call(
+        messages.Call(
+            (frame.layout, frame.names, frame.columns), params, give_up_at, patience_s, traceparent
+        )
     )
 
 
@@ -52,37 +47,54 @@ def starting_deadline_s(timeout_s: float) -> float:
     return timeout_s * _STARTING_SHARE
 
 
-def call_result(outcome: Outcome) -> CallResult:
-    """The result of a call that went well; raises the error that any other outcome means."""
+def call_result(message: Message, *, load_s: float = 0.0) -> CallResult:
+    """The result of a call that a process has answered; raises the error that it means."""
+    try:
+        outcome = messages.unpacked_outcome(message)
+    except MalformedMessage as error:
+        raise InvalidModelOutput("The model's process answered what can't be read.") from error
+    match outcome.kind:
+        case messages.OK:
+            timings_ms = {"load": load_s * 1e3, "model": outcome.model_s * 1e3}
+            return CallResult(output=outcome.value, timings_ms=timings_ms)
+        case messages.LATE:
+            raise DeadlineExceeded("The model was busy with others until the deadline.")
+        case messages.UNSUPPORTED:
+            raise InvalidModelOutput("The model answered something that has no JSON form.")
+        case _:
+            raise ModelFailed(
+                "The model's own code failed on this request; its log has the reason."
+            )
+
+
+def answered_by_replica(outcome: tuple[str, Any]) -> tuple[Message, str, float]:
+    """What a replica has of a process that answered: the packed outcome, the process's address and
+    how long a load was waited for. Raises the error that any other outcome means, and ProcessLost.
+    """
     kind, value = outcome
-    if kind != "ok":
-        raise _error(kind, value)
-    output, timings_ms = value
-    return CallResult(output=output, timings_ms=timings_ms)
+    match kind:
+        case "answered":
+            header, body, address, load_s = value
+            return Message(header, body), address, load_s
+        case "lost":
+            raise ProcessLost
+        case "loading":
+            raise still_starting()
+        case "load_failed":
+            raise ModelUnavailable(
+                f"This version can't be loaded: {value['reason']}",
+                retry_after_s=value["retry_after_s"],
+                load_failed=True,
+            )
+        case "suspended":
+            raise ModelUnavailable(
+                f"This version isn't tried for a while: {value['reason']}",
+                retry_after_s=value["retry_after_s"],
+            )
+        case _:
+            raise InternalError("The model's replica is of another release.")
 
 
 def still_starting() -> ModelUnavailable:
     """The version will be there, but not within this request's deadline."""
     return ModelUnavailable("The model is still starting.", retry_after_s=_STARTING_RETRY_AFTER_S)
-
-
-def _error(kind: str, value: Any) -> GatewayError:
-    if kind == "load_failed":
-        return ModelUnavailable(
-            "This version can't be loaded; the gateway's log has the reason.",
-            retry_after_s=value,
-            load_failed=True,
-        )
-    if kind == "suspended":
-        return ModelUnavailable(
-            "This version's calls ended or held up its processes: it isn't tried for a while. The "
-            "gateway's log has more.",
-            retry_after_s=value,
-        )
-    if kind == "loading":
-        return still_starting()
-    if kind == "late":
-        return DeadlineExceeded("The model was busy with others until the deadline.")
-    if kind == "unsupported_output":
-        return InvalidModelOutput("The model answered something that has no JSON form.")
-    return ModelFailed("The model's own code failed on this request; its log has the reason.")

@@ -1,38 +1,42 @@
-"""What a model's process tells about its versions: loads, failures, evictions, what is in memory.
+"""What a replica tells about its model's versions: loads, failures, evictions, what is in memory.
 
-Kept here until the sync service has it. Travels to the replica by value, like
-`deployments.model_replica.versions`, and imports nothing else of ours; what is told is plain.
+A log of numbered events, kept here until the sync service has them.
 """
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections import deque
-from typing import Any
+from typing import TypedDict
 
 _MOST = 1000
 """How many events are kept while nobody takes them; the oldest are dropped."""
 
-Event = tuple[str, int, float]
-"""What happened (`ok`, `failed` or `evicted`), to which version, and how many seconds it took."""
-
-HostNews = dict[str, Any]
-"""`host`, `model`, `events`, `first` (the number of the first of them in this process's life) and
-`loaded`, the count of versions in memory."""
+Event = tuple[str, int, float] | tuple[str, int, float, str]
+"""What happened (`ok`, `failed` or `evicted`), to which version, how many seconds it took, and of
+one that failed the reason."""
 
 
-class HostJournal:
-    """The events of one process, in their order; for any thread."""
+class LoadEvents(TypedDict):
+    """What is told. `first` is the number of the first of the `events` in the replica's life,
+    `loaded` the count of versions in memory."""
+
+    host: str
+    model: str
+    first: int
+    events: list[Event]
+    loaded: int
+
+
+class LoadEventLog:
+    """The events of one replica, in their order. `loaded` is how many versions are in memory."""
 
     def __init__(self, model: str) -> None:
         self.model = model
+        self.loaded = 0
         self._host = uuid.uuid4().hex
         self._events: deque[Event] = deque()
         self._first = 0
-        self._loaded = 0
-        # What evicts is Python's collector, which may come by in the middle of anything here.
-        self._lock = threading.RLock()
 
     @property
     def has_events(self) -> bool:
@@ -46,39 +50,35 @@ class HostJournal:
 
     def note_load(self, number: int, spent_s: float) -> None:
         """A version is in memory now, after so long."""
-        self._add(("ok", number, spent_s), 1)
+        self._add(("ok", number, spent_s))
 
-    def note_failure(self, number: int, spent_s: float) -> None:
+    def note_failure(self, number: int, spent_s: float, reason: str) -> None:
         """A version could not be loaded."""
-        self._add(("failed", number, spent_s), 0)
+        self._add(("failed", number, spent_s, reason))
 
     def note_eviction(self, number: int) -> None:
-        """A version is in memory no more."""
-        self._add(("evicted", number, 0.0), -1)
+        """A version is in memory no more: others were used later."""
+        self._add(("evicted", number, 0.0))
 
-    def news(self) -> HostNews:
+    def untold(self) -> LoadEvents:
         """All that was not taken, to be told."""
-        with self._lock:
-            return {
-                "host": self._host,
-                "model": self.model,
-                "first": self._first,
-                "events": list(self._events),
-                "loaded": self._loaded,
-            }
+        return {
+            "host": self._host,
+            "model": self.model,
+            "first": self._first,
+            "events": list(self._events),
+            "loaded": self.loaded,
+        }
 
-    def take(self, news: HostNews) -> None:
-        """What these news tell has arrived."""
-        end = news["first"] + len(news["events"])
-        with self._lock:
-            while self._events and self._first < end:
-                self._events.popleft()
-                self._first += 1
+    def take(self, told: LoadEvents) -> None:
+        """What these tell has arrived."""
+        end = told["first"] + len(told["events"])
+        while self._events and self._first < end:
+            self._events.popleft()
+            self._first += 1
 
-    def _add(self, event: Event, loaded: int) -> None:
-        with self._lock:
-            self._events.append(event)
-            self._loaded += loaded
-            if len(self._events) > _MOST:
-                self._events.popleft()
-                self._first += 1
+    def _add(self, event: Event) -> None:
+        self._events.append(event)
+        if len(self._events) > _MOST:
+            self._events.popleft()
+            self._first += 1

@@ -14,33 +14,28 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ray import cloudpickle, serve
+from ray import serve
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
-import deployments.logs
-import deployments.model_replica
-import deployments.serve.replica_ports
 from deployments.application_names import (
     MODEL_HOST,
     application_name,
     application_of,
-    digest_of,
     is_models,
 )
 from deployments.logs import LogOptions
-from deployments.model_replica.loader import HostSettings
 from deployments.model_replica.replica import ModelHost
+from deployments.model_replica.supervisor import HostSettings
 from deployments.serve.client import application_status
 from deployments.sync.idle_models import Idleness
 from deployments.sync.reconciler import ActivationFailed, Adjustments, TakenBack
 from gateway.catalog import Catalog, ModelOptions, ModelVersion, ServedModel
 
 if TYPE_CHECKING:
-    from deployments.model_replica.call_tracing import CallTracer
+    pass
 
 _logger = logging.getLogger(__name__)
 
@@ -60,11 +55,6 @@ _NOT_FOLLOWED = "Its new tags can't be followed, so it runs by those before."
 _QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 _RESTORED = frozenset({ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING})
 
-# The replica must not import any package of ours (see `deployments.model_replica.versions`).
-_BY_VALUE = (deployments.logs, deployments.serve.replica_ports, deployments.model_replica)
-for _module in _BY_VALUE:
-    cloudpickle.register_pickle_by_value(_module)  # type: ignore[no-untyped-call]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationSettings:
@@ -74,7 +64,6 @@ class ActivationSettings:
     tracking_uri: str
     registry_uri: str
     artifact_folder: str
-    record_folder: str
     idle_timeout_s: float
     load_retry_s: float
     load_timeout_s: float
@@ -82,7 +71,6 @@ class ActivationSettings:
     start_timeout_s: float = 120.0
     environment: tuple[tuple[str, str], ...] = ()
     news_to: tuple[str, str] | None = None
-    tracing: bool = False
     logs: LogOptions = field(default_factory=LogOptions)
 
 
@@ -359,26 +347,13 @@ class Activator:
             tracking_uri=self._settings.tracking_uri,
             registry_uri=self._settings.registry_uri,
             artifact_folder=self._settings.artifact_folder,
-            record_folder=str(Path(self._settings.record_folder) / digest_of(model.name)),
             max_loaded_versions=model.options.max_loaded_versions,
             retry_load_after_s=self._settings.load_retry_s,
             load_timeout_s=self._settings.load_timeout_s,
-            news_to=self._settings.news_to,
-            make_tracer=_call_tracer() if self._settings.tracing else None,
+            flavor=None if model.default is None else model.default.flavor,
+            events_to=self._settings.news_to,
             logs=self._settings.logs,
         )
-
-
-def _call_tracer() -> type[CallTracer]:
-    """Travels by value with all that it needs of ours."""
-    from deployments.model_replica import (
-        call_tracing,
-        span_export,  # OpenTelemetry: only where tracing is on
-    )
-
-    for module in (call_tracing, span_export):
-        cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
-    return call_tracing.CallTracer
 
 
 def _placement(options: ModelOptions) -> dict[str, object]:

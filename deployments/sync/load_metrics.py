@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deployments.model_replica.load_events import HostNews
+from deployments.model_replica.load_events import LoadEvents
 from gateway.catalog import Catalog
 from gateway.metrics.families import (
     EVICTIONS,
@@ -45,11 +45,11 @@ class HostLedger:
         self._durations: dict[str, Histogram] = {}
         self._evictions: Counter[str] = Counter()
 
-    def take(self, news: HostNews) -> None:
+    def take(self, news: LoadEvents) -> None:
         """Count what is new in what a process tells."""
         model, first = news["model"], news["first"]
         host = self._hosts.setdefault(news["host"], _Host(model, self._clock()))
-        for what, number, spent_s in news["events"][max(0, host.known - first) :]:
+        for what, number, spent_s, *_ in news["events"][max(0, host.known - first) :]:
             self._count(model, what, number, spent_s)
         host.known = max(host.known, first + len(news["events"]))
         host.heard_at = self._clock()

@@ -27,8 +27,13 @@ from deployments.catalog_updates import CatalogUpdate, Position, RegistryNews, p
 from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.model_calls.backend import VersionHandle
 from deployments.model_calls.lost_calls import HANDLE_ERRORS
-from deployments.model_calls.outcomes import plain_call
-from deployments.model_replica.load_events import HostNews
+from deployments.model_calls.outcomes import (
+    ProcessLost,
+    answered_by_replica,
+    call_result,
+    packed_call,
+)
+from deployments.model_replica.load_events import LoadEvents
 from deployments.serve.replica_ports import listen_on_own_address
 from deployments.settings import Settings
 from deployments.sync.activator import ActivationSettings, Activator
@@ -36,7 +41,7 @@ from deployments.sync.load_metrics import HostLedger
 from deployments.sync.reconciler import ActivationFailed
 from gateway.catalog import Catalog, ModelVersion, ServedModel, contract_of
 from gateway.contract import Contract, Frame
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, ModelUnavailable
 from gateway.metrics.families import Reading
 from gateway.ports import SyncReport
 from registry_sync.default_version import DefaultPolicy
@@ -71,7 +76,7 @@ class RayVersionPreparer:
             application = await self._activator.activate(model, version)
             handle = serve.get_deployment_handle(MODEL_HOST, application)
             loads = await handle.broadcast(
-                "load", version.number, version.fingerprint
+                "load", version.number, version.fingerprint, version.flavor
             ).results_async()
             kinds = {kind for kind, _ in loads} - {"ok"}
             if kinds:
@@ -95,22 +100,23 @@ class RayVersionPreparer:
         if question is None:
             return
         frame, params = question
-        call = plain_call(
-            version,
+        message = packed_call(
             frame,
             params,
             give_up_at=time.monotonic() + _ASK_TIMEOUT_S,
             patience_s=_ASK_TIMEOUT_S,
         )
-        kind, _ = await VersionHandle(handle, version).predict(
-            call, load_timeout_s=_ASK_LOAD_TIMEOUT_S
+        outcome = await VersionHandle(handle, version).call(
+            message, load_timeout_s=_ASK_LOAD_TIMEOUT_S, timeout_s=_ASK_TIMEOUT_S
         )
-        if kind in ("load_failed", "loading"):
-            raise PreparationFailed(_CANNOT_BE_LOADED)
-        if kind == "suspended":
-            raise PreparationFailed(_SUSPENDED)
-        if kind != "ok" and version.example is not None:
-            raise PreparationFailed("It fails on its own input example.")
+        try:
+            answer, _, _ = answered_by_replica(outcome)
+            call_result(answer)
+        except (ModelUnavailable, ProcessLost) as error:
+            raise PreparationFailed(str(error) or _CANNOT_BE_LOADED) from error
+        except GatewayError as error:
+            if version.example is not None:
+                raise PreparationFailed("It fails on its own input example.") from error
 
 
 def _question(contract: Contract, example: Any) -> tuple[Frame, Mapping[str, Any]] | None:
@@ -146,14 +152,12 @@ class SyncService:
                 tracking_uri=settings.tracking_uri,
                 registry_uri=registry_uri,
                 artifact_folder=str(settings.artifact_dir),
-                record_folder=str(settings.record_dir),
                 idle_timeout_s=settings.idle_timeout_s,
                 load_retry_s=settings.load_retry_s,
                 load_timeout_s=settings.load_timeout_s,
                 max_active_models=settings.max_active_models,
                 environment=tuple(sorted(environment.items())),
                 news_to=(here.deployment, here.app_name),
-                tracing=settings.tracing,
                 logs=logs,
             )
         )
@@ -217,7 +221,7 @@ class SyncService:
         self._changed.set()
         return report
 
-    async def take_news(self, news: HostNews) -> None:
+    async def take_news(self, news: LoadEvents) -> None:
         """What a model's process has to tell about its versions."""
         self._ledger.take(news)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
@@ -39,9 +38,18 @@ def suite_catalog(registered: str) -> Catalog:
     )
 
 
+@pytest.fixture(scope="session")
+def in_process_backend(
+    registered: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[InProcessBackend]:
+    backend = InProcessBackend(registered, tmp_path_factory.mktemp("in-process-artifacts"))
+    yield backend
+    backend.close()
+
+
 @pytest.fixture(params=["in-process", "ray"])
 async def gateway_client(
-    request: pytest.FixtureRequest, registered: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, registered: str
 ) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client of a gateway that serves the suite's models, on either backend."""
     if request.param == "ray":
@@ -50,7 +58,7 @@ async def gateway_client(
         async with httpx.AsyncClient(base_url=gateway.url, timeout=90.0) as client:
             yield client
         return
-    backend = InProcessBackend(registered, _folder(tmp_path_factory))
+    backend = request.getfixturevalue("in_process_backend")
     feed = StaticFeed(request.getfixturevalue("suite_catalog"))
     app = create_app(
         service=PredictionService(feed=feed, backend=backend, default_timeout_s=60.0),
@@ -61,7 +69,3 @@ async def gateway_client(
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://in-process") as client:
         yield client
-
-
-def _folder(factory: pytest.TempPathFactory) -> Path:
-    return factory.getbasetemp() / "in-process-artifacts"

@@ -1,60 +1,94 @@
-"""A prediction backend in this process: the replica's own `VersionHost` per model, without Ray."""
+"""A prediction backend in this process: the replica's own `Supervisor` per model, without Ray."""
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
+import threading
 import time
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from deployments.model_calls.outcomes import call_result, plain_call, starting_deadline_s
-from deployments.model_replica.loaded_version import LoadedVersion
-from deployments.model_replica.loader import HostSettings
-from deployments.model_replica.versions import Resident, VersionHost
+from deployments.model_calls.outcomes import (
+    answered_by_replica,
+    call_result,
+    packed_call,
+    starting_deadline_s,
+)
+from deployments.model_replica.processes import Processes
+from deployments.model_replica.supervisor import HostSettings, Keep, Resident, Supervisor
+from deployments.model_replica.version_process import VersionId
 from gateway.ports import Call, CallResult
 
 
 class InProcessBackend:
-    """Fulfils `PredictionBackend`; hosts are made on the first call of a model."""
+    """Fulfils `PredictionBackend`, on whatever loop; supervisors are made on the first call of a
+    model, and share their templates, on a loop of their own."""
 
     def __init__(self, tracking_uri: str, folder: Path) -> None:
         self._tracking_uri = tracking_uri
         self._folder = folder
-        self._hosts: dict[str, VersionHost] = {}
+        self._processes: Processes | None = None
+        self._supervisors: dict[str, Supervisor] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
 
     async def predict(self, call: Call) -> CallResult:
         """See `PredictionBackend.predict`."""
-        name = call.model.name
-        if name not in self._hosts:
-            self._hosts[name] = self._host(name, call.model.options.max_loaded_versions)
-        outcome = await self._hosts[name].predict(
-            plain_call(
-                call.version,
-                call.frame,
-                call.params,
-                give_up_at=time.monotonic() + call.timeout_s,
-                patience_s=call.patience_s,
-            ),
-            starting_deadline_s(call.timeout_s),
-        )
-        return call_result(outcome)
+        calling = asyncio.run_coroutine_threadsafe(self._predict(call), self._loop)
+        return await asyncio.wrap_future(calling)
 
-    def _host(self, name: str, size: int) -> VersionHost:
+    def close(self) -> None:
+        """End all processes."""
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _predict(self, call: Call) -> CallResult:
+        name, version = call.model.name, call.version
+        if name not in self._supervisors:
+            self._supervisors[name] = self._supervisor(name, call.model.options.max_loaded_versions)
+        give_up_at = time.monotonic() + call.timeout_s
+        outcome = await self._supervisors[name].call(
+            VersionId(
+                model=name,
+                number=version.number,
+                fingerprint=version.fingerprint,
+                flavor=version.flavor,
+            ),
+            packed_call(call.frame, call.params, give_up_at=give_up_at, patience_s=call.patience_s),
+            load_timeout_s=starting_deadline_s(call.timeout_s),
+            give_up_at=give_up_at,
+        )
+        answer, _, load_s = answered_by_replica(outcome)
+        return call_result(answer, load_s=load_s)
+
+    async def _close(self) -> None:
+        for supervisor in self._supervisors.values():
+            await supervisor.close()
+
+    def _supervisor(self, name: str, size: int) -> Supervisor:
+        if self._processes is None:
+            self._processes = Processes()
         settings = HostSettings(
             model=name,
             tracking_uri=self._tracking_uri,
             registry_uri=self._tracking_uri,
             artifact_folder=str(self._folder),
-            record_folder=str(self._folder / "record" / hashlib.sha256(name.encode()).hexdigest()),
             max_loaded_versions=size,
         )
-        return VersionHost(settings, keep=lambda take: _lru(take, size))
+        return Supervisor(
+            settings, keep=lambda take: kept_by_use(take, size), processes=self._processes
+        )
 
 
-def _lru(take: Resident, size: int) -> Resident:
-    kept: OrderedDict[str, LoadedVersion] = OrderedDict()
+def kept_by_use(take: Callable[[str], Awaitable[Resident]], size: int) -> Keep:
+    """An LRU as Ray's is."""
+    kept: OrderedDict[str, Resident] = OrderedDict()
 
-    async def resident(key: str) -> LoadedVersion:
+    async def resident(key: str) -> Resident:
         if key not in kept:
             kept[key] = await take(key)
         kept.move_to_end(key)

@@ -17,7 +17,7 @@ import httpx
 import pandas as pd
 import pytest
 
-from deployments.model_replica.watchdog import GRACE_S
+from deployments.model_replica.supervisor import GRACE_S
 from tests.support.harm import MODEL, processes_called
 from tests.support.processes import Gateway, gateway, poll
 from tests.support.registering import client, columns, register

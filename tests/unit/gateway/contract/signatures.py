@@ -21,7 +21,7 @@ from mlflow.types.schema import (
     TensorSpec,
 )
 
-from deployments.model_replica.input import model_input as replica_input
+from deployments.model_process.input import model_input as replica_input
 from gateway.contract import Contract, Frame
 from gateway.contract.types import (
     FLOAT32_MAX,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
-from deployments.model_replica.span_export import SpanExport
+from deployments.ingress.span_export import SpanExport
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
-"""The ingress' end of a connection to a replica's socket (see
-`deployments.model_replica.socket_server`).
+"""The caller's end of a connection to a model's process (see `model_process.call_server`).
 
 Asyncio only; must not import ray.
 """
@@ -7,14 +6,14 @@ Asyncio only; must not import ray.
 from __future__ import annotations
 
 import asyncio
-import pickle
 import socket
 from collections import deque
 from contextvars import Context
-from typing import Any, cast
+from typing import cast
 
-from deployments.model_calls.outcomes import Outcome
-from deployments.model_replica.socket_server import PREFIX_BYTES, is_same_user, packed
+from deployments.model_process.call_server import is_same_user
+from deployments.model_process.channel import socket_address
+from deployments.model_process.framing import Inbox, MalformedMessage, Message
 
 # Calls on their way on a connection: one at work and one that waits for it in the socket.
 _SENT = 2
@@ -27,17 +26,18 @@ class Connection(asyncio.Protocol):
         self.is_lost = False
         self._is_left = False
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[tuple[bytes, asyncio.Future[Outcome]]] = deque()
-        self._sent: deque[asyncio.Future[Outcome]] = deque()
-        self._received = bytearray()
+        self._waiting: deque[tuple[bytes, asyncio.Future[Message]]] = deque()
+        self._sent: deque[asyncio.Future[Message]] = deque()
+        self._inbox = Inbox()
         self._opening = asyncio.create_task(self._open(ours), context=Context())
 
-    async def call(self, *arguments: Any) -> Outcome:
-        """The outcome of one call; raises ConnectionError where the replica hangs up before."""
+    async def call(self, message: bytes) -> Message:
+        """The packed outcome of one packed call; raises ConnectionError where the process hangs up
+        before, or answers what is no outcome."""
         if self.is_lost:
             raise ConnectionResetError
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append((packed(arguments), future))
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._waiting.append((message, future))
         self._send()
         return await future
 
@@ -50,18 +50,17 @@ class Connection(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         self._transport = cast(asyncio.Transport, transport)
         self._send()
+        self._close_if_done()
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        self._received += data
-        while len(self._received) >= PREFIX_BYTES:
-            end = PREFIX_BYTES + int.from_bytes(self._received[:PREFIX_BYTES], "little")
-            if len(self._received) < end:
-                return
-            with memoryview(self._received) as view:
-                outcome = pickle.loads(view[PREFIX_BYTES:end])  # noqa: S301  # our own user's
-            del self._received[:end]
-            self._take(outcome)
+        self._inbox.feed(data)
+        try:
+            while (message := self._inbox.next()) is not None:
+                self._take(message)
+        except (MalformedMessage, IndexError):  # nonsense, or more than was asked
+            assert self._transport is not None
+            self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
@@ -79,10 +78,10 @@ class Connection(asyncio.Protocol):
             ours.close()
             self.connection_lost(error)
 
-    def _take(self, outcome: Outcome) -> None:
+    def _take(self, message: Message) -> None:
         future = self._sent.popleft()
         if not future.done():
-            future.set_result(outcome)
+            future.set_result(message)
         self._send()
         self._close_if_done()
 
@@ -99,12 +98,13 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
 
-def connected_socket(name: str) -> socket.socket | None:
-    """A connection to the socket of that name; None where it is not of this machine, or gone."""
+def connected_socket(address: str) -> socket.socket | None:
+    """A connection to who listens at that address; None where it is not of this machine, or
+    gone."""
     ours = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     ours.setblocking(False)
     try:
-        ours.connect(f"\0{name}")
+        ours.connect(socket_address(address))
     except OSError:
         ours.close()
         return None

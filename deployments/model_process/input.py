@@ -18,7 +18,7 @@ def model_input(layout: str, names: tuple[Any, ...], columns: tuple[Any, ...]) -
     if layout == "table":
         return _table(names, columns)
     if layout == "tensors":
-        return dict(zip(names, columns, strict=True))
+        return dict(zip(names, columns))
     return columns[0]
 
 
@@ -27,16 +27,13 @@ def _table(names: tuple[Any, ...], columns: tuple[Any, ...]) -> pd.DataFrame:
     kinds = {column.dtype if isinstance(column, np.ndarray) else None for column in columns}
     if len(kinds) == 1 and None not in kinds:
         return pd.DataFrame(np.column_stack(columns), columns=_index(names))
-    return pd.DataFrame(
-        {name: _series(column) for name, column in zip(names, columns, strict=True)}
-    )
+    return pd.DataFrame({name: _series(column) for name, column in zip(names, columns)})
 
 
-# By names; a plain dict, because what `lru_cache` makes can't travel by value.
-_indexes: dict[tuple[Any, ...], pd.Index[Any]] = {}
+_indexes: dict[tuple[Any, ...], Any] = {}  # by names
 
 
-def _index(names: tuple[Any, ...]) -> pd.Index[Any]:
+def _index(names: tuple[Any, ...]) -> Any:
     found = _indexes.get(names)
     if found is None:
         if len(_indexes) >= _INDEXES:

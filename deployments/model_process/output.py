@@ -43,7 +43,7 @@ def _plain_output(answer: Any) -> tuple[Any, ...]:
     if isinstance(answer, dict) and _is_by_column(answer):
         columns = [_plain_value(column) for column in answer.values()]
         return ("columns", [_name(name) for name in answer], columns)
-    if isinstance(answer, list | tuple):
+    if isinstance(answer, (list, tuple)):
         return ("values", [_plain_value(value) for value in answer])
     array = _array_in(answer)
     if array is not None and array.ndim:
@@ -54,13 +54,13 @@ def _plain_output(answer: Any) -> tuple[Any, ...]:
 def _is_by_column(answer: dict[Any, Any]) -> bool:
     """Whether a dict holds one sequence per column, all of one length."""
     lengths = {
-        len(value) if isinstance(value, list | tuple | pd.Series) else value.shape[0]
+        len(value) if isinstance(value, (list, tuple, pd.Series)) else value.shape[0]
         for value in answer.values()
-        if isinstance(value, list | tuple | pd.Series)
+        if isinstance(value, (list, tuple, pd.Series))
         or (isinstance(value, np.ndarray) and value.ndim)
     }
     return len(lengths) == 1 and all(
-        isinstance(value, list | tuple | np.ndarray | pd.Series) for value in answer.values()
+        isinstance(value, (list, tuple, np.ndarray, pd.Series)) for value in answer.values()
     )
 
 
@@ -71,10 +71,7 @@ def _plain_series(series: pd.Series[Any]) -> Any:
         return _plain_array(series.to_numpy())
     missing = series.isna().to_numpy()
     values = series.astype(object).to_list()
-    return [
-        None if gone else _plain_value(value)
-        for value, gone in zip(values, missing.tolist(), strict=True)
-    ]
+    return [None if gone else _plain_value(value) for value, gone in zip(values, missing.tolist())]
 
 
 _NUMPY = frozenset(np.sctypeDict.values()) - {np.void, np.object_}
@@ -84,7 +81,7 @@ _PLAIN = _NUMPY | {bool, int, float, str, bytes, type(None)}
 # as an Enum's do.
 _BARE: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (str, str.__str__),
-    (bytes, bytes.__bytes__),
+    (bytes, lambda value: b"".join((value,))),
     (int, int.__int__),
     (float, float.__float__),
 )
@@ -103,7 +100,7 @@ def _plain_value(value: Any) -> Any:
         return _plain_array(value)
     if isinstance(value, dict):
         return {_name(key): _plain_value(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return [_plain_value(item) for item in value]
     for plain, bare in _BARE:
         if isinstance(value, plain):
@@ -131,11 +128,8 @@ def _unmasked(array: Any, mask: Any) -> Any:
     if not mask.ndim:
         return None
     if mask.ndim > 1:
-        return [_unmasked(row, of_row) for row, of_row in zip(array, mask, strict=True)]
-    return [
-        None if gone else _plain_value(value)
-        for value, gone in zip(array, mask.tolist(), strict=True)
-    ]
+        return [_unmasked(row, of_row) for row, of_row in zip(array, mask)]
+    return [None if gone else _plain_value(value) for value, gone in zip(array, mask.tolist())]
 
 
 def _plain_scalar(value: Any) -> Any:

@@ -11,15 +11,19 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import mlflow.artifacts
-from mlflow import MlflowClient
+_DIGITS = 32
+
+
+def artifacts_folder(into: Path, fingerprint: str) -> Path:
+    """Where below `into` the artifacts of that fingerprint are, once they are fetched."""
+    return into / hashlib.sha256(fingerprint.encode()).hexdigest()[:_DIGITS]
 
 
 def fetch_artifacts(
     model: str,
     number: int,
     *,
-    into: Path,
+    into: str,
     fingerprint: str,
     tracking_uri: str,
     registry_uri: str,
@@ -29,14 +33,16 @@ def fetch_artifacts(
     Complete or absent: they are fetched beside and renamed into place, so that a process that
     dies half-way, or two that fetch at once, leave nothing broken.
     """
-    digest = hashlib.sha256(fingerprint.encode()).hexdigest()[:32]
-    target = into / digest
+    import mlflow.artifacts
+    from mlflow import MlflowClient
+
+    target = artifacts_folder(Path(into), fingerprint)
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     client = MlflowClient(tracking_uri, registry_uri)
     uri = client.get_model_version_download_uri(model, str(number))
-    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{digest}-"))
+    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
         fetched = mlflow.artifacts.download_artifacts(
             artifact_uri=uri,

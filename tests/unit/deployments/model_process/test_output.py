@@ -12,7 +12,7 @@ import pandas as pd
 import pydantic
 import pytest
 
-from deployments.model_replica.output import UnsupportedOutput, plain_output
+from deployments.model_process.output import UnsupportedOutput, plain_output
 
 
 class Answer(pydantic.BaseModel):

@@ -1,0 +1,222 @@
+"""What a process is started for: to fetch a version's artifacts, or to load it and answer its
+calls.
+
+A job is a dict of plain values. All have `kind`, `parent` (the process that started this one),
+`supervisor` (the address where it listens), `token` (what tells this process from others there),
+`tracking_uri` and `registry_uri`. One of kind `serve` has `folder` (the artifacts), `listen` (the
+address at which calls are taken) and `mark` (the file of a `Mark`); one of kind `fetch` has
+`model`, `number`, `fingerprint` and `into`.
+
+What the process has to tell are lines of JSON to the supervisor, each with an `event`: `hello` with
+its `pid`; then `ready`; or `failed`, with the `reason` that may be told to anybody, and for the log
+`text` and `stack`; and of a call that failed `call_failed`, with `what` and `stack`.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+from . import lifetime
+from .channel import connected, line_of, listening
+from .framing import MalformedMessage, Message
+from .mark import Mark
+from .messages import (
+    LATE,
+    MODEL_FAILED,
+    OK,
+    UNSUPPORTED,
+    Outcome,
+    packed_outcome,
+    unpacked_call,
+)
+from .stacks import stack_lines
+
+_LONGEST_TEXT = 2000
+
+
+def main(_: list[str]) -> None:
+    """Be a process that was started anew: its job comes by its standard input."""
+    run(json.loads(sys.stdin.buffer.read()))
+
+
+def run(job: dict[str, Any]) -> None:
+    """Do the job, in a process that is made fit for it; ends the process."""
+    _become_own_process(job)
+    control = connected(job["supervisor"])
+    control.sendall(line_of({"token": job["token"], "event": "hello", "pid": os.getpid()}))
+    _send_output_to(job)
+    tell = _Teller(control)
+    if job["kind"] == "fetch":
+        _fetch(job, tell)
+    else:
+        _serve(job, control, tell)
+    # As Python ends a program: what the model has registered for its end comes about.
+    sys.exit(0)
+
+
+def _become_own_process(job: dict[str, Any]) -> None:
+    lifetime.die_with_parent(job["parent"])
+    with suppress(OSError):
+        os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()  # Python's own generator sees to this itself
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+
+
+def _send_output_to(job: dict[str, Any]) -> None:
+    """Standard output and error are lines that the supervisor reads."""
+    output = connected(job["supervisor"])
+    output.sendall(line_of({"token": job["token"], "event": "output"}))
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    for descriptor in (1, 2):
+        os.dup2(output.fileno(), descriptor)
+    output.close()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    faulthandler.enable()  # who is killed by a fault of memory says where
+
+
+class _Teller:
+    """Tells the supervisor events; one that is gone is told nothing."""
+
+    def __init__(self, control: Any) -> None:
+        self._control = control
+
+    def __call__(self, event: str, **said: Any) -> None:
+        with suppress(OSError):
+            self._control.sendall(line_of(dict(said, event=event)))
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    """What is told of an exception that a load ended with. Its class is no secret, nor is the name
+    of a module that is missing; its text is for the log."""
+    reason = type(error).__name__
+    missing = getattr(error, "name", None)
+    if isinstance(error, ModuleNotFoundError) and missing:
+        reason += ": No module named %r" % str(missing)[:200]
+    return {
+        "reason": reason,
+        "text": str(error)[:_LONGEST_TEXT],
+        "stack": stack_lines(error)[-60:],
+    }
+
+
+def _set_registry(job: dict[str, Any]) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(job["tracking_uri"])
+    mlflow.set_registry_uri(job["registry_uri"])
+
+
+def _fetch(job: dict[str, Any], tell: _Teller) -> None:
+    try:
+        from .artifacts import fetch_artifacts
+
+        fetch_artifacts(
+            job["model"],
+            job["number"],
+            into=job["into"],
+            fingerprint=job["fingerprint"],
+            tracking_uri=job["tracking_uri"],
+            registry_uri=job["registry_uri"],
+        )
+    # A boundary: fetching fails in as many ways as there are stores.
+    except BaseException as error:  # noqa: BLE001
+        tell("failed", **_failure(error))
+    else:
+        tell("ready")
+
+
+def _serve(job: dict[str, Any], control: Any, tell: _Teller) -> None:
+    from .call_server import CallServer
+
+    mark = Mark(job["mark"])
+    try:
+        _set_registry(job)
+        model = _LoadedModel(job["folder"], mark, tell)
+    # A boundary: a model's own code may raise anything while it is loaded.
+    except BaseException as error:  # noqa: BLE001
+        tell("failed", **_failure(error))
+        return
+    server = CallServer(listening(job["listen"]), control, model.answer)
+    tell("ready")
+    server.serve()
+
+
+class _LoadedModel:
+    """A model in memory, which answers calls on the thread that asks."""
+
+    def __init__(self, folder: str, mark: Mark, tell: _Teller) -> None:
+        import mlflow.pyfunc
+
+        self._predict = mlflow.pyfunc.load_model(folder).predict
+        self._mark = mark
+        self._tell = tell
+        from .input import model_input
+        from .output import UnsupportedOutput, plain_output
+        from .tracing import within_trace
+
+        self._model_input = model_input
+        self._plain_output = plain_output
+        self._within_trace = within_trace
+        self._unsupported = UnsupportedOutput
+
+    def answer(self, message: Message) -> bytes:
+        """A call's outcome, packed."""
+        try:
+            call = unpacked_call(message)
+        except MalformedMessage:
+            self._tell("call_failed", what="malformed", stack=[])
+            return packed_outcome(Outcome(MODEL_FAILED))
+        now = time.monotonic()
+        if now >= call.give_up_at:
+            return packed_outcome(Outcome(LATE))
+        begun_at = time.time_ns()
+        self._mark.begin(now, call.patience_s)
+        try:
+            with self._within_trace(call.traceparent):
+                answer = self._called(call)
+            outcome = Outcome(OK, answer, time.monotonic() - now, begun_at)
+            return packed_outcome(outcome)
+        except (self._unsupported, RecursionError, TypeError) as error:
+            self._tell("call_failed", what=UNSUPPORTED, text=str(error)[:_LONGEST_TEXT], stack=[])
+            return packed_outcome(Outcome(UNSUPPORTED, None, time.monotonic() - now, begun_at))
+        except _ModelRaised as raised:
+            self._tell("call_failed", what=MODEL_FAILED, stack=stack_lines(raised.__cause__)[-60:])
+            return packed_outcome(Outcome(MODEL_FAILED, None, time.monotonic() - now, begun_at))
+        finally:
+            self._mark.end()
+
+    def _called(self, call: Any) -> Any:
+        try:
+            data = self._model_input(*call.frame)
+            answer = (
+                self._predict(data, params=dict(call.params))
+                if call.params
+                else self._predict(data)
+            )
+            return self._plain_output(answer)
+        except self._unsupported:
+            raise
+        # A boundary: the model's own code may raise anything.
+        except BaseException as error:
+            raise _ModelRaised from error
+
+
+class _ModelRaised(Exception):
+    """The model's own code raised, whatever it was: it is the cause."""

@@ -1,0 +1,353 @@
+"""Starting processes of `model_process`, and hearing from them.
+
+Owns the templates (one per interpreter and set of imports), the socket at which processes report,
+and what each is told and tells. Knows nothing of versions. Asyncio only; must not import ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from contextvars import Context
+from pathlib import Path
+from typing import Any
+
+from deployments.model_process import start
+from deployments.model_process.call_server import is_same_user
+from deployments.model_process.channel import line_of, listening
+from deployments.model_process.mark import Mark
+from deployments.model_replica.output_lines import OutputLines
+from deployments.model_replica.start_methods import StartMethod
+
+_logger = logging.getLogger("modelmux.model_processes")
+
+_PIECE_BYTES = 64 * 1024
+_LONGEST_EVENT_BYTES = 256 * 1024
+_STATUS_S = 1.0
+_END_S = 5.0
+
+# Nobody watches progress bars here.
+_DEFAULTS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+# Secrets of the gateway's own processes.
+_SECRETS = frozenset({"MODELMUX_KEYS", "MODELMUX_WEBHOOK_SECRET", "MODELMUX_KEY", "RAY_AUTH_TOKEN"})
+
+
+def new_address() -> str:
+    """An address for a socket that nobody has."""
+    name = f"modelmux-{uuid.uuid4().hex}"
+    if sys.platform == "linux":
+        return f"@{name}"
+    return os.path.join(tempfile.mkdtemp(prefix="modelmux-"), "socket")
+
+
+class StartFailed(Exception):
+    """A process could not be started; the sentence is for the log."""
+
+
+class Process:
+    """One process, from the request for it to its end. `hear` gets the events that it tells."""
+
+    def __init__(self, hear: Callable[[dict[str, Any]], None], output: OutputLines) -> None:
+        self.token = uuid.uuid4().hex
+        self.pid: int | None = None
+        self.status: int | None = None
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.output = output
+        self._hear = hear
+        self._exited = asyncio.Event()
+        self._control: asyncio.StreamWriter | None = None
+        self._template: Template | None = None
+
+    def how_it_ended(self) -> str:
+        """In words; nothing where that isn't known."""
+        if self.status is None:
+            return "its process ended"
+        if os.WIFSIGNALED(self.status):
+            return f"its process was ended by signal {os.WTERMSIG(self.status)}"
+        return f"its process ended with exit code {os.WEXITSTATUS(self.status)}"
+
+    def finish(self) -> None:
+        """Have it answer what has come and end; it is killed if that takes long."""
+        if self._control is not None:
+            with contextlib.suppress(OSError):
+                self._control.write(line_of({"event": "finish"}))
+
+    def kill(self) -> None:
+        """End it now, with what it has started."""
+        if self.pid is not None and self._template is not None:
+            self._template.end(self.pid)
+
+    def started(self, pid: int, template: Template) -> None:
+        """The template has started it."""
+        self.pid, self._template = pid, template
+
+    def connected(self, control: asyncio.StreamWriter) -> None:
+        """It has reported."""
+        self._control = control
+
+    def heard(self, event: dict[str, Any]) -> None:
+        """It tells something."""
+        self._hear(event)
+
+    def exited(self, status: int | None) -> None:
+        """The template has seen its end, or is gone with all its processes."""
+        self.status = status
+        self._exited.set()
+        if self._control is None:
+            self.gone()
+
+    async def hung_up(self) -> None:
+        """Its connection is closed: that is its end, whose status comes in a moment."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STATUS_S):
+                await self._exited.wait()
+        self.gone()
+
+    def gone(self) -> None:
+        """It is no more."""
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+class Template:
+    """A template (see `model_process.template`) and the processes that it has started."""
+
+    def __init__(self, interpreter: str, environment: Mapping[str, str]) -> None:
+        self._interpreter = interpreter
+        self._environment = environment
+        self._writer: asyncio.StreamWriter | None = None
+        self._asked: dict[int, tuple[Process, asyncio.Future[None]]] = {}
+        self._processes: dict[int, Process] = {}
+        self._last_id = 0
+        self.is_gone = False
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self, method: StartMethod) -> None:
+        """Start it, from the thread that lives as long as this process: Linux ends it with that."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                self._interpreter,
+                str(start.__file__),
+                "template",
+                str(theirs.fileno()),
+                str(os.getpid()),
+                *method.preload,
+                pass_fds=(theirs.fileno(),),
+                env=self._environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+        reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        assert process.stdout is not None
+        self._tasks = [
+            _task(_read_output(process.stdout, OutputLines("template", {}))),
+            _task(self._follow(reader, process)),
+        ]
+
+    async def start(self, process: Process, job: Mapping[str, Any], *, forks: bool) -> None:
+        """Have it start a process; raises StartFailed."""
+        assert self._writer is not None
+        self._last_id += 1
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asked[self._last_id] = (process, started)
+        method = "fork" if forks else "spawn"
+        self._writer.write(line_of({"id": self._last_id, "method": method, "job": dict(job)}))
+        await started
+
+    def end(self, pid: int) -> None:
+        """Have it kill a process of its own and what that has started."""
+        if self._writer is not None and not self.is_gone:
+            self._writer.write(line_of({"end": pid}))
+
+    def close(self) -> None:
+        """Hang up: it ends, and ends all its processes."""
+        if self._writer is not None:
+            self._writer.close()
+
+    async def _follow(
+        self, reader: asyncio.StreamReader, process: asyncio.subprocess.Process
+    ) -> None:
+        try:
+            async for line in reader:
+                self._take(json.loads(line))
+        except (OSError, ValueError) as error:
+            _logger.warning("a template can't be followed: %s", type(error).__name__)
+        finally:
+            self.is_gone = True
+            self.close()
+            await process.wait()
+            self._lose_all()
+
+    def _take(self, event: dict[str, Any]) -> None:
+        match event["event"]:
+            case "ready":
+                for module, kind in event["failed"].items():
+                    _logger.info("%s can't be imported ahead: %s", module, kind)
+                self.ready.set_result(None)
+            case "started":
+                process, started = self._asked.pop(event["id"])
+                process.started(event["pid"], self)
+                self._processes[event["pid"]] = process
+                if not started.done():
+                    started.set_result(None)
+            case "exited":
+                found = self._processes.pop(event["pid"], None)
+                if found is not None:
+                    found.exited(event["status"])
+
+    def _lose_all(self) -> None:
+        failure = StartFailed("the template has ended")
+        for future in (self.ready, *(started for _, started in self._asked.values())):
+            if not future.done():
+                future.set_exception(failure)
+                future.exception()  # mark as seen: nobody may wait for it
+        for process in self._processes.values():
+            process.exited(None)
+        self._asked, self._processes = {}, {}
+
+
+class Processes:
+    """All processes of one supervisor. To be opened and closed on its event loop."""
+
+    def __init__(self, interpreter: str = sys.executable) -> None:
+        self._interpreter = interpreter
+        self._address = new_address()
+        self._listener: asyncio.Server | None = None
+        self._opening: asyncio.Lock = asyncio.Lock()
+        self._templates: dict[StartMethod, Template] = {}
+        self._by_token: dict[str, Process] = {}
+
+    async def prepare(self, method: StartMethod) -> None:
+        """Have the template there that starts processes by that method, with its imports done;
+        raises StartFailed."""
+        await (await self._template(method)).ready
+
+    async def start(
+        self,
+        job: Mapping[str, Any],
+        method: StartMethod,
+        *,
+        hear: Callable[[dict[str, Any]], None],
+        output: OutputLines,
+    ) -> Process:
+        """Start a process for a job (see `model_process.job`); raises StartFailed."""
+        template = await self._template(method)
+        process = Process(hear, output)
+        self._by_token[process.token] = process
+        process.ended.add_done_callback(lambda _: self._by_token.pop(process.token, None))
+        whole = {**job, "token": process.token, "supervisor": self._address}
+        try:
+            await template.start(process, whole, forks=method.forks)
+        except StartFailed:
+            process.gone()
+            raise
+        return process
+
+    async def close(self, *, timeout_s: float) -> None:
+        """End all, after what they have taken is answered or so many seconds have passed."""
+        running = list(self._by_token.values())
+        for process in running:
+            process.finish()
+        if running:
+            await asyncio.wait([process.ended for process in running], timeout=timeout_s)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """End all at once."""
+        for template in self._templates.values():
+            template.close()
+        if self._listener is not None:
+            self._listener.close()
+
+    async def _template(self, method: StartMethod) -> Template:
+        async with self._opening:
+            if self._listener is None:
+                # Of no request's: what is made here outlives whoever asked first.
+                self._listener = await _task(self._listen())
+            found = self._templates.get(method)
+            if found is None or found.is_gone:
+                found = Template(self._interpreter, _environment())
+                self._templates[method] = found
+                try:
+                    await _task(found.open(method))
+                except OSError as error:
+                    self._templates.pop(method, None)
+                    raise StartFailed(str(error)) from error
+            return found
+
+    async def _listen(self) -> asyncio.Server:
+        ours = listening(self._address)
+        ours.setblocking(False)
+        return await asyncio.start_unix_server(self._greet, sock=ours, limit=_LONGEST_EVENT_BYTES)
+
+    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A process has connected: to tell events, or with its output."""
+        process: Process | None = None
+        try:
+            if not is_same_user(writer.get_extra_info("socket")):
+                return
+            hello = json.loads(await reader.readline())
+            process = self._by_token.get(hello["token"])
+            if process is None:
+                return
+            if hello["event"] == "output":
+                await _read_output(reader, process.output)
+            else:
+                process.connected(writer)
+                await _hear(reader, process)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _logger.warning("a process can't be understood: %s", type(error).__name__)
+            if process is not None:
+                process.kill()
+        finally:
+            writer.close()
+
+
+async def _hear(reader: asyncio.StreamReader, process: Process) -> None:
+    try:
+        async for line in reader:
+            process.heard(json.loads(line))
+    except ConnectionError:
+        pass  # killed with something unread
+    await process.hung_up()
+
+
+def new_mark() -> Path:
+    """A new file for a `Mark`, in memory where the system has a place for that; raises OSError."""
+    shared = Path("/dev/shm")  # noqa: S108 - made under a name that nobody can guess
+    where = str(shared) if os.access(shared, os.W_OK) else None
+    descriptor, path = tempfile.mkstemp(prefix="modelmux-mark-", dir=where)
+    try:
+        Mark.prepare(descriptor)
+    finally:
+        os.close(descriptor)
+    return Path(path)
+
+
+def _environment() -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    return {**_DEFAULTS, **inherited}
+
+
+async def _read_output(reader: asyncio.StreamReader, output: OutputLines) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(_PIECE_BYTES):
+            output.feed(data)
+    output.close()
+
+
+def _task(work: Any) -> asyncio.Task[Any]:
+    """Of no request: what one brings in its context doesn't come along."""
+    return asyncio.get_running_loop().create_task(work, context=Context())

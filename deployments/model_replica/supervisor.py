@@ -1,0 +1,416 @@
+"""Versions of models in processes of their own: started, watched, restarted, evicted, ended.
+
+The replica's part without Ray. It never runs a model's code and imports none of a model's packages.
+Loads of different versions run side by side; of one version there is one load however many wait.
+Asyncio only; must not import ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deployments.application_names import version_key
+from deployments.logs import LogOptions, fields
+from deployments.model_process.artifacts import artifacts_folder
+from deployments.model_process.messages import given_up_at
+from deployments.model_replica.load_events import LoadEventLog
+from deployments.model_replica.output_lines import OutputLines
+from deployments.model_replica.processes import Processes, StartFailed
+from deployments.model_replica.quarantine import Quarantine, Suspension
+from deployments.model_replica.start_methods import StartMethod, start_method
+from deployments.model_replica.version_process import (
+    LoadFailed,
+    ProcessEnded,
+    State,
+    VersionId,
+    VersionProcess,
+)
+
+_logger = logging.getLogger("modelmux.supervisor")
+
+GRACE_S = 5.0
+"""How long after the last deadline that a call can have it counts as hung."""
+
+_LOOK_EVERY_S = 0.25
+_NOTE_USE_S = 1.0
+_FINISH_S = 15.0
+_NEVER_STARTED = "Its process can't be started."
+_CLOSING = Suspension(kind="load", left_s=1.0, reason="The replica is ending.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostSettings:
+    """Where versions of `model` come from and go to; times in seconds.
+
+    `flavor` is what the first version that is asked for will probably have, `events_to` the
+    deployment and the application that are told what is loaded.
+    """
+
+    model: str
+    tracking_uri: str
+    registry_uri: str
+    artifact_folder: str
+    max_loaded_versions: int
+    flavor: str | None = None
+    retry_load_after_s: float = 30.0
+    load_timeout_s: float = 300.0
+    events_to: tuple[str, str] | None = None
+    logs: LogOptions = field(default_factory=LogOptions)
+
+
+class VersionUnavailable(Exception):
+    """A version is not to be had now; `suspension` says why and for how long."""
+
+    def __init__(self, suspension: Suspension) -> None:
+        super().__init__(suspension.reason)
+        self.suspension = suspension
+
+    def outcome(self) -> tuple[str, dict[str, Any]]:
+        """What a call of it, or a load, comes to."""
+        kind = "load_failed" if self.suspension.kind == "load" else "suspended"
+        told = {"retry_after_s": self.suspension.left_s, "reason": self.suspension.reason}
+        return (kind, told)
+
+
+class Resident:
+    """What the LRU keeps of a version: as long as it does, the version may be in memory."""
+
+    def __init__(self, evict: Callable[[], None]) -> None:
+        self._evict = evict
+
+    def __del__(self) -> None:
+        """Called by Ray when the version is the least recently used, in a thread."""
+        self._evict()
+
+
+Keep = Callable[[str], Awaitable[Resident]]
+"""Keeps what was used last: takes a version's key (Ray's multiplexed LRU)."""
+
+
+class Supervisor:
+    """All versions that one replica has: `keep` wraps a function that gives a version's `Resident`
+    into an LRU."""
+
+    def __init__(
+        self,
+        settings: HostSettings,
+        keep: Callable[[Callable[[str], Awaitable[Resident]]], Keep],
+        processes: Processes | None = None,
+    ) -> None:
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._processes = processes or Processes()
+        self._quarantine = Quarantine(retry_after_s=settings.retry_load_after_s)
+        self.events = LoadEventLog(settings.model)
+        self._versions: dict[str, VersionId] = {}
+        self._running: dict[str, VersionProcess] = {}
+        self._loading: dict[str, asyncio.Task[VersionProcess]] = {}
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._keep = keep(self._take)
+        self._is_closing = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._go_on(self._watch())
+        self._go_on(self._prepare(start_method(settings.flavor)))
+
+    async def load(self, version: VersionId) -> tuple[str, Any]:
+        """Have the version in memory: `("ok", None)`, or `("load_failed", …)` or `("suspended",
+        …)` with `retry_after_s` and `reason`."""
+        try:
+            await self._loaded(version)
+        except VersionUnavailable as unavailable:
+            return unavailable.outcome()
+        return ("ok", None)
+
+    async def call(
+        self, version: VersionId, message: bytes, *, load_timeout_s: float, give_up_at: float
+    ) -> tuple[str, Any]:
+        """Answer a packed call, waiting for a load up to `load_timeout_s`.
+
+        One of `("answered", (header, body, address, load_s))`, where header and body are the
+        outcome's (see `model_process.messages`) and the address is the process's own;
+        `("loading", None)`, `("load_failed", …)`, `("suspended", …)` where its calls ended their
+        processes or hung, and `("lost", None)` where its process ended with it. A load that takes
+        longer goes on.
+        """
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(load_timeout_s):
+                process = await self._loaded(version)
+        except TimeoutError:
+            return ("loading", None)
+        except VersionUnavailable as unavailable:
+            return unavailable.outcome()
+        load_s = time.monotonic() - began
+        try:
+            header, body = await process.call(given_up_at(message, give_up_at))
+        except ConnectionError:
+            return ("lost", None)
+        return ("answered", (header, body, process.address, load_s))
+
+    async def close(self) -> None:
+        """Answer what was taken, and end all processes."""
+        self._is_closing = True
+        for task in self._tasks:
+            task.cancel()
+        await self._processes.close(timeout_s=_FINISH_S)
+
+    def abandon(self) -> None:
+        """End all processes at once."""
+        self._is_closing = True
+        self._processes.abandon()
+
+    async def _loaded(self, version: VersionId) -> VersionProcess:
+        """Load first, by ourselves, and only then show the version to the LRU.
+
+        Ray's LRU evicts before it loads and loads one at a time (ray/serve/multiplex.py): handed
+        a version that is in memory already, it does neither for long.
+        """
+        key = version_key(version.number, version.fingerprint)
+        self._versions[key] = version
+        process = await self._ready(key)
+        await self._keep(key)
+        return process
+
+    async def _take(self, key: str) -> Resident:
+        def evict() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and so has the process
+                self._loop.call_soon_threadsafe(self._evict, key)
+
+        return Resident(evict)
+
+    async def _ready(self, key: str) -> VersionProcess:
+        """The version's process, loaded now unless it is still there; raises VersionUnavailable."""
+        running = self._running.get(key)
+        if running is not None and running.state is State.READY:
+            return running
+        self._refuse_suspended(key)
+        task = self._loading.get(key)
+        if task is None:
+            # Shared by all who wait for it, and so of none: who leaves takes nothing along.
+            task = self._loading[key] = self._loop.create_task(
+                self._load_until_it_stands(key), context=Context()
+            )
+            task.add_done_callback(lambda task: self._end_load(key, task))
+        return await asyncio.shield(task)
+
+    def _end_load(self, key: str, task: asyncio.Task[VersionProcess]) -> None:
+        self._loading.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # mark as seen: all who waited may have left
+
+    def _refuse_suspended(self, key: str) -> None:
+        suspension = self._quarantine.suspension(key)
+        if suspension is not None:
+            raise VersionUnavailable(suspension)
+
+    async def _load_until_it_stands(self, key: str) -> VersionProcess:
+        """Load the version; again where its process was killed, until that was too often."""
+        version = self._versions[key]
+        began = time.monotonic()
+        while True:
+            if self._is_closing:
+                raise VersionUnavailable(_CLOSING)
+            process = VersionProcess(version, at_end=lambda ended: self._take_end(key, ended))
+            try:
+                await self._fetch(version)
+                self._running[key] = process
+                await process.load(
+                    self._processes, start_method(version.flavor), self._job(version)
+                )
+            except ProcessEnded as ended:
+                if not process.given_up:
+                    self._quarantine.died(key, "load", f"{ended} while it was being loaded")
+            except (LoadFailed, StartFailed, OSError) as failed:
+                process.give_up()
+                self._fail(key, failed)
+            else:
+                self._quarantine.loaded(key)
+                self._note_loaded(version, process, time.monotonic() - began)
+                return process
+            if self._running.get(key) is process:
+                del self._running[key]
+            suspension = self._quarantine.suspension(key)
+            if suspension is not None:
+                self.events.note_failure(
+                    version.number, time.monotonic() - began, suspension.reason
+                )
+                raise VersionUnavailable(suspension)
+
+    def _fail(self, key: str, failed: Exception) -> None:
+        if isinstance(failed, LoadFailed):
+            reason = failed.reason
+        else:
+            _logger.error("%s: %s %s", self._versions[key].name, _NEVER_STARTED, failed)
+            reason = _NEVER_STARTED
+        self._quarantine.load_failed(key, reason)
+
+    def _note_loaded(self, version: VersionId, process: VersionProcess, spent_s: float) -> None:
+        self.events.note_load(version.number, spent_s)
+        self.events.loaded = self._loaded_versions()
+        _logger.info("%s loaded in %.2f s", version.name, spent_s, extra=fields(**version.where))
+
+    def _loaded_versions(self) -> int:
+        return sum(process.state is State.READY for process in self._running.values())
+
+    def _job(self, version: VersionId) -> dict[str, Any]:
+        return {
+            "kind": "serve",
+            "folder": str(self._folder(version)),
+            "tracking_uri": self._settings.tracking_uri,
+            "registry_uri": self._settings.registry_uri,
+        }
+
+    def _folder(self, version: VersionId) -> Path:
+        return artifacts_folder(Path(self._settings.artifact_folder), version.fingerprint)
+
+    async def _fetch(self, version: VersionId) -> None:
+        """Have the version's artifacts on disk, fetched by a process, since that takes MLflow and
+        whatever the store needs. Raises LoadFailed, ProcessEnded and StartFailed."""
+        if self._folder(version).is_dir():
+            return
+        done: asyncio.Future[None] = self._loop.create_future()
+
+        def hear(event: dict[str, Any]) -> None:
+            if done.done():
+                return
+            if event.get("event") == "ready":
+                done.set_result(None)
+            elif event.get("event") == "failed":
+                text = "the artifacts of %s can't be fetched: %s: %s"
+                _logger.error(
+                    text,
+                    version.name,
+                    event.get("reason"),
+                    event.get("text"),
+                    extra=fields(**version.where),
+                )
+                reason = f"Its artifacts can't be fetched: {event.get('reason')}"
+                done.set_exception(LoadFailed(reason))
+
+        job = {
+            "kind": "fetch",
+            "model": version.model,
+            "number": version.number,
+            "fingerprint": version.fingerprint,
+            "into": self._settings.artifact_folder,
+            "tracking_uri": self._settings.tracking_uri,
+            "registry_uri": self._settings.registry_uri,
+        }
+        process = await self._processes.start(
+            job,
+            start_method(self._settings.flavor),
+            hear=hear,
+            output=OutputLines(version.name, version.where),
+        )
+        await asyncio.wait([done, process.ended], return_when=asyncio.FIRST_COMPLETED)
+        if not done.done():
+            done.set_exception(ProcessEnded(process.how_it_ended()))
+        done.result()
+
+    def _take_end(self, key: str, process: VersionProcess) -> None:
+        """A process is no more: whose fault that is, and what comes of it."""
+        was_serving = self._running.get(key) is process and process.load_s > 0.0
+        if self._running.get(key) is process:
+            del self._running[key]
+        self.events.loaded = self._loaded_versions()
+        if process.given_up or not was_serving or self._is_closing:
+            return
+        where = fields(**process.version.where)
+        text = "%s: %s%s"
+        at_work = ", in a call" if process.was_at_work else ""
+        _logger.error(text, process.version.name, process.how_it_ended, at_work, extra=where)
+        if process.was_at_work:
+            self._quarantine.died(
+                key, "call", f"Its calls ended its processes: {process.how_it_ended}"
+            )
+        self._restart(key)
+
+    def _restart(self, key: str) -> None:
+        """Load the version again, which was in use until now, before anybody asks."""
+        if not self._is_closing and self._quarantine.suspension(key) is None:
+            self._go_on(self._try(key))
+
+    async def _try(self, key: str) -> None:
+        try:
+            await self._ready(key)
+        except VersionUnavailable as unavailable:
+            _logger.info("%s isn't restarted: %s", self._versions[key].name, unavailable)
+
+    def _evict(self, key: str) -> None:
+        """The LRU has dropped the version: its process ends, after what it has taken."""
+        process = self._running.pop(key, None)
+        if process is None or process.state is not State.READY:
+            return
+        self.events.note_eviction(process.version.number)
+        process.finish()
+        self.events.loaded = self._loaded_versions()
+        self._go_on(self._see_off(process))
+
+    async def _see_off(self, process: VersionProcess) -> None:
+        """One that doesn't end by itself is ended."""
+        if not await process.wait_for_end(_FINISH_S + self._settings.load_timeout_s):
+            process.give_up()
+
+    async def _watch(self) -> None:
+        """Look at all processes now and then: who hangs is given up, and who was used is noted."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            now = time.monotonic()
+            for key, process in list(self._running.items()):
+                if process.state is State.LOADING:
+                    self._look_at_load(key, process, now)
+                elif process.mark is not None:
+                    await self._look_at_calls(key, process, now)
+
+    def _look_at_load(self, key: str, process: VersionProcess, now: float) -> None:
+        limit_s = self._settings.load_timeout_s
+        if now - process.began_at > limit_s and not process.given_up:
+            _logger.error(
+                "%s: the load has hung: its process is ended",
+                process.version.name,
+                extra=fields(**process.version.where),
+            )
+            self._quarantine.load_failed(key, f"It wasn't loaded within {limit_s:g} s")
+            process.give_up()
+
+    async def _look_at_calls(self, key: str, process: VersionProcess, now: float) -> None:
+        mark = process.mark
+        assert mark is not None
+        calls, overdue_at = mark.calls, mark.overdue_at
+        seen, noted_at = self._seen.get(key, (0, 0.0))
+        if overdue_at and now > overdue_at + GRACE_S:
+            _logger.error(
+                "%s: a call has hung: its process is ended",
+                process.version.name,
+                extra=fields(**process.version.where),
+            )
+            self._quarantine.hung(key, "Its calls hung.")
+            process.give_up()
+            self._running.pop(key, None)
+            self._restart(key)
+        elif calls != seen and now - noted_at > _NOTE_USE_S:
+            # Of the calls that have begun, at most the last one goes on.
+            if calls - (1 if overdue_at else 0) > seen:
+                self._quarantine.answered(key)
+            self._seen[key] = (calls, now)
+            await self._keep(key)
+
+    async def _prepare(self, method: StartMethod) -> None:
+        """Have what is imported ahead there before the first version is asked for."""
+        try:
+            await self._processes.prepare(method)
+        except StartFailed as failed:
+            _logger.warning("nothing can be imported ahead: %s", failed)
+
+    def _go_on(self, work: Any) -> None:
+        task = self._loop.create_task(work, context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,199 @@
+"""One version's process: started, loading, ready, ended; and calls of it.
+
+Asyncio only; must not import ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from deployments.logs import fields
+from deployments.model_process.framing import Message
+from deployments.model_process.mark import Mark
+from deployments.model_replica.connection import Connection, connected_socket
+from deployments.model_replica.output_lines import OutputLines
+from deployments.model_replica.processes import Process, Processes, new_address, new_mark
+from deployments.model_replica.start_methods import StartMethod
+
+_logger = logging.getLogger("modelmux.version_process")
+
+
+class State(Enum):
+    """What a version's process is at."""
+
+    LOADING = "loading"
+    READY = "ready"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionId:
+    """A version of a model: `fingerprint` tells its artifacts from others under the same number,
+    `flavor` is the loader module of its MLmodel file."""
+
+    model: str
+    number: int
+    fingerprint: str
+    flavor: str | None = None
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return f"{self.model} version {self.number}"
+
+    @property
+    def where(self) -> dict[str, object]:
+        """Members of its log lines."""
+        return {"model": self.model, "version": self.number}
+
+
+class LoadFailed(Exception):
+    """A version can't be put into memory; `reason` may be told to anybody."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ProcessEnded(Exception):
+    """The process ended before it was ready; the sentence says how."""
+
+
+class VersionProcess:
+    """A process that has, or is to have, one version in memory.
+
+    `at_end` is called with it once the process is no more, whyever.
+    """
+
+    def __init__(self, version: VersionId, *, at_end: Callable[[VersionProcess], None]) -> None:
+        self.version = version
+        self.state = State.LOADING
+        self.began_at = time.monotonic()
+        self.load_s = 0.0
+        self.given_up = False
+        """Whether the supervisor has ended it, so that its end is nobody's fault."""
+        self.was_at_work = False
+        self.address = new_address()
+        self.mark: Mark | None = None
+        self._at_end = at_end
+        self._process: Process | None = None
+        self._is_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._connection: Connection | None = None
+
+    async def load(self, processes: Processes, method: StartMethod, job: dict[str, Any]) -> None:
+        """Start the process and wait until it has loaded the version.
+
+        Raises LoadFailed, ProcessEnded, and StartFailed where there can't be a process.
+        """
+        path = new_mark()
+        try:
+            self.mark = Mark(str(path))
+            self._process = await processes.start(
+                {**job, "listen": self.address, "mark": str(path)},
+                method,
+                hear=self._hear,
+                output=OutputLines(self.version.name, self.version.where),
+            )
+            self._process.ended.add_done_callback(lambda _: self._end())
+            await self._is_ready
+        finally:
+            path.unlink(missing_ok=True)
+        self.load_s = time.monotonic() - self.began_at
+        self.state = State.READY
+
+    @property
+    def how_it_ended(self) -> str:
+        """In words."""
+        return "its process ended" if self._process is None else self._process.how_it_ended()
+
+    async def call(self, message: bytes) -> Message:
+        """The packed outcome of a packed call; raises ConnectionError where the process is gone."""
+        if self._connection is None or self._connection.is_lost:
+            ours = connected_socket(self.address)
+            if ours is None:
+                raise ConnectionResetError
+            self._connection = Connection(ours)
+        return await self._connection.call(message)
+
+    def give_up(self) -> None:
+        """End it now: it hangs."""
+        self.given_up = True
+        if self._process is not None:
+            self._process.kill()
+
+    def finish(self) -> None:
+        """Have it answer what has come, and end."""
+        if self.state is State.READY:
+            self.state = State.ENDING
+            self.given_up = True
+            if self._process is not None:
+                self._process.finish()
+
+    async def wait_for_end(self, timeout_s: float) -> bool:
+        """Whether it has ended within so many seconds."""
+        if self._process is None:
+            return True
+        done, _ = await asyncio.wait([self._process.ended], timeout=timeout_s)
+        return bool(done)
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        match event.get("event"):
+            case "ready":
+                self._settle(None)
+            case "failed":
+                self._log_failed_load(event)
+                self.given_up = True
+                self._settle(LoadFailed(str(event.get("reason"))[:300]))
+            case "call_failed":
+                self._log_failed_call(event)
+
+    def _end(self) -> None:
+        self.was_at_work = self.mark is not None and self.mark.is_at_work
+        self.state = State.ENDED
+        self._settle(ProcessEnded(self.how_it_ended))
+        if self._connection is not None:
+            self._connection.leave()
+        if self.mark is not None:
+            self.mark.close()
+            self.mark = None
+        self._at_end(self)
+
+    def _settle(self, error: Exception | None) -> None:
+        if self._is_ready.done():
+            return
+        if error is None:
+            self._is_ready.set_result(None)
+        else:
+            self._is_ready.set_exception(error)
+            self._is_ready.exception()  # mark as seen: who waited may have left
+
+    def _log_failed_load(self, event: dict[str, Any]) -> None:
+        # No caller has a part in it, so its text may be told; it is what people need.
+        _logger.error(
+            "%s can't be loaded: %s: %s",
+            self.version.name,
+            event.get("reason"),
+            event.get("text"),
+            extra={**fields(**self.version.where), "stack_lines": _lines(event)},
+        )
+
+    def _log_failed_call(self, event: dict[str, Any]) -> None:
+        extra = {**fields(**self.version.where), "stack_lines": _lines(event)}
+        with contextlib.suppress(KeyError):
+            if event["what"] == "unsupported_output":
+                _logger.error("%s: %s", self.version.name, event["text"], extra=extra)
+            else:
+                _logger.error("%s failed on a request", self.version.name, extra=extra)
+
+
+def _lines(event: dict[str, Any]) -> list[str]:
+    stack = event.get("stack")
+    return [str(line) for line in stack] if isinstance(stack, list) else []
