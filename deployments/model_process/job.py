@@ -105,15 +105,23 @@ class _Teller:
 def _failure(error: BaseException) -> dict[str, Any]:
     """What is told of an exception that a load ended with. Its class is no secret, nor is the name
     of a module that is missing; its text is for the log."""
-    reason = type(error).__name__
-    missing = getattr(error, "name", None)
-    if isinstance(error, ModuleNotFoundError) and missing:
-        reason += ": No module named %r" % str(missing)[:200]
     return {
-        "reason": reason,
+        "reason": _reason(error),
         "text": str(error)[:_LONGEST_TEXT],
         "stack": stack_lines(error)[-60:],
     }
+
+
+def _reason(error: BaseException) -> str:
+    """The class of the exception that the others came from: MLflow puts its own around it."""
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    for each in (error, root):
+        missing = getattr(each, "name", None)
+        if isinstance(each, ModuleNotFoundError) and missing:
+            return "ModuleNotFoundError: No module named %r" % str(missing)[:200]
+    return type(root).__name__
 
 
 def _set_registry(job: dict[str, Any]) -> None:

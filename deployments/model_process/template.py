@@ -36,7 +36,9 @@ _LAST_WAIT_S = 1.0
 def main(arguments: list[str]) -> None:
     """Be a template: `CONTROL_FD PARENT MODULE…`."""
     control_fd, parent, *modules = arguments
-    lifetime.die_with_parent(int(parent))
+    # One that has its imports done sees by its connection that the supervisor is gone, and has to
+    # end others before itself.
+    lifetime.die_with_parent(int(parent), by=signal.SIGTERM)
     lifetime.adopt_orphans()
     control = socket.socket(fileno=int(control_fd))
     failed = _imported(modules)
@@ -86,7 +88,8 @@ class Template:
 
     def serve(self) -> dict[str, Any] | None:
         """Start what is asked for. Returns in the processes that were forked, with their job."""
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(self._waking.fileno(), warn_on_full_buffer=False)
         self._tell({"event": "ready", "failed": self._failed})
         while True:

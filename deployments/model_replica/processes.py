@@ -32,7 +32,8 @@ _logger = logging.getLogger("modelmux.model_processes")
 _PIECE_BYTES = 64 * 1024
 _LONGEST_EVENT_BYTES = 256 * 1024
 _STATUS_S = 1.0
-_END_S = 5.0
+_IMPORTS_S = 300.0
+_LAST_WAIT_S = 2.0
 
 # Nobody watches progress bars here.
 _DEFAULTS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -65,6 +66,7 @@ class Process:
         self._exited = asyncio.Event()
         self._control: asyncio.StreamWriter | None = None
         self._template: Template | None = None
+        self._is_killed = False
 
     def how_it_ended(self) -> str:
         """In words; nothing where that isn't known."""
@@ -81,13 +83,16 @@ class Process:
                 self._control.write(line_of({"event": "finish"}))
 
     def kill(self) -> None:
-        """End it now, with what it has started."""
+        """End it now, with what it has started; one that isn't started yet, then."""
+        self._is_killed = True
         if self.pid is not None and self._template is not None:
             self._template.end(self.pid)
 
     def started(self, pid: int, template: Template) -> None:
         """The template has started it."""
         self.pid, self._template = pid, template
+        if self._is_killed:
+            self.kill()
 
     def connected(self, control: asyncio.StreamWriter) -> None:
         """It has reported."""
@@ -129,7 +134,7 @@ class Template:
         self._last_id = 0
         self.is_gone = False
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._tasks: list[asyncio.Task[None]] = []
+        self.tasks: list[asyncio.Task[None]] = []
 
     async def open(self, method: StartMethod) -> None:
         """Start it, from the thread that lives as long as this process: Linux ends it with that."""
@@ -151,7 +156,7 @@ class Template:
             )
         reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         assert process.stdout is not None
-        self._tasks = [
+        self.tasks = [
             _task(_read_output(process.stdout, OutputLines("template", {}))),
             _task(self._follow(reader, process)),
         ]
@@ -164,7 +169,12 @@ class Template:
         self._asked[self._last_id] = (process, started)
         method = "fork" if forks else "spawn"
         self._writer.write(line_of({"id": self._last_id, "method": method, "job": dict(job)}))
-        await started
+        try:
+            async with asyncio.timeout(_IMPORTS_S):
+                await asyncio.shield(started)
+        except TimeoutError:
+            self.close()  # what it imports has hung
+            raise StartFailed("the template doesn't come to an end with its imports") from None
 
     def end(self, pid: int) -> None:
         """Have it kill a process of its own and what that has started."""
@@ -228,6 +238,7 @@ class Processes:
         self._opening: asyncio.Lock = asyncio.Lock()
         self._templates: dict[StartMethod, Template] = {}
         self._by_token: dict[str, Process] = {}
+        self._greeting: set[asyncio.Task[Any]] = set()
 
     async def prepare(self, method: StartMethod) -> None:
         """Have the template there that starts processes by that method, with its imports done;
@@ -263,6 +274,9 @@ class Processes:
         if running:
             await asyncio.wait([process.ended for process in running], timeout=timeout_s)
         self.abandon()
+        going_on = [*self._greeting, *(task for t in self._templates.values() for task in t.tasks)]
+        if going_on:
+            await asyncio.wait(going_on, timeout=_LAST_WAIT_S)
 
     def abandon(self) -> None:
         """End all at once."""
@@ -295,6 +309,9 @@ class Processes:
     async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A process has connected: to tell events, or with its output."""
         process: Process | None = None
+        this = asyncio.current_task()
+        assert this is not None
+        self._greeting.add(this)
         try:
             if not is_same_user(writer.get_extra_info("socket")):
                 return
@@ -313,6 +330,7 @@ class Processes:
                 process.kill()
         finally:
             writer.close()
+            self._greeting.discard(this)
 
 
 async def _hear(reader: asyncio.StreamReader, process: Process) -> None:

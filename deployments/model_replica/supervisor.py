@@ -42,6 +42,7 @@ GRACE_S = 5.0
 _LOOK_EVERY_S = 0.25
 _NOTE_USE_S = 1.0
 _FINISH_S = 15.0
+_KNOWN_GONE_S = 2.0
 _NEVER_STARTED = "Its process can't be started."
 _CLOSING = Suspension(kind="load", left_s=1.0, reason="The replica is ending.")
 
@@ -152,6 +153,8 @@ class Supervisor:
         try:
             header, body = await process.call(given_up_at(message, give_up_at))
         except ConnectionError:
+            # Known to be gone before the call comes again.
+            await process.wait_for_end(_KNOWN_GONE_S)
             return ("lost", None)
         return ("answered", (header, body, process.address, load_s))
 
@@ -227,7 +230,9 @@ class Supervisor:
                 )
             except ProcessEnded as ended:
                 if not process.given_up:
-                    self._quarantine.died(key, "load", f"{ended} while it was being loaded")
+                    self._quarantine.died(
+                        key, "load", f"{str(ended).capitalize()} while it was being loaded."
+                    )
             except (LoadFailed, StartFailed, OSError) as failed:
                 process.give_up()
                 self._fail(key, failed)
@@ -317,7 +322,7 @@ class Supervisor:
 
     def _take_end(self, key: str, process: VersionProcess) -> None:
         """A process is no more: whose fault that is, and what comes of it."""
-        was_serving = self._running.get(key) is process and process.load_s > 0.0
+        was_serving = self._running.get(key) is process and process.was_ready
         if self._running.get(key) is process:
             del self._running[key]
         self.events.loaded = self._loaded_versions()
@@ -371,14 +376,14 @@ class Supervisor:
                     await self._look_at_calls(key, process, now)
 
     def _look_at_load(self, key: str, process: VersionProcess, now: float) -> None:
-        limit_s = self._settings.load_timeout_s
-        if now - process.began_at > limit_s and not process.given_up:
+        limit_s, began_at = self._settings.load_timeout_s, process.load_began_at
+        if began_at is not None and now - began_at > limit_s and not process.given_up:
             _logger.error(
                 "%s: the load has hung: its process is ended",
                 process.version.name,
                 extra=fields(**process.version.where),
             )
-            self._quarantine.load_failed(key, f"It wasn't loaded within {limit_s:g} s")
+            self._quarantine.load_failed(key, f"It wasn't loaded within {limit_s:g} s.")
             process.give_up()
 
     async def _look_at_calls(self, key: str, process: VersionProcess, now: float) -> None:

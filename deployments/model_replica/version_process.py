@@ -76,8 +76,8 @@ class VersionProcess:
     def __init__(self, version: VersionId, *, at_end: Callable[[VersionProcess], None]) -> None:
         self.version = version
         self.state = State.LOADING
-        self.began_at = time.monotonic()
-        self.load_s = 0.0
+        self.load_began_at: float | None = None
+        """When the process began with the load, of the monotonic clock; None until then."""
         self.given_up = False
         """Whether the supervisor has ended it, so that its end is nobody's fault."""
         self.was_at_work = False
@@ -102,11 +102,11 @@ class VersionProcess:
                 hear=self._hear,
                 output=OutputLines(self.version.name, self.version.where),
             )
+            self.load_began_at = time.monotonic()
             self._process.ended.add_done_callback(lambda _: self._end())
             await self._is_ready
         finally:
             path.unlink(missing_ok=True)
-        self.load_s = time.monotonic() - self.began_at
         self.state = State.READY
 
     @property
@@ -122,6 +122,11 @@ class VersionProcess:
                 raise ConnectionResetError
             self._connection = Connection(ours)
         return await self._connection.call(message)
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether it ever had the version in memory."""
+        return self._is_ready.done() and self._is_ready.exception() is None
 
     def give_up(self) -> None:
         """End it now: it hangs."""
@@ -150,7 +155,7 @@ class VersionProcess:
                 self._settle(None)
             case "failed":
                 self._log_failed_load(event)
-                self.given_up = True
+                self.give_up()
                 self._settle(LoadFailed(str(event.get("reason"))[:300]))
             case "call_failed":
                 self._log_failed_call(event)

@@ -1,0 +1,375 @@
+"""A version's process, and the supervisor over it: real processes and real models, no Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deployments.model_replica.supervisor import GRACE_S
+from tests.support.supervised import asked, save_code, supervised
+
+PREDICT = "def predict(rows): return rows['x'] * {factor}\n"
+
+
+async def until(is_so: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline, "it didn't come to that"
+        await asyncio.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+async def test_load_and_predict_run_in_the_main_thread(tmp_path: Path) -> None:
+    """A model may set a signal handler at load, ask for the event loop, and run one in a call."""
+    main = save_code(
+        tmp_path,
+        "main",
+        """
+        import asyncio, signal, threading, warnings
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(loop)
+            assert asyncio.get_event_loop() is loop
+        loaded_in = threading.current_thread()
+
+        async def doubled(rows):
+            return rows["x"] * 2
+
+        def predict(rows):
+            assert threading.current_thread() is threading.main_thread() is loaded_in
+            return asyncio.run(doubled(rows))
+        """,
+    )
+    async with supervised(tmp_path) as supervisor:
+        assert await asked(supervisor, main, [1.0, 2.0]) == ("ok", [2.0, 4.0])
+
+
+async def test_loads_of_different_versions_run_side_by_side(tmp_path: Path) -> None:
+    """A version is loaded and asked while another one's load goes on."""
+    slow = save_code(tmp_path, "slow", "import time\ntime.sleep(4)\n" + PREDICT.format(factor=2))
+    quick = save_code(tmp_path, "quick", PREDICT.format(factor=3))
+    async with supervised(tmp_path) as supervisor:
+        await supervisor.load(quick)  # so that the template has its imports done
+        later = save_code(tmp_path, "later", PREDICT.format(factor=5))
+        loading = asyncio.create_task(supervisor.load(slow))
+        await asyncio.sleep(0)
+        assert await asked(supervisor, later, [1.0]) == ("ok", [5.0])
+        assert not loading.done()
+        assert await loading == ("ok", None)
+
+
+async def test_versions_that_ship_code_of_one_name_answer_each_by_its_own(tmp_path: Path) -> None:
+    """Two versions import a module of the same name from their own folders, side by side."""
+    code = "from factors import FACTOR\ndef predict(rows): return rows['x'] * FACTOR\n"
+    versions = [
+        save_code(tmp_path, f"v{factor}", code, modules={"factors": f"FACTOR = {factor}\n"})
+        for factor in (2, 7)
+    ]
+    async with supervised(tmp_path) as supervisor:
+        for each, factor in zip(versions, (2.0, 7.0), strict=True):
+            assert await asked(supervisor, each, [1.0]) == ("ok", [factor])
+
+
+async def test_an_evicted_version_s_process_ends(tmp_path: Path) -> None:
+    """Where there is no room for one more, the process of the least recently used is gone."""
+    tells = "import os\ndef predict(rows): return [os.getpid()] * len(rows)\n"
+    first, second = (save_code(tmp_path, name, tells) for name in ("first", "second"))
+    async with supervised(tmp_path, most_versions=1) as supervisor:
+        _, (pid,) = await asked(supervisor, first, [1.0])
+        _, (other,) = await asked(supervisor, second, [1.0])
+        await until(lambda: not is_alive(pid))
+        assert is_alive(other)
+        assert supervisor.events.loaded == 1
+        kinds = [event[0] for event in supervisor.events.untold()["events"]]
+        assert kinds == ["ok", "ok", "evicted"]
+
+
+async def test_a_hung_call_costs_its_own_version_alone(tmp_path: Path) -> None:
+    """While one version hangs, another answers at once; the hung one answers again soon after its
+    grace."""
+    hangs = save_code(
+        tmp_path,
+        "hangs",
+        "import time\ndef predict(rows):\n    time.sleep(600 if (rows['x'] < 0).any() else 0)\n"
+        "    return rows['x']\n",
+    )
+    other = save_code(tmp_path, "other", PREDICT.format(factor=2))
+    async with supervised(tmp_path) as supervisor:
+        for each in (hangs, other):
+            await supervisor.load(each)
+        began = time.monotonic()
+        hung = asyncio.create_task(asked(supervisor, hangs, [-1.0], patience_s=0.5))
+        slowest = 0.0
+        while not hung.done():
+            asked_at = time.monotonic()
+            assert await asked(supervisor, other, [1.0]) == ("ok", [2.0])
+            slowest = max(slowest, time.monotonic() - asked_at)
+            await asyncio.sleep(0.05)
+        assert (await hung)[0] == "lost"
+        assert await asked(supervisor, hangs, [1.0]) == ("ok", [1.0])
+        assert time.monotonic() - began < 0.5 + GRACE_S + 3.0
+        assert slowest < 1.0
+
+
+async def test_a_version_that_ends_its_process_is_suspended_and_says_how(tmp_path: Path) -> None:
+    """After three processes its calls are refused with the reason; other versions don't notice."""
+    ends = save_code(
+        tmp_path,
+        "ends",
+        "import os, signal\ndef predict(rows):\n    os.kill(os.getpid(), signal.SIGSEGV)\n",
+    )
+    other = save_code(tmp_path, "other", PREDICT.format(factor=2))
+    async with supervised(tmp_path) as supervisor:
+        for _ in range(3):
+            assert await asked(supervisor, ends, [1.0]) == ("lost", None)
+        kind, told = await asked(supervisor, ends, [1.0])
+        assert kind == "suspended"
+        assert "signal 11" in told["reason"]
+        assert 0 < told["retry_after_s"] <= 30
+        assert await asked(supervisor, other, [1.0]) == ("ok", [2.0])
+
+
+async def test_a_process_that_somebody_kills_is_started_again_unasked(tmp_path: Path) -> None:
+    """An idle version whose process is killed is in memory again a moment later, with no strike."""
+    code = "import os\ndef predict(rows): return [os.getpid()] * len(rows)\n"
+    version = save_code(tmp_path, "killed", code)
+    async with supervised(tmp_path) as supervisor:
+        for _ in range(5):
+            _, (pid,) = await asked(supervisor, version, [1.0])
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda pid=pid: not is_alive(pid))  # type: ignore[misc]
+            await until(lambda: supervisor.events.loaded == 0)
+            await until(lambda: supervisor.events.loaded == 1)
+        assert (await asked(supervisor, version, [1.0]))[0] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import surely_not_there\n", "ModuleNotFoundError: No module named 'surely_not_there'"),
+        ("raise RuntimeError('secret')\n", "RuntimeError"),
+        ("raise SystemExit(3)\n", "SystemExit"),
+        (
+            "import os\nos._exit(7)\n",
+            "Its process ended with exit code 7 while it was being loaded.",
+        ),
+        ("import time\ntime.sleep(600)\n", "It wasn't loaded within 3 s."),
+    ],
+)
+async def test_a_version_that_cannot_be_loaded_tells_why_and_no_secret(
+    tmp_path: Path, code: str, reason: str
+) -> None:
+    """The class of what was raised, a missing module's name, how its process ended, or the time."""
+    broken = save_code(tmp_path, "broken", code + PREDICT.format(factor=2))
+    async with supervised(tmp_path, load_timeout_s=3.0) as supervisor:
+        kind, told = await asked(supervisor, broken, [1.0])
+        assert kind == "load_failed"
+        assert told["reason"] == reason
+        again = await supervisor.load(broken)
+        assert again[0] == "load_failed"  # remembered: not tried at once
+        failures = supervisor.events.untold()["events"]
+        assert [event[0] for event in failures] == ["failed"]
+        assert failures[0][3] == reason
+
+
+async def test_who_leaves_takes_nobody_s_load_along(tmp_path: Path) -> None:
+    """Of several who wait for one load the first gives up; the others get their answers."""
+    slow = save_code(tmp_path, "slow", "import time\ntime.sleep(1)\n" + PREDICT.format(factor=2))
+    async with supervised(tmp_path) as supervisor:
+        callers = [asyncio.create_task(asked(supervisor, slow, [1.0])) for _ in range(4)]
+        await asyncio.sleep(0.5)
+        callers[0].cancel()
+        assert await asyncio.gather(*callers[1:]) == [("ok", [2.0])] * 3
+
+
+async def test_output_of_a_process_goes_to_the_log_by_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a model prints, by Python or below it, is told with model and version, and bounded."""
+    talks = save_code(
+        tmp_path,
+        "talks",
+        """
+        import os, sys
+        print("while loading")
+        def predict(rows):
+            print("to stdout")
+            print("to stderr", file=sys.stderr)
+            os.write(1, b"from below\\n")
+            os.write(2, b"x" * 100_000 + b"\\n")
+            for i in range(20_000):
+                print("flood")
+            return rows["x"]
+        """,
+    )
+    caplog.set_level("INFO", logger="modelmux.model_output")
+    async with supervised(tmp_path) as supervisor:
+        assert (await asked(supervisor, talks, [1.0]))[0] == "ok"
+        await until(lambda: any("flood" in record.getMessage() for record in caplog.records))
+    lines = [r for r in caplog.records if r.name == "modelmux.model_output"]
+    said = [record.getMessage() for record in lines]
+    for text in ("while loading", "to stdout", "to stderr", "from below"):
+        assert f"m version 1: {text}" in said
+    assert max(map(len, said)) < 5_000
+    assert len(said) < 1_500
+    assert any("lines were left out" in text for text in said)
+    assert all(
+        record.fields == {"model": "m", "version": 1}
+        for record in lines  # type: ignore[attr-defined]
+        if record.getMessage().startswith("m ")
+    )
+
+
+FRESH = """
+import atexit, json, logging, os, random, signal, sys, threading
+import numpy as np
+
+def predict(rows):
+    return [json.dumps({
+        "pid": os.getpid(),
+        "random": random.random(),
+        "numpy": float(np.random.random()),
+        "threads": threading.active_count(),
+        "handlers": [
+            signal.getsignal(s) is signal.SIG_DFL for s in (signal.SIGTERM, signal.SIGCHLD)
+        ],
+        "interrupt": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
+        "wakeup": signal.set_wakeup_fd(-1),
+        "root_handlers": len(logging.getLogger().handlers),
+        "session": os.getsid(0) == os.getpid(),
+        "main": threading.current_thread() is threading.main_thread(),
+        "argv": sys.argv[1:],
+        "stdin": sys.stdin.read() if sys.stdin else "",
+        "open": sorted(
+            os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
+            if os.path.exists(f"/proc/self/fd/{fd}")
+        ),
+    })] * len(rows)
+"""
+
+
+async def test_a_forked_process_is_as_good_as_a_fresh_one(tmp_path: Path) -> None:
+    """Forks of one template share no random state, threads, handlers or files with each other."""
+    versions = [save_code(tmp_path, f"fresh{i}", FRESH) for i in range(3)]
+    async with supervised(tmp_path) as supervisor:
+        told = [json.loads((await asked(supervisor, v, [1.0]))[1][0]) for v in versions]
+    assert len({each["pid"] for each in told}) == 3
+    assert len({each["random"] for each in told}) == 3
+    assert len({each["numpy"] for each in told}) == 3
+    for each in told:
+        assert each["threads"] == 1
+        assert each["handlers"] == [True, True]
+        assert each["interrupt"] is each["main"] is each["session"] is True
+        assert each["wakeup"] == -1
+        assert each["root_handlers"] == 0
+        assert each["argv"] == []
+        assert each["stdin"] == ""
+        # Its calls' socket, the supervisor's, one caller, and its output; nobody else's.
+        sockets = [name for name in each["open"] if name.startswith("socket:")]
+        assert len(set(sockets)) <= 4
+
+
+LEAVES_CHILDREN = """
+import subprocess, sys
+children = [
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=new)
+    for new in (False, True)
+]
+def predict(rows):
+    import os
+    return [[os.getpid(), os.getppid(), *(child.pid for child in children)]] * len(rows)
+"""
+
+SUPERVISE = """
+import asyncio, json, sys, time
+from pathlib import Path
+from tests.support.supervised import asked, supervised, version
+
+async def main():
+    async with supervised(Path(sys.argv[1])) as supervisor:
+        print(json.dumps((await asked(supervisor, version("leaves"), [1.0]))[1][0]), flush=True)
+        busy = asyncio.create_task(asked(supervisor, version("busy"), [1.0]))
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux' /proc")
+async def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    """Killed with SIGKILL it takes along its template, its models, one in the middle of a call, and
+    what they have started."""
+    save_code(tmp_path, "leaves", LEAVES_CHILDREN)
+    save_code(
+        tmp_path,
+        "busy",
+        "import os\nfrom pathlib import Path\ndef predict(rows):\n"
+        f"    Path({str(tmp_path)!r}, 'busy').write_text(str(os.getpid()))\n"
+        "    while True: pass\n",
+    )
+    program = subprocess.Popen(  # noqa: ASYNC220
+        [sys.executable, "-c", SUPERVISE, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert program.stdout is not None
+        pids = json.loads(await asyncio.to_thread(program.stdout.readline))
+        await until(lambda: (tmp_path / "busy").exists(), timeout_s=20.0)
+        busy = tmp_path / "busy"
+        await until(lambda: busy.read_text() != "")
+        pids.append(int(busy.read_text()))
+        assert all(map(is_alive, pids))
+        program.kill()
+        await until(lambda: not any(map(is_alive, pids)))
+    finally:
+        program.kill()
+        program.wait()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_template_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    """Its processes end with it, and their versions answer again by themselves."""
+    tells = "import os\ndef predict(rows): return [[os.getpid(), os.getppid()]] * len(rows)\n"
+    version = save_code(tmp_path, "tells", tells)
+    async with supervised(tmp_path) as supervisor:
+        _, ((pid, template),) = await asked(supervisor, version, [1.0])
+        os.kill(template, signal.SIGKILL)
+        await until(lambda: not is_alive(pid))
+        await until(lambda: supervisor.events.loaded == 0)
+        await until(lambda: supervisor.events.loaded == 1, timeout_s=30.0)
+        _, ((_, other),) = await asked(supervisor, version, [1.0])
+        assert other != template
+
+
+async def test_closing_answers_what_was_taken(tmp_path: Path) -> None:
+    """A call that is being answered when the supervisor closes gets its answer."""
+    slow = save_code(
+        tmp_path,
+        "slow",
+        "import time\ndef predict(rows):\n    time.sleep(1)\n    return rows['x']\n",
+    )
+    async with supervised(tmp_path) as supervisor:
+        await supervisor.load(slow)
+        call = asyncio.create_task(asked(supervisor, slow, [1.0]))
+        await asyncio.sleep(0.3)
+    assert await call == ("ok", [1.0])
