@@ -12,15 +12,12 @@ import asyncio
 import logging
 import time
 from contextvars import Context
-from typing import Any
 
-from ray.serve.handle import DeploymentHandle
-
-from deployments.model_calls.lost_calls import HANDLE_ERRORS
 from deployments.model_calls.outcomes import Outcome
 from deployments.model_calls.socket_connection import Connection, connected_socket
 from deployments.model_replica.call import ModelCall
 from deployments.model_replica.socket_server import is_supported
+from deployments.serve.ports import CallLost, ReplicaHandle
 
 _logger = logging.getLogger(__name__)
 
@@ -32,8 +29,8 @@ _TRY_AGAIN_S = 30.0
 class SocketLine:
     """Connections to the replica of an application, one for each version that is asked for."""
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
-        self._attend = handle.options(method_name="attend")
+    def __init__(self, handle: ReplicaHandle) -> None:
+        self._handle = handle
         self._socket_name: str | None = None
         self._connections: dict[str, Connection] = {}
         self._attending: asyncio.Task[None] | None = None
@@ -72,11 +69,11 @@ class SocketLine:
 
     async def _attend_while_used(self) -> None:
         try:
-            name = await self._attend.remote(0.0)
+            name = await self._handle.call("attend", 0.0)
             while self._follow(name) and time.monotonic() - self._used_at < _IDLE_S:
-                name = await self._attend.remote(_ATTEND_S)
-        except HANDLE_ERRORS as error:
-            _logger.info("a line is not attended any more: %s", type(error).__name__)
+                name = await self._handle.call("attend", _ATTEND_S)
+        except CallLost as lost:
+            _logger.info("a line is not attended any more: %s", lost)
         finally:
             self._hang_up()
             self._attending = None
