@@ -20,6 +20,7 @@ from deployments.ingress.serve_middleware import Front
 from deployments.logs import PACKAGES, LogOptions, configure_logging, writer
 from deployments.model_calls.activation import SyncActivation
 from deployments.model_calls.backend import RayBackend
+from deployments.serve.channels import reach_replicas_anew
 from deployments.serve.handles import RayHandle, own_replicas, replica_handle
 from deployments.serve.replica_ports import listen_on_own_address
 from deployments.settings import Settings
@@ -69,6 +70,7 @@ class Ingress:
     ) -> None:
         os.environ.update(environment)
         listen_on_own_address()
+        reach_replicas_anew()
         configure_logging(logs, *PACKAGES)
         self._journal = AccessJournal(writer(logs), as_json=logs.as_json)
         self._last_words = writer(logs, wait_s=_LAST_WORDS_S)

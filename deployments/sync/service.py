@@ -26,6 +26,7 @@ from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.model_application import ModelApplications, ModelApplicationSettings
 from deployments.model_replica.load_events import HostNews
 from deployments.serve.applications import RayApplications
+from deployments.serve.channels import reach_replicas_anew
 from deployments.serve.handles import replica_handle
 from deployments.serve.replica_ports import listen_on_own_address
 from deployments.settings import Settings
@@ -54,6 +55,7 @@ class SyncService:
     def __init__(self, settings: Settings, environment: dict[str, str], logs: LogOptions) -> None:
         os.environ.update(environment)
         listen_on_own_address()
+        reach_replicas_anew()
         configure_logging(logs, *PACKAGES)
         self._settings = settings
         registry_uri = settings.registry_uri or settings.tracking_uri
