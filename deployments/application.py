@@ -20,8 +20,7 @@ from deployments.ingress.autoscaling import replicas_by_requests
 from deployments.ingress.replica import Ingress
 from deployments.logs import LogOptions
 from deployments.mlflow_environment import registry_variables, set_registry_defaults
-from deployments.settings import BadSettings, Settings, read_settings
-from deployments.sync.activator import HEALTH_CHECK_PERIOD_S
+from deployments.settings import HEALTH_CHECK_PERIOD_S, BadSettings, Settings, read_settings
 from deployments.sync.service import SyncService
 
 _UPSCALE_DELAY_S = 5.0

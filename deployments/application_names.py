@@ -11,8 +11,6 @@ import hashlib
 import re
 from collections.abc import Collection
 
-from gateway.catalog import ModelVersion, ServedModel
-
 APPLICATION = "modelmux"
 """The gateway's own application."""
 
@@ -24,7 +22,8 @@ MODEL_HOST = "ModelHost"
 
 _MODEL_PREFIX = "modelmux-model-"
 _DIGEST_DIGITS = 10
-# As `application_name` makes them: prefix, slug, digest and, of one that ships code, its version.
+# As `application_name` makes them: prefix, slug, digest. An earlier release had an application for
+# each version that ships code, with its number and digest at the end: nobody wants those any more.
 _MODEL_NAME = re.compile(
     rf"{_MODEL_PREFIX}[a-z0-9-]{{0,40}}-[0-9a-f]{{{_DIGEST_DIGITS}}}(-v[0-9]+-[0-9a-f]+)?"
 )
@@ -44,16 +43,8 @@ def is_models(name: str, deployments: Collection[str]) -> bool:
     return _MODEL_NAME.fullmatch(name) is not None and set(deployments) <= {MODEL_HOST}
 
 
-def application_name(model: ServedModel, version: ModelVersion) -> str:
-    """The application that answers for a version of a model; readable, and unique by its digest."""
-    name = application_of(model.name)
-    if not version.ships_code:
-        return name
-    return f"{name}-v{version_key(version.number, version.fingerprint)}"
-
-
-def application_of(model: str) -> str:
-    """The application of the model's versions that ship no code."""
+def application_name(model: str) -> str:
+    """The application of the model of that name; readable, and unique by its digest."""
     slug = re.sub(r"[^A-Za-z0-9]+", "-", model).strip("-")[:40].lower()
     return f"{_MODEL_PREFIX}{slug}-{digest_of(model)}"
 

@@ -19,6 +19,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.admission import AdmissionLimits
 
+HEALTH_CHECK_PERIOD_S = 2.0
+"""How often Ray looks whether a replica is alive: until it has looked, one that was killed isn't
+replaced (Ray's default is 10 s)."""
+
 PREFIX = "MODELMUX_"
 
 CLIENT_VARIABLES = ("url", "key")

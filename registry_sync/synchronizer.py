@@ -8,14 +8,17 @@ Asyncio only; must not import ray. The registry is read in a thread; everything 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from gateway.catalog import Catalog, ModelVersion, ServedModel
 from gateway.ports import RegistryStatus, SyncReport
+from gateway.single_flight import SingleFlight
 from registry_sync.catalog_builder import build_catalog
 from registry_sync.catalog_changes import (
     CatalogChanges,
@@ -89,7 +92,9 @@ class Synchronizer:
         self._published = asyncio.Condition()
         self._prepared: set[str] = set()
         self._failed: dict[str, _Failure] = {}
-        self._preparing: dict[str, asyncio.Task[None]] = {}
+        self._preparing: SingleFlight[str, None] = SingleFlight()
+        self._looks: SingleFlight[int, SyncReport] = SingleFlight()
+        self._numbers = itertools.count()
 
     @property
     def catalog(self) -> Catalog | None:
@@ -105,7 +110,14 @@ class Synchronizer:
         )
 
     async def synchronize(self) -> SyncReport:
-        """Read the registry and publish what changed; a registry that fails is only reported."""
+        """Read the registry and publish what changed; a registry that fails is only reported.
+
+        Each look is one of its own: one that began before may have missed what its caller knows of.
+        Once begun it is ended, whoever leaves.
+        """
+        return await self._looks.run(next(self._numbers), self._look)
+
+    async def _look(self) -> SyncReport:
         async with self._one_at_a_time:
             try:
                 reading = await asyncio.to_thread(self._source.read)
@@ -136,8 +148,8 @@ class Synchronizer:
 
     async def settle(self, *, timeout_s: float) -> int:
         """Wait up to `timeout_s` until no version is being prepared; the generation after that."""
-        if self._preparing:
-            await asyncio.wait(self._preparing.values(), timeout=timeout_s)
+        if preparing := list(self._preparing.going_on()):
+            await asyncio.wait(preparing, timeout=timeout_s)
         return 0 if self._catalog is None else self._catalog.generation
 
     async def _on_unreachable(self, error: RegistryUnreachable) -> SyncReport:
@@ -185,8 +197,7 @@ class Synchronizer:
         failure = self._failed.get(key)
         if failure is not None and self._clock() - failure.at < self._retry_preparation_s:
             return failure.reason
-        if key not in self._preparing:
-            self._preparing[key] = asyncio.create_task(self._prepare(model, version))
+        self._preparing.start(key, partial(self._prepare, model, version))
         return BEING_LOADED
 
     async def _prepare(self, model: ServedModel, version: ModelVersion) -> None:
@@ -203,8 +214,6 @@ class Synchronizer:
         else:
             self._failed.pop(key, None)
             self._prepared.add(key)
-        finally:
-            del self._preparing[key]
         async with self._one_at_a_time:
             await self._publish()
 

@@ -1,6 +1,7 @@
 """The catalog feed of an ingress replica: follows the sync service by a long poll.
 
 A replica that is new or was restarted catches up by itself, and the request path asks nobody.
+Must not import ray.
 """
 
 from __future__ import annotations
@@ -10,12 +11,9 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
-
-from ray.serve.handle import DeploymentHandle
 
 from deployments.catalog_updates import NOWHERE, Position, RegistryNews, unpacked
-from deployments.model_calls.lost_calls import HANDLE_ERRORS
+from deployments.serve.ports import CallLost, ReplicaHandle
 from gateway.catalog import Catalog
 from gateway.errors import InternalError
 from gateway.ports import RegistryStatus, SyncReport
@@ -39,7 +37,7 @@ class RayCatalogFeed:
     service to know which are idle.
     """
 
-    def __init__(self, sync: DeploymentHandle[Any], take_used: Callable[[], list[str]]) -> None:
+    def __init__(self, sync: ReplicaHandle, take_used: Callable[[], list[str]]) -> None:
         self._sync = sync
         self._take_used = take_used
         self._catalog: Catalog | None = None
@@ -70,8 +68,8 @@ class RayCatalogFeed:
         """See `CatalogFeed.synchronize`."""
         try:
             async with asyncio.timeout(_SYNCHRONIZE_S):
-                report: SyncReport = await self._sync.synchronize.remote()
-        except (*HANDLE_ERRORS, TimeoutError) as error:
+                report: SyncReport = await self._sync.call("synchronize")
+        except (CallLost, TimeoutError) as error:
             raise InternalError(_AWAY) from error
         if report.problem is None:
             await self._catch_up(report.generation)
@@ -94,8 +92,8 @@ class RayCatalogFeed:
         while True:
             try:
                 await self._follow_once()
-            except (*HANDLE_ERRORS, TimeoutError) as error:
-                _logger.warning("the sync service is away: %s", type(error).__name__)
+            except (CallLost, TimeoutError) as error:
+                _logger.warning("the sync service is away: %s", str(error) or "it is silent")
                 if self._heard.is_set():  # else it is still starting, as we are
                     self._problem = _AWAY
                 await asyncio.sleep(_RETRY_S)
@@ -110,8 +108,8 @@ class RayCatalogFeed:
         poll_s = _FIRST_POLL_S if self._catalog is None else _LONG_POLL_S
         # A replica that is lost with its machine hangs up on nobody.
         async with asyncio.timeout(poll_s + _LATE_S):
-            news: RegistryNews = await self._sync.wait_for.remote(
-                self._position, poll_s, self._take_used()
+            news: RegistryNews = await self._sync.call(
+                "wait_for", self._position, poll_s, self._take_used()
             )
         silent_for_s = news["silent_for_s"]
         self._silent_since = None if silent_for_s is None else time.monotonic() - silent_for_s

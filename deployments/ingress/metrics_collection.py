@@ -2,6 +2,7 @@
 
 They are asked when somebody scrapes, and answer with what they have at that moment; nothing is sent
 around between scrapes. See docs/decisions/0024 for why each replica has series of its own.
+Must not import ray.
 """
 
 from __future__ import annotations
@@ -9,12 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
 
-from ray import serve
-from ray.serve.handle import DeploymentHandle
-
-from deployments.model_calls.lost_calls import HANDLE_ERRORS
+from deployments.serve.ports import CallLost, ReplicaHandle
 from gateway.metrics.collection import Measured
 from gateway.metrics.families import Reading
 
@@ -31,11 +28,17 @@ class RayMeasurements:
     """
 
     def __init__(
-        self, sync: DeploymentHandle[Any], *, own: Callable[[], tuple[str, Reading]]
+        self,
+        *,
+        replicas: ReplicaHandle,
+        sync: ReplicaHandle,
+        own: Callable[[], tuple[str, Reading]],
+        patience_s: float = _PATIENCE_S,
     ) -> None:
+        self._replicas = replicas
         self._sync = sync
         self._own = own
-        self._replicas: DeploymentHandle[Any] | None = None
+        self._patience_s = patience_s
 
     async def measured(self) -> Measured:
         """See `Measurements.measured`."""
@@ -44,24 +47,19 @@ class RayMeasurements:
         return Measured(replicas={**others, name: reading}, sync=sync)
 
     async def _ask_replicas(self) -> dict[str, Reading]:
-        if self._replicas is None:
-            here = serve.get_replica_context()
-            self._replicas = serve.get_deployment_handle(here.deployment, here.app_name)
         try:
-            async with asyncio.timeout(_PATIENCE_S):
-                answers = await self._replicas.broadcast("reading").results_async(
-                    return_exceptions=True
-                )
-        except (*HANDLE_ERRORS, TimeoutError) as error:
-            _logger.warning("the ingress replicas can't be asked: %s", type(error).__name__)
+            async with asyncio.timeout(self._patience_s):
+                answers = await self._replicas.broadcast("reading")
+        except (CallLost, TimeoutError) as error:
+            _logger.warning("the ingress replicas can't be asked: %s", str(error) or "too late")
             return {}
-        return dict(answer for answer in answers if not isinstance(answer, BaseException))
+        return dict(answer for answer in answers if not isinstance(answer, CallLost))
 
     async def _ask_sync(self) -> Reading | None:
         try:
-            async with asyncio.timeout(_PATIENCE_S):
-                reading: Reading = await self._sync.reading.remote()
-        except (*HANDLE_ERRORS, TimeoutError) as error:
-            _logger.warning("the sync service can't be asked: %s", type(error).__name__)
+            async with asyncio.timeout(self._patience_s):
+                reading: Reading = await self._sync.call("reading")
+        except (CallLost, TimeoutError) as error:
+            _logger.warning("the sync service can't be asked: %s", str(error) or "too late")
             return None
         return reading

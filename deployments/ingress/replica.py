@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from ray import serve
@@ -13,18 +12,20 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from deployments.api_key_source import keys_of
+from deployments.application_names import MODEL_HOST
 from deployments.ingress.autoscaling import IN_FLIGHT
 from deployments.ingress.catalog_feed import RayCatalogFeed
 from deployments.ingress.metrics_collection import RayMeasurements
 from deployments.ingress.serve_middleware import Front
 from deployments.logs import PACKAGES, LogOptions, configure_logging, writer
+from deployments.model_calls.activation import SyncActivation
 from deployments.model_calls.backend import RayBackend
-from deployments.model_calls.lost_calls import ACTIVATIONS, HANDLE_ERRORS
+from deployments.serve.channels import reach_replicas_anew
+from deployments.serve.handles import RayHandle, own_replicas, replica_handle
 from deployments.serve.replica_ports import listen_on_own_address
 from deployments.settings import Settings
 from gateway.admission import Admission
 from gateway.batching.batcher import MicroBatcher
-from gateway.errors import ModelUnavailable
 from gateway.http.access_control import Access
 from gateway.http.access_log import AccessJournal, AccessLog
 from gateway.http.app import create_app
@@ -39,7 +40,6 @@ from gateway.prediction import PredictionService
 if TYPE_CHECKING:
     from deployments.ingress.span_export import SpanExport
 
-_RETRY_AFTER_S = 2.0
 _LAST_WORDS_S = 1.0
 
 # How long a new replica takes no requests because it knows no models: longer than a sync service
@@ -70,6 +70,7 @@ class Ingress:
     ) -> None:
         os.environ.update(environment)
         listen_on_own_address()
+        reach_replicas_anew()
         configure_logging(logs, *PACKAGES)
         self._journal = AccessJournal(writer(logs), as_json=logs.as_json)
         self._last_words = writer(logs, wait_s=_LAST_WORDS_S)
@@ -80,11 +81,11 @@ class Ingress:
             from deployments.ingress.span_export import SpanExport
 
             self._spans = SpanExport("ingress")
-        self._sync = sync
+        self._sync = RayHandle(sync)
         self._admission = Admission(settings.admission_limits)
         self._traffic = Traffic()
         self._numbers: ReplicaNumbers | None = None
-        self._feed = RayCatalogFeed(sync, take_used=self._admission.take_used)
+        self._feed = RayCatalogFeed(self._sync, take_used=self._admission.take_used)
         self._keys = keys_of(settings)
         loop = asyncio.get_running_loop()
         self._following = [loop.create_task(self._feed.follow())]
@@ -99,7 +100,9 @@ class Ingress:
             # beside others that know them.
             await self._keys.wait_until_read()
         settings = self._settings
-        calls: PredictionBackend = TrafficCounter(RayBackend(self._activate), self._traffic)
+        calls: PredictionBackend = TrafficCounter(
+            RayBackend(SyncActivation(self._sync), _models_of), self._traffic
+        )
         tracing = None
         if self._spans is not None:
             from gateway.http.tracing import CallTracing, RequestTracing, TraceOrigins
@@ -145,7 +148,9 @@ class Ingress:
             access=access,
             webhook_secret=None if secret is None else secret.get_secret_value(),
             traffic=self._traffic,
-            measurements=RayMeasurements(self._sync, own=self._reading),
+            measurements=RayMeasurements(
+                replicas=own_replicas(), sync=self._sync, own=self._reading
+            ),
             tracing=tracing,
         )
         # For what comes by Ray's own proxy. Not the application itself: Ray would look for each
@@ -177,23 +182,7 @@ class Ingress:
             return None
         return Access(keys=self._keys, public=frozenset(self._settings.public))
 
-    async def _activate(self, name: str, number: int) -> None:
-        """See `backend.Activate`; a sync service that is away is waited for."""
-        try:
-            problem = await self._ask_to_activate(name, number)
-        except HANDLE_ERRORS as error:
-            raise ModelUnavailable(
-                "The model can't be started right now.", retry_after_s=_RETRY_AFTER_S
-            ) from error
-        if problem is not None:
-            raise ModelUnavailable(problem, retry_after_s=_RETRY_AFTER_S)
 
-    async def _ask_to_activate(self, name: str, number: int) -> str | None:
-        async def ask() -> str | None:
-            problem: str | None = await self._sync.activate.remote(name, number)
-            return problem
-
-        try:
-            return await ask()
-        except HANDLE_ERRORS as error:
-            return await ACTIVATIONS.again(ask, error, until=inf)
+def _models_of(application: str) -> RayHandle:
+    """See `Connect`."""
+    return replica_handle(MODEL_HOST, application)

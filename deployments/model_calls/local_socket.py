@@ -12,13 +12,10 @@ import asyncio
 import logging
 import time
 from contextvars import Context
-from typing import Any
 
-from ray.serve.handle import DeploymentHandle
-
-from deployments.model_calls.lost_calls import HANDLE_ERRORS
 from deployments.model_process.framing import Message
 from deployments.model_replica.connection import Connection, connected_socket
+from deployments.serve.ports import CallLost, ReplicaHandle
 
 _logger = logging.getLogger(__name__)
 
@@ -29,8 +26,8 @@ _IDLE_S = 2.0
 class LocalSockets:
     """Connections to the processes of one application's replica, one per version."""
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
-        self._attend = handle.options(method_name="attend")
+    def __init__(self, handle: ReplicaHandle) -> None:
+        self._handle = handle
         self._replica: str | None = None
         self._addresses: dict[str, str] = {}
         self._connections: dict[str, Connection] = {}
@@ -78,11 +75,11 @@ class LocalSockets:
 
     async def _attend_while_used(self) -> None:
         try:
-            self._replica = name = await self._attend.remote(0.0)
+            self._replica = name = await self._handle.call("attend", 0.0)
             while name == self._replica and time.monotonic() - self._used_at < _IDLE_S:
-                name = await self._attend.remote(_ATTEND_S)
-        except HANDLE_ERRORS as error:
-            _logger.info("a replica is not attended any more: %s", type(error).__name__)
+                name = await self._handle.call("attend", _ATTEND_S)
+        except CallLost as lost:
+            _logger.info("a replica is not attended any more: %s", lost)
         finally:
             self._hang_up()
             self._attending = None

@@ -7,6 +7,7 @@ from typing import Any
 
 from deployments.model_process import messages
 from deployments.model_process.framing import MalformedMessage, Message
+from deployments.serve.ports import CallLost, Loss
 from gateway.contract import Frame
 from gateway.errors import (
     DeadlineExceeded,
@@ -19,10 +20,6 @@ from gateway.ports import CallResult
 
 _STARTING_RETRY_AFTER_S = 2.0
 _STARTING_SHARE = 0.9
-
-
-class ProcessLost(Exception):
-    """The version's process ended with the call inside."""
 
 
 def packed_call(
@@ -69,7 +66,7 @@ def call_result(message: Message, *, load_s: float = 0.0) -> CallResult:
 
 def answered_by_replica(outcome: tuple[str, Any]) -> tuple[Message, str, float]:
     """What a replica has of a process that answered: the packed outcome, the process's address and
-    how long a load was waited for. Raises the error that any other outcome means, and ProcessLost.
+    how long a load was waited for. Raises the error that any other outcome means, and CallLost.
     """
     kind, value = outcome
     match kind:
@@ -77,7 +74,7 @@ def answered_by_replica(outcome: tuple[str, Any]) -> tuple[Message, str, float]:
             header, body, address, load_s = value
             return Message(header, body), address, load_s
         case "lost":
-            raise ProcessLost
+            raise CallLost(Loss.INSIDE)
         case "loading":
             raise still_starting()
         case "load_failed":

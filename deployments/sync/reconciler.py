@@ -1,4 +1,4 @@
-"""Bringing applications in line with what is wanted of them: one task each, awaited by nobody.
+"""Bringing an application in line with what is wanted of it, by a task that nobody awaits.
 
 An application that can't be placed takes minutes to fail, and none other waits for that. Asyncio
 only; must not import ray.
@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from contextvars import Context
 from random import Random
 
 from deployments.backoff import Backoff
@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 # Below the five minutes after which Ray's autoscaler takes an idle machine away: one that was
 # added for an application is met by a trial.
-_PAUSES = Backoff(least_s=10.0, most_s=240.0)
+PAUSES = Backoff(least_s=10.0, most_s=240.0)
 
 SLOW_AFTER_S = 10.0
 """After how many seconds an adjustment that goes on is worth a word; most take one or two."""
@@ -43,19 +43,8 @@ class TakenBack(ActivationFailed):
     as long as the same is wanted: each trial takes down what answers."""
 
 
-@dataclass(slots=True, kw_only=True)
-class _Adjustment:
-    """`situation` is what the task goes by, `trying_since` None while it pauses."""
-
-    situation: object
-    trying_since: float | None = None
-    problem: str | None = None
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
-
-
-class Adjustments:
-    """Runs `adjust(name)` for each application that is to be seen to, one at a time per name.
+class Adjustment:
+    """Has one application brought in line, by `adjust`, whenever there is something to adjust.
 
     `adjust` goes by whatever is wanted when it is called. Where it raises ActivationFailed it is
     called again after growing pauses, and at once where the situation is another. `clock` gives
@@ -64,82 +53,86 @@ class Adjustments:
 
     def __init__(
         self,
-        adjust: Callable[[str], Awaitable[None]],
+        name: str,
+        adjust: Callable[[], Awaitable[None]],
         *,
-        pauses: Backoff = _PAUSES,
+        pauses: Backoff = PAUSES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._name = name
         self._adjust = adjust
         self._pauses = pauses
         self._clock = clock
         self._random = Random()  # noqa: S311 - no secret
-        self._going_on: dict[str, _Adjustment] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._situation: object = None
+        self._changed = asyncio.Event()
+        self._trying_since: float | None = None
+        self._problem: str | None = None
 
-    def is_going_on(self, name: str) -> bool:
-        """Whether that application is being adjusted, or waits to be tried again."""
-        return name in self._going_on
+    @property
+    def is_going_on(self) -> bool:
+        """Whether the application is being adjusted, or waits to be tried again."""
+        return self._task is not None
 
-    def see_to(self, name: str, situation: object) -> None:
-        """Have that application adjusted; returns at once. `situation` is all that a trial depends
+    @property
+    def problem(self) -> str | None:
+        """What keeps the application from being as it should: a sentence for people."""
+        if self._problem is not None or self._trying_since is None:
+            return self._problem
+        return _SLOW if self._clock() - self._trying_since >= SLOW_AFTER_S else None
+
+    def see_to(self, situation: object) -> None:
+        """Have the application adjusted; returns at once. `situation` is all that a trial depends
         on: as long as it is equal to the last one, an adjustment that goes on is left alone."""
-        this = self._going_on.get(name)
-        if this is None:
-            this = self._going_on[name] = _Adjustment(situation=situation)
-            this.task = asyncio.get_running_loop().create_task(self._keep_at(name, this))
-        elif this.situation != situation:
-            this.situation = situation
-            this.changed.set()
+        if self._task is None:
+            self._situation = situation
+            self._task = asyncio.get_running_loop().create_task(
+                self._keep_at_it(), context=Context()
+            )
+        elif self._situation != situation:
+            self._situation = situation
+            self._changed.set()
 
-    def problems(self) -> dict[str, str]:
-        """What keeps applications from being as they should, by their names: sentences for
-        people."""
-        told = {name: self._problem(this) for name, this in self._going_on.items()}
-        return {name: problem for name, problem in told.items() if problem is not None}
-
-    def _problem(self, this: _Adjustment) -> str | None:
-        if this.problem is not None or this.trying_since is None:
-            return this.problem
-        return _SLOW if self._clock() - this.trying_since >= SLOW_AFTER_S else None
-
-    async def _keep_at(self, name: str, this: _Adjustment) -> None:
+    async def _keep_at_it(self) -> None:
         failures = 0
         try:
             while True:
-                this.changed.clear()
-                failure = await self._failure(name, this)
+                self._changed.clear()
+                failure = await self._failure()
                 if failure is not None:
                     failures += 1
-                    await self._pause(name, this, failure, failures)
-                elif not this.changed.is_set():
+                    await self._pause(failure, failures)
+                elif not self._changed.is_set():
                     return
-                if this.changed.is_set():
-                    this.problem, failures = None, 0
+                if self._changed.is_set():
+                    self._problem, failures = None, 0
         finally:
-            del self._going_on[name]
+            self._task = self._problem = None
 
-    async def _failure(self, name: str, this: _Adjustment) -> ActivationFailed | None:
+    async def _failure(self) -> ActivationFailed | None:
         """What comes of one trial, None where it went well."""
-        this.trying_since = self._clock()
+        self._trying_since = self._clock()
         try:
-            await self._adjust(name)
+            await self._adjust()
         except ActivationFailed as failed:
             return failed
         # A boundary: whatever goes wrong with Serve, the next trial must come.
         except Exception:
-            _logger.exception("application %s can't be brought in line with the catalog", name)
+            _logger.exception(
+                "application %s can't be brought in line with the catalog", self._name
+            )
             return ActivationFailed(_BROKEN)
         finally:
-            this.trying_since = None
+            self._trying_since = None
         return None
 
-    async def _pause(
-        self, name: str, this: _Adjustment, failure: ActivationFailed, failures: int
-    ) -> None:
+    async def _pause(self, failure: ActivationFailed, failures: int) -> None:
         """Until the next trial is due, or the situation is another."""
         again = not isinstance(failure, TakenBack)
-        this.problem = f"{failure.reason} {_AGAIN}" if again else failure.reason
-        _logger.warning("application %s: %s", name, this.problem)
+        self._problem = f"{failure.reason} {_AGAIN}" if again else failure.reason
+        _logger.warning("application %s: %s", self._name, self._problem)
         pause_s = self._pauses.pause_s(failures, self._random) if again else None
         with suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
-                await this.changed.wait()
+                await self._changed.wait()

@@ -11,125 +11,42 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
 
-import orjson
 from ray import serve
-from ray.serve.exceptions import DeploymentUnavailableError
 
-from deployments.application_names import MODEL_HOST, application_name
+from deployments.application_names import MODEL_HOST
 from deployments.backoff import Backoff
 from deployments.catalog_updates import CatalogUpdate, Position, RegistryNews, packed
 from deployments.logs import PACKAGES, LogOptions, configure_logging
-from deployments.model_calls.backend import VersionHandle
-from deployments.model_calls.lost_calls import HANDLE_ERRORS
-from deployments.model_calls.outcomes import (
-    ProcessLost,
-    answered_by_replica,
-    call_result,
-    packed_call,
-)
+from deployments.model_application import ModelApplications, ModelApplicationSettings
 from deployments.model_replica.load_events import LoadEvents
+from deployments.serve.applications import RayApplications
+from deployments.serve.channels import reach_replicas_anew
+from deployments.serve.handles import replica_handle
 from deployments.serve.replica_ports import listen_on_own_address
 from deployments.settings import Settings
-from deployments.sync.activator import ActivationSettings, Activator
+from deployments.sync.activator import Activator
 from deployments.sync.load_metrics import HostLedger
 from deployments.sync.reconciler import ActivationFailed
-from gateway.catalog import Catalog, ModelVersion, ServedModel, contract_of
-from gateway.contract import Contract, Frame
-from gateway.errors import GatewayError, ModelUnavailable
+from deployments.sync.version_preparer import ReplicaVersionPreparer
+from gateway.catalog import Catalog, ModelVersion
 from gateway.metrics.families import Reading
 from gateway.ports import SyncReport
 from registry_sync.default_version import DefaultPolicy
 from registry_sync.snapshot import SnapshotStore
 from registry_sync.source import MlflowRegistry, NamePatterns, without_credentials
-from registry_sync.synchronizer import PreparationFailed, Synchronizer
+from registry_sync.synchronizer import Synchronizer
 
 _logger = logging.getLogger(__name__)
 
-_ASK_LOAD_TIMEOUT_S = 60.0
-_ASK_TIMEOUT_S = 3600.0
 _SETTLE_S = 10.0
 _LONGEST_PAUSE_S = 60.0
 _ADOPT_AGAIN_S = 0.5
-_CANNOT_BE_LOADED = "It can't be loaded; the log of its process says why."
-_SUSPENDED = "Its calls ended or held up its processes; the log says when."
-
-
-class RayVersionPreparer:
-    """Loads a version in every replica of its model and asks it once, before it takes over."""
-
-    def __init__(self, activator: Activator) -> None:
-        self._activator = activator
-
-    def is_active(self, model: ServedModel) -> bool:
-        """See `VersionPreparer.is_active`."""
-        return self._activator.is_active(model)
-
-    async def prepare(self, model: ServedModel, version: ModelVersion) -> None:
-        """See `VersionPreparer.prepare`."""
-        try:
-            application = await self._activator.activate(model, version)
-            handle = serve.get_deployment_handle(MODEL_HOST, application)
-            loads = await handle.broadcast(
-                "load", version.number, version.fingerprint, version.flavor
-            ).results_async()
-            kinds = {kind for kind, _ in loads} - {"ok"}
-            if kinds:
-                raise PreparationFailed(_SUSPENDED if kinds == {"suspended"} else _CANNOT_BE_LOADED)
-            await self._ask_once(handle, model, version)
-        except ActivationFailed as failed:
-            raise PreparationFailed(failed.reason) from failed
-        except DeploymentUnavailableError:
-            return  # scaled to zero: nobody is served by it, so nobody would notice
-        except HANDLE_ERRORS as error:
-            raise PreparationFailed("Its process went away while it was loaded.") from error
-
-    async def _ask_once(self, handle: Any, model: ServedModel, version: ModelVersion) -> None:
-        """The first call of a model is often slow: have it behind us. An input example that came
-        with the version must be answered; a made-up one, or tensors of zeros, may not suit the
-        model."""
-        own = model.model_copy(
-            update={"contract": version.signature, "default_version": version.number}
-        )
-        question = _question(contract_of(version.signature or ""), own.request_example())
-        if question is None:
-            return
-        frame, params = question
-        message = packed_call(
-            frame,
-            params,
-            give_up_at=time.monotonic() + _ASK_TIMEOUT_S,
-            patience_s=_ASK_TIMEOUT_S,
-        )
-        outcome = await VersionHandle(handle, version).call(
-            message, load_timeout_s=_ASK_LOAD_TIMEOUT_S, timeout_s=_ASK_TIMEOUT_S
-        )
-        try:
-            answer, _, _ = answered_by_replica(outcome)
-            call_result(answer)
-        except (ModelUnavailable, ProcessLost) as error:
-            raise PreparationFailed(str(error) or _CANNOT_BE_LOADED) from error
-        except GatewayError as error:
-            if version.example is not None:
-                raise PreparationFailed("It fails on its own input example.") from error
-
-
-def _question(contract: Contract, example: Any) -> tuple[Frame, Mapping[str, Any]] | None:
-    """What a version is asked first; None where nothing can be made up."""
-    try:
-        if example is None:
-            zeros = contract.zeros()
-            params = contract.parse(b"[]").params
-            return None if zeros is None else (zeros, params)
-        request = contract.parse(orjson.dumps(example))
-    except GatewayError:
-        return None
-    return next(((frame, request.params) for _, frame in request.frames), None)
 
 
 class SyncService:
@@ -138,6 +55,7 @@ class SyncService:
     def __init__(self, settings: Settings, environment: dict[str, str], logs: LogOptions) -> None:
         os.environ.update(environment)
         listen_on_own_address()
+        reach_replicas_anew()
         configure_logging(logs, *PACKAGES)
         self._settings = settings
         registry_uri = settings.registry_uri or settings.tracking_uri
@@ -147,19 +65,21 @@ class SyncService:
         restored = snapshots.load()
         here = serve.get_replica_context()
         self._ledger = HostLedger()
-        self._activator = Activator(
-            ActivationSettings(
+        models = ModelApplications(
+            ModelApplicationSettings(
                 tracking_uri=settings.tracking_uri,
                 registry_uri=registry_uri,
                 artifact_folder=str(settings.artifact_dir),
                 idle_timeout_s=settings.idle_timeout_s,
                 load_retry_s=settings.load_retry_s,
                 load_timeout_s=settings.load_timeout_s,
-                max_active_models=settings.max_active_models,
                 environment=tuple(sorted(environment.items())),
-                news_to=(here.deployment, here.app_name),
+                events_to=(here.deployment, here.app_name),
                 logs=logs,
             )
+        )
+        self._activator = Activator(
+            RayApplications(), models.build, max_active_models=settings.max_active_models
         )
         self._synchronizer = Synchronizer(
             source=MlflowRegistry(
@@ -172,7 +92,9 @@ class SyncService:
             policy=DefaultPolicy(
                 champion_alias=settings.champion_alias, compatibility=settings.compatibility
             ),
-            preparer=RayVersionPreparer(self._activator),
+            preparer=ReplicaVersionPreparer(
+                self._activator, connect=partial(replica_handle, MODEL_HOST)
+            ),
             restored=restored,
             # Without a snapshot, still above what readers may have from an earlier life of this.
             first_generation=int(time.time()),
@@ -237,11 +159,8 @@ class SyncService:
         version = None if model is None else model.version(number)
         if model is None or version is None:
             return "The registry has no such version any more."
-        application = application_name(model, version)
-        if not await self._activator.exists(application):
-            self._activator.forget(application)
         try:
-            await self._activator.activate(model, version)
+            await self._activator.activate(model)
         except ActivationFailed as failed:
             return failed.reason
         return None

@@ -15,6 +15,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass
 
 from gateway.errors import Forbidden, GatewayError
@@ -95,7 +96,9 @@ class SyncTrigger:
         """A look that begins after this call will happen; returns at once."""
         self._wanted = True
         if self._running is None:
-            self._running = asyncio.get_running_loop().create_task(self._run())
+            # In no request's context: it isn't cancelled with the one that happened to come first.
+            loop = asyncio.get_running_loop()
+            self._running = loop.create_task(self._run(), context=Context())
 
     async def _run(self) -> None:
         try:

@@ -20,7 +20,7 @@ import httpx
 import pandas as pd
 import pytest
 
-from deployments.sync.idle_models import IDLE_AFTER_S
+from deployments.sync.application_state import IDLE_AFTER_S
 from tests.support.processes import Gateway, gateway
 from tests.support.raw_callers import RawCaller, connect, flooded, received
 from tests.support.registering import columns, register

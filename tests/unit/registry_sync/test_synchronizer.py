@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from registry_sync.records import RegisteredModel, RegistryReading, RegistryUnre
 from registry_sync.snapshot import SnapshotStore
 from registry_sync.synchronizer import BEING_LOADED, PreparationFailed, Synchronizer
 from tests.support.catalogs import record, version
+
+REQUEST: ContextVar[str | None] = ContextVar("REQUEST", default=None)
 
 
 class FakeRegistry:
@@ -37,11 +40,13 @@ class FakePreparer:
         self.may_end = asyncio.Event()
         self.fails = False
         self.prepared: list[int] = []
+        self.requests: list[str | None] = []
 
     def is_active(self, model: ServedModel) -> bool:
         return self.active
 
     async def prepare(self, model: ServedModel, version: ModelVersion) -> None:
+        self.requests.append(REQUEST.get())
         await self.may_end.wait()
         if self.fails:
             raise PreparationFailed("It can't be loaded.")
@@ -165,6 +170,44 @@ async def test_a_running_model_switches_once_the_new_version_is_prepared(bench: 
     await bench.until_default_is(2)
     assert bench.preparer.prepared == [2]
     assert bench.model().held is None
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_look_is_ended_whoever_leaves(bench: Bench, tmp_path: Path, turns: int) -> None:
+    """The caller who set it off is cancelled at any moment: what the look finds is published, told
+    to all who wait for it and kept on disk."""
+    await bench.synchronizer.synchronize()
+    bench.registry.reading = (record(version(1)), record(version(1), name="n"))
+    waiting = asyncio.create_task(bench.synchronizer.wait_for(1, timeout_s=5))
+    caller = asyncio.create_task(bench.synchronizer.synchronize())
+    for _ in range(turns):
+        # A thread reads meanwhile, or doesn't yet.
+        await (asyncio.to_thread(int) if turns % 2 else asyncio.sleep(0))
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
+    if turns == 0:
+        waiting.cancel()  # it was never begun
+        return
+    told = await waiting
+    assert told is not None
+    assert set(told.models) == {"m", "n"}
+    await bench.synchronizer.synchronize()  # looks come one after another: that one is over
+    kept = SnapshotStore(tmp_path, registry="r").load()
+    assert kept is not None
+    assert set(kept.models) == {"m", "n"}
+
+
+async def test_a_preparation_belongs_to_no_look(bench: Bench) -> None:
+    """What is bound to the request that set off a look has no hold on the preparations that it
+    begins, and neither has its end."""
+    await bench.synchronizer.synchronize()
+    bench.preparer.active = True
+    bench.preparer.may_end.set()
+    bench.registry.reading = (record(version(1), version(2)),)
+    REQUEST.set("the caller's")
+    await bench.synchronizer.synchronize()
+    await bench.until_default_is(2)
+    assert bench.preparer.requests == [None]
 
 
 async def test_settling_ends_with_the_preparations_or_with_the_time(bench: Bench) -> None:

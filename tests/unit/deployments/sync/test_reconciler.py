@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from functools import partial
 from random import Random
+from typing import Any
 
 from deployments.backoff import Backoff
-from deployments.sync.reconciler import SLOW_AFTER_S, ActivationFailed, Adjustments, TakenBack
+from deployments.sync.reconciler import SLOW_AFTER_S, ActivationFailed, Adjustment, TakenBack
+from tests.support.fake_serve import until
 
 AT_ONCE = Backoff(least_s=0.0, most_s=0.0)
 NEVER = Backoff(least_s=3600.0, most_s=3600.0)
@@ -45,24 +47,22 @@ class Applications:
             await self._news.wait_for(lambda: self.trials[name] >= times)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Let the tasks go on until it is true."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - a turn of the loop for others, no pause
-            await asyncio.sleep(0)
+def adjustment(there: Applications, name: str, **options: Any) -> Adjustment:
+    """The adjustment of one of them."""
+    return Adjustment(name, partial(there.adjust, name), **options)
 
 
 async def test_one_that_takes_long_holds_up_no_other() -> None:
     """While one application's trial goes on, another's is done; both are begun without waiting."""
     there = Applications()
     there.stuck["big"] = asyncio.Event()
-    adjustments = Adjustments(there.adjust)
-    adjustments.see_to("big", 1)
-    adjustments.see_to("small", 1)
-    await until(lambda: there.trials["small"] and not adjustments.is_going_on("small"))
-    assert adjustments.is_going_on("big")
+    big, small = adjustment(there, "big"), adjustment(there, "small")
+    big.see_to(1)
+    small.see_to(1)
+    await until(lambda: there.trials["small"] and not small.is_going_on)
+    assert big.is_going_on
     there.stuck["big"].set()
-    await until(lambda: not adjustments.is_going_on("big"))
+    await until(lambda: not big.is_going_on)
     assert there.trials == {"big": 1, "small": 1}
 
 
@@ -70,24 +70,24 @@ async def test_what_failed_is_not_tried_at_every_look() -> None:
     """However often the same is asked for, one trial is made until the pause is over."""
     there = Applications()
     there.failing["big"] = ActivationFailed("There is no room.")
-    adjustments = Adjustments(there.adjust, pauses=NEVER)
+    adjusting = adjustment(there, "big", pauses=NEVER)
     for _ in range(100):
-        adjustments.see_to("big", 1)
+        adjusting.see_to(1)
         await asyncio.sleep(0)
     assert there.trials["big"] == 1
-    assert adjustments.problems() == {"big": "There is no room. It is tried again by itself."}
+    assert adjusting.problem == "There is no room. It is tried again by itself."
 
 
 async def test_what_failed_is_tried_again_by_itself() -> None:
     """Nobody has to ask again: once it works the task is over and nothing is said any more."""
     there = Applications()
     there.failing["big"] = ActivationFailed("There is no room.")
-    adjustments = Adjustments(there.adjust, pauses=AT_ONCE)
-    adjustments.see_to("big", 1)
+    adjusting = adjustment(there, "big", pauses=AT_ONCE)
+    adjusting.see_to(1)
     await there.tried("big", 5)
     del there.failing["big"]
-    await until(lambda: not adjustments.is_going_on("big"))
-    assert adjustments.problems() == {}
+    await until(lambda: not adjusting.is_going_on)
+    assert adjusting.problem is None
 
 
 async def test_pauses_grow_with_the_failures_in_a_row() -> None:
@@ -101,10 +101,10 @@ async def test_pauses_grow_with_the_failures_in_a_row() -> None:
 
     there = Applications()
     there.failing["big"] = ActivationFailed("There is no room.")
-    adjustments = Adjustments(there.adjust, pauses=Noted(least_s=0, most_s=0))
-    adjustments.see_to("big", 1)
+    adjusting = adjustment(there, "big", pauses=Noted(least_s=0, most_s=0))
+    adjusting.see_to(1)
     await until(lambda: len(drawn) == 4)
-    adjustments.see_to("big", 2)
+    adjusting.see_to(2)
     await until(lambda: len(drawn) == 8)
     assert drawn == [1, 2, 3, 4, 1, 2, 3, 4]
 
@@ -113,12 +113,12 @@ async def test_another_situation_is_tried_at_once() -> None:
     """Nobody waits for the end of a pause who has mended what was wrong."""
     there = Applications()
     there.failing["big"] = ActivationFailed("There is no room.")
-    adjustments = Adjustments(there.adjust, pauses=NEVER)
-    adjustments.see_to("big", "four GPUs")
-    await until(adjustments.problems)
+    adjusting = adjustment(there, "big", pauses=NEVER)
+    adjusting.see_to("four GPUs")
+    await until(lambda: adjusting.problem)
     del there.failing["big"]
-    adjustments.see_to("big", "none")
-    await until(lambda: not adjustments.is_going_on("big"))
+    adjusting.see_to("none")
+    await until(lambda: not adjusting.is_going_on)
     assert there.trials["big"] == 2
 
 
@@ -126,13 +126,13 @@ async def test_what_changes_during_a_trial_is_seen_to_after_it() -> None:
     """One trial at a time for one application, and none is left out at the end."""
     there = Applications()
     there.stuck["m"] = asyncio.Event()
-    adjustments = Adjustments(there.adjust)
-    adjustments.see_to("m", 1)
+    adjusting = adjustment(there, "m")
+    adjusting.see_to(1)
     await there.tried("m", 1)
-    adjustments.see_to("m", 2)
-    adjustments.see_to("m", 3)
+    adjusting.see_to(2)
+    adjusting.see_to(3)
     there.stuck.pop("m").set()
-    await until(lambda: not adjustments.is_going_on("m"))
+    await until(lambda: not adjusting.is_going_on)
     assert there.trials["m"] == 2
     assert there.most_at_once["m"] == 1
 
@@ -141,30 +141,30 @@ async def test_what_was_taken_back_is_not_tried_again() -> None:
     """Each trial would take down what answers: only other tags make another one."""
     there = Applications()
     there.failing["m"] = TakenBack("It runs as before.")
-    adjustments = Adjustments(there.adjust, pauses=AT_ONCE)
-    adjustments.see_to("m", 1)
-    await until(adjustments.problems)
+    adjusting = adjustment(there, "m", pauses=AT_ONCE)
+    adjusting.see_to(1)
+    await until(lambda: adjusting.problem)
     for _ in range(100):
-        adjustments.see_to("m", 1)
+        adjusting.see_to(1)
         await asyncio.sleep(0)
     assert there.trials["m"] == 1
-    assert adjustments.problems() == {"m": "It runs as before."}
+    assert adjusting.problem == "It runs as before."
     del there.failing["m"]
-    adjustments.see_to("m", 2)
-    await until(lambda: not adjustments.is_going_on("m"))
-    assert adjustments.problems() == {}
+    adjusting.see_to(2)
+    await until(lambda: not adjusting.is_going_on)
+    assert adjusting.problem is None
 
 
 async def test_an_unforeseen_error_ends_nothing() -> None:
     """Whatever Serve raises, the next trial comes, and people are told."""
     there = Applications()
     there.failing["m"] = RuntimeError("the controller is restarting")
-    adjustments = Adjustments(there.adjust, pauses=AT_ONCE)
-    adjustments.see_to("m", 1)
+    adjusting = adjustment(there, "m", pauses=AT_ONCE)
+    adjusting.see_to(1)
     await there.tried("m", 3)
-    assert "the log says why" in adjustments.problems()["m"]
+    assert "the log says why" in str(adjusting.problem)
     del there.failing["m"]
-    await until(lambda: not adjustments.is_going_on("m"))
+    await until(lambda: not adjusting.is_going_on)
 
 
 async def test_a_trial_that_takes_long_is_told() -> None:
@@ -172,12 +172,12 @@ async def test_a_trial_that_takes_long_is_told() -> None:
     now = [0.0]
     there = Applications()
     there.stuck["big"] = asyncio.Event()
-    adjustments = Adjustments(there.adjust, clock=lambda: now[0])
-    adjustments.see_to("big", 1)
+    adjusting = adjustment(there, "big", clock=lambda: now[0])
+    adjusting.see_to(1)
     await there.tried("big", 1)
-    assert adjustments.problems() == {}
+    assert adjusting.problem is None
     now[0] = SLOW_AFTER_S
-    assert adjustments.problems() == {"big": "It takes long to start its processes."}
+    assert adjusting.problem == "It takes long to start its processes."
     there.stuck["big"].set()
-    await until(lambda: not adjustments.is_going_on("big"))
-    assert adjustments.problems() == {}
+    await until(lambda: not adjusting.is_going_on)
+    assert adjusting.problem is None

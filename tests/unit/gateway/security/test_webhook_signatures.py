@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 
 import pytest
 from mlflow.webhooks import delivery as mlflow_delivery
@@ -147,3 +148,32 @@ async def test_a_look_that_fails_leaves_the_next_one_possible(error: Exception) 
         trigger.pull()
         await _settled(trigger)
         assert registry.looks == looks
+
+
+async def test_a_look_belongs_to_no_delivery() -> None:
+    """What cancels the request that set it off, or is bound to it, has no hold on the look."""
+    request: ContextVar[str | None] = ContextVar("request", default=None)
+    seen: list[str | None] = []
+
+    class Noting(Registry):
+        async def synchronize(self) -> None:
+            seen.append(request.get())
+            await super().synchronize()
+
+    registry = Noting()
+    trigger = SyncTrigger(registry)
+
+    async def deliver() -> None:
+        request.set("the first delivery")
+        trigger.pull()
+        await asyncio.Event().wait()
+
+    delivery = asyncio.create_task(deliver())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    delivery.cancel()
+    await asyncio.gather(delivery, return_exceptions=True)
+    registry.may_end.set()
+    await _settled(trigger)
+    assert seen == [None]
+    assert registry.looks == 1

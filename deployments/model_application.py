@@ -1,0 +1,86 @@
+"""The Serve application of a model: what is deployed, with which settings.
+
+The sync service makes them while it runs (`deployments.sync.activator`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ray import serve
+from ray.serve.config import AutoscalingConfig
+
+from deployments.application_names import MODEL_HOST
+from deployments.logs import LogOptions
+from deployments.model_replica.replica import ModelHost
+from deployments.model_replica.supervisor import HostSettings
+from deployments.settings import HEALTH_CHECK_PERIOD_S
+from gateway.catalog import ModelOptions, ServedModel
+
+# More than any batcher keeps in flight: the bound on waiting work is the gateway's.
+_MAX_ONGOING_REQUESTS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelApplicationSettings:
+    """What every model's application gets; times in seconds. `events_to` is the deployment and the
+    application that hear what is loaded."""
+
+    tracking_uri: str
+    registry_uri: str
+    artifact_folder: str
+    idle_timeout_s: float
+    load_retry_s: float
+    load_timeout_s: float
+    environment: tuple[tuple[str, str], ...] = ()
+    events_to: tuple[str, str] | None = None
+    logs: LogOptions = field(default_factory=LogOptions)
+
+
+class ModelApplications:
+    """Builds the applications of models, all with the same settings."""
+
+    def __init__(self, settings: ModelApplicationSettings) -> None:
+        self._settings = settings
+
+    def build(self, model: ServedModel) -> serve.Application:
+        """The application of that model; to be called by one thread at a time (see
+        `deployments.serve.applications`)."""
+        options = model.options
+        deployment = serve.deployment(
+            name=MODEL_HOST,
+            max_ongoing_requests=_MAX_ONGOING_REQUESTS,
+            ray_actor_options=self._actor_options(options),
+            autoscaling_config=AutoscalingConfig(
+                min_replicas=options.min_replicas,
+                initial_replicas=max(1, options.min_replicas),
+                max_replicas=options.max_replicas,
+                # One call at work and one on its way: the batcher sends no more to a replica.
+                target_ongoing_requests=2,
+                downscale_to_zero_delay_s=self._settings.idle_timeout_s,
+            ),
+            graceful_shutdown_timeout_s=20,
+            graceful_shutdown_wait_loop_s=0.5,
+            health_check_period_s=HEALTH_CHECK_PERIOD_S,
+        )(ModelHost)
+        return deployment.bind(self._host_settings(model))
+
+    def _actor_options(self, options: ModelOptions) -> dict[str, object]:
+        actor: dict[str, object] = {"num_cpus": options.num_cpus, "num_gpus": options.num_gpus}
+        if self._settings.environment:
+            actor["runtime_env"] = {"env_vars": dict(self._settings.environment)}
+        return actor
+
+    def _host_settings(self, model: ServedModel) -> HostSettings:
+        return HostSettings(
+            model=model.name,
+            tracking_uri=self._settings.tracking_uri,
+            registry_uri=self._settings.registry_uri,
+            artifact_folder=self._settings.artifact_folder,
+            max_loaded_versions=model.options.max_loaded_versions,
+            retry_load_after_s=self._settings.load_retry_s,
+            load_timeout_s=self._settings.load_timeout_s,
+            flavor=None if model.default is None else model.default.flavor,
+            events_to=self._settings.events_to,
+            logs=self._settings.logs,
+        )

@@ -1,0 +1,197 @@
+"""Calls over handles: activated once, sent again where they are lost, told where they can't be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import ContextVar
+from random import Random
+from typing import Any
+
+import pytest
+
+from deployments.application_names import application_name
+from deployments.backoff import Backoff
+from deployments.model_calls.backend import RayBackend
+from deployments.model_calls.retries import Retries
+from deployments.serve.ports import CallLost, Loss
+from gateway.contract import Frame
+from gateway.errors import ModelUnavailable, Overloaded
+from gateway.ports import Call, CallResult
+from tests.support.catalogs import served, version
+from tests.support.fake_serve import FakeReplicas
+
+REQUEST: ContextVar[str | None] = ContextVar("REQUEST", default=None)
+OK = ("ok", (("values", [1.0]), {}))
+ONE_ROW = Frame(layout="table", names=("x",), columns=([1.0],), rows=1, key=())
+
+
+def call(*, timeout_s: float = 30.0, max_replicas: int = 2) -> Call:
+    """A call of a model's only version; among several replicas Ray chooses: no socket is used."""
+    model = served(version(1), options={"max_replicas": max_replicas})
+    return Call(
+        model=model,
+        version=model.versions[0],
+        frame=ONE_ROW,
+        params={},
+        timeout_s=timeout_s,
+    )
+
+
+class Bench:
+    """A backend over replicas that do what `predict` says; activations end when they may."""
+
+    def __init__(self, predict: Callable[..., Any] = lambda *_: OK) -> None:
+        self.replicas = FakeReplicas(predict=predict)
+        self.may_start = asyncio.Event()
+        self.may_start.set()
+        self.activated: list[tuple[str, int, str | None]] = []
+        self.connected: list[str] = []
+        self.refusal: Exception | None = None
+        self.is_gone = False
+        pauses = Backoff(least_s=0.0, most_s=0.001)
+        self.backend = RayBackend(
+            self._activate, self._connect, retries=Retries(most_inside=3, pauses=pauses)
+        )
+
+    async def _activate(self, name: str, number: int) -> None:
+        self.activated.append((name, number, REQUEST.get()))
+        await self.may_start.wait()
+        if self.refusal is not None:
+            raise self.refusal
+
+    def _connect(self, application: str) -> FakeReplicas:
+        self.connected.append(application)
+        if self.is_gone:
+            self.is_gone = False
+            raise CallLost(Loss.NO_APPLICATION)
+        return self.replicas
+
+    async def asked(self, request: str) -> CallResult:
+        REQUEST.set(request)
+        return await self.backend.predict(call())
+
+
+async def test_the_first_call_activates_and_the_next_ones_go_straight() -> None:
+    """By the model's name and the version's number, to its application, for that version."""
+    bench = Bench()
+    for _ in range(3):
+        assert (await bench.backend.predict(call())).output == ("values", [1.0])
+    assert bench.activated == [("m", 1, None)]
+    assert bench.connected == [application_name("m")]
+    (model_id,) = set(bench.replicas.model_ids)
+    assert model_id is not None
+    assert model_id.startswith("1-")
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_who_leaves_stops_the_activation_for_nobody(seed: int) -> None:
+    """First callers of a sleeping model who leave at random moments, the first one always: it is
+    activated once, in no request's context, and all who stayed are answered."""
+    bench, random = Bench(), Random(seed)
+    bench.may_start.clear()
+    callers = []
+    for number in range(8):
+        callers.append(asyncio.create_task(bench.asked(str(number))))
+        for _ in range(random.randrange(3)):
+            await asyncio.sleep(0)
+        if number == 0 or random.random() < 0.5:
+            random.choice(callers).cancel()
+    await asyncio.sleep(0)
+    bench.may_start.set()
+    answers = await asyncio.gather(*callers, return_exceptions=True)
+    assert {type(each) for each in answers} == {CallResult, asyncio.CancelledError}
+    assert bench.activated == [("m", 1, None)]
+
+
+async def test_an_activation_that_fails_is_everybodys_answer() -> None:
+    """And the next call tries anew."""
+    bench = Bench()
+    bench.refusal = ModelUnavailable("There is no room.", retry_after_s=2.0)
+    calls = [bench.backend.predict(call()) for _ in range(3)]
+    for answer in await asyncio.gather(*calls, return_exceptions=True):
+        assert answer is bench.refusal
+    assert len(bench.activated) == 1
+    bench.refusal = None
+    await bench.backend.predict(call())
+    assert len(bench.activated) == 2
+
+
+async def test_a_start_beyond_the_deadline_is_still_starting() -> None:
+    """The caller hears so in time, and the start goes on for the next one."""
+    bench = Bench()
+    bench.may_start.clear()
+    with pytest.raises(ModelUnavailable, match="still starting"):
+        await bench.backend.predict(call(timeout_s=0.05))
+    bench.may_start.set()
+    await bench.backend.predict(call())
+    assert len(bench.activated) == 1
+
+
+def losing(*losses: Loss) -> Callable[..., Any]:
+    """Loses calls as told, one after the other, and then answers."""
+    left = list(losses)
+
+    def predict(*_: Any) -> Any:
+        if left:
+            raise CallLost(left.pop(0))
+        return OK
+
+    return predict
+
+
+async def test_a_call_that_was_lost_is_sent_again() -> None:
+    """The replica went away with it: another one answers."""
+    bench = Bench(losing(Loss.INSIDE, Loss.INSIDE))
+    await bench.backend.predict(call())
+    assert bench.replicas.calls["predict"] == 3
+    assert len(bench.activated) == 1
+
+
+async def test_an_application_that_is_gone_is_made_again() -> None:
+    """Noticed by a call, or when it is connected to."""
+    bench = Bench(losing(Loss.NO_APPLICATION))
+    bench.is_gone = True
+    await bench.backend.predict(call())
+    assert len(bench.activated) == 3
+
+
+@pytest.mark.parametrize(
+    ("losses", "error", "told"),
+    [
+        ((Loss.BUSY,), Overloaded, "busy"),
+        ((Loss.FAILED,), ModelUnavailable, "do not answer"),
+        ((Loss.INSIDE,) * 10, ModelUnavailable, "do not answer"),
+    ],
+)
+async def test_what_is_not_sent_again_is_told(
+    losses: tuple[Loss, ...], error: type[Exception], told: str
+) -> None:
+    """As an error of ours, worth another try later."""
+    with pytest.raises(error, match=told) as raised:
+        await Bench(losing(*losses)).backend.predict(call())
+    assert getattr(raised.value, "retry_after_s", 0) > 0
+
+
+async def test_no_replica_until_the_deadline_is_still_starting() -> None:
+    """A call that was lost once, and then waits for a replica in vain."""
+    lose = losing(Loss.INSIDE)
+
+    async def predict(*arguments: Any) -> Any:
+        lose(*arguments)
+        await asyncio.Event().wait()
+
+    with pytest.raises(ModelUnavailable, match="still starting"):
+        await Bench(predict).backend.predict(call(timeout_s=0.05))
+
+
+async def test_a_caller_who_leaves_is_not_sent_again() -> None:
+    """Cancelled while the replica is at work: that is no loss."""
+    bench = Bench(lambda *_: asyncio.Event().wait())
+    caller = asyncio.create_task(bench.backend.predict(call()))
+    while not bench.replicas.calls["predict"]:  # noqa: ASYNC110 - a turn of the loop, no pause
+        await asyncio.sleep(0)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert bench.replicas.calls["predict"] == 1

@@ -1,0 +1,72 @@
+"""A version is loaded in every replica and asked once before it takes over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from deployments.serve.ports import CallLost, Loss
+from deployments.sync.activator import Activator
+from deployments.sync.version_preparer import ReplicaVersionPreparer
+from gateway.catalog import ModelVersion, ServedModel
+from registry_sync.synchronizer import PreparationFailed
+from tests.support.catalogs import served, version
+from tests.support.clocks import Clock
+from tests.support.fake_serve import FakeReplicas, FakeServe
+
+OK = ("ok", (("values", [1.0]), {}))
+
+
+def losing(loss: Loss) -> Callable[..., Any]:
+    def lose(*_: Any) -> Any:
+        raise CallLost(loss)
+
+    return lose
+
+
+async def prepared(replicas: FakeReplicas, new: ModelVersion) -> None:
+    clock = Clock()
+    activator = Activator(FakeServe(), lambda model: model, clock=clock, sleep=clock.sleep)
+    model: ServedModel = served(version(1), new, default=1)
+    await ReplicaVersionPreparer(activator, lambda _: replicas).prepare(model, new)
+
+
+async def test_each_replica_loads_it_and_one_is_asked() -> None:
+    """So that no caller has to wait for its first answer."""
+    replicas = FakeReplicas(3, load=lambda *_: ("ok", None), predict=lambda *_: OK)
+    await prepared(replicas, version(2))
+    assert replicas.calls == {"load": 3, "predict": 1}
+
+
+@pytest.mark.parametrize(
+    ("load", "predict", "told"),
+    [
+        (lambda *_: ("load_failed", 30.0), lambda *_: OK, "can't be loaded"),
+        (lambda *_: ("suspended", 30.0), lambda *_: OK, "ended or held up"),
+        (lambda *_: ("ok", None), lambda *_: ("load_failed", 30.0), "can't be loaded"),
+        (lambda *_: ("ok", None), lambda *_: ("suspended", 30.0), "ended or held up"),
+        (losing(Loss.INSIDE), lambda *_: OK, "went away"),
+        (lambda *_: ("ok", None), losing(Loss.FAILED), "went away"),
+    ],
+)
+async def test_what_cannot_answer_does_not_take_over(
+    load: Callable[..., Any], predict: Callable[..., Any], told: str
+) -> None:
+    """It can't be loaded, or its process doesn't live through it: the reason is for people."""
+    with pytest.raises(PreparationFailed, match=told):
+        await prepared(FakeReplicas(2, load=load, predict=predict), version(2))
+
+
+async def test_only_an_example_of_its_own_must_be_answered() -> None:
+    """A question that was made up may not suit the model."""
+    failing = FakeReplicas(load=lambda *_: ("ok", None), predict=lambda *_: ("model_failed", None))
+    await prepared(failing, version(2))
+    with pytest.raises(PreparationFailed, match="its own input example"):
+        await prepared(failing, version(2, example={"x": 1.0}))
+
+
+async def test_where_nobody_is_served_nobody_waits() -> None:
+    """An application that is gone meanwhile: nobody would notice a cold start."""
+    await prepared(FakeReplicas(load=losing(Loss.NO_APPLICATION)), version(2))
