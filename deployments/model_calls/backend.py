@@ -24,18 +24,21 @@ from deployments.model_calls.outcomes import (
     Outcome,
     call_result,
     plain_call,
-    starting_deadline_s,
     still_starting,
 )
 from deployments.model_replica.call import ModelCall
 from deployments.model_replica.loader import version_key
 from gateway.catalog import ModelVersion
+from gateway.deadline import Deadline
 from gateway.errors import ModelUnavailable, Overloaded
 from gateway.ports import Call, CallResult
 
 _logger = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = 1.0
+# How much of a request's time may be spent on starting: the rest is for saying so, since a caller
+# who came too early should hear that and not that the model is slow.
+_STARTING_SHARE = 0.9
 
 Activate = Callable[[str, int], Awaitable[None]]
 """Has the application of a model's version running; raises ModelUnavailable."""
@@ -74,8 +77,8 @@ class ApplicationHandle:
         self._line = SocketLine(self._handle)
         self._versions: dict[str, VersionHandle] = {}
 
-    async def predict(self, call: Call, *, start_by: float) -> Outcome:
-        """One call; waits for a load until `start_by` (of the monotonic clock).
+    async def call(self, call: Call, *, start_by: Deadline) -> Outcome:
+        """One call; waits for a load until `start_by`.
 
         Raises `HANDLE_ERRORS`.
         """
@@ -83,7 +86,7 @@ class ApplicationHandle:
             call.version,
             call.frame,
             call.params,
-            give_up_at=time.monotonic() + call.timeout_s,
+            give_up_at=call.deadline.at_s,
             patience_s=call.patience_s,
             traceparent=call.traceparent,
         )
@@ -92,7 +95,7 @@ class ApplicationHandle:
             if outcome is not None:
                 return outcome
         outcome = await self.version(call.version).predict(
-            model_call, load_timeout_s=max(0.0, start_by - time.monotonic())
+            model_call, load_timeout_s=start_by.left_s()
         )
         if call.model.options.max_replicas == 1:
             self._line.keep()
@@ -115,23 +118,23 @@ class RayBackend:
         self._activating: dict[str, asyncio.Future[None]] = {}
         self._handles: dict[str, ApplicationHandle] = {}
 
-    async def predict(self, call: Call) -> CallResult:
-        """See `PredictionBackend.predict`."""
+    async def call(self, call: Call) -> CallResult:
+        """See `PredictionBackend.call`."""
         application = application_name(call.model, call.version)
-        give_up_at = time.monotonic() + starting_deadline_s(call.timeout_s)
+        start_by = call.deadline.share(_STARTING_SHARE)
         try:
-            outcome = await self._call(application, call, give_up_at)
+            outcome = await self._call(application, call, start_by)
         except HANDLE_ERRORS as error:
-            outcome = await self._call_again(application, call, give_up_at, error)
+            outcome = await self._call_again(application, call, start_by, error)
         return call_result(outcome)
 
     async def _call_again(
-        self, application: str, call: Call, give_up_at: float, error: Exception
+        self, application: str, call: Call, start_by: Deadline, error: Exception
     ) -> Outcome:
         try:
-            async with asyncio.timeout(give_up_at - time.monotonic()):
+            async with asyncio.timeout(start_by.left_s()):
                 return await PREDICTIONS.again(
-                    lambda: self._call(application, call, give_up_at), error, until=give_up_at
+                    lambda: self._call(application, call, start_by), error, until=start_by.at_s
                 )
         except TimeoutError:  # there was no replica again, or not for long enough
             raise still_starting() from error
@@ -143,21 +146,21 @@ class RayBackend:
                 "The model's processes do not answer.", retry_after_s=_RETRY_AFTER_S
             ) from lost
 
-    async def _call(self, application: str, call: Call, give_up_at: float) -> Outcome:
+    async def _call(self, application: str, call: Call, start_by: Deadline) -> Outcome:
         handle = self._handles.get(application) or await self._activated(
-            application, call, give_up_at
+            application, call, start_by
         )
         try:
-            return await handle.predict(call, start_by=give_up_at)
+            return await handle.call(call, start_by=start_by)
         except DeploymentUnavailableError:
             self._handles.pop(application, None)  # the application is gone: it must be made again
             raise
 
     async def _activated(
-        self, application: str, call: Call, give_up_at: float
+        self, application: str, call: Call, start_by: Deadline
     ) -> ApplicationHandle:
         try:
-            async with asyncio.timeout(give_up_at - time.monotonic()):
+            async with asyncio.timeout(start_by.left_s()):
                 await self._activation(application, call)
         except TimeoutError:
             raise still_starting() from None

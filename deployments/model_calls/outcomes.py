@@ -19,7 +19,6 @@ from gateway.errors import (
 from gateway.ports import CallResult
 
 _STARTING_RETRY_AFTER_S = 2.0
-_STARTING_SHARE = 0.9
 
 Outcome = tuple[str, Any]
 """A kind and its value, as they cross the handle."""
@@ -44,12 +43,6 @@ def plain_call(
         patience_s=patience_s,
         traceparent=traceparent,
     )
-
-
-def starting_deadline_s(timeout_s: float) -> float:
-    """How much of a request's deadline may be spent on starting: the rest is for saying so, since
-    a caller who came too early should hear that and not that the model is slow."""
-    return timeout_s * _STARTING_SHARE
 
 
 def call_result(outcome: Outcome) -> CallResult:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import orjson
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from gateway.http.request_identity import request_id_of
 
@@ -67,41 +67,6 @@ class AccessEntry(NamedTuple):
             "rows": rows,
             "ms": round(self.spent_s * 1e3, 2),
         }
-
-
-class AccessLog:
-    """An application around another that notes each HTTP request in a journal."""
-
-    def __init__(self, app: ASGIApp, journal: AccessJournal) -> None:
-        self._app = app
-        self._journal = journal
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and note it when it is done."""
-        if scope["type"] == "http":
-            await logged(self._app, self._journal, scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-
-async def logged(
-    app: ASGIApp, journal: AccessJournal, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Have `app` answer the HTTP request in `scope`, and note it when that is done."""
-    started = time.perf_counter()
-    status = None
-
-    async def noting(message: MutableMapping[str, Any]) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            status = message["status"]
-        await send(message)
-
-    try:
-        await app(scope, receive, noting)
-    finally:
-        spent_s = time.perf_counter() - started
-        journal.add(AccessEntry(time.time(), scope, status, spent_s))
 
 
 class AccessJournal:

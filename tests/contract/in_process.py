@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import OrderedDict
 from pathlib import Path
 
-from deployments.model_calls.outcomes import call_result, plain_call, starting_deadline_s
+from deployments.model_calls.outcomes import call_result, plain_call
 from deployments.model_replica.loaded_version import LoadedVersion
 from deployments.model_replica.loader import HostSettings
 from deployments.model_replica.versions import Resident, VersionHost
@@ -22,8 +21,8 @@ class InProcessBackend:
         self._folder = folder
         self._hosts: dict[str, VersionHost] = {}
 
-    async def predict(self, call: Call) -> CallResult:
-        """See `PredictionBackend.predict`."""
+    async def call(self, call: Call) -> CallResult:
+        """See `PredictionBackend.call`."""
         name = call.model.name
         if name not in self._hosts:
             self._hosts[name] = self._host(name, call.model.options.max_loaded_versions)
@@ -32,10 +31,10 @@ class InProcessBackend:
                 call.version,
                 call.frame,
                 call.params,
-                give_up_at=time.monotonic() + call.timeout_s,
+                give_up_at=call.deadline.at_s,
                 patience_s=call.patience_s,
             ),
-            starting_deadline_s(call.timeout_s),
+            call.deadline.share(0.9).left_s(),
         )
         return call_result(outcome)
 

@@ -1,4 +1,4 @@
-"""Routes where keys are on, and the webhook's: over fakes, past FastAPI and through it."""
+"""Routes where keys are on, and the webhook's: over fakes, by both doors to predictions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from mlflow.webhooks.delivery import _generate_hmac_signature
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.types import ASGIApp
 
+from deployments.ingress.serve_middleware import Front, RequestFront
 from gateway.http.access_control import Access
 from gateway.http.app import create_app
+from gateway.http.boundary import Boundary
 from gateway.http.predict.body import HttpLimits
-from gateway.http.predict.endpoint import PredictShortcut
 from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
 from gateway.prediction import PredictionService
 from gateway.security.api_keys import Keyring, entry_of, parse_keys
@@ -54,24 +55,25 @@ class Feed:
 
 
 class Backend:
-    async def predict(self, call: Call) -> CallResult:
+    async def call(self, call: Call) -> CallResult:
         return CallResult(output=("columns", ["y"], [call.frame.columns[0]]))
 
 
 class Bench:
     """The application with keys on, and what stands behind it."""
 
-    def __init__(self, *, public: frozenset[str] = frozenset(), shortcut: bool = False) -> None:
+    def __init__(self, *, public: frozenset[str] = frozenset(), in_front: bool = False) -> None:
         self.keys = Keys()
         self.feed = Feed()
         app = create_app(
-            service=PredictionService(feed=self.feed, backend=Backend(), default_timeout_s=5),
+            service=PredictionService(feed=self.feed, submit=Backend().call, default_timeout_s=5),
             feed=self.feed,
             limits=HttpLimits(max_body_bytes=1000),
             access=Access(keys=self.keys, public=public),
             webhook_secret=WEBHOOK_SECRET,
         )
-        front: ASGIApp = PredictShortcut(app, app.state.predict) if shortcut else app
+        front: ASGIApp = RequestFront(app) if in_front else app
+        Front.predictions = Boundary(app.state.predict) if in_front else None
         self.client = httpx.AsyncClient(
             transport=httpx.ASGITransport(front, raise_app_exceptions=False), base_url="http://gw"
         )
@@ -84,9 +86,10 @@ class Bench:
 
 @pytest.fixture(params=[False, True], ids=["through FastAPI", "past FastAPI"])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    made = Bench(shortcut=request.param)
+    made = Bench(in_front=request.param)
     async with made.client:
         yield made
+    Front.predictions = None
 
 
 @pytest.mark.parametrize(
@@ -234,7 +237,7 @@ async def test_where_keys_are_off_nothing_speaks_of_them() -> None:
     """No scheme, no 401, and whatever comes as a key is ignored."""
     feed = Feed()
     app = create_app(
-        service=PredictionService(feed=feed, backend=Backend(), default_timeout_s=5),
+        service=PredictionService(feed=feed, submit=Backend().call, default_timeout_s=5),
         feed=feed,
         limits=HttpLimits(max_body_bytes=1000),
     )

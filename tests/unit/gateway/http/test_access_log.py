@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.http.access_log import AccessEntry, AccessJournal, AccessLog, note_answer
+from gateway.http.access_log import AccessEntry, AccessJournal, note_answer
 
 MODEL = "a model\nwith=status=200 \u2028"
 
@@ -126,26 +126,3 @@ async def test_lines_wait_where_they_can_t_be_written_and_are_bounded() -> None:
     made.flush()
     assert len(paper.lines) + made.dropped == 25_000
     assert 10_000 < len(paper.lines) <= 20_000
-
-
-@pytest.mark.parametrize("fails", [True, False])
-async def test_a_request_has_its_line_however_it_ends(fails: bool) -> None:
-    """Answered or failed, it is noted with the status that was sent."""
-
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        if fails:
-            raise ConnectionResetError
-        await send({"type": "http.response.start", "status": 204})
-
-    async def send(message: Any) -> None:
-        assert message["status"] == 204
-
-    made, paper = journal(as_json=True)
-    application_with_log = AccessLog(application, made)
-    try:
-        await application_with_log(scope(), None, send)  # type: ignore[arg-type]
-    except ConnectionResetError:
-        assert fails
-    made.flush()
-    (line,) = paper.lines
-    assert json.loads(line)["status"] == (None if fails else 204)

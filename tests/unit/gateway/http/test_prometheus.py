@@ -52,7 +52,7 @@ class GatedBackend:
         self.called = asyncio.Event()
         self.gate.set()
 
-    async def predict(self, call: Call) -> CallResult:
+    async def call(self, call: Call) -> CallResult:
         self.called.set()
         await self.gate.wait()
         values = np.asarray(call.frame.columns[0])
@@ -68,7 +68,7 @@ class Bench:
         self.traffic, self.admission = Traffic(), Admission()
         batcher = MicroBatcher(TrafficCounter(self.backend, self.traffic))
         service = PredictionService(
-            feed=self.feed, backend=batcher, default_timeout_s=5, admission=self.admission
+            feed=self.feed, submit=batcher.submit, default_timeout_s=5, admission=self.admission
         )
         self.numbers = ReplicaNumbers(
             feed=self.feed,

@@ -45,7 +45,7 @@ class GatedBackend:
         self.calls: list[Call] = []
         self.error: Exception | None = None
 
-    async def predict(self, call: Call) -> CallResult:
+    async def call(self, call: Call) -> CallResult:
         self.calls.append(call)
         await self.gate.wait()
         if self.error is not None:
@@ -65,7 +65,7 @@ class Bench:
         self.batcher = MicroBatcher(CallTracing(self.backend, tracer))
         service = PredictionService(
             feed=Feed(),
-            backend=TraceOrigins(self.batcher),
+            submit=TraceOrigins(self.batcher.submit).submit,
             default_timeout_s=5,
         )
         app = create_app(
