@@ -121,6 +121,7 @@ class Ingress:
             traffic=self._traffic,
             admission=self._admission,
             batcher=batcher,
+            lost_lines=lambda: self._journal.lost,
         )
         limits = HttpLimits(
             max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s

@@ -35,7 +35,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from gateway.errors import GatewayUnavailable, InternalError, RouteNotFound
 from gateway.http.boundary import Boundary
 from gateway.http.predict.disconnect import CallerLeft
-from gateway.http.predict.endpoint import predicted_model
+from gateway.http.predict.path import predicted_model
 from gateway.http.predict.version_header import RAY_HEADERS
 from gateway.http.request_identity import REQUEST_ID_HEADER, request_id_of
 from gateway.http.server.canned_responses import malformed_request

@@ -34,7 +34,8 @@ from gateway.http.boundary import Boundary
 from gateway.http.openapi import Document, DocumentLibrary, require_key
 from gateway.http.pages.routes import page_router
 from gateway.http.predict.body import HttpLimits
-from gateway.http.predict.endpoint import PREDICT_PATH, PredictEndpoint
+from gateway.http.predict.endpoint import PredictEndpoint
+from gateway.http.predict.path import PREDICT_PATH
 from gateway.http.problems import install_handlers, problem_of, problem_responses
 from gateway.http.prometheus import metrics_router
 from gateway.http.views import ModelDetail, ModelList, describe_model, list_models

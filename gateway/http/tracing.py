@@ -28,11 +28,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.http.access_log import answered
 from gateway.http.predict.disconnect import is_left
+from gateway.http.predict.path import PREDICT_PATH
 from gateway.ports import Call, CallResult, PredictionBackend, Submit
 
 _W3C = TraceContextTextMapPropagator()
 _HEADERS = {b"traceparent": "traceparent", b"tracestate": "tracestate"}
-_ROUTE = "/models/{name}/predict"
 _SERVER_ERROR = 500
 
 
@@ -45,10 +45,10 @@ class RequestTracing:
     async def around(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Have `app` answer the HTTP request in `scope`, under a span."""
         span = self._tracer.start_span(
-            f"POST {_ROUTE}",
+            f"POST {PREDICT_PATH}",
             context=_caller_s_context(scope),
             kind=SpanKind.SERVER,
-            attributes={"http.request.method": "POST", "http.route": _ROUTE},
+            attributes={"http.request.method": "POST", "http.route": PREDICT_PATH},
         )
 
         async def noting(message: MutableMapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ mlflow.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -30,11 +29,8 @@ from gateway.prediction import Prediction, PredictionService
 if TYPE_CHECKING:
     from gateway.http.tracing import RequestTracing  # OpenTelemetry: only where tracing is on
 
-PREDICT_PATH = "/models/{name}/predict"
-
 _PIECE_BYTES = 256 * 1024
 
-_PATH = re.compile("/models/([^/]+)/predict")
 _VERSION = VERSION_HEADER.lower().encode()
 
 
@@ -129,14 +125,6 @@ async def _send_body(body: bytes, send: Send) -> None:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
         start += _PIECE_BYTES
     await send({"type": "http.response.body", "body": body[start:]})
-
-
-def predicted_model(scope: Scope) -> str | None:
-    """The name of the model that a request asks a prediction of; None if it asks something else."""
-    if scope["type"] != "http" or scope["method"] != "POST" or scope.get("root_path"):
-        return None
-    path = _PATH.fullmatch(scope["path"])
-    return None if path is None else path[1]
 
 
 def _headers(prediction: Prediction) -> list[tuple[bytes, bytes]]:
