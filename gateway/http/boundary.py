@@ -61,7 +61,7 @@ class Boundary:
 
         try:
             await self._app(scope, receive, noting)
-            if status is None:
+            if status is None and not await _has_left(receive):
                 await _conclude(_Unanswered(), scope, receive, noting)
         except CallerLeft:
             pass  # nobody is there to be told

@@ -26,6 +26,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.errors import InternalError
 from gateway.http.access_log import answered
 from gateway.http.predict.disconnect import is_left
 from gateway.http.predict.path import PREDICT_PATH
@@ -63,9 +64,8 @@ class RequestTracing:
             try:
                 await app(scope, receive, noting)
             except BaseException as error:
-                span.set_attribute("error.type", type(error).__name__)
                 if not is_left(error):
-                    span.set_status(StatusCode.ERROR)
+                    _note_status(span, InternalError.status)  # as the `Boundary` will answer
                 raise
             finally:
                 _note_model(span, *answered(scope))

@@ -72,10 +72,11 @@ class Bench:
             access=Access(keys=self.keys, public=public),
             webhook_secret=WEBHOOK_SECRET,
         )
-        front: ASGIApp = RequestFront(app) if in_front else app
+        self.front: ASGIApp = RequestFront(app) if in_front else app
         Front.predictions = Boundary(app.state.predict) if in_front else None
         self.client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(front, raise_app_exceptions=False), base_url="http://gw"
+            transport=httpx.ASGITransport(self.front, raise_app_exceptions=False),
+            base_url="http://gw",
         )
 
     async def ask(self, method: str, path: str, secret: str | None = None) -> httpx.Response:
@@ -283,6 +284,25 @@ async def test_a_genuine_delivery_is_accepted_and_has_the_registry_looked_at(ben
     answer = await bench.client.post("/webhooks/mlflow", **delivery("this is not even JSON"))
     assert (answer.status_code, answer.content) == (202, b"")
     await asyncio.wait_for(bench.feed.looked.wait(), timeout=5)
+
+
+async def test_a_delivery_whose_sender_leaves_has_no_effect(bench: Bench) -> None:
+    """Nothing is answered, and nobody looks at the registry."""
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    headers = [(name.lower().encode(), value.encode()) for name, value in
+               delivery()["headers"].items()]  # fmt: skip
+    path = "/webhooks/mlflow"
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(),
+             "query_string": b"", "headers": headers}  # fmt: skip
+    await bench.front(scope, receive, send)
+    await asyncio.sleep(0)  # the turn in which a look would begin
+    assert not bench.feed.looked.is_set()
 
 
 @pytest.mark.parametrize("header", ["Delivery-Id", "Timestamp", "Signature"])
