@@ -5,12 +5,13 @@ Owns the seams and the small values that cross them. Must not import ray, mlflow
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.catalog import Catalog, ModelVersion, ServedModel
 from gateway.contract import Frame, Output
+from gateway.deadline import Deadline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,17 +65,17 @@ class CatalogFeed(Protocol):
 class Call:
     """One call of one version: rows of equal shape as columns, and inference params.
 
-    `timeout_s` is what is left of the request's deadline, in seconds; `patience_s` the deadline of
-    callers who don't ask for an earlier one: a model that takes longer still has hung. `size_bytes`
-    is about how much JSON the rows were. Where tracing is on, `origins` are the spans of the
-    requests in the call, and `traceparent` names the call's own (W3C Trace Context).
+    `deadline` is the request's; `patience_s` is how many seconds callers have who don't ask for an
+    earlier one: a model that takes longer still has hung. `size_bytes` is about how much JSON the
+    rows were. Where tracing is on, `origins` are the spans of the requests in the call, and
+    `traceparent` names the call's own (W3C Trace Context).
     """
 
     model: ServedModel
     version: ModelVersion
     frame: Frame
     params: Mapping[str, Any]
-    timeout_s: float
+    deadline: Deadline
     patience_s: float = 3600.0
     size_bytes: int = 0
     origins: tuple[Any, ...] = ()
@@ -92,9 +93,14 @@ class CallResult:
 class PredictionBackend(Protocol):
     """Where versions are loaded and called."""
 
-    async def predict(self, call: Call) -> CallResult:
+    async def call(self, call: Call) -> CallResult:
         """Call the version, loading it first where needed.
 
         Raises ModelFailed, InvalidModelOutput, ModelUnavailable, Overloaded, DeadlineExceeded;
         cancelling it disturbs no other caller.
         """
+
+
+Submit = Callable[[Call], Coroutine[Any, Any, CallResult]]
+"""Where a request's calls go: to a batcher (`MicroBatcher.submit`), or to a backend at once. Raises
+what `PredictionBackend.call` raises."""

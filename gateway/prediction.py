@@ -15,6 +15,7 @@ from typing import Any
 from gateway.admission import Admission, Visit
 from gateway.catalog import Catalog, Resolution, ServedModel
 from gateway.contract import Contract, Request
+from gateway.deadline import Deadline
 from gateway.errors import (
     CatalogUnavailable,
     DeadlineExceeded,
@@ -22,7 +23,7 @@ from gateway.errors import (
     ModelUnavailable,
 )
 from gateway.parsing.pool import AT_ONCE_BYTES, Parsing
-from gateway.ports import Call, CallResult, CatalogFeed, PredictionBackend
+from gateway.ports import Call, CallResult, CatalogFeed, Submit
 
 _STARTUP_RETRY_AFTER_S = 2.0
 # Answers to more rows are rendered in a thread.
@@ -49,15 +50,16 @@ class Prediction:
 class PredictionService:
     """Answers predictions from whatever catalog is current when a request arrives.
 
-    `default_timeout_s` is a request's deadline where no tag says otherwise, `max_timeout_s` the
-    longest that a tag can say, `max_rows` the most rows of one request.
+    The calls that they take go to `submit`. `default_timeout_s` is a request's deadline where no
+    tag says otherwise, `max_timeout_s` the longest that a tag can say, `max_rows` the most rows of
+    one request.
     """
 
     def __init__(
         self,
         *,
         feed: CatalogFeed,
-        backend: PredictionBackend,
+        submit: Submit,
         default_timeout_s: float,
         max_timeout_s: float = 3600.0,
         max_rows: int = 100_000,
@@ -65,7 +67,7 @@ class PredictionService:
         parsing: Parsing | None = None,
     ) -> None:
         self._feed = feed
-        self._backend = backend
+        self._submit = submit
         self._default_timeout_s = default_timeout_s
         self._max_timeout_s = max_timeout_s
         self._max_rows = max_rows
@@ -123,7 +125,7 @@ class PredictionService:
 
         What the answer holds stays in `visit`: leave it when the answer is sent. Raises
         MalformedJson, InvalidInput, PayloadTooLarge, Overloaded, GatewayUnavailable,
-        DeadlineExceeded, InvalidModelOutput and what `PredictionBackend.predict` raises; each names
+        DeadlineExceeded, InvalidModelOutput and what `PredictionBackend.call` raises; each names
         the model and the version.
         """
         key = (resolution.model.name, resolution.version.fingerprint)
@@ -148,19 +150,22 @@ class PredictionService:
     ) -> Prediction:
         started = time.perf_counter()
         patience_s = self._patience_s(resolution.model)
-        timeout_s = left_s = patience_s if timeout_s is None else min(timeout_s, patience_s)
+        timeout_s = patience_s if timeout_s is None else min(timeout_s, patience_s)
+        deadline = Deadline.after(timeout_s)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s) as limit:
                 if len(body) <= AT_ONCE_BYTES:
                     request = resolution.contract.parse(body, max_rows=self._max_rows)
-                    parsed = time.perf_counter()
                 else:
                     request = await self._parsing.parse(resolution.contract, body, self._max_rows)
-                    parsed = time.perf_counter()
-                    left_s = max(0.0, timeout_s - (parsed - started))
+                parsed = time.perf_counter()
                 visit.hold_rows(request.rows)
-                results = await self._call_all(resolution, request, len(body), left_s, patience_s)
+                results = await self._submit_all(
+                    resolution, request, len(body), deadline, patience_s
+                )
         except TimeoutError:
+            if not limit.expired():
+                raise  # somebody else's: a bug, and no word about the request
             raise DeadlineExceeded(
                 f"No answer within the request's deadline of {timeout_s:g} s."
             ) from None
@@ -177,24 +182,24 @@ class PredictionService:
             timings_ms=timings,
         )
 
-    async def _call_all(
+    async def _submit_all(
         self,
         resolution: Resolution,
         request: Request,
         size_bytes: int,
-        timeout_s: float,
+        deadline: Deadline,
         patience_s: float,
     ) -> list[CallResult]:
         """One call per frame, side by side; an empty request calls nothing."""
         return await _together(
             [
-                self._backend.predict(
+                self._submit(
                     Call(
                         model=resolution.model,
                         version=resolution.version,
                         frame=frame,
                         params=request.params,
-                        timeout_s=timeout_s,
+                        deadline=deadline,
                         patience_s=patience_s,
                         size_bytes=size_bytes * frame.rows // request.rows,
                     )

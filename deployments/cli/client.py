@@ -16,7 +16,7 @@ import typer
 
 from deployments.cli import terminal
 from deployments.cli.terminal import NO, fail
-from gateway.http.views import predict_path
+from gateway.http.predict.path import predict_path
 
 Url = Annotated[
     str, typer.Option("--url", envvar="MODELMUX_URL", help="Where the gateway listens.")

@@ -27,10 +27,10 @@ from deployments.settings import Settings
 from gateway.admission import Admission
 from gateway.batching.batcher import MicroBatcher
 from gateway.http.access_control import Access
-from gateway.http.access_log import AccessJournal, AccessLog
+from gateway.http.access_log import AccessJournal
 from gateway.http.app import create_app
+from gateway.http.boundary import Boundary
 from gateway.http.predict.body import HttpLimits
-from gateway.http.predict.endpoint import PredictEndpoint, PredictShortcut
 from gateway.metrics.counters import Traffic, TrafficCounter
 from gateway.metrics.families import Reading
 from gateway.metrics.snapshots import ReplicaNumbers
@@ -112,7 +112,7 @@ class Ingress:
         batcher = MicroBatcher(calls)
         service = PredictionService(
             feed=self._feed,
-            backend=batcher if tracing is None else TraceOrigins(batcher),
+            submit=batcher.submit if tracing is None else TraceOrigins(batcher.submit).submit,
             default_timeout_s=settings.request_timeout_s,
             max_timeout_s=settings.max_request_timeout_s,
             max_rows=settings.max_rows,
@@ -124,28 +124,21 @@ class Ingress:
             traffic=self._traffic,
             admission=self._admission,
             batcher=batcher,
+            lost_lines=lambda: self._journal.lost,
         )
         limits = HttpLimits(
             max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
         )
-        access, secret = self._access(), settings.webhook_secret
-        # For what comes to this process's own HTTP server, behind HAProxy.
-        Front.predictions = PredictEndpoint(
-            service,
-            limits=limits,
-            access=access,
-            answers_request_id=True,
-            journal=self._journal if settings.access_log else None,
-            traffic=self._traffic,
-            tracing=tracing,
-        )
+        secret = settings.webhook_secret
+        journal = self._journal if settings.access_log else None
         app = create_app(
             service=service,
             feed=self._feed,
             limits=limits,
             # Ray's RequestIdMiddleware answers with the id that it gave to or got from the caller.
             answers_request_id=False,
-            access=access,
+            journal=journal,
+            access=self._access(),
             webhook_secret=None if secret is None else secret.get_secret_value(),
             traffic=self._traffic,
             measurements=RayMeasurements(
@@ -153,10 +146,11 @@ class Ingress:
             ),
             tracing=tracing,
         )
-        # For what comes by Ray's own proxy. Not the application itself: Ray would look for each
-        # request's route in it, too.
-        shortcut = PredictShortcut(app, app.state.predict)
-        return AccessLog(shortcut, self._journal) if self._settings.access_log else shortcut
+        # For what comes to this process's own HTTP server, behind HAProxy.
+        Front.predictions = Boundary(app.state.predict, journal=journal)
+        # Not the application itself: Ray would look for each request's route in it, too, and put
+        # handlers into it that answer in plain text.
+        return app.__call__
 
     async def reading(self) -> tuple[str, Reading]:
         """This replica's short id, and all of its numbers; for whichever replica is scraped."""

@@ -13,7 +13,9 @@ stopped its HTTP server ends what was accepted (uvicorn's graceful shutdown, whi
 An answer is one write instead of two (`gateway.http.server.write_coalescing`).
 
 What Ray and uvicorn would answer in words of their own is kept from them or answered here: headers
-that Ray reads as text and that are none, WebSockets, what isn't HTTP (docs/decisions/0022).
+that Ray reads as text and that are none, WebSockets, what isn't HTTP (docs/decisions/0022). What
+Ray says all the same becomes a problem document, and so does its silence: where an application
+raises, Ray logs that and answers nothing, for which uvicorn has a plain 500.
 
 Loaded by Ray in the ingress' processes, through `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`
 (ray/serve/_private/http_util.py, `configure_http_middlewares`). Tests of the hot path
@@ -23,17 +25,22 @@ and of raw requests (tests/integration, tests/fuzz) notice when that moves.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import MutableMapping
 from typing import Any
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from gateway.http.predict.endpoint import PredictEndpoint, predicted_model
+from gateway.errors import GatewayUnavailable, InternalError, RouteNotFound
+from gateway.http.boundary import Boundary
+from gateway.http.predict.disconnect import CallerLeft
+from gateway.http.predict.path import predicted_model
 from gateway.http.predict.version_header import RAY_HEADERS
 from gateway.http.request_identity import REQUEST_ID_HEADER, request_id_of
 from gateway.http.server.canned_responses import malformed_request
 from gateway.http.server.write_coalescing import JoinedWrites
+from gateway.metrics.counters import CALLER_LEFT
 
 ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middlewares"}
 """What the ingress' process needs in its environment for Ray to find this."""
@@ -44,11 +51,15 @@ _REQUEST_ID = REQUEST_ID_HEADER.lower().encode()
 _OURS = frozenset({_RAY_DEADLINE, _UNWATCHED, _REQUEST_ID}) | RAY_HEADERS
 _NO_DEADLINE = (_RAY_DEADLINE, b"0")
 
+_ERRORS = 400
+# Ray's deadline, its back-pressure, and a replica that isn't ready or on its way out.
+_TRY_AGAIN = frozenset({408, 429, 503})
+
 
 class Front:
     """Where this process's ingress says who answers predictions, once it is there."""
 
-    predictions: PredictEndpoint | None = None
+    predictions: ASGIApp | None = None
 
 
 class RequestFront:
@@ -56,23 +67,74 @@ class RequestFront:
     whatever the caller sent."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+        self._rest = Boundary(InOurWords(app))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request, or pass it on."""
-        endpoint = Front.predictions
-        name = None if endpoint is None else predicted_model(scope)
-        if endpoint is not None and name is not None:
-            await endpoint.answer(name, scope, receive, send)
+        predictions = Front.predictions
+        name = None if predictions is None else predicted_model(scope)
+        if predictions is not None and name is not None:
+            scope["path_params"] = {"name": name}
+            await predictions(scope, receive, send)
             return
         if scope["type"] == "http":
             headers = [
                 each for each in scope["headers"] if each[0] not in _OURS and each[1].isascii()
             ]
-            # Ray answers with whatever id it is given.
+            # So that one id is in the answer and in Ray's logs.
             request_id = request_id_of(scope).encode("ascii")
             scope["headers"] = [*headers, (_REQUEST_ID, request_id), _NO_DEADLINE]
-        await self._app(scope, receive, send)
+        await self._rest(scope, receive, send)
+
+
+class InOurWords:
+    """An application in front of Ray's machinery: raises what that would answer in plain text,
+    whose errors are none of the gateway's routes. To be put into a `Boundary`, which also says the
+    request's id in Ray's place."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; raises a GatewayError, or CallerLeft."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refused: int | None = None
+
+        async def checked(message: MutableMapping[str, Any]) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start":
+                headers = [each for each in message["headers"] if each[0].lower() != _REQUEST_ID]
+                message["headers"] = headers
+                if message["status"] >= _ERRORS and _is_plain(headers):
+                    refused = message["status"]
+            if refused is None:
+                await send(message)
+
+        await self._app(scope, receive, checked)
+        if refused is not None:
+            raise _meant_by(refused)
+
+
+def _is_plain(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(
+        name.lower() == b"content-type" and value.startswith(b"text/plain")
+        for name, value in headers
+    )
+
+
+def _meant_by(status: int) -> Exception:
+    """The error that Ray means by a status, whatever it says beside."""
+    if status == CALLER_LEFT:
+        return CallerLeft()
+    if status in _TRY_AGAIN:
+        return GatewayUnavailable(
+            "The gateway's process takes no requests right now; try again.", retry_after_s=1.0
+        )
+    if status == RouteNotFound.status:
+        return RouteNotFound("See /docs for what there is.")
+    return InternalError("The gateway's server failed on this request; see its log.")
 
 
 def middlewares() -> list[Middleware]:

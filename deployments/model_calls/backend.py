@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -19,12 +18,12 @@ from deployments.model_calls.outcomes import (
     answered_by_replica,
     call_result,
     packed_call,
-    starting_deadline_s,
     still_starting,
 )
 from deployments.model_calls.retries import PREDICTIONS, Retries
 from deployments.serve.ports import CallLost, Connect, Loss, ReplicaHandle
 from gateway.catalog import ModelVersion
+from gateway.deadline import Deadline
 from gateway.errors import GatewayError, ModelUnavailable, Overloaded
 from gateway.ports import Call, CallResult
 from gateway.single_flight import SingleFlight
@@ -32,6 +31,9 @@ from gateway.single_flight import SingleFlight
 _logger = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = 1.0
+# Of a request's deadline, for starting what answers it: the rest is for saying so, since a caller
+# who came too early should hear that and not that the model is slow.
+_STARTING_SHARE = 0.9
 
 Activate = Callable[[str, int], Awaitable[None]]
 """Has the application of a model's version running; raises ModelUnavailable."""
@@ -69,16 +71,16 @@ class ApplicationHandle:
         self._sockets = LocalSockets(handle)
         self._versions: dict[str, VersionHandle] = {}
 
-    async def predict(self, call: Call, *, start_by: float) -> CallResult:
-        """One call; waits for a load until `start_by` (of the monotonic clock).
+    async def call(self, call: Call, *, start_by: Deadline) -> CallResult:
+        """One call; waits for a load until `start_by`.
 
-        Raises CallLost and the errors of `PredictionBackend.predict`.
+        Raises CallLost and the errors of `PredictionBackend.call`.
         """
         fingerprint = call.version.fingerprint
         message = packed_call(
             call.frame,
             call.params,
-            give_up_at=time.monotonic() + call.timeout_s,
+            give_up_at=call.deadline.at_s,
             patience_s=call.patience_s,
             traceparent=call.traceparent,
         )
@@ -86,9 +88,8 @@ class ApplicationHandle:
             answer = await self._sockets.call(fingerprint, message)
             if answer is not None:
                 return call_result(answer)
-        now = time.monotonic()
         outcome = await self.version(call.version).call(
-            message, load_timeout_s=max(0.0, start_by - now), timeout_s=call.timeout_s
+            message, load_timeout_s=start_by.left_s(), timeout_s=call.deadline.left_s()
         )
         answer, address, load_s = answered_by_replica(outcome)
         if call.model.options.max_replicas == 1:
@@ -115,41 +116,41 @@ class RayBackend:
         self._activations: SingleFlight[str, None] = SingleFlight()
         self._handles: dict[str, ApplicationHandle] = {}
 
-    async def predict(self, call: Call) -> CallResult:
-        """See `PredictionBackend.predict`."""
+    async def call(self, call: Call) -> CallResult:
+        """See `PredictionBackend.call`."""
         application = application_name(call.model.name)
-        give_up_at = time.monotonic() + starting_deadline_s(call.timeout_s)
+        start_by = call.deadline.share(_STARTING_SHARE)
         try:
-            return await self._call(application, call, give_up_at)
+            return await self._call(application, call, start_by)
         except CallLost as lost:
-            return await self._call_again(application, call, give_up_at, lost)
+            return await self._call_again(application, call, start_by, lost)
 
     async def _call_again(
-        self, application: str, call: Call, give_up_at: float, lost: CallLost
+        self, application: str, call: Call, start_by: Deadline, lost: CallLost
     ) -> CallResult:
         try:
-            async with asyncio.timeout(give_up_at - time.monotonic()):
+            async with asyncio.timeout(start_by.left_s()):
                 return await self._retries.again(
-                    lambda: self._call(application, call, give_up_at), lost, until=give_up_at
+                    lambda: self._call(application, call, start_by), lost, until=start_by.at_s
                 )
         except TimeoutError:  # there was no replica again, or not for long enough
             raise still_starting() from lost
         except CallLost as again:
             raise _given_up(application, again) from again
 
-    async def _call(self, application: str, call: Call, give_up_at: float) -> CallResult:
+    async def _call(self, application: str, call: Call, start_by: Deadline) -> CallResult:
         handle = self._handles.get(application) or await self._activated(
-            application, call, give_up_at
+            application, call, start_by
         )
         try:
-            return await handle.predict(call, start_by=give_up_at)
+            return await handle.call(call, start_by=start_by)
         except CallLost as lost:
             if lost.loss is Loss.NO_APPLICATION and self._handles.get(application) is handle:
                 del self._handles[application]  # it must be made again
             raise
 
     async def _activated(
-        self, application: str, call: Call, give_up_at: float
+        self, application: str, call: Call, start_by: Deadline
     ) -> ApplicationHandle:
         """The handle of the application, once it runs: one activation however many wait for it."""
 
@@ -157,7 +158,7 @@ class RayBackend:
             await self._activate(call.model.name, call.version.number)
 
         try:
-            async with asyncio.timeout(give_up_at - time.monotonic()):
+            async with asyncio.timeout(start_by.left_s()):
                 await self._activations.run(application, activate)
         except TimeoutError:
             raise still_starting() from None

@@ -19,7 +19,6 @@ from gateway.errors import (
 from gateway.ports import CallResult
 
 _STARTING_RETRY_AFTER_S = 2.0
-_STARTING_SHARE = 0.9
 
 
 def packed_call(
@@ -36,12 +35,6 @@ def packed_call(
             (frame.layout, frame.names, frame.columns), params, give_up_at, patience_s, traceparent
         )
     )
-
-
-def starting_deadline_s(timeout_s: float) -> float:
-    """How much of a request's deadline may be spent on starting: the rest is for saying so, since
-    a caller who came too early should hear that and not that the model is slow."""
-    return timeout_s * _STARTING_SHARE
 
 
 def call_result(message: Message, *, load_s: float = 0.0) -> CallResult:

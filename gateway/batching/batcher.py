@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextvars import Context
 from dataclasses import replace
 from math import inf
+from operator import attrgetter
 
 from gateway.batching.compatibility import company, is_batched
 from gateway.batching.cost_model import BatchLimits, RowCosts
+from gateway.cancellation import is_cancelled
 from gateway.contract import Frame, Output
 from gateway.contract.outputs import has_rows, joined_output, split_output
 from gateway.errors import GatewayError, InvalidModelOutput, ModelFailed, ModelUnavailable
@@ -29,23 +32,26 @@ _logger = logging.getLogger(__name__)
 
 _REMEMBERED = 4096
 
+_at_s = attrgetter("at_s")
+
 LaneKey = tuple[str, str]
 """A model's name and a version's fingerprint."""
 
 
 class MicroBatcher:
-    """A `PredictionBackend` that batches the calls of another."""
+    """Batches the calls of a backend."""
 
     def __init__(self, backend: PredictionBackend, limits: BatchLimits | None = None) -> None:
         self._backend = backend
         self._limits = limits or BatchLimits()
         self._lanes: OrderedDict[LaneKey, _Lane] = OrderedDict()
 
-    async def predict(self, call: Call) -> CallResult:
-        """See `PredictionBackend.predict`."""
+    async def submit(self, call: Call) -> CallResult:
+        """The answer to a call, made alone or with others; raises what `PredictionBackend.call`
+        raises."""
         if call.frame.whole or not is_batched(call.model, call.version):
-            return await self._backend.predict(call)
-        return await self._lane(call).predict(call)
+            return await self._backend.call(call)
+        return await self._lane(call).submit(call)
 
     def queues(self) -> Iterator[tuple[tuple[str, int], int]]:
         """How many calls of each version (a model's name, a number) wait for their turn."""
@@ -73,13 +79,11 @@ class MicroBatcher:
 class _Waiter:
     """One caller: its rows, how many of them are sent, and what has come back."""
 
-    __slots__ = ("answers", "batches", "call", "deadline", "future", "sent", "timings_ms")
+    __slots__ = ("answers", "batches", "call", "future", "sent", "timings_ms")
 
     def __init__(self, call: Call) -> None:
-        loop = asyncio.get_running_loop()
         self.call = call
-        self.future: asyncio.Future[CallResult] = loop.create_future()
-        self.deadline = loop.time() + call.timeout_s
+        self.future: asyncio.Future[CallResult] = asyncio.get_running_loop().create_future()
         self.sent = 0
         self.answers: dict[int, Output] = {}
         self.batches: list[_Batch] = []
@@ -103,7 +107,7 @@ class _Waiter:
         start, self.sent = self.sent, self.sent + rows
         return _Part(self, start, self.call.frame.slice(start, start + rows))
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         if not self.future.done():
             self.future.set_exception(error)
 
@@ -160,7 +164,7 @@ class _Batch:
         self.parts = parts
         self.task: asyncio.Task[None] | None = None
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         for part in self.parts:
             part.waiter.fail(error)
 
@@ -210,12 +214,12 @@ class _Lane:
         """How many wait for a slot."""
         return sum(not each.future.done() for queue in self._waiting.values() for each in queue)
 
-    async def predict(self, call: Call) -> CallResult:
+    async def submit(self, call: Call) -> CallResult:
         """Answer one call, alone or with others."""
         if not self._warm or not self._shares:
-            return await self._predict_alone(call)
+            return await self._submit_alone(call)
         if not self._waiting and self._on_their_way < self.slots and self._fits(call):
-            return await self._predict_at_once(call)
+            return await self._submit_at_once(call)
         waiter = _Waiter(call)
         self._waiting.setdefault(company(call), deque()).append(waiter)
         self._send()
@@ -226,17 +230,17 @@ class _Lane:
             waiter.leave()
             raise
 
-    async def _predict_alone(self, call: Call) -> CallResult:
-        result = await self._backend.predict(call)
+    async def _submit_alone(self, call: Call) -> CallResult:
+        result = await self._backend.call(call)
         self._warm = True
         self._look_at(call, result)
         return result
 
-    async def _predict_at_once(self, call: Call) -> CallResult:
+    async def _submit_at_once(self, call: Call) -> CallResult:
         """Without a task of its own: what a lone caller would only pay for."""
         self._on_their_way += 1
         try:
-            result = await self._backend.predict(call)
+            result = await self._backend.call(call)
             self._look_at(call, result)
             return result
         except ModelUnavailable:
@@ -301,7 +305,7 @@ class _Lane:
             waiter = queue.popleft()
             if waiter.future.done():
                 continue
-            if waiter.deadline < not_before:
+            if waiter.call.deadline.at_s < not_before:
                 late.append(waiter)
                 continue
             fitting = min(waiter.rows_left, self._costs.part_rows, waiter.rows_in(size))
@@ -322,15 +326,15 @@ class _Lane:
 
     def _planned(self, queue: deque[_Waiter]) -> tuple[float, int]:
         """The earliest deadline that the next call of the queue can meet, and its most rows."""
-        now, most = asyncio.get_running_loop().time(), self._costs.shared_rows
-        if self._costs.time_s(most) <= min(waiter.deadline for waiter in queue) - now:
+        now_s, most = time.monotonic(), self._costs.shared_rows
+        if self._costs.time_s(most) <= min(each.call.deadline.at_s for each in queue) - now_s:
             return -inf, most
         wanted = [waiter for waiter in queue if not waiter.future.done()]
-        lefts_s = [waiter.deadline - now for waiter in wanted]
+        lefts_s = [waiter.call.deadline.at_s - now_s for waiter in wanted]
         if not wanted:
             return -inf, most
         needed_s, most = self._costs.plan(lefts_s, min(most, sum(w.rows_left for w in wanted)))
-        return now + needed_s, most
+        return now_s + needed_s, most
 
     async def _deliver(self, batch: _Batch) -> None:
         try:
@@ -338,9 +342,11 @@ class _Lane:
         except GatewayError as error:
             batch.fail(error)
         # A boundary: whatever goes wrong here, none of the callers may wait for ever.
-        except Exception as error:
-            _logger.exception("a batch failed")
+        except BaseException as error:
             batch.fail(error)
+            if is_cancelled() or not isinstance(error, Exception):
+                raise
+            _logger.exception("a batch failed")
         finally:
             had_company = len(batch.parts) > 1
             batch.release()
@@ -361,10 +367,10 @@ class _Lane:
         parts = [part for part in parts if part.is_wanted]
         if not parts:
             return
-        started = asyncio.get_running_loop().time()
+        started = time.monotonic()
         try:
             call = _together(parts)
-            result = await self._backend.predict(call)
+            result = await self._backend.call(call)
         except (ModelFailed, InvalidModelOutput) as error:
             await self._answer_apart(parts, error)
             return
@@ -372,15 +378,16 @@ class _Lane:
             if isinstance(error, ModelUnavailable):
                 self._warm = False
             raise
+        except GeneratorExit:
+            raise  # this coroutine is being closed: nothing can be awaited in it
         # A boundary: whatever it is that nobody has thought of, one caller's rows may be the cause.
-        except Exception as error:
+        except BaseException as error:
+            if is_cancelled():
+                self._costs.learn_of_deserted(call, (time.monotonic() - started) * 1e3)
+                raise
             _logger.exception("a batch failed, of %d callers", len(parts))
             await self._answer_apart(parts, error)
             return
-        except asyncio.CancelledError:
-            spent_s = asyncio.get_running_loop().time() - started
-            self._costs.learn_of_deserted(call, spent_s * 1e3)
-            raise
         await self._deal_out(parts, call, result)
 
     async def _deal_out(self, parts: list[_Part], call: Call, result: CallResult) -> None:
@@ -398,7 +405,7 @@ class _Lane:
             for part, output in zip(parts, outputs, strict=True):
                 part.receive(CallResult(output=output, timings_ms=result.timings_ms))
 
-    async def _answer_apart(self, parts: list[_Part], error: Exception) -> None:
+    async def _answer_apart(self, parts: list[_Part], error: BaseException) -> None:
         """Halve what failed until what is at fault is alone; if nothing is, the company was."""
         if len(parts) == 1:
             parts[0].waiter.fail(error)
@@ -444,7 +451,6 @@ class _Lane:
 def _together(parts: Sequence[_Part]) -> Call:
     """One call with the rows of all parts; it may take as long as the most patient caller."""
     first = parts[0].waiter.call
-    now = asyncio.get_running_loop().time()
     origins = first.origins and tuple(
         origin for part in parts for origin in part.waiter.call.origins
     )
@@ -452,5 +458,5 @@ def _together(parts: Sequence[_Part]) -> Call:
         first,
         origins=origins,
         frame=Frame.concat([part.frame for part in parts]),
-        timeout_s=max(0.0, max(part.waiter.deadline for part in parts) - now),
+        deadline=max((part.waiter.call.deadline for part in parts), key=_at_s),
     )

@@ -4,9 +4,10 @@ Pure: reads a signature, parses request bodies, renders outputs, says both as JS
 whether one version may answer for another. Imports no Ray, no FastAPI, no pandas and no MLflow
 client; of MLflow only `mlflow.types`, as values.
 
-The modules, in the order in which a request meets them: `signature` (MLflow -> `types`), `body`
-(forms of a body) with `validation`, `frames` with `encoding` and `tensors`; on the way back
-`rendering` with `coercion`. `notation` is how JSON strings write dates and bytes, `json_schema`
+The modules, in the order in which a request meets them: `signature` (MLflow -> `types`),
+`plain_table` (the short way of the commonest bodies), `body` (forms of a body) with `validation`,
+`frames` with `encoding` and `tensors`; on the way back `outputs` (whose rows are whose) and
+`rendering` with `coercion`. `text_formats` is how JSON strings write dates and bytes, `json_schema`
 publishes all of it, `differences` and `extension` compare two versions, `contract` is the front.
 """
 

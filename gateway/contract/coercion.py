@@ -16,6 +16,7 @@ import orjson
 
 from gateway.contract.text_formats import write_base64, write_datetimes
 from gateway.contract.types import (
+    SCALAR_KINDS,
     AnyValue,
     ArrayOf,
     Field,
@@ -300,7 +301,7 @@ def _elements(type_: TensorOf) -> Coercer:
         case "O":
             return coercer(AnyValue())
         case kind:
-            return _scalars({"b": "boolean", "U": "string", "S": "binary", "M": "datetime"}[kind])
+            return _scalars(SCALAR_KINDS[kind])
 
 
 def _goes_as_it_is(column: Column, type_: TensorOf) -> bool:

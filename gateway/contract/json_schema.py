@@ -15,6 +15,7 @@ from typing import Any
 from gateway.contract.body import wraps
 from gateway.contract.text_formats import BASE64_PATTERN, DATETIME_PATTERN
 from gateway.contract.types import (
+    SCALAR_KINDS,
     AnyValue,
     ArrayOf,
     Field,
@@ -38,7 +39,6 @@ _FLOAT32_WRITTEN_MAX = 3.4028235e38
 _NAN_IS_NULL = "null stands for NaN and the infinities, which JSON lacks."
 _FORMATS = {"integer": "int32", "long": "int64", "float": "float", "double": "double"}
 _float_bound = lru_cache(float_bound)  # asked for every column; numpy takes its time
-_KINDS_OF_DTYPES = {"b": "boolean", "U": "string", "S": "binary", "M": "datetime"}
 
 EXAMPLE_ELEMENTS_AT_MOST = 1_000
 """No example is made up that needs more elements of tensors: some numbers of a shape can ask for
@@ -176,7 +176,7 @@ def _dtype(type_: TensorOf, answer: bool) -> JsonSchema:
         case "O":
             return {} if type_.inner or answer else {"type": list(_NOT_NULL)}
         case kind:
-            return _scalar(_KINDS_OF_DTYPES[kind], answer)
+            return _scalar(SCALAR_KINDS[kind], answer)
 
 
 def _scalar(kind: str, answer: bool) -> JsonSchema:
@@ -256,8 +256,7 @@ def _example(type_: Type) -> Any:
 
 
 def _example_tensor(type_: TensorOf) -> Any:
-    kinds = {**_KINDS_OF_DTYPES, "i": "long", "u": "long", "f": "double", "O": "string"}
-    value = _EXAMPLES[kinds[type_.dtype.kind]]
+    value = _EXAMPLES[SCALAR_KINDS.get(type_.dtype.kind, "string")]
     for size in reversed(type_.inner):
         value = [value] * max(size, 1)
     return value

@@ -13,6 +13,17 @@ import numpy as np
 
 Kind = Literal["boolean", "integer", "long", "float", "double", "string", "binary", "datetime"]
 
+SCALAR_KINDS: dict[str, Kind] = {
+    "b": "boolean",
+    "i": "long",
+    "u": "long",
+    "f": "double",
+    "U": "string",
+    "S": "binary",
+    "M": "datetime",
+}
+"""What an element of a tensor is like, by the kind of its dtype; of numbers the widest."""
+
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 FLOAT64_MAX = float(np.finfo(np.float64).max)
 

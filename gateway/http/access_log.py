@@ -8,16 +8,20 @@ says where its lines go.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from functools import lru_cache
+from math import inf
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import orjson
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from gateway.http.request_identity import request_id_of
+
+_logger = logging.getLogger(__name__)
 
 LOGGER = "gateway.access"
 
@@ -28,6 +32,7 @@ _AT_ONCE = 64
 """How many lines are written at a time."""
 _MOST = 20_000
 """How many are kept where they can't be written; the oldest are dropped."""
+_TELL_EVERY_S = 60.0
 _LONGEST_PATH = 256
 
 Write = Callable[[bytes], bool]
@@ -69,50 +74,16 @@ class AccessEntry(NamedTuple):
         }
 
 
-class AccessLog:
-    """An application around another that notes each HTTP request in a journal."""
-
-    def __init__(self, app: ASGIApp, journal: AccessJournal) -> None:
-        self._app = app
-        self._journal = journal
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and note it when it is done."""
-        if scope["type"] == "http":
-            await logged(self._app, self._journal, scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-
-async def logged(
-    app: ASGIApp, journal: AccessJournal, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Have `app` answer the HTTP request in `scope`, and note it when that is done."""
-    started = time.perf_counter()
-    status = None
-
-    async def noting(message: MutableMapping[str, Any]) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            status = message["status"]
-        await send(message)
-
-    try:
-        await app(scope, receive, noting)
-    finally:
-        spent_s = time.perf_counter() - started
-        journal.add(AccessEntry(time.time(), scope, status, spent_s))
-
-
 class AccessJournal:
     """Keeps entries for a moment and writes them as lines, many at a time; loses none that can be
-    written, also at the end, if it is closed then."""
+    written, also at the end, if it is closed then, and says how many are lost."""
 
     def __init__(self, write: Write, *, as_json: bool) -> None:
         self._write = write
         self._line = _json_line if as_json else _text_line
         self._entries: list[AccessEntry] = []
-        self._dropped = 0
+        self._lost = self._told = 0
+        self._tell_at_s = -inf
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
@@ -125,10 +96,12 @@ class AccessJournal:
             self._timer = asyncio.get_running_loop().call_later(_MOMENT_S, self._turn)
         if len(self._entries) > _MOST:
             del self._entries[:_AT_ONCE]
-            self._dropped += _AT_ONCE
+            self._lost += _AT_ONCE
 
     def flush(self) -> None:
         """Write what there is, as far as it is taken."""
+        if self._lost != self._told and time.monotonic() >= self._tell_at_s:
+            self._tell()
         while self._entries:
             batch = self._entries[:_AT_ONCE]
             if not self._write(b"".join(map(self._line, batch))):
@@ -140,6 +113,8 @@ class AccessJournal:
         self._is_closed = True
         self._write = write
         self.flush()
+        if self._lost != self._told:
+            self._tell()
 
     def _turn(self) -> None:
         self._timer = None
@@ -148,9 +123,14 @@ class AccessJournal:
             self._timer = asyncio.get_running_loop().call_later(_MOMENT_S, self._turn)
 
     @property
-    def dropped(self) -> int:
+    def lost(self) -> int:
         """How many entries could not be kept until they were written."""
-        return self._dropped
+        return self._lost
+
+    def _tell(self) -> None:
+        """Say in the gateway's log how much is missing in this one, once in a while."""
+        self._told, self._tell_at_s = self._lost, time.monotonic() + _TELL_EVERY_S
+        _logger.warning("%d lines of the access log could not be written and are lost", self._lost)
 
 
 def _json_line(entry: AccessEntry) -> bytes:

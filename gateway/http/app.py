@@ -29,13 +29,15 @@ from gateway.http.access_control import (
     require_sight,
     visible_part,
 )
+from gateway.http.access_log import AccessJournal
+from gateway.http.boundary import Boundary
 from gateway.http.openapi import Document, DocumentLibrary, require_key
 from gateway.http.pages.routes import page_router
 from gateway.http.predict.body import HttpLimits
-from gateway.http.predict.endpoint import PREDICT_PATH, PredictEndpoint
+from gateway.http.predict.endpoint import PredictEndpoint
+from gateway.http.predict.path import PREDICT_PATH
 from gateway.http.problems import install_handlers, problem_of, problem_responses
 from gateway.http.prometheus import metrics_router
-from gateway.http.request_identity import RequestIdentity
 from gateway.http.views import ModelDetail, ModelList, describe_model, list_models
 from gateway.http.webhook import webhook_router
 from gateway.metrics.collection import Measurements
@@ -88,6 +90,7 @@ def create_app(
     feed: CatalogFeed,
     limits: HttpLimits,
     answers_request_id: bool = True,
+    journal: AccessJournal | None = None,
     access: Access | None = None,
     webhook_secret: str | None = None,
     traffic: Traffic | None = None,
@@ -96,10 +99,10 @@ def create_app(
 ) -> FastAPI:
     """The gateway's ASGI application over a prediction service and a catalog feed.
 
-    `app.state.predict` is the endpoint of predictions, for a `PredictShortcut` in front.
-    `answers_request_id` is False where a server in front puts `X-Request-ID` on every answer. Where
-    `access` is None nothing needs a key; without `webhook_secret` no webhook is taken. Predictions
-    are counted in `traffic` and have spans where there is `tracing`; `/metrics` tells what
+    `app.state.predict` is the endpoint of predictions, for whoever brings them there by a shorter
+    way. `answers_request_id` and `journal` are of the `Boundary` around the routes. Where `access`
+    is None nothing needs a key; without `webhook_secret` no webhook is taken. Predictions are
+    counted in `traffic` and have spans where there is `tracing`; `/metrics` tells what
     `measurements` give, or the catalog alone.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
@@ -108,7 +111,7 @@ def create_app(
     )
     if access is not None:
         app.add_middleware(AccessControl, access=access)
-    app.add_middleware(RequestIdentity, answers=answers_request_id)
+    app.add_middleware(Boundary, journal=journal, answers_request_id=answers_request_id)
     install_handlers(app)
     app.state.predict = predict
     app.router.routes.append(Route(PREDICT_PATH, predict, methods=["POST"]))

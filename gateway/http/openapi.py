@@ -21,9 +21,9 @@ from gateway.catalog import Catalog, ServedModel
 from gateway.contract import json_schema
 from gateway.errors import GatewayError, all_errors
 from gateway.http.predict.deadline_header import TIMEOUT_HEADER, TIMEOUT_PATTERN
+from gateway.http.predict.path import predict_path
 from gateway.http.predict.version_header import RAY_HEADER, VERSION_HEADER
 from gateway.http.problems import MEDIA_TYPE, problem_document, problem_schema
-from gateway.http.views import predict_path
 
 OPENAPI_VERSION = "3.1.0"
 

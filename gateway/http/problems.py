@@ -32,6 +32,8 @@ _logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
+_SEE_LOG = "The gateway failed on this request; see its log."
+
 
 def problem_type(code: str) -> str:
     """The problem's `type` (RFC 9457, section 3.1.1): a stable URI that names the code."""
@@ -87,17 +89,27 @@ def problem_of(scope: Scope, error: GatewayError) -> Response:
     )
 
 
-def unexpected_problem(scope: Scope, error: Exception) -> Response:
-    """The response where nobody knows what went wrong; the log does."""
-    _logger.error("request %s failed", request_id_of(scope), exc_info=error)
-    return problem_of(scope, InternalError("The gateway failed on this request; see its log."))
+def problem_of_any(scope: Scope, error: BaseException) -> Response:
+    """The response of whatever was raised on the request in `scope`; never fails itself.
+
+    What isn't a GatewayError nobody knows about but the log.
+    """
+    try:
+        if isinstance(error, GatewayError):
+            return problem_of(scope, error)
+        _logger.error("request %s failed", request_id_of(scope), exc_info=error)
+        return problem_of(scope, InternalError(_SEE_LOG))
+    # A boundary: an error whose own words can't be put into JSON, no memory for them, and the like.
+    except Exception:
+        _logger.exception("the problem of a request could not be told")
+        return Response(_UNTOLD, InternalError.status, media_type=MEDIA_TYPE)
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Make every error that leaves a route of `app` a problem response."""
+    """Make the errors that routes of `app` raise problem responses, and the framework's own words
+    too. What nobody expected is for the `Boundary` around the routes."""
     app.add_exception_handler(GatewayError, _on_gateway_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(Exception, _on_unexpected)
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -163,8 +175,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     return problem_of(request.scope, InternalError("The gateway failed on this request."))
 
 
-async def _on_unexpected(request: Request, error: Exception) -> Response:
-    return unexpected_problem(request.scope, error)
+_UNTOLD = orjson.dumps(problem_document(InternalError(_SEE_LOG), instance="", request_id=""))
 
 
 def _encodable(value: Any) -> Any:

@@ -1,52 +1,17 @@
-"""Every response carries `X-Request-ID`: the caller's where it is a sane token, else a new one.
-
-A plain ASGI middleware, because it runs on the hot path.
-"""
+"""A request's id: the caller's `X-Request-ID` where it is a sane token, else a new one."""
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import MutableMapping
-from typing import Any
 
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 REQUEST_ID_HEADER = "X-Request-ID"
 
 _KEY = "modelmux.request_id"
 _HEADER = b"x-request-id"
 _SANE = re.compile(r"[\x21-\x7e]{1,128}")
-
-
-class RequestIdentity:
-    """Gives each HTTP request an id and answers with it.
-
-    With `answers=False` the id is left to a server in front that answers with it anyway (Ray Serve
-    does); a header that came twice would be two answers to one question.
-    """
-
-    def __init__(self, app: ASGIApp, *, answers: bool = True) -> None:
-        self._app = app
-        self._answers = answers
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with its id in the scope."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request_id = request_id_of(scope)
-        if not self._answers:
-            await self._app(scope, receive, send)
-            return
-
-        async def send_with_id(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
-            await send(message)
-
-        await self._app(scope, receive, send_with_id)
 
 
 def request_id_of(scope: Scope) -> str:

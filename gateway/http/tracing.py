@@ -26,12 +26,14 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.errors import InternalError
 from gateway.http.access_log import answered
-from gateway.ports import Call, CallResult, PredictionBackend
+from gateway.http.predict.disconnect import is_left
+from gateway.http.predict.path import PREDICT_PATH
+from gateway.ports import Call, CallResult, PredictionBackend, Submit
 
 _W3C = TraceContextTextMapPropagator()
 _HEADERS = {b"traceparent": "traceparent", b"tracestate": "tracestate"}
-_ROUTE = "/models/{name}/predict"
 _SERVER_ERROR = 500
 
 
@@ -44,10 +46,10 @@ class RequestTracing:
     async def around(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Have `app` answer the HTTP request in `scope`, under a span."""
         span = self._tracer.start_span(
-            f"POST {_ROUTE}",
+            f"POST {PREDICT_PATH}",
             context=_caller_s_context(scope),
             kind=SpanKind.SERVER,
-            attributes={"http.request.method": "POST", "http.route": _ROUTE},
+            attributes={"http.request.method": "POST", "http.route": PREDICT_PATH},
         )
 
         async def noting(message: MutableMapping[str, Any]) -> None:
@@ -59,19 +61,25 @@ class RequestTracing:
         with use_span(
             span, end_on_exit=True, record_exception=False, set_status_on_exception=False
         ):
-            await app(scope, receive, noting)
-            _note_model(span, *answered(scope))
+            try:
+                await app(scope, receive, noting)
+            except BaseException as error:
+                if not is_left(error):
+                    _note_status(span, InternalError.status)  # as the `Boundary` will answer
+                raise
+            finally:
+                _note_model(span, *answered(scope))
 
 
 class TraceOrigins:
-    """A `PredictionBackend` in front of the batcher: each call remembers whose it is."""
+    """In front of the batcher: each call remembers whose it is."""
 
-    def __init__(self, backend: PredictionBackend) -> None:
-        self._backend = backend
+    def __init__(self, submit: Submit) -> None:
+        self._submit = submit
 
-    async def predict(self, call: Call) -> CallResult:
-        """See `PredictionBackend.predict`."""
-        return await self._backend.predict(replace(call, origins=(get_current_span(),)))
+    async def submit(self, call: Call) -> CallResult:
+        """See `MicroBatcher.submit`."""
+        return await self._submit(replace(call, origins=(get_current_span(),)))
 
 
 class CallTracing:
@@ -85,8 +93,8 @@ class CallTracing:
         self._backend = backend
         self._tracer = tracer
 
-    async def predict(self, call: Call) -> CallResult:
-        """See `PredictionBackend.predict`."""
+    async def call(self, call: Call) -> CallResult:
+        """See `PredictionBackend.call`."""
         spans: list[Span] = list(dict.fromkeys(call.origins))
         parent = set_span_in_context(spans[0], Context()) if spans else Context()
         with self._tracer.start_as_current_span(
@@ -104,7 +112,7 @@ class CallTracing:
             carrier: dict[str, str] = {}
             _W3C.inject(carrier)
             try:
-                return await self._backend.predict(
+                return await self._backend.call(
                     replace(call, traceparent=carrier.get("traceparent"))
                 )
             except BaseException as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
-from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
@@ -17,6 +16,7 @@ from gateway.catalog import (
     ServedModel,
     UntypableSignature,
 )
+from gateway.http.predict.path import predict_path
 from gateway.ports import RegistryStatus
 from gateway.prediction import VersionKey
 
@@ -94,11 +94,6 @@ class ModelList(BaseModel):
     generation: int
     registry: RegistryView
     models: list[ModelSummary]
-
-
-def predict_path(name: str) -> str:
-    """The path of a model's predict route, percent-encoded."""
-    return f"/models/{quote(name, safe='')}/predict"
 
 
 def list_models(

@@ -43,9 +43,8 @@ def webhook_router(check: DeliveryCheck | None, trigger: SyncTrigger) -> APIRout
             body = await read_json_body(
                 request.scope["headers"], request.receive, limits=_LIMITS, visit=visit
             )
-        if body is not None:
-            check.accept(_delivery(request, body))
-            trigger.pull()
+        check.accept(_delivery(request, body))
+        trigger.pull()
         return Response(status_code=202)
 
     return router

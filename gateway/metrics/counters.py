@@ -128,9 +128,9 @@ class TrafficCounter:
         self._backend = backend
         self._traffic = traffic
 
-    async def predict(self, call: Call) -> CallResult:
-        """See `PredictionBackend.predict`."""
-        result = await self._backend.predict(call)
+    async def call(self, call: Call) -> CallResult:
+        """See `PredictionBackend.call`."""
+        result = await self._backend.call(call)
         spent_s = result.timings_ms.get(MODEL_STEP, 0.0) / 1e3
         self._traffic.note_call(call.model.name, call.version.number, call.frame.rows, spent_s)
         return result

@@ -206,6 +206,12 @@ SYNC_SERVICE_UP = Family(
     kind="gauge",
     help="Whether the sync service answered; what it counts is missing where it did not.",
 )
+ACCESS_LINES_LOST = Family(
+    name=f"{PREFIX}access_lines_lost",
+    kind="counter",
+    help="Lines of the access log that could not be written and are lost.",
+    by_replica=True,
+)
 
 FAMILIES: tuple[Family, ...] = (
     REQUESTS,
@@ -228,6 +234,7 @@ FAMILIES: tuple[Family, ...] = (
     REGISTRY_SILENT,
     INGRESS_REPLICAS,
     SYNC_SERVICE_UP,
+    ACCESS_LINES_LOST,
 )
 
 

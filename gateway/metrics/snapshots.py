@@ -6,6 +6,7 @@ Nothing here is on the path of a request. Must not import ray, mlflow or fastapi
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from math import inf
 
 from gateway.admission import Admission
@@ -14,6 +15,7 @@ from gateway.catalog import Catalog, ServedModel
 from gateway.metrics.collection import Measured
 from gateway.metrics.counters import Traffic
 from gateway.metrics.families import (
+    ACCESS_LINES_LOST,
     CATALOG_GENERATION,
     DEFAULT_HELD,
     INGRESS_REPLICAS,
@@ -31,7 +33,10 @@ from gateway.prediction import PredictionService
 
 
 class ReplicaNumbers:
-    """The numbers of one ingress process: what it counted, and what is inside at this moment."""
+    """The numbers of one ingress process: what it counted, and what is inside at this moment.
+
+    `lost_lines` tells how many lines of the access log are lost.
+    """
 
     def __init__(
         self,
@@ -41,12 +46,14 @@ class ReplicaNumbers:
         traffic: Traffic,
         admission: Admission,
         batcher: MicroBatcher,
+        lost_lines: Callable[[], int] = lambda: 0,
     ) -> None:
         self._feed = feed
         self._service = service
         self._traffic = traffic
         self._admission = admission
         self._batcher = batcher
+        self._lost_lines = lost_lines
 
     def reading(self) -> Reading:
         """All of them, of what the catalog has."""
@@ -69,6 +76,7 @@ class ReplicaNumbers:
             QUEUED_REQUESTS.name: [
                 ((name, str(number)), waiting) for (name, number), waiting in queued.items()
             ],
+            ACCESS_LINES_LOST.name: [((), self._lost_lines())],
             MODEL_UNSERVABLE.name: [
                 ((model.name,), 1)
                 for model in _models(catalog)

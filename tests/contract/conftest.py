@@ -61,7 +61,7 @@ async def gateway_client(
     backend = request.getfixturevalue("in_process_backend")
     feed = StaticFeed(request.getfixturevalue("suite_catalog"))
     app = create_app(
-        service=PredictionService(feed=feed, backend=backend, default_timeout_s=60.0),
+        service=PredictionService(feed=feed, submit=backend.call, default_timeout_s=60.0),
         feed=feed,
         limits=HttpLimits(max_body_bytes=64 * 1024 * 1024),
     )

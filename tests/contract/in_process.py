@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,7 +12,6 @@ from deployments.model_calls.outcomes import (
     answered_by_replica,
     call_result,
     packed_call,
-    starting_deadline_s,
 )
 from deployments.model_replica.processes import Processes
 from deployments.model_replica.supervisor import HostSettings, Keep, Resident, Supervisor
@@ -34,9 +32,9 @@ class InProcessBackend:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
-    async def predict(self, call: Call) -> CallResult:
-        """See `PredictionBackend.predict`."""
-        calling = asyncio.run_coroutine_threadsafe(self._predict(call), self._loop)
+    async def call(self, call: Call) -> CallResult:
+        """See `PredictionBackend.call`."""
+        calling = asyncio.run_coroutine_threadsafe(self._call(call), self._loop)
         return await asyncio.wrap_future(calling)
 
     def close(self) -> None:
@@ -46,11 +44,11 @@ class InProcessBackend:
         self._thread.join()
         self._loop.close()
 
-    async def _predict(self, call: Call) -> CallResult:
+    async def _call(self, call: Call) -> CallResult:
         name, version = call.model.name, call.version
         if name not in self._supervisors:
             self._supervisors[name] = self._supervisor(name, call.model.options.max_loaded_versions)
-        give_up_at = time.monotonic() + call.timeout_s
+        give_up_at = call.deadline.at_s
         outcome = await self._supervisors[name].call(
             VersionId(
                 model=name,
@@ -59,7 +57,7 @@ class InProcessBackend:
                 flavor=version.flavor,
             ),
             packed_call(call.frame, call.params, give_up_at=give_up_at, patience_s=call.patience_s),
-            load_timeout_s=starting_deadline_s(call.timeout_s),
+            load_timeout_s=call.deadline.share(0.9).left_s(),
             give_up_at=give_up_at,
         )
         answer, _, load_s = answered_by_replica(outcome)

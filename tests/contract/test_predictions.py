@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.http.views import predict_path
+from gateway.http.predict.path import predict_path
 from tests.contract.models import DESCRIBED, ODD_COLUMN_NAMES, ODD_COLUMNS, ODD_NAME, TYPED
 
 JSON = {"Content-Type": "application/json"}

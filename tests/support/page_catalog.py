@@ -202,7 +202,7 @@ class FakeModels:
     def __init__(self) -> None:
         self.error: GatewayError | None = None
 
-    async def predict(self, call: Call) -> CallResult:
+    async def call(self, call: Call) -> CallResult:
         if self.error is not None:
             raise self.error
         await asyncio.sleep(0)
@@ -260,7 +260,7 @@ class Stage:
     def __init__(self, now: Catalog, access: Access | None = None) -> None:
         self.feed = FakeFeed(now)
         self.models = FakeModels()
-        service = PredictionService(feed=self.feed, backend=self.models, default_timeout_s=5)
+        service = PredictionService(feed=self.feed, submit=self.models.call, default_timeout_s=5)
         self.app: FastAPI = create_app(
             service=service,
             feed=self.feed,

@@ -24,7 +24,7 @@ from gateway.errors import all_errors
 from gateway.http.app import create_app
 from gateway.http.predict.body import HttpLimits
 from gateway.metrics.families import FAMILIES
-from gateway.ports import CatalogFeed, PredictionBackend
+from gateway.ports import CatalogFeed
 from gateway.prediction import PredictionService
 from registry_sync import tags
 
@@ -224,7 +224,7 @@ def _routes() -> Iterator[tuple[str, str]]:
     nothing = cast(Any, None)  # no route is called
     service = PredictionService(
         feed=cast(CatalogFeed, nothing),
-        backend=cast(PredictionBackend, nothing),
+        submit=nothing,
         default_timeout_s=1.0,
     )
     app = create_app(service=service, feed=nothing, limits=HttpLimits(max_body_bytes=1024))

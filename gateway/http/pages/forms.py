@@ -15,6 +15,7 @@ from gateway.contract import Contract
 from gateway.contract.body import wraps
 from gateway.contract.json_schema import example_value
 from gateway.contract.types import (
+    SCALAR_KINDS,
     Field,
     ObjectOf,
     Param,
@@ -34,8 +35,6 @@ Shape = Literal["record", "tuple", "value"]
 """One input is an object, a list of unnamed values, or one unnamed value."""
 
 _NUMBERS = {"integer", "long", "float", "double"}
-_KINDS_OF_DTYPES = {"b": "boolean", "i": "long", "u": "long", "f": "double", "U": "string",
-                    "S": "binary", "M": "datetime"}  # fmt: skip
 _HINTS = {
     "datetime": "ISO 8601. UTC, unless there is an offset.",
     "binary": "Base64.",
@@ -184,7 +183,7 @@ def _kind(type_: Type) -> str | None:
     if isinstance(type_, Scalar):
         return type_.kind
     if isinstance(type_, TensorOf) and not type_.inner:
-        return _KINDS_OF_DTYPES.get(type_.dtype.kind)
+        return SCALAR_KINDS.get(type_.dtype.kind)
     return None
 
 

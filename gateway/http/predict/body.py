@@ -9,6 +9,7 @@ from starlette.types import Receive
 
 from gateway.admission import Visit
 from gateway.errors import PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+from gateway.http.predict.disconnect import CallerLeft
 from gateway.http.predict.version_header import RawHeaders
 
 _JSON = b"application/json"
@@ -24,11 +25,11 @@ class HttpLimits:
 
 async def read_json_body(
     headers: RawHeaders, receive: Receive, *, limits: HttpLimits, visit: Visit
-) -> bytes | None:
-    """The whole body; None where the caller left before it was there.
+) -> bytes:
+    """The whole body.
 
-    Raises UnsupportedMediaType, and before all of it is read PayloadTooLarge, Overloaded and
-    RequestTimeout.
+    Raises UnsupportedMediaType, and before all of it is read PayloadTooLarge, Overloaded,
+    RequestTimeout and CallerLeft.
     """
     max_bytes = limits.max_body_bytes
     declared, length = b"", b""
@@ -51,12 +52,12 @@ async def read_json_body(
         raise RequestTimeout(limit) from None
 
 
-async def _received(receive: Receive, max_bytes: int, visit: Visit) -> bytes | None:
+async def _received(receive: Receive, max_bytes: int, visit: Visit) -> bytes:
     chunks: list[bytes] = []
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return None
+            raise CallerLeft
         chunk = message.get("body", b"")
         if visit.body_bytes + len(chunk) > max_bytes:
             raise _too_large(max_bytes)

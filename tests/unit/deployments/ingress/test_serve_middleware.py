@@ -6,7 +6,9 @@ import asyncio
 import inspect
 from typing import Any
 
+import httpx
 import pytest
+from starlette.types import ASGIApp
 from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -27,12 +29,16 @@ async def seen(
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         found.extend(scope["headers"])
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
 
-    async def nothing(*_: Any) -> Any:
-        raise AssertionError("nothing is received or sent here")
+    async def nothing() -> Any:
+        raise AssertionError("nothing is received here")
+
+    async def ignored(message: Any) -> None: ...
 
     scope = {"type": "http", "method": method, "path": path, "headers": list(headers)}
-    await RequestFront(application)(scope, nothing, nothing)
+    await RequestFront(application)(scope, nothing, ignored)
     return found
 
 
@@ -59,11 +65,10 @@ async def test_predictions_are_answered_before_ray(monkeypatch: pytest.MonkeyPat
     """Once there is an ingress, predictions go to its endpoint, and everything else to Ray."""
     answered: list[str] = []
 
-    class Endpoint:
-        async def answer(self, name: str, *_: Any) -> None:
-            answered.append(name)
+    async def endpoint(scope: Any, receive: Any, send: Any) -> None:
+        answered.append(scope["path_params"]["name"])
 
-    monkeypatch.setattr(Front, "predictions", Endpoint())
+    monkeypatch.setattr(Front, "predictions", staticmethod(endpoint))
     assert await seen("/models/m/predict", method="POST") == []
     assert answered == ["m"]
     assert (DEADLINE, b"0") in await seen("/models/m/predict", method="GET")
@@ -89,6 +94,75 @@ async def test_headers_that_ray_would_fail_to_decode_do_not_reach_it() -> None:
     theirs = (b"serve_multiplexed_model_id", b"serve-multiplexed-model-id", b"x-session-id")
     found = await beside_the_id(*((name, b"\xff") for name in theirs), (b"accept", b"*/*"))
     assert found == [(b"accept", b"*/*"), (DEADLINE, b"0")]
+
+
+def plain(status: int) -> ASGIApp:
+    """Ray's machinery where it answers in words of its own, with the id that it was given."""
+
+    async def machinery(scope: Any, receive: Any, send: Any) -> None:
+        given = dict(scope["headers"])[REQUEST_ID]
+        headers = [(b"content-type", b"text/plain"), (b"X-Request-ID", given)]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"Request dropped"})
+
+    return machinery
+
+
+async def asked(machinery: ASGIApp) -> httpx.Response:
+    """What is answered in front of it."""
+    transport = httpx.ASGITransport(RequestFront(machinery))
+    async with httpx.AsyncClient(transport=transport, base_url="http://gw") as client:
+        return await client.get("/models", headers={"X-Request-ID": "mine"})
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (404, "route_not_found"), (408, "gateway_unavailable"), (429, "gateway_unavailable"),
+        (500, "internal_error"), (503, "gateway_unavailable"),
+    ],
+)  # fmt: skip
+async def test_what_ray_says_in_its_own_words_becomes_a_problem(status: int, code: str) -> None:
+    """Its plain text is left out, and the request's id is there once."""
+    response = await asked(plain(status))
+    assert response.json()["code"] == code
+    assert response.status_code == response.json()["status"]
+    assert response.headers.get_list("X-Request-ID") == ["mine"]
+    assert "dropped" not in response.text
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError, asyncio.CancelledError])
+async def test_where_ray_says_nothing_there_is_a_problem(error: type[BaseException] | None) -> None:
+    """Ray logs what an application raises and returns; uvicorn would say 500 in plain text."""
+
+    async def silent(scope: Any, receive: Any, send: Any) -> None:
+        if error is not None:
+            raise error
+
+    response = await asked(silent)
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+
+
+async def test_what_routes_answer_passes_as_it_is() -> None:
+    """A plain text that is no error, and an error that is a problem document."""
+
+    async def route(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"application/problem+json")]
+        await send({"type": "http.response.start", "status": 418, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    assert (await asked(plain(200))).text == "Request dropped"
+    assert ((await asked(route)).status_code, (await asked(route)).text) == (418, "{}")
+
+
+async def test_what_ray_says_to_a_caller_who_left_is_not_sent() -> None:
+    """Its 499 is for nobody."""
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/models", "headers": []}
+    await RequestFront(plain(499))(scope, send, send)  # type: ignore[arg-type]
 
 
 def test_uvicorn_has_the_methods_that_are_replaced() -> None:

@@ -18,6 +18,7 @@ from gateway.batching.compatibility import ROW_WISE_FLAVORS, is_batched
 from gateway.batching.cost_model import BatchLimits
 from gateway.catalog import ModelOptions
 from gateway.contract import Frame
+from gateway.deadline import Deadline
 from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
@@ -44,7 +45,7 @@ class Model:
         self.cancelled = 0
         self._turns = turns
 
-    async def predict(self, call: Call) -> CallResult:
+    async def call(self, call: Call) -> CallResult:
         rows = list(call.frame.columns[0])
         self.calls.append(rows)
         self.at_once += 1
@@ -67,18 +68,22 @@ class Model:
 
 
 def call(
-    *rows: float, params: Mapping[str, Any] | None = None, max_replicas: int = 1, **fields: Any
+    *rows: float,
+    params: Mapping[str, Any] | None = None,
+    max_replicas: int = 1,
+    timeout_s: float = 60.0,
+    **fields: Any,
 ) -> Call:
     """A call of a batched model with one column."""
     options = ModelOptions(batching="on", max_replicas=max_replicas)
     frame = Frame(layout="table", names=("x",), columns=(np.array(rows),), rows=len(rows), key="k")
-    fields.setdefault("timeout_s", 60.0)
     made = version(1)
     return Call(
         model=served(made, options=options),
         version=made,
         frame=frame,
         params=params or {},
+        deadline=Deadline.after(timeout_s),
         **fields,
     )
 
@@ -91,7 +96,7 @@ def answered(result: CallResult) -> list[float]:
 async def warmed(model: Model, limits: BatchLimits = ONE_SLOT) -> MicroBatcher:
     """A batcher over a model that has answered once: from then on calls are shared."""
     batcher = MicroBatcher(model, limits)
-    await batcher.predict(call(0.0))
+    await batcher.submit(call(0.0))
     model.calls.clear()
     model.most_at_once = 0
     return batcher
@@ -115,7 +120,7 @@ async def test_a_lone_call_goes_at_once_and_as_it_is() -> None:
     """With a free slot nothing waits and nothing is shared."""
     model = Model()
     batcher = await warmed(model)
-    assert answered(await batcher.predict(call(1.0, 2.0))) == [2.0, 4.0]
+    assert answered(await batcher.submit(call(1.0, 2.0))) == [2.0, 4.0]
     assert model.calls == [[1.0, 2.0]]
 
 
@@ -123,7 +128,7 @@ async def test_calls_that_wait_travel_together() -> None:
     """While the only slot is taken the others gather, and go as one call, in order of arrival."""
     model = Model()
     batcher = await warmed(model)
-    results = await asyncio.gather(*(batcher.predict(call(float(i))) for i in range(5)))
+    results = await asyncio.gather(*(batcher.submit(call(float(i))) for i in range(5)))
     assert [answered(result) for result in results] == [[0.0], [2.0], [4.0], [6.0], [8.0]]
     assert model.calls == [[0.0], [1.0, 2.0, 3.0, 4.0]]
 
@@ -134,7 +139,7 @@ async def test_other_params_never_share_a_call() -> None:
     batcher = await warmed(model)
     offsets = [0, 1, 1, 2, 1]
     results = await asyncio.gather(
-        *(batcher.predict(call(1.0, params={"offset": offset})) for offset in offsets)
+        *(batcher.submit(call(1.0, params={"offset": offset})) for offset in offsets)
     )
     assert [answered(result) for result in results] == [[2.0 + offset] for offset in offsets]
     assert sorted(map(len, model.calls)) == [1, 1, 3]
@@ -144,7 +149,7 @@ async def test_nothing_is_shared_before_the_first_answer() -> None:
     """A version that may still have to start is waited for by each caller on its own terms."""
     model = Model()
     batcher = MicroBatcher(model, ONE_SLOT)
-    await asyncio.gather(*(batcher.predict(call(float(i))) for i in range(4)))
+    await asyncio.gather(*(batcher.submit(call(float(i))) for i in range(4)))
     assert model.calls == [[0.0], [1.0], [2.0], [3.0]]
 
 
@@ -153,7 +158,7 @@ async def test_a_long_list_goes_in_bounded_calls_and_comes_back_in_order() -> No
     model = Model()
     batcher = await warmed(model)
     rows = [float(i) for i in range(30)]
-    assert answered(await batcher.predict(call(*rows))) == [2 * row for row in rows]
+    assert answered(await batcher.submit(call(*rows))) == [2 * row for row in rows]
     assert [len(rows) for rows in model.calls] == [8, 8, 8, 6]
 
 
@@ -162,7 +167,7 @@ async def test_bytes_bound_a_call_too() -> None:
     model = Model()
     batcher = await warmed(model, BatchLimits(max_rows=100, max_bytes=1000))
     wide = [call(float(i), size_bytes=400) for i in range(5)]
-    await asyncio.gather(*map(batcher.predict, wide), batcher.predict(call(9.0, size_bytes=5000)))
+    await asyncio.gather(*map(batcher.submit, wide), batcher.submit(call(9.0, size_bytes=5000)))
     assert [len(rows) for rows in model.calls] == [1, 2, 2, 1]
 
 
@@ -170,9 +175,9 @@ async def test_a_long_list_does_not_starve_single_rows() -> None:
     """A single row that arrives behind a list of many parts goes after the next part or two."""
     model = Model()
     batcher = await warmed(model)
-    long = asyncio.create_task(batcher.predict(call(*map(float, range(80)))))
+    long = asyncio.create_task(batcher.submit(call(*map(float, range(80)))))
     await turns(1)
-    short = asyncio.create_task(batcher.predict(call(500.0)))
+    short = asyncio.create_task(batcher.submit(call(500.0)))
     assert answered(await short) == [1000.0]
     assert not long.done()
     assert len(model.calls) <= 4
@@ -192,7 +197,7 @@ async def test_a_list_of_a_slow_model_goes_in_smaller_parts() -> None:
     batcher = await warmed(model, limits)
     rows = [float(i) for i in range(100)]
     for _ in range(2):  # nothing is known before the first
-        assert answered(await batcher.predict(call(*rows))) == [2 * row for row in rows]
+        assert answered(await batcher.submit(call(*rows))) == [2 * row for row in rows]
     assert [len(rows) for rows in model.calls] == [100] + [5] * 20
 
 
@@ -202,9 +207,9 @@ async def test_single_rows_say_nothing_about_lists() -> None:
     limits = BatchLimits(max_part_ms=5.0)
     batcher = await warmed(model, limits)
     for _ in range(20):
-        await batcher.predict(call(1.0))
-    await batcher.predict(call(*map(float, range(200))))
-    await batcher.predict(call(*map(float, range(2000))))
+        await batcher.submit(call(1.0))
+    await batcher.submit(call(*map(float, range(200))))
+    await batcher.submit(call(*map(float, range(2000))))
     assert [len(rows) for rows in model.calls[-2:]] == [200, 2000]
 
 
@@ -215,7 +220,7 @@ async def test_calls_on_their_way_are_bounded_by_replicas(replicas: int, bound: 
     limits = BatchLimits(max_rows=2, calls_of_one_replica=2, calls_per_replica=3)
     batcher = await warmed(model, limits)
     calls = [call(float(i), max_replicas=replicas) for i in range(40)]
-    await asyncio.gather(*(batcher.predict(each) for each in calls))
+    await asyncio.gather(*(batcher.submit(each) for each in calls))
     assert model.most_at_once == bound
 
 
@@ -226,7 +231,7 @@ async def test_callers_who_ask_again_at_once_travel_together_again() -> None:
 
     async def caller() -> None:
         for _ in range(20):
-            await batcher.predict(call(1.0))
+            await batcher.submit(call(1.0))
             await turns(1)
 
     await asyncio.gather(*(caller() for _ in range(8)))
@@ -238,9 +243,9 @@ async def test_the_guilty_row_is_alone_in_the_end() -> None:
     model = Model()
     batcher = await warmed(model)
     rows = [1.0, 2.0, 3.0, BAD, 5.0, 6.0]
-    found = await asyncio.gather(*(outcome(batcher.predict(call(row))) for row in rows))
+    found = await asyncio.gather(*(outcome(batcher.submit(call(row))) for row in rows))
     assert found == [ModelFailed if row == BAD else [2 * row] for row in rows]
-    await asyncio.gather(*(batcher.predict(call(row)) for row in (1.0, 2.0, 3.0)))
+    await asyncio.gather(*(batcher.submit(call(row)) for row in (1.0, 2.0, 3.0)))
     assert model.calls[-1] == [
         1.0,
         2.0,
@@ -269,7 +274,7 @@ async def test_a_model_that_takes_no_company_is_noticed(model: Model, factor: fl
     """Where the output isn't one per row, or only company fails, calls go one by one from then."""
     batcher = await warmed(model)
     for _ in range(2):
-        results = await asyncio.gather(*(batcher.predict(call(float(i))) for i in range(4)))
+        results = await asyncio.gather(*(batcher.submit(call(float(i))) for i in range(4)))
         assert [answered(result) for result in results] == [[factor * i] for i in range(4)]
     assert model.calls[-4:] == [[0.0], [1.0], [2.0], [3.0]]
 
@@ -278,7 +283,7 @@ async def test_a_long_list_of_a_lumping_model_is_an_invalid_output() -> None:
     """Parts that aren't answered row by row can't be put together, and nobody guesses."""
     batcher = await warmed(Lumping())
     with pytest.raises(InvalidModelOutput):
-        await batcher.predict(call(*map(float, range(20))))
+        await batcher.submit(call(*map(float, range(20))))
 
 
 async def test_a_model_that_is_away_is_told_to_all_who_asked() -> None:
@@ -292,7 +297,7 @@ async def test_a_model_that_is_away_is_told_to_all_who_asked() -> None:
 
     model = Away()
     batcher = await warmed(model)
-    found = await asyncio.gather(*(outcome(batcher.predict(call(float(i)))) for i in (0, 1, 2, 3)))
+    found = await asyncio.gather(*(outcome(batcher.submit(call(float(i)))) for i in (0, 1, 2, 3)))
     assert found == [[0.0], ModelUnavailable, ModelUnavailable, ModelUnavailable]
     assert model.calls == [[0.0], [1.0, 2.0, 3.0]]
 
@@ -312,17 +317,17 @@ async def test_an_unexpected_failure_is_that_of_the_callers_whose_rows_cause_it(
     batcher = await warmed(Broken())
     rows = [0.0, 1.0, BAD, 2.0]
     found = await asyncio.gather(
-        *(batcher.predict(call(row)) for row in rows), return_exceptions=True
+        *(batcher.submit(call(row)) for row in rows), return_exceptions=True
     )
     kinds = [ZeroDivisionError if row in bad else CallResult for row in rows]
     assert [type(each) for each in found] == kinds
-    assert answered(await batcher.predict(call(3.0))) == [6.0]
+    assert answered(await batcher.submit(call(3.0))) == [6.0]
 
 
 async def test_a_caller_who_leaves_disturbs_nobody() -> None:
     """One of those who share a call goes away: the others are answered."""
     batcher = await warmed(Model())
-    tasks = [asyncio.create_task(batcher.predict(call(float(i)))) for i in range(5)]
+    tasks = [asyncio.create_task(batcher.submit(call(float(i)))) for i in range(5)]
     await turns(5)
     tasks[2].cancel()
     found = [await outcome(task) for task in tasks]
@@ -333,7 +338,7 @@ async def test_rows_that_nobody_waits_for_are_not_sent() -> None:
     """Who leaves while waiting for a slot costs the model nothing."""
     model = Model()
     batcher = await warmed(model)
-    tasks = [asyncio.create_task(batcher.predict(call(float(i)))) for i in range(4)]
+    tasks = [asyncio.create_task(batcher.submit(call(float(i)))) for i in range(4)]
     await turns(1)
     tasks[1].cancel()
     tasks[2].cancel()
@@ -345,14 +350,14 @@ async def test_a_call_that_all_have_left_is_cancelled() -> None:
     """What nobody waits for any more gives its slot back."""
     model = Model(turns=lambda: 50)
     batcher = await warmed(model)
-    tasks = [asyncio.create_task(batcher.predict(call(float(i)))) for i in range(3)]
+    tasks = [asyncio.create_task(batcher.submit(call(float(i)))) for i in range(3)]
     await turns(60)
     tasks[1].cancel()
     tasks[2].cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await turns(3)
     assert (model.cancelled, model.at_once) == (1, 0)
-    assert answered(await batcher.predict(call(1.0))) == [2.0]
+    assert answered(await batcher.submit(call(1.0))) == [2.0]
 
 
 async def test_a_shared_call_is_bound_to_no_caller_s_context() -> None:
@@ -372,7 +377,7 @@ async def test_a_shared_call_is_bound_to_no_caller_s_context() -> None:
 
     async def caller(name: str, row: float) -> None:
         whose.set(name)
-        await batcher.predict(call(row))
+        await batcher.submit(call(row))
 
     await asyncio.gather(*(caller(f"caller {i}", float(i)) for i in range(4)))
     assert seen == ["caller 0", "nobody"]
@@ -389,7 +394,7 @@ async def test_a_half_that_fails_by_itself_fails_nobody_else() -> None:
 
     batcher = await warmed(Busy())
     rows = [9.0, 1.0, 2.0, 3.0, BAD]
-    found = await asyncio.gather(*(outcome(batcher.predict(call(row))) for row in rows))
+    found = await asyncio.gather(*(outcome(batcher.submit(call(row))) for row in rows))
     assert found == [[18.0], DeadlineExceeded, DeadlineExceeded, [6.0], ModelFailed]
 
 
@@ -408,7 +413,7 @@ async def test_the_other_half_is_asked_unless_the_version_cannot_be_loaded(
     model = Away()
     batcher = await warmed(model)
     rows = [9.0, 1.0, 2.0, 3.0, BAD]
-    found = await asyncio.gather(*(outcome(batcher.predict(call(row))) for row in rows))
+    found = await asyncio.gather(*(outcome(batcher.submit(call(row))) for row in rows))
     other = [ModelUnavailable, ModelUnavailable] if load_failed else [[6.0], ModelFailed]
     assert found == [[18.0], ModelUnavailable, ModelUnavailable, *other]
     assert len(model.calls) == (3 if load_failed else 6)
@@ -425,9 +430,9 @@ class Three(Model):
 async def test_a_fixed_number_of_values_is_never_dealt_out(first: tuple[float, ...]) -> None:
     """That a batch has as many rows as the model always gives values means nothing."""
     batcher = MicroBatcher(Three(), ONE_SLOT)
-    await batcher.predict(call(*first))
+    await batcher.submit(call(*first))
     asked = [call(*first), *(call(float(i)) for i in range(3))]
-    results = await asyncio.gather(*map(batcher.predict, asked))
+    results = await asyncio.gather(*map(batcher.submit, asked))
     assert [answered(result) for result in results] == [[10.0, 20.0, 30.0]] * 4
 
 
@@ -479,10 +484,10 @@ class Moody:
     def calm(self) -> None:
         self._moods = cycle([None])
 
-    async def predict(self, call: Call) -> CallResult:
-        result = await self._backend.predict(call)
+    async def call(self, call: Call) -> CallResult:
+        result = await self._backend.call(call)
         mood = next(self._moods)
-        if mood is DeadlineExceeded and call.timeout_s > IMPATIENT_S:
+        if mood is DeadlineExceeded and call.deadline.left_s() > IMPATIENT_S:
             mood = None
         if mood is not None:
             self.raised.add(mood)
@@ -529,13 +534,13 @@ async def test_a_crowd_gets_what_each_would_get_alone(
     model = kind(turns=lambda: next(steps))
     moody = Moody(model, chain([None], cycle(moods)))
     batcher = MicroBatcher(moody, limits)
-    await batcher.predict(call(0.0, max_replicas=replicas))
+    await batcher.submit(call(0.0, max_replicas=replicas))
 
     async def one(caller: Caller) -> list[float] | type[BaseException]:
         await turns(caller.after)
         fields = {"timeout_s": caller.timeout_s, "max_replicas": replicas}
         asked = call(*caller.rows, params={"offset": caller.offset}, **fields)
-        task = asyncio.ensure_future(batcher.predict(asked))
+        task = asyncio.ensure_future(batcher.submit(asked))
         if caller.stays is not None:
             await turns(caller.stays)
             task.cancel()
@@ -563,4 +568,4 @@ async def test_a_crowd_gets_what_each_would_get_alone(
     assert model.at_once == 0
     assert list(batcher.queues()) == [(("m", 1), 0)]
     moody.calm()
-    assert answered(await batcher.predict(call(1.0, max_replicas=replicas))) == [2.0]
+    assert answered(await batcher.submit(call(1.0, max_replicas=replicas))) == [2.0]

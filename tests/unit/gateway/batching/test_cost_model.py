@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -117,7 +118,7 @@ class OneRowAtATime:
         self.turn = asyncio.Lock()
         self.now_s = 0.0
 
-    async def predict(self, call: Call) -> CallResult:
+    async def call(self, call: Call) -> CallResult:
         async with self.turn:
             rows = call.frame.rows
             self.calls.append(rows)
@@ -134,15 +135,15 @@ async def test_a_crowd_before_a_slow_model_is_answered_in_its_time(
     """Of 64 callers with a second each, most are answered within it by a model of 20 ms a row."""
     model = OneRowAtATime()
     batcher = MicroBatcher(model)
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: model.now_s)
+    monkeypatch.setattr(time, "monotonic", lambda: model.now_s)
     for rows in (1, 2, 2):
-        await batcher.predict(call(*[1.0] * rows, timeout_s=1.0))
+        await batcher.submit(call(*[1.0] * rows, timeout_s=1.0))
     began_s = model.now_s
     in_time = 0
 
     async def one(row: float) -> None:
         nonlocal in_time
-        assert answered(await batcher.predict(call(row, timeout_s=1.0))) == [row]
+        assert answered(await batcher.submit(call(row, timeout_s=1.0))) == [row]
         in_time += model.now_s - began_s <= 1.0
 
     await asyncio.gather(*(one(float(i)) for i in range(64)))

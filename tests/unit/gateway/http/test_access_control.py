@@ -1,4 +1,4 @@
-"""Routes where keys are on, and the webhook's: over fakes, past FastAPI and through it."""
+"""Routes where keys are on, and the webhook's: over fakes, by both doors to predictions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from mlflow.webhooks.delivery import _generate_hmac_signature
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.types import ASGIApp
 
+from deployments.ingress.serve_middleware import Front, RequestFront
 from gateway.http.access_control import Access
 from gateway.http.app import create_app
+from gateway.http.boundary import Boundary
 from gateway.http.predict.body import HttpLimits
-from gateway.http.predict.endpoint import PredictShortcut
 from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
 from gateway.prediction import PredictionService
 from gateway.security.api_keys import Keyring, entry_of, parse_keys
@@ -54,26 +55,28 @@ class Feed:
 
 
 class Backend:
-    async def predict(self, call: Call) -> CallResult:
+    async def call(self, call: Call) -> CallResult:
         return CallResult(output=("columns", ["y"], [call.frame.columns[0]]))
 
 
 class Bench:
     """The application with keys on, and what stands behind it."""
 
-    def __init__(self, *, public: frozenset[str] = frozenset(), shortcut: bool = False) -> None:
+    def __init__(self, *, public: frozenset[str] = frozenset(), in_front: bool = False) -> None:
         self.keys = Keys()
         self.feed = Feed()
         app = create_app(
-            service=PredictionService(feed=self.feed, backend=Backend(), default_timeout_s=5),
+            service=PredictionService(feed=self.feed, submit=Backend().call, default_timeout_s=5),
             feed=self.feed,
             limits=HttpLimits(max_body_bytes=1000),
             access=Access(keys=self.keys, public=public),
             webhook_secret=WEBHOOK_SECRET,
         )
-        front: ASGIApp = PredictShortcut(app, app.state.predict) if shortcut else app
+        self.front: ASGIApp = RequestFront(app) if in_front else app
+        Front.predictions = Boundary(app.state.predict) if in_front else None
         self.client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(front, raise_app_exceptions=False), base_url="http://gw"
+            transport=httpx.ASGITransport(self.front, raise_app_exceptions=False),
+            base_url="http://gw",
         )
 
     async def ask(self, method: str, path: str, secret: str | None = None) -> httpx.Response:
@@ -84,9 +87,10 @@ class Bench:
 
 @pytest.fixture(params=[False, True], ids=["through FastAPI", "past FastAPI"])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    made = Bench(shortcut=request.param)
+    made = Bench(in_front=request.param)
     async with made.client:
         yield made
+    Front.predictions = None
 
 
 @pytest.mark.parametrize(
@@ -234,7 +238,7 @@ async def test_where_keys_are_off_nothing_speaks_of_them() -> None:
     """No scheme, no 401, and whatever comes as a key is ignored."""
     feed = Feed()
     app = create_app(
-        service=PredictionService(feed=feed, backend=Backend(), default_timeout_s=5),
+        service=PredictionService(feed=feed, submit=Backend().call, default_timeout_s=5),
         feed=feed,
         limits=HttpLimits(max_body_bytes=1000),
     )
@@ -280,6 +284,25 @@ async def test_a_genuine_delivery_is_accepted_and_has_the_registry_looked_at(ben
     answer = await bench.client.post("/webhooks/mlflow", **delivery("this is not even JSON"))
     assert (answer.status_code, answer.content) == (202, b"")
     await asyncio.wait_for(bench.feed.looked.wait(), timeout=5)
+
+
+async def test_a_delivery_whose_sender_leaves_has_no_effect(bench: Bench) -> None:
+    """Nothing is answered, and nobody looks at the registry."""
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    headers = [(name.lower().encode(), value.encode()) for name, value in
+               delivery()["headers"].items()]  # fmt: skip
+    path = "/webhooks/mlflow"
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(),
+             "query_string": b"", "headers": headers}  # fmt: skip
+    await bench.front(scope, receive, send)
+    await asyncio.sleep(0)  # the turn in which a look would begin
+    assert not bench.feed.looked.is_set()
 
 
 @pytest.mark.parametrize("header", ["Delivery-Id", "Timestamp", "Signature"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from typing import Any
 
 import pytest
 
-from gateway.http.access_log import AccessEntry, AccessJournal, AccessLog, note_answer
+from gateway.http import access_log
+from gateway.http.access_log import AccessEntry, AccessJournal, note_answer
 
 MODEL = "a model\nwith=status=200 \u2028"
 
@@ -124,28 +126,30 @@ async def test_lines_wait_where_they_can_t_be_written_and_are_bounded() -> None:
     assert paper.written == b""
     paper.is_full = False
     made.flush()
-    assert len(paper.lines) + made.dropped == 25_000
+    assert len(paper.lines) + made.lost == 25_000
     assert 10_000 < len(paper.lines) <= 20_000
 
 
-@pytest.mark.parametrize("fails", [True, False])
-async def test_a_request_has_its_line_however_it_ends(fails: bool) -> None:
-    """Answered or failed, it is noted with the status that was sent."""
-
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        if fails:
-            raise ConnectionResetError
-        await send({"type": "http.response.start", "status": 204})
-
-    async def send(message: Any) -> None:
-        assert message["status"] == 204
-
-    made, paper = journal(as_json=True)
-    application_with_log = AccessLog(application, made)
-    try:
-        await application_with_log(scope(), None, send)  # type: ignore[arg-type]
-    except ConnectionResetError:
-        assert fails
-    made.flush()
-    (line,) = paper.lines
-    assert json.loads(line)["status"] == (None if fails else 204)
+async def test_lost_lines_are_told_in_the_log_and_not_for_each(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once in a minute, and at the end, with how many they are by then."""
+    made, paper = journal(as_json=False)
+    paper.is_full = True
+    now_s, told = 1000.0, []
+    monkeypatch.setattr(access_log.time, "monotonic", lambda: now_s)
+    with caplog.at_level(logging.WARNING):
+        for is_due in (True, False, True):
+            for _ in range(25_000):
+                made.add(entry())
+            made.flush()
+            if is_due:
+                told.append(made.lost)
+            now_s += 40.0
+        made.add(entry())
+        made.flush()
+        for _ in range(64):
+            made.add(entry())
+        made.close(paper.write)
+    told.append(made.lost)
+    assert [int(message.split()[0]) for message in caplog.messages] == told

@@ -52,7 +52,7 @@ class GatedBackend:
         self.called = asyncio.Event()
         self.gate.set()
 
-    async def predict(self, call: Call) -> CallResult:
+    async def call(self, call: Call) -> CallResult:
         self.called.set()
         await self.gate.wait()
         values = np.asarray(call.frame.columns[0])
@@ -68,7 +68,7 @@ class Bench:
         self.traffic, self.admission = Traffic(), Admission()
         batcher = MicroBatcher(TrafficCounter(self.backend, self.traffic))
         service = PredictionService(
-            feed=self.feed, backend=batcher, default_timeout_s=5, admission=self.admission
+            feed=self.feed, submit=batcher.submit, default_timeout_s=5, admission=self.admission
         )
         self.numbers = ReplicaNumbers(
             feed=self.feed,
@@ -76,6 +76,7 @@ class Bench:
             traffic=self.traffic,
             admission=self.admission,
             batcher=batcher,
+            lost_lines=lambda: 64,
         )
         self.sync: Reading | None = {LOADS.name: [(("m", "1", "ok"), 2), (("gone", "1", "ok"), 9)]}
         app = create_app(
@@ -127,6 +128,11 @@ async def test_predictions_are_told_by_replica_model_version_and_status(bench: B
     assert told["modelmux_request_duration_seconds_bucket", ("+Inf", "m", "a", "1")] == 1
     assert told["modelmux_call_rows_bucket", ("1.0", "m", "a", "1")] == 1
     assert told["modelmux_requests_in_flight", ("m", "a")] == 0
+
+
+async def test_lost_lines_of_the_access_log_are_told(bench: Bench) -> None:
+    """By replica, from the beginning."""
+    assert (await bench.samples())["modelmux_access_lines_lost_total", ("a",)] == 64
 
 
 async def test_the_catalog_and_the_registry_are_told_once(bench: Bench) -> None:

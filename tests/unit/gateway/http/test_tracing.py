@@ -45,7 +45,7 @@ class GatedBackend:
         self.calls: list[Call] = []
         self.error: Exception | None = None
 
-    async def predict(self, call: Call) -> CallResult:
+    async def call(self, call: Call) -> CallResult:
         self.calls.append(call)
         await self.gate.wait()
         if self.error is not None:
@@ -65,7 +65,7 @@ class Bench:
         self.batcher = MicroBatcher(CallTracing(self.backend, tracer))
         service = PredictionService(
             feed=Feed(),
-            backend=TraceOrigins(self.batcher),
+            submit=TraceOrigins(self.batcher.submit).submit,
             default_timeout_s=5,
         )
         app = create_app(
@@ -178,16 +178,19 @@ async def test_a_call_belongs_to_its_first_request_and_is_linked_with_the_others
     assert sum(len(request.links) for request in bench.requests) == together - 1
 
 
-async def test_errors_are_marked_without_their_words(bench: Bench) -> None:
-    """A 5xx is an error of the request's span and of the call's; a 4xx of neither."""
+@pytest.mark.parametrize("error", [ModelFailed("secret words"), KeyError("secret words")])
+async def test_errors_are_marked_without_their_words(bench: Bench, error: Exception) -> None:
+    """A 5xx is an error of the request's span and of the call's, whether it was foreseen or not; a
+    4xx of neither."""
     assert (await bench.client.post("/models/m/predict", json={"x": "no"})).status_code == 422
-    bench.backend.error = ModelFailed("secret words")
+    bench.backend.error = error
     assert (await bench.ask()).status_code == 500
     good, bad = bench.requests
     assert (good.status.status_code, bad.status.status_code) == (
         StatusCode.UNSET,
         StatusCode.ERROR,
     )
+    assert (bad.attributes or {})["http.response.status_code"] == 500
     (call,) = bench.calls
     assert call.status.status_code == StatusCode.ERROR
     assert "secret" not in _all_that_is_told(bench.exporter.get_finished_spans())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gateway.contract import Frame
+from gateway.deadline import Deadline
 from gateway.metrics.counters import UNKNOWN, Traffic, TrafficCounter
 from gateway.metrics.families import (
     CALL_DURATION,
@@ -59,7 +60,7 @@ async def test_calls_are_counted_with_their_rows_and_the_models_time() -> None:
     answer = CallResult(output=("list", [1.0, 2.0]), timings_ms={"model": 30.0})
 
     class Backend:
-        async def predict(self, call: Call) -> CallResult:
+        async def call(self, call: Call) -> CallResult:
             return answer
 
     traffic = Traffic()
@@ -71,9 +72,9 @@ async def test_calls_are_counted_with_their_rows_and_the_models_time() -> None:
             layout="table", names=("x",), columns=(np.array([1.0, 2.0]),), rows=2, key=None
         ),
         params={},
-        timeout_s=1.0,
+        deadline=Deadline.after(1.0),
     )
-    assert await TrafficCounter(Backend(), traffic).predict(call) is answer
+    assert await TrafficCounter(Backend(), traffic).call(call) is answer
     ((_, (rows, total_rows)),) = traffic.reading()[CALL_ROWS.name]
     ((_, (_, spent_s)),) = traffic.reading()[CALL_DURATION.name]
     assert (rows[1], total_rows, spent_s) == (1, 2, 0.03)

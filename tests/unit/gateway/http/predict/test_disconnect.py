@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.http.predict.disconnect import Departure
+from gateway.cancellation import is_cancelled
+from gateway.http.predict.disconnect import CallerLeft, Departure
 
 
 async def gone() -> dict[str, Any]:
@@ -20,15 +21,38 @@ async def silent() -> dict[str, Any]:
 
 
 async def test_a_caller_who_leaves_ends_the_wait() -> None:
-    """What takes long is cancelled once its caller is gone."""
+    """What takes long is cancelled once its caller is gone; the task itself goes on."""
+    with pytest.raises(CallerLeft), Departure(gone, patience_s=0.0):
+        await asyncio.wait_for(asyncio.Event().wait(), 10)
+    assert not is_cancelled()
+
+
+async def test_a_task_that_is_cancelled_as_well_stays_cancelled() -> None:
+    """The server's cancellation isn't taken for the caller's leaving."""
+    began = asyncio.Event()
 
     async def answering() -> None:
-        with Departure(gone, patience_s=0.0):
-            await asyncio.Event().wait()
+        try:
+            with Departure(gone, patience_s=0.0):
+                began.set()
+                await asyncio.Event().wait()
+        finally:
+            assert is_cancelled()
 
+    task = asyncio.ensure_future(answering())
+    await began.wait()
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        async with asyncio.timeout(10):
-            await asyncio.ensure_future(answering())
+        await task
+
+
+async def test_something_shared_that_was_cancelled_is_nobody_s_leaving() -> None:
+    """A CancelledError that nobody asked for passes as what it is, and the task isn't cancelled."""
+    shared = asyncio.get_running_loop().create_future()
+    shared.cancel()
+    with pytest.raises(asyncio.CancelledError), Departure(silent, patience_s=0.0):
+        await shared
+    assert not is_cancelled()
 
 
 async def test_a_quick_answer_is_not_watched() -> None:
