@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 import time
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -60,15 +60,14 @@ def ray_runtime(settings: Settings) -> Iterator[None]:
         with joined_ray(settings.ray_address):
             yield
         return
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    ray.init(
+    started = ray.init(
         address="local",
         include_dashboard=False,
         object_store_memory=_OBJECT_STORE_BYTES,
-        logging_level=logging.ERROR,
-        # What others write is not JSON; Ray keeps it in its files.
-        log_to_driver=settings.log_format != "json",
+        # What its processes write is kept in a file of each, of which our own output names one.
+        log_to_driver=False,
     )
+    sys.stdout.write(f"Ray's processes log to {started.address_info['session_dir']}/logs\n")
     try:
         yield
     finally:
@@ -101,16 +100,14 @@ def deployed(settings: Settings, logs: LogOptions) -> Iterator[None]:
 
 
 def _start_serve(settings: Settings) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        serve.start(
-            http_options=HTTPOptions(
-                host=settings.host if settings.ray_address else inner_host(settings.host),
-                port=settings.port,
-                request_timeout_s=_LONGEST_REQUEST_S,
-            ),
-            logging_config=_QUIET,
-        )
+    serve.start(
+        http_options=HTTPOptions(
+            host=settings.host if settings.ray_address else inner_host(settings.host),
+            port=settings.port,
+            request_timeout_s=_LONGEST_REQUEST_S,
+        ),
+        logging_config=_QUIET,
+    )
 
 
 def _take_down_serve(settings: Settings) -> None:

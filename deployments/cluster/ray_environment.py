@@ -108,7 +108,8 @@ def fast_path_environment(folder: Path, ports: range) -> dict[str, str]:
     Without an HAProxy binary only the ones that need none.
     """
     variables = cluster_environment() | {
-        # Serve's processes log to stderr, as far as `launch` lets them; Ray shows it to the user.
+        # To the file that Ray keeps of each process' stderr. Else Serve, when it is optimized for
+        # throughput, takes what replicas write for its own log, and drops it there.
         "RAY_SERVE_LOG_TO_STDERR": "1",
         # One machine, one proxy: it knows within moments that a replica is leaving.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
