@@ -60,6 +60,8 @@ Say = Callable[[str], None]
 
 OnReady = Callable[[Settings, Say], None]
 
+_LOOK_AT_RAY_S = 1.0
+
 _logger = logging.getLogger(__name__)
 
 
@@ -152,9 +154,7 @@ def serve_until_stopped(settings: Settings, *, stop: Event, on_ready: OnReady) -
 
 
 @contextmanager
-def _ray_environment(
-    settings: Settings, status: StatusLine, stderr: int
-) -> Iterator[LogOptions]:
+def _ray_environment(settings: Settings, status: StatusLine, stderr: int) -> Iterator[LogOptions]:
     """The log lines of this process brought to the user's standard error; the fast path where Ray
     is ours to start, with its processes' lines brought there likewise. A cluster that runs has its
     own environment and keeps its processes' lines."""
@@ -198,8 +198,17 @@ def _serve(
                 say(f"(up after {took:.1f} s; Ctrl-C stops it)")
                 _show_loading(launch, status, stop=stop)
             status.end()
-            stop.wait()
+            _wait_for_the_end(launch, stop)
             status.tell("Stopping …")
+
+
+def _wait_for_the_end(launch: ModuleType, stop: Event) -> None:
+    """Until `stop` is set, or raises an exit where a process of Ray's has ended that nothing works
+    without: said at once, because Ray ends this one in its own time."""
+    while not stop.wait(_LOOK_AT_RAY_S):
+        ended = launch.ended_ray_process()
+        if ended is not None:
+            raise fail(f"Ray's {ended} has ended, and nothing can be served without it")
 
 
 def _show_loading(launch: ModuleType, status: StatusLine, *, stop: Event) -> None:

@@ -3,7 +3,7 @@
 A version may answer where every request valid under the contract is valid for it and means the
 same, and every answer of it is valid under the contract: inputs and params may be loosened,
 outputs may be tightened. The rule goes down into arrays, objects, maps and tensors. The table is
-in section 4 of the design page (docs).
+in `docs/3-versions-and-the-gate.md`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, cast
 
@@ -298,6 +299,26 @@ def test_links_between_pages_resolve(page: Path) -> None:
         assert found.exists(), target
         if fragment:
             assert fragment in _anchors(found), target
+
+
+PACKAGES = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {"deploy", "docs", "tests"}
+MODULES = {path.name for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+
+
+@every_page
+def test_paths_on_the_pages_exist(page: Path) -> None:
+    """What stands in backticks and looks like a path is a file or a folder: of the repository, or,
+    where it begins with `ray/`, of the Ray that is installed. A module without its folder has the
+    name of one of ours."""
+    rays = distribution("ray")
+    for name in re.findall(r"`([\w./-]+)`", _without_code(page)):
+        top, slash, _ = name.partition("/")
+        if top in PACKAGES and slash:
+            assert (ROOT / name).exists(), name
+        elif top == "ray" and slash:
+            assert Path(str(rays.locate_file(name))).exists(), name
+        elif re.fullmatch(r"\w+\.py", name):
+            assert name in MODULES, name
 
 
 def _without_code(page: Path) -> str:
