@@ -177,7 +177,7 @@ def _delete(name: str) -> bool:
 
 def ended_ray_process() -> str | None:
     """Which process of the Ray that is ours has ended by itself, of those that all others need;
-    nobody starts it again. Ray has no public name for it."""
+    nobody starts it again (docs/11-ray-internals.md)."""
     node = ray._private.worker._global_node
     ended: list[tuple[str, object]] = [] if node is None else node.dead_processes()
     return next((kind for kind, _ in ended if kind in _NEEDED), None)

@@ -219,8 +219,7 @@ def _more_defaults(folder: Path) -> str:
     our envelope (Ray's template names one file of plain text, for 502 to 504).
 
     They ride on the last value that Ray writes into the `defaults` section (ray/serve/_private,
-    haproxy_templates.py), after its own, so that they win. A test with HAProxy (tests/fuzz) notices
-    when that moves.
+    haproxy_templates.py), after its own, so that they win (docs/11-ray-internals.md).
     """
     silence_s = os.environ.get(_SILENCE) or _HAPROXY[_SILENCE]
     directives = [

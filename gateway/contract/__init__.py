@@ -5,8 +5,8 @@ whether one version may answer for another. Imports no Ray, no FastAPI, no panda
 client; of MLflow only `mlflow.types`, as values.
 
 The modules, in the order in which a request meets them: `signature` (MLflow -> `types`), `body`
-(forms of a body) with `validation`, `frames` with `encoding` and `tensors`, and past these the short
-way of `plain_table`; on the way back `outputs`, then `rendering` with `coercion`.
+(forms of a body) with `validation`, `frames` with `encoding` and `tensors`, and past these the
+short way of `plain_table`; on the way back `outputs`, then `rendering` with `coercion`.
 `text_formats` is how JSON strings write dates and bytes, `json_schema` publishes all of it,
 `differences` and `extension` compare two versions, `contract` is the front.
 """
