@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+from tests.support.harm import kill_one
 from tests.support.processes import (
     descendants_of,
     end,
@@ -55,7 +56,7 @@ def test_a_registry_that_is_away_is_waited_for_and_stopping_leaves_nothing(
 def test_a_ctrl_c_in_the_terminal_stops_it_cleanly(tmp_path: Path) -> None:
     """A signal to the whole process group, as a terminal sends it, is a clean end too; the terminal
     has shown nothing of Ray's. What was served is served again from the snapshot when the registry
-    is gone."""
+    is gone, until Ray itself is: then the command says so and ends."""
     port = free_port()
     with mlflow_server(tmp_path, port=port) as uri:
         register(uri, "kept", lambda rows, params: rows, NUMBER, NUMBER)
@@ -71,6 +72,12 @@ def test_a_ctrl_c_in_the_terminal_stops_it_cleanly(tmp_path: Path) -> None:
             lambda: again.client.get("/readyz").json()["registry_problem"], what="the silence told"
         )
         assert again.client.get("/readyz").status_code == 200
+        kill_one(again, "src/ray/raylet/raylet ")
+        assert again.process.wait(60) == 2
+        output = again.log.read_text()
+        assert "Ray's raylet has ended, and nothing can be served without it" in output
+        assert not_ours(output) == []
+        assert _left_over(again.process.pid) == []
 
 
 def _left_over(session: int) -> list[str]:

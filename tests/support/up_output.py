@@ -18,6 +18,7 @@ _SAID = "|".join(
         r"Ready: \d+ model\(s\) at http://\S+  ·  docs at http://\S+/docs",
         r"\(up after [\d.]+ s; Ctrl-C stops it\)",
         r"Stopped\.",
+        r"modelmux: .+",
     ]
 )
 _LOGGED = rf"\d{{4}}-\d\d-\d\d [\d:,]+ (?:INFO|WARNING|ERROR) {_LOGGER}: .+"
