@@ -2,7 +2,7 @@
 # MODEL_PACKAGES, pinned by constraints.txt. Reads well with the classic builder and with BuildKit.
 #
 #   docker build -t modelmux .
-#   docker build -t modelmux --build-arg MODEL_PACKAGES="scikit-learn xgboost" .
+#   docker build -t modelmux --build-arg MODEL_PACKAGES="scikit-learn skops xgboost" .
 #
 # What changes most often comes last: after a change of code nothing is downloaded.
 
@@ -39,7 +39,7 @@ COPY constraints.txt /opt/modelmux/
 COPY --from=wheel /dist/requirements.txt /opt/modelmux/
 RUN pip install --no-cache-dir --disable-pip-version-check \
     -c /opt/modelmux/constraints.txt -r /opt/modelmux/requirements.txt
-ARG MODEL_PACKAGES="scikit-learn"
+ARG MODEL_PACKAGES="scikit-learn skops"
 RUN test -z "$MODEL_PACKAGES" || pip install --no-cache-dir --disable-pip-version-check \
     -c /opt/modelmux/constraints.txt $MODEL_PACKAGES
 

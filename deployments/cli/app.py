@@ -29,6 +29,7 @@ from deployments.api_key_source import is_loopback, keys_of
 from deployments.cli import client as client_commands
 from deployments.cli import registry as registry_commands
 from deployments.cli.log_receiver import log_receiver
+from deployments.cli.ray_output import ray_output_file, ray_output_to
 from deployments.cli.registry import settings_of
 from deployments.cli.terminal import NO, StatusLine, err, fail, out, status_line
 from deployments.cluster.join_rules import CannotJoin
@@ -58,6 +59,8 @@ Say = Callable[[str], None]
 """Tells people a line: on stdout, or in the log where that is JSON."""
 
 OnReady = Callable[[Settings, Say], None]
+
+_LOOK_AT_RAY_S = 1.0
 
 _logger = logging.getLogger(__name__)
 
@@ -128,9 +131,12 @@ def serve_until_stopped(settings: Settings, *, stop: Event, on_ready: OnReady) -
     say = _logger.info if as_json else out.print
     if not is_writable(settings.state_dir):
         say(f"The state folder {settings.state_dir} can't be written: no snapshot is kept.")
+    ray_output = ray_output_file(settings.state_dir)
+    say(f"What Ray itself says is in {ray_output}.")
     with (
+        ray_output_to(ray_output) as stderr,
         status_line(say, live=not as_json) as status,
-        _ray_environment(settings, status) as logs,
+        _ray_environment(settings, status, stderr) as logs,
     ):
         status.tell("Starting Ray …" if settings.ray_address is None else "Joining Ray …")
         from deployments.cluster import launch  # reads the environment that fast_path has set
@@ -148,22 +154,23 @@ def serve_until_stopped(settings: Settings, *, stop: Event, on_ready: OnReady) -
 
 
 @contextmanager
-def _ray_environment(settings: Settings, status: StatusLine) -> Iterator[LogOptions]:
-    """The fast path where Ray is ours to start, and its processes' lines brought here; a cluster
-    that runs has its own environment and keeps its processes' lines."""
+def _ray_environment(settings: Settings, status: StatusLine, stderr: int) -> Iterator[LogOptions]:
+    """The log lines of this process brought to the user's standard error; the fast path where Ray
+    is ours to start, with its processes' lines brought there likewise. A cluster that runs has its
+    own environment and keeps its processes' lines."""
     as_json = settings.log_format == "json"
-    if settings.ray_address is not None:
-        yield LogOptions(as_json=as_json)
-        return
-    if not has_haproxy():
-        err.print("No HAProxy here: falling back to Ray's own proxy, which is much slower.")
-    with (
-        tempfile.TemporaryDirectory(prefix="modelmux-") as name,
-        fast_path(Path(name), host=settings.host, port=settings.port),
-    ):
+    with tempfile.TemporaryDirectory(prefix="modelmux-") as name:
         channel = Path(name) / "log.sock"
-        with log_receiver(channel, before=status.clear):
-            yield LogOptions(as_json=as_json, channel=str(channel))
+        here = LogOptions(as_json=as_json, channel=str(channel))
+        with log_receiver(channel, descriptor=stderr, before=status.clear):
+            configure_logging(here, *PACKAGES)
+            if settings.ray_address is not None:
+                yield LogOptions(as_json=as_json)
+                return
+            if not has_haproxy():
+                err.print("No HAProxy here: falling back to Ray's own proxy, which is much slower.")
+            with fast_path(Path(name), host=settings.host, port=settings.port):
+                yield here
 
 
 def _serve(
@@ -191,8 +198,17 @@ def _serve(
                 say(f"(up after {took:.1f} s; Ctrl-C stops it)")
                 _show_loading(launch, status, stop=stop)
             status.end()
-            stop.wait()
+            _wait_for_the_end(launch, stop)
             status.tell("Stopping …")
+
+
+def _wait_for_the_end(launch: ModuleType, stop: Event) -> None:
+    """Until `stop` is set, or raises an exit where a process of Ray's has ended that nothing works
+    without: said at once, because Ray ends this one in its own time."""
+    while not stop.wait(_LOOK_AT_RAY_S):
+        ended = launch.ended_ray_process()
+        if ended is not None:
+            raise fail(f"Ray's {ended} has ended, and nothing can be served without it")
 
 
 def _show_loading(launch: ModuleType, status: StatusLine, *, stop: Event) -> None:

@@ -231,13 +231,14 @@ class StatusLine:
         if not self._live:
             return
         if self._drawn is None:
-            # What goes to standard error stays there, if that isn't the terminal.
+            # Neither stream is redirected: what isn't ours isn't to be seen.
             self._drawn = Live(
                 self._spinner,
                 console=out,
                 transient=True,
                 refresh_per_second=12.5,
-                redirect_stderr=err.is_terminal,
+                redirect_stdout=False,
+                redirect_stderr=False,
             )
             self._drawn.start()
         self._spinner.update(text=Text(what))

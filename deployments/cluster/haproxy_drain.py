@@ -5,7 +5,7 @@ to whoever comes: the caller would believe that there is no such model. A caller
 knows better, and a load balancer tries elsewhere.
 
 Speaks HAProxy's runtime API. The names of its sections are Ray's own
-(ray/serve/_private/haproxy_templates.py); the test of SIGTERM under load notices when they move.
+(ray/serve/_private/haproxy_templates.py; docs/11-ray-internals.md).
 Must not import ray.
 """
 

@@ -1,20 +1,21 @@
 """Bringing the gateway up on Ray, and taking it down again.
 
-The composition root: everything else is put together here. Import it only inside `fast_path`,
-because Ray reads its environment when it is imported.
+Of the gateway it knows the application that `deployments.application` makes, and nothing of what is
+in there. Import it only inside `fast_path`, because Ray reads its environment when it is imported.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
+import sys
 import time
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
+from typing import Any
 
 import ray
 from ray import serve
@@ -42,6 +43,8 @@ _SETTLE_S = 3.0
 _STARTING = (ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING)
 _MINUTES_TO_END = 5
 
+_NEEDED = frozenset({"gcs_server", "raylet"})
+
 # Above what any setting or tag allows: deadlines are ours to keep, and to answer in our envelope.
 _LONGEST_REQUEST_S = 3660.0
 
@@ -60,15 +63,14 @@ def ray_runtime(settings: Settings) -> Iterator[None]:
         with joined_ray(settings.ray_address):
             yield
         return
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    ray.init(
+    context: Any = ray.init(
         address="local",
         include_dashboard=False,
         object_store_memory=_OBJECT_STORE_BYTES,
-        logging_level=logging.ERROR,
-        # What others write is not JSON; Ray keeps it in its files.
-        log_to_driver=settings.log_format != "json",
+        # What its processes write is kept in a file of each, of which our own output names one.
+        log_to_driver=False,
     )
+    sys.stdout.write(f"Ray's processes log to {context.address_info['session_dir']}/logs\n")
     try:
         yield
     finally:
@@ -94,23 +96,21 @@ def deployed(settings: Settings, logs: LogOptions) -> Iterator[None]:
         serve.run_many([_gateway(settings, logs)], wait_for_applications_running=False)
         yield
     finally:
-        if settings.ray_address is None:
-            _take_down_serve(settings)
-        else:
+        if settings.ray_address is not None:
             _take_down_shared()
+        elif ended_ray_process() is None:
+            _take_down_serve(settings)
 
 
 def _start_serve(settings: Settings) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        serve.start(
-            http_options=HTTPOptions(
-                host=settings.host if settings.ray_address else inner_host(settings.host),
-                port=settings.port,
-                request_timeout_s=_LONGEST_REQUEST_S,
-            ),
-            logging_config=_QUIET,
-        )
+    serve.start(
+        http_options=HTTPOptions(
+            host=settings.host if settings.ray_address else inner_host(settings.host),
+            port=settings.port,
+            request_timeout_s=_LONGEST_REQUEST_S,
+        ),
+        logging_config=_QUIET,
+    )
 
 
 def _take_down_serve(settings: Settings) -> None:
@@ -175,8 +175,19 @@ def _delete(name: str) -> bool:
     return False
 
 
+def ended_ray_process() -> str | None:
+    """Which process of the Ray that is ours has ended by itself, of those that all others need;
+    nobody starts it again (docs/11-ray-internals.md)."""
+    node = ray._private.worker._global_node
+    ended: list[tuple[str, object]] = [] if node is None else node.dead_processes()
+    return next((kind for kind, _ in ended if kind in _NEEDED), None)
+
+
 def deployment_failure() -> str | None:
     """Why Serve has given the gateway up, in one line; None where it hasn't."""
+    ended = ended_ray_process()
+    if ended is not None:
+        return f"Ray's {ended} has ended"
     application = serve.status().applications.get(APPLICATION)
     if application is None or application.status != ApplicationStatus.DEPLOY_FAILED:
         return None

@@ -108,7 +108,8 @@ def fast_path_environment(folder: Path, ports: range) -> dict[str, str]:
     Without an HAProxy binary only the ones that need none.
     """
     variables = cluster_environment() | {
-        # Serve's processes log to stderr, as far as `launch` lets them; Ray shows it to the user.
+        # To the file that Ray keeps of each process' stderr. Else Serve, when it is optimized for
+        # throughput, takes what replicas write for its own log, and drops it there.
         "RAY_SERVE_LOG_TO_STDERR": "1",
         # One machine, one proxy: it knows within moments that a replica is leaving.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
@@ -218,8 +219,7 @@ def _more_defaults(folder: Path) -> str:
     our envelope (Ray's template names one file of plain text, for 502 to 504).
 
     They ride on the last value that Ray writes into the `defaults` section (ray/serve/_private,
-    haproxy_templates.py), after its own, so that they win. A test with HAProxy (tests/fuzz) notices
-    when that moves.
+    haproxy_templates.py), after its own, so that they win (docs/11-ray-internals.md).
     """
     silence_s = os.environ.get(_SILENCE) or _HAPROXY[_SILENCE]
     directives = [

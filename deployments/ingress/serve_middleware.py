@@ -18,8 +18,7 @@ Ray says all the same becomes a problem document, and so does its silence: where
 raises, Ray logs that and answers nothing, for which uvicorn has a plain 500.
 
 Loaded by Ray in the ingress' processes, through `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`
-(ray/serve/_private/http_util.py, `configure_http_middlewares`). Tests of the hot path
-and of raw requests (tests/integration, tests/fuzz) notice when that moves.
+(ray/serve/_private/http_util.py, `configure_http_middlewares`; docs/11-ray-internals.md).
 """
 
 from __future__ import annotations
@@ -147,7 +146,7 @@ def middlewares() -> list[Middleware]:
 def refuse_in_the_envelope() -> None:
     """Have uvicorn refuse what it can't read (an unknown method, a control character in a header)
     with a problem document, and take a WebSocket's handshake for the plain request that it is, too
-    (RFC 9110, section 7.8). Ray passes on no option for that; a unit test notices when it moves."""
+    (RFC 9110, section 7.8). Ray passes on no option for that (docs/11-ray-internals.md)."""
     protocol: Any = AutoHTTPProtocol
     protocol.send_400_response = _send_400_response
     protocol._should_upgrade = _should_not_upgrade
@@ -155,7 +154,7 @@ def refuse_in_the_envelope() -> None:
 
 def join_writes() -> None:
     """Have uvicorn write through `JoinedWrites`. Ray passes on no option for that, and uvicorn has
-    none; a unit test notices when it moves."""
+    none (docs/11-ray-internals.md)."""
     protocol: Any = AutoHTTPProtocol
     made = protocol.connection_made
     if made.__module__ == __name__:

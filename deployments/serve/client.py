@@ -3,8 +3,8 @@
 `serve.status()` tells of all applications at once, and makes the configuration of each of their
 deployments anew, which pickles a class (`RequestRouterConfig` in ray/serve/config.py): about 20 ms
 of processor time for each model that is active, whenever somebody asks. What is asked for many
-times a second is asked of the client, and so is what `serve.status()` doesn't tell. A test of the
-same name notices when it moves.
+times a second is asked of the client, and so is what `serve.status()` doesn't tell. See
+docs/11-ray-internals.md.
 """
 
 from __future__ import annotations

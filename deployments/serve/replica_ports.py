@@ -4,8 +4,8 @@ are needed.
 Travels to the replica by value and must not import anything of ours. Ray 2.60 has settings for
 neither, so what `Replica._on_initialized` (ray/serve/_private/replica.py) calls is replaced, in the
 replica's process alone. To be called in the constructor of a deployment: Ray opens the ports after
-that. tests/integration/test_access.py, which looks at every port of a gateway, notices when a name
-moves; until then what isn't there is left alone.
+that. tests/integration/test_ray_internals.py notices when a name moves; until then what isn't there
+is left alone.
 """
 
 from __future__ import annotations

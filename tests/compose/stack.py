@@ -33,7 +33,7 @@ class Stack:
         self._command = [*command, "--project-name", _PROJECT, "--env-file", str(nothing)]
         self.environment = {
             "MODELMUX_POLL_INTERVAL_S": "600",
-            "MODEL_PACKAGES": "scikit-learn",
+            "MODEL_PACKAGES": "scikit-learn skops",
             "GATEWAY_IMAGE": "modelmux-gateway-test",
             **{name: str(port) for name, port in ports.items()},
         }

@@ -6,8 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-import pytest
-
+from tests.support.harm import kill_one
 from tests.support.processes import (
     descendants_of,
     end,
@@ -18,6 +17,8 @@ from tests.support.processes import (
     wait_for_http,
 )
 from tests.support.registering import columns, register
+from tests.support.terminals import Terminal
+from tests.support.up_output import not_ours, not_ours_in_terminal
 
 NUMBER = columns(("x", "double"))
 
@@ -46,26 +47,37 @@ def test_a_registry_that_is_away_is_waited_for_and_stopping_leaves_nothing(
         assert running.log.read_text().count("Trying again until it does") == 1
         assert end(running.process) == 0
         assert _left_over(running.process.pid) == []
+        output = running.log.read_text()
+        assert not_ours(output) == []
+        assert output.endswith("Stopped.\n")
+        assert "Ray's processes log to " in (running.state_dir / "ray.log").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT])
-def test_a_ctrl_c_in_the_terminal_stops_it_cleanly(tmp_path: Path, number: int) -> None:
-    """A signal to the whole process group, as a terminal sends it, is a clean end too; what was
-    served is served again from the snapshot when the registry is gone."""
+def test_a_ctrl_c_in_the_terminal_stops_it_cleanly(tmp_path: Path) -> None:
+    """A signal to the whole process group, as a terminal sends it, is a clean end too; the terminal
+    has shown nothing of Ray's. What was served is served again from the snapshot when the registry
+    is gone, until Ray itself is: then the command says so and ends."""
     port = free_port()
     with mlflow_server(tmp_path, port=port) as uri:
         register(uri, "kept", lambda rows, params: rows, NUMBER, NUMBER)
-        with gateway(uri, tmp_path) as running:
+        with Terminal() as terminal, gateway(uri, tmp_path, terminal=terminal.line) as running:
             assert running.predict("kept", {"x": 1}).status_code == 200
-            os.killpg(running.process.pid, number)
+            os.killpg(running.process.pid, signal.SIGINT)
             assert running.process.wait(60) == 0
             assert _left_over(running.process.pid) == []
+            assert not_ours_in_terminal(terminal.shown) == []
     with gateway(f"http://127.0.0.1:{port}", tmp_path, "--poll-interval-s", "0.5") as again:
         assert again.predict("kept", {"x": 2}).json() == [{"x": 2.0}]
         poll(
             lambda: again.client.get("/readyz").json()["registry_problem"], what="the silence told"
         )
         assert again.client.get("/readyz").status_code == 200
+        kill_one(again, "src/ray/raylet/raylet ")
+        assert again.process.wait(60) == 2
+        output = again.log.read_text()
+        assert "Ray's raylet has ended, and nothing can be served without it" in output
+        assert not_ours(output) == []
+        assert _left_over(again.process.pid) == []
 
 
 def _left_over(session: int) -> list[str]:

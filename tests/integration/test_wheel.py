@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import free_port, running, wait_for_http
-from tests.support.registering import columns, register
+from tests.support.registering import columns, register, register_fitted
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,10 +50,12 @@ def test_the_wheel_holds_all_that_is_needed(wheel: Path) -> None:
 def test_the_wheel_serves_from_an_empty_environment(
     wheel: Path, mlflow_uri: str, tmp_path: Path
 ) -> None:
-    """Installed with its own dependencies only (no full MLflow), the command serves a model."""
-    name = "for the wheel"
+    """Installed with its own dependencies only (no full MLflow), the command serves a model; with
+    the extra for scikit-learn, one that MLflow has saved as it does where nothing is said."""
+    name, fitted = "for the wheel", "fitted for the wheel"
     number = columns(("x", "double"))
     register(mlflow_uri, name, lambda rows, params: rows, number, number)
+    register_fitted(mlflow_uri, fitted)
     environment = tmp_path / "venv"
     venv.create(environment, with_pip=True)
     constraints = str(ROOT / "constraints.txt")
@@ -61,14 +63,22 @@ def test_the_wheel_serves_from_an_empty_environment(
     port = free_port()
     command = [
         str(environment / "bin" / "modelmux"), "up", "--tracking-uri", mlflow_uri,
-        "--port", str(port), "--state-dir", str(tmp_path / "state"), "--include", name,
+        "--port", str(port), "--state-dir", str(tmp_path / "state"), "--include", "*for the wheel",
     ]  # fmt: skip
     log = tmp_path / "gateway.log"
     with running(command, log=log, cwd=tmp_path) as process:
         url = f"http://127.0.0.1:{port}"
         wait_for_http(f"{url}/readyz", process, log)
-        asked = subprocess.run(
-            [str(environment / "bin" / "modelmux"), "predict", name, '{"x": 1}', "--url", url],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert (asked.returncode, asked.stdout) == (0, '[{"x":1.0}]\n'), asked.stderr
+        assert _predicted(environment, name, url) == '[{"x":1.0}]\n'
+        extra = f"modelmux[sklearn] @ {wheel.as_uri()}"
+        _pip(environment / "bin" / "python", "install", "--no-compile", "-c", constraints, extra)
+        assert _predicted(environment, fitted, url) == '[{"y":2.0}]\n'
+
+
+def _predicted(environment: Path, name: str, url: str) -> str:
+    asked = subprocess.run(
+        [str(environment / "bin" / "modelmux"), "predict", name, '{"x": 1}', "--url", url],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert asked.returncode == 0, asked.stderr
+    return asked.stdout

@@ -58,13 +58,17 @@ def running(
     log: Path,
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    terminal: int | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a group of its own; on the way out SIGTERM, and SIGKILL for what stays."""
+    """A process in a group of its own; on the way out SIGTERM, and SIGKILL for what stays.
+
+    Its output goes to `log`, or to the descriptor of a terminal."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
-            stdout=output,
-            stderr=output,
+            stdin=terminal,
+            stdout=output if terminal is None else terminal,
+            stderr=output if terminal is None else terminal,
             start_new_session=True,
             cwd=cwd,
             env={**os.environ, **(environment or {})},
@@ -171,8 +175,9 @@ def gateway(
     *options: str,
     environment: Mapping[str, str] | None = None,
     wait: bool = True,
+    terminal: int | None = None,
 ) -> Iterator[Gateway]:
-    """A real `modelmux up` on a free port, with its state in `folder`."""
+    """A real `modelmux up` on a free port, with its state in `folder`; see `running`."""
     port = free_port()
     state_dir = folder / "state"
     log = folder / "gateway.log"
@@ -181,7 +186,9 @@ def gateway(
         "--tracking-uri", tracking_uri, "--port", str(port), "--state-dir", str(state_dir),
         *options,
     ]  # fmt: skip
-    with running(command, log=log, environment=environment, cwd=folder) as process:
+    with running(
+        command, log=log, environment=environment, cwd=folder, terminal=terminal
+    ) as process:
         url = f"http://127.0.0.1:{port}"
         if wait:
             wait_for_http(f"{url}/readyz", process, log)

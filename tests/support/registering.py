@@ -61,6 +61,25 @@ def register(
     )
 
 
+def register_fitted(uri: str, name: str) -> int:
+    """Log a scikit-learn model that doubles its column `x`, as MLflow does where nothing more is
+    said, and register it; the version's number."""
+    from sklearn.linear_model import LinearRegression
+
+    rows = pd.DataFrame({"x": [0.0, 1.0]})
+    model = LinearRegression().fit(rows, [0.0, 2.0])
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    info = mlflow.sklearn.log_model(
+        model,
+        name="model",
+        pip_requirements=["mlflow", "scikit-learn", "skops"],
+        registered_model_name=name,
+        signature=ModelSignature(columns(("x", "double")), columns(("y", "double"))),
+    )
+    return int(info.registered_model_version)
+
+
 def log(uri: str, name: str, model: Any, **options: Any) -> int:
     """Log any Python model and register it; the version's number."""
     # By value: the replica that loads it can't import the tests.

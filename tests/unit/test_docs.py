@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterable, Iterator
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,14 +29,24 @@ from gateway.metrics.families import FAMILIES
 from gateway.ports import CatalogFeed
 from gateway.prediction import PredictionService
 from registry_sync import tags
+from tests.integration.test_ray_internals import PINS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-HTTP, GATE, SETTINGS, MONITORING = (
+HTTP, GATE, SETTINGS, MONITORING, INTERNALS = (
     DOCS / f"{name}.md"
-    for name in ("2-http-interface", "3-versions-and-the-gate", "4-settings", "8-monitoring")
+    for name in (
+        "2-http-interface",
+        "3-versions-and-the-gate",
+        "4-settings",
+        "8-monitoring",
+        "11-ray-internals",
+    )
 )
+OURS = ("deployments", "gateway", "registry_sync")
+STANDARD = ("os",)
+"""Modules of the standard library whose names with an underscore are public."""
 
 TAGS = {f"{tags.PREFIX}{name}" for name in ModelOptions.model_fields} | {
     tags.SERVE,
@@ -282,6 +294,57 @@ def test_rules_and_dashboard_name_metrics_that_exist(file: str) -> None:
     assert set(named) - names == set()
 
 
+# --- internals of others ----------------------------------------------------------------------
+
+TREES = {
+    path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+    for package in OURS
+    for path in (ROOT / package).rglob("*.py")
+}
+
+
+def test_the_internals_that_are_used_are_on_their_page_and_have_a_pin() -> None:
+    """What the code takes of others that begins with an underscore has a row with the file; the
+    file of each row has its name; and the module of pins knows all rows and no others."""
+    table = rows(INTERNALS, "name", "in", "why", "when it moves")
+    # Without what it belongs to, where that is said: "`address_info` of `ray.init`".
+    names = [row["name"].partition(" ")[0] for row in table]
+    told = {(row["in"], name.rpartition(".")[2]) for row, name in zip(table, names, strict=True)}
+    assert set(_internals()) - told == set()
+    for file, name in told:
+        assert name.rstrip("…") in (ROOT / file).read_text(encoding="utf-8"), name
+    assert set(names) == PINS.keys()
+    assert all(row["why"] and row["when it moves"] for row in table)
+
+
+def _internals() -> Iterator[tuple[str, str]]:
+    """The file and the last name of everything private of packages that aren't ours."""
+    ours = {name for tree in TREES.values() for name in _defined(tree)}
+    for file, tree in TREES.items():
+        for node in ast.walk(tree):
+            match node:
+                case ast.Import(names):
+                    yield from ((file, each.name) for each in names if "._" in each.name)
+                case ast.ImportFrom(module, names) if not str(module).startswith(OURS):
+                    for each in names:
+                        if "._" in str(module) or each.name.startswith("_"):
+                            yield file, each.name
+                case ast.Attribute(value, name) if re.match("_[a-z]", name) and name not in ours:
+                    if ast.unparse(value) not in STANDARD and name not in ("_private", "_replace"):
+                        yield file, name
+
+
+def _defined(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
+                yield name
+            case ast.Name(name, ast.Store()):
+                yield name
+            case ast.Attribute(ast.Name("self"), name, ast.Store()):
+                yield name
+
+
 # --- pages ------------------------------------------------------------------------------------
 
 
@@ -298,6 +361,26 @@ def test_links_between_pages_resolve(page: Path) -> None:
         assert found.exists(), target
         if fragment:
             assert fragment in _anchors(found), target
+
+
+PACKAGES = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {"deploy", "docs", "tests"}
+MODULES = {path.name for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+
+
+@every_page
+def test_paths_on_the_pages_exist(page: Path) -> None:
+    """What stands in backticks and looks like a path is a file or a folder: of the repository, or,
+    where it begins with `ray/`, of the Ray that is installed. A module without its folder has the
+    name of one of ours."""
+    rays = distribution("ray")
+    for name in re.findall(r"`([\w./-]+)`", _without_code(page)):
+        top, slash, _ = name.partition("/")
+        if top in PACKAGES and slash:
+            assert (ROOT / name).exists(), name
+        elif top == "ray" and slash:
+            assert Path(str(rays.locate_file(name))).exists(), name
+        elif re.fullmatch(r"\w+\.py", name):
+            assert name in MODULES, name
 
 
 def _without_code(page: Path) -> str:

@@ -218,7 +218,7 @@ with status_line(print, live=True) as line:
     line.clear()
     os.write(2, b"a line of another process\\n")
     out.print("said")
-    print("end")
+    out.print("end")
 """
 
 

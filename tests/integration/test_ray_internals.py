@@ -1,0 +1,363 @@
+"""What is used of Ray, uvicorn and MLflow without a promise of theirs (docs/11-ray-internals.md).
+
+Each pin fails where a name has moved, or does something else. They are run in a process of their
+own, in the environment of the fast path, because unit tests that run in this one must not find ray
+imported. None needs a Ray that runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import multiprocessing
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from importlib.metadata import distribution
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from deployments.cluster.ray_environment import fast_path_environment
+
+PINS: dict[str, Callable[[], None]] = {}
+"""By the name that stands on the page."""
+
+_PORTS = range(20_000, 20_099)
+
+
+def pin(*names: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """The decorated function fails where these names are no more what they were."""
+
+    def named(check: Callable[[], None]) -> Callable[[], None]:
+        PINS.update(dict.fromkeys(names, check))
+        return check
+
+    return named
+
+
+# --- Serve's client, Ray's node ---------------------------------------------------------------
+
+
+@pin("ray.serve.context._get_global_client")
+def _client_of_none() -> None:
+    from ray.serve import context
+    from ray.serve.schema import ApplicationStatus
+
+    from deployments.serve.client import application_status, serve_client
+
+    with pytest.MonkeyPatch.context() as patching:
+        # The real one starts a Ray where there is none.
+        patching.setattr(context, "_connect", lambda raises: "raised" if raises else None)
+        assert serve_client() is None
+        assert application_status("any") is ApplicationStatus.NOT_STARTED
+
+
+@pin("ray.serve._private.client.ServeControllerClient")
+def _client() -> None:
+    from ray.serve._private.application_state import ApplicationStatusInfo, StatusOverview
+    from ray.serve._private.client import ServeControllerClient
+    from ray.serve.schema import ApplicationStatus
+
+    asked = inspect.signature(ServeControllerClient.get_serve_status)
+    assert list(asked.parameters) == ["self", "name"]
+    assert asked.return_annotation is StatusOverview
+    running = ApplicationStatusInfo(ApplicationStatus.RUNNING)
+    overview = StatusOverview(app_status=running, name="any")
+    assert overview.app_status.status is ApplicationStatus.RUNNING
+    assert isinstance(ServeControllerClient.http_config, property)
+    assert callable(ServeControllerClient.get_serve_details)
+
+
+@pin("ray._private.worker._global_node")
+def _node() -> None:
+    import ray
+    from ray._private.node import Node
+
+    from deployments.cluster.launch import ended_ray_process
+
+    assert ray._private.worker._global_node is None, "without a Ray"
+    assert ended_ray_process() is None
+    one, other = (SimpleNamespace(process=SimpleNamespace(poll=lambda r=r: r)) for r in (None, -9))
+    node = SimpleNamespace(all_processes={"log_monitor": [other], "raylet": [other, one]})
+    kinds = [kind for kind, _ in Node.dead_processes(cast(Node, node))]
+    assert kinds == ["log_monitor", "raylet"]
+    assert "PROCESS_TYPE_GCS_SERVER" in inspect.getsource(Node)
+    assert ray._private.ray_constants.PROCESS_TYPE_GCS_SERVER == "gcs_server"
+    assert ray._private.ray_constants.PROCESS_TYPE_RAYLET == "raylet"
+
+
+@pin("address_info")
+def _address_info() -> None:
+    from ray._private.node import Node
+    from ray._private.worker import RayContext
+
+    assert "self.address_info = address_info" in inspect.getsource(RayContext)
+    told = cast(property, Node.address_info).fget
+    assert '"session_dir": self._session_dir' in inspect.getsource(cast(Any, told))
+
+
+# --- replicas ---------------------------------------------------------------------------------
+
+
+@pin(
+    "ray.serve._private.replica",
+    "ray.serve._private.replica.add_port_to_grpc_server",
+    "ray.serve._private.replica.Replica._maybe_start_direct_ingress_servers",
+)
+def _ports() -> None:
+    from ray.serve._private import replica
+
+    initialized = inspect.getsource(replica.Replica._on_initialized)
+    assert 'add_port_to_grpc_server(self._server, "[::]:0")' in initialized
+    assert "await self._maybe_start_direct_ingress_servers()" in initialized
+    added = replica.add_port_to_grpc_server
+    assert list(inspect.signature(added).parameters) == ["server", "address"]
+    started = replica.Replica._maybe_start_direct_ingress_servers
+    assert inspect.iscoroutinefunction(started)
+    assert list(inspect.signature(started).parameters) == ["self"]
+
+
+@pin("__serve_build_asgi_app__")
+def _late_application() -> None:
+    from ray import serve
+    from ray.serve._private import replica
+
+    assert replica.SERVE_BUILD_ASGI_APP_METHOD == "__serve_build_asgi_app__"
+    with pytest.raises(ValueError, match="to define `__serve_build_asgi_app__`"):
+        serve.ingress()(type("WithoutIt", (), {}))
+    serve.ingress()(type("WithIt", (), {"__serve_build_asgi_app__": lambda self: None}))
+
+
+@pin("__del__", "record_autoscaling_stats")
+def _methods_that_ray_calls() -> None:
+    from ray.serve._private.replica import UserCallableWrapper
+
+    source = inspect.getsource(UserCallableWrapper)
+    assert "self._callable.__del__" in source
+    assert 'self._callable, "record_autoscaling_stats", None' in source
+
+
+@pin("AutoscalingContext")
+def _autoscaling() -> None:
+    from ray.serve.config import AutoscalingConfig, AutoscalingContext
+
+    from deployments.ingress.autoscaling import IN_FLIGHT, replicas_by_requests
+
+    given: dict[str, Any] = dict.fromkeys(inspect.signature(AutoscalingContext).parameters)
+    given |= {
+        "config": AutoscalingConfig(target_ongoing_requests=2, max_replicas=9),
+        "aggregated_metrics": lambda: {IN_FLIGHT: {"a": 3.0, "b": 4.0}},
+    }
+    assert replicas_by_requests(AutoscalingContext(**given)) == (4, {})
+    given |= {"aggregated_metrics": {}, "target_num_replicas": 3}
+    assert replicas_by_requests(AutoscalingContext(**given)) == (3, {})
+
+
+# --- handles ----------------------------------------------------------------------------------
+
+
+@pin("broadcast")
+def _broadcast() -> None:
+    from ray.serve.handle import DeploymentBroadcastResponse, DeploymentHandle
+
+    made = inspect.signature(DeploymentHandle.broadcast).return_annotation
+    assert DeploymentBroadcastResponse.__name__ in str(made)
+    results = DeploymentBroadcastResponse.results_async
+    assert "return_exceptions" in inspect.signature(results).parameters
+    assert inspect.iscoroutinefunction(results)
+
+
+@pin("request_serialization")
+def _serialization() -> None:
+    from ray.serve._private.serialization import RPCSerializer
+    from ray.serve.handle import DeploymentHandle
+
+    options = inspect.signature(DeploymentHandle.options).parameters
+    assert {"request_serialization", "response_serialization", "multiplexed_model_id"} <= {*options}
+    serializer = RPCSerializer("pickle", "pickle")
+    assert serializer.loads_request(serializer.dumps_request((1, "a"))) == (1, "a")
+
+
+@pin("grpc.aio.AioRpcError")
+def _grpc_errors() -> None:
+    import grpc
+    from ray import ActorID
+    from ray.exceptions import ActorUnavailableError
+    from ray.serve._private.replica_result import gRPCReplicaResult
+
+    def error_for(code: grpc.StatusCode) -> type[BaseException]:
+        def fails(_: object) -> None:
+            raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata())
+
+        result = SimpleNamespace(_actor_id=ActorID.nil())
+        try:
+            gRPCReplicaResult._process_grpc_response(fails)(result)
+        except Exception as error:  # noqa: BLE001 - its type is what is asked
+            return type(error)
+        raise AssertionError("no error")
+
+    assert error_for(grpc.StatusCode.UNAVAILABLE) is ActorUnavailableError
+    assert error_for(grpc.StatusCode.CANCELLED) is grpc.aio.AioRpcError
+
+
+# --- HTTP -------------------------------------------------------------------------------------
+
+
+@pin("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH")
+def _middlewares() -> None:
+    from ray.serve._private.http_util import configure_http_middlewares
+    from ray.serve.config import HTTPOptions
+
+    from deployments.ingress.serve_middleware import AutoHTTPProtocol, RequestFront
+
+    with pytest.MonkeyPatch.context() as patching:
+        for name in ("send_400_response", "_should_upgrade", "connection_made"):
+            patching.setattr(AutoHTTPProtocol, name, getattr(AutoHTTPProtocol, name))
+        found = configure_http_middlewares(HTTPOptions()).middlewares
+    assert [each.cls for each in found] == [RequestFront]
+
+
+@pin("x-request-timeout-seconds", "x-request-disconnect-disabled", "serve_multiplexed_model_id")
+def _headers() -> None:
+    from ray.serve._private import constants, http_util, proxy
+
+    from deployments.ingress import serve_middleware
+    from gateway.http.predict.version_header import RAY_HEADER
+
+    deadline = constants.SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER
+    assert deadline.encode() == serve_middleware._RAY_DEADLINE
+    unwatched = constants.SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER
+    assert unwatched.encode() == serve_middleware._UNWATCHED
+    assert RAY_HEADER == constants.SERVE_MULTIPLEXED_MODEL_ID
+    assert "SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER.encode" in inspect.getsource(http_util)
+    assert "SERVE_MULTIPLEXED_MODEL_ID" in inspect.getsource(proxy)
+
+
+@pin("ray.serve._private.http_util.RequestIdMiddleware")
+def _request_id() -> None:
+    from ray.serve._private import http_util
+
+    source = inspect.getsource(http_util.RequestIdMiddleware)
+    assert "SERVE_HTTP_REQUEST_ID_HEADER" in source
+    assert http_util.SERVE_HTTP_REQUEST_ID_HEADER == "x-request-id"
+
+
+@pin(
+    "uvicorn.protocols.http.auto.AutoHTTPProtocol",
+    "AutoHTTPProtocol.send_400_response",
+    "AutoHTTPProtocol._should_upgrade",
+    "AutoHTTPProtocol.connection_made",
+)
+def _uvicorn() -> None:
+    from ray.serve._private import http_util
+    from uvicorn import Config
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    config = Config(lambda: None, factory=True, log_config=None)
+    config.load()
+    assert config.http_protocol_class is AutoHTTPProtocol, "what is used where nobody says more"
+    served = inspect.getsource(http_util.start_asgi_http_server)
+    assert "uvicorn.Config(" in served
+    assert "http=" not in served
+    for protocol in (H11Protocol, HttpToolsProtocol):
+        for name, parameters in {
+            "send_400_response": ["self", "msg"],
+            "_should_upgrade": ["self"],
+            "connection_made": ["self", "transport"],
+        }.items():
+            found = inspect.signature(getattr(protocol, name))
+            assert list(found.parameters) == parameters, name
+
+
+# --- HAProxy and the environment --------------------------------------------------------------
+
+
+@pin("http_frontend", "bind", "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM")
+def _template() -> None:
+    from ray.serve._private.haproxy import HAProxyConfig
+    from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE as TEMPLATE
+
+    lines = [line.strip() for line in TEMPLATE.splitlines()]
+    front = lines.index("frontend http_frontend")
+    assert lines[front + 1] == "bind {{ config.frontend_host }}:{{ config.frontend_port }}"
+    balance = lines.index("balance {{ config.balance_algorithm }}")
+    assert lines[balance + 1].startswith("frontend "), "the last of the defaults"
+    assert "errorfile 504 {{ config.error_file_path }}" in lines[:balance]
+    algorithm = inspect.signature(HAProxyConfig).parameters["balance_algorithm"].default
+    assert algorithm.startswith("leastconn\n"), "taken from the environment as it is"
+    assert {line for line in lines if line.startswith("bind ") and "grpc" not in line} == {
+        lines[front + 1],
+        "bind :{{ config.metrics_port }}",
+        "bind *:{{ config.stats_port }}",
+    }
+
+
+@pin("RAY_SERVE_HAPROXY_SOCKET_PATH")
+def _admin_socket() -> None:
+    from ray.serve._private import haproxy
+
+    source = inspect.getsource(haproxy)
+    assert "os.path.join(d, self._node_id, f)" in source
+    assert "_per_node(RAY_SERVE_HAPROXY_SOCKET_PATH)" in source
+
+
+@pin("RAY_…")
+def _variables() -> None:
+    package = Path(str(distribution("ray").locate_file("ray")))
+    binaries = [package / "_raylet.so", package / "core/src/ray/raylet/raylet"]
+    read = b"".join(path.read_bytes() for path in [*package.rglob("*.py"), *binaries])
+    unread = [name for name in fast_path_environment(Path(), _PORTS) if name.encode() not in read]
+    # A setting of Ray's core has its name without the prefix.
+    assert [name for name in unread if name.removeprefix("RAY_").encode() not in read] == []
+
+
+# --- MLflow -----------------------------------------------------------------------------------
+
+
+@pin("MlflowClient._get_registry_client", "ArtifactRepository._download_file")
+def _mlflow() -> None:
+    from mlflow import MlflowClient
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+    from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+
+    client = MlflowClient("http://127.0.0.1:1")._get_registry_client()
+    parameters = inspect.signature(client.get_model_version_download_uri).parameters
+    assert list(parameters) == ["name", "version"]
+    for repository in (ArtifactRepository, MlflowArtifactsRepository):
+        found = inspect.signature(repository._download_file)
+        assert list(found.parameters) == ["self", "remote_file_path", "local_path"]
+
+
+# --- all of them ------------------------------------------------------------------------------
+
+
+def _prepare() -> None:
+    """As in a process of the ingress; before ray is imported."""
+    warnings.simplefilter("ignore")
+    os.environ.update(fast_path_environment(Path("folder"), _PORTS))
+    os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = (
+        "deployments.ingress.serve_middleware:middlewares"
+    )
+
+
+def _check(name: str) -> None:
+    PINS[name]()
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[Executor]:
+    """A process that has the fast path's environment, and may import ray."""
+    spawning = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawning, initializer=_prepare) as process:
+        yield process
+
+
+@pytest.mark.parametrize("name", PINS)
+def test_what_has_no_promise_is_as_it_was(elsewhere: Executor, name: str) -> None:
+    """What the page names is there, and does what it is used for."""
+    elsewhere.submit(_check, name).result(120)
