@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from deployments.model_process.framing import Inbox
+from deployments.model_process.messages import Outcome, packed_outcome
 from deployments.serve.ports import ApplicationSeen, ApplicationStatus, CallLost
 
 Answer = Callable[..., Any]
@@ -18,6 +20,16 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110 - a turn of the loop for others, no pause
             await asyncio.sleep(0)
+
+
+def answered(kind: str = "ok", value: Any = ("values", [1.0]), address: str = "@none") -> Any:
+    """What a replica says of a call that a version's process has answered."""
+    outcome = packed_outcome(Outcome(kind, value if kind == "ok" else None, 0.002, 1))
+    inbox = Inbox()
+    inbox.feed(outcome)
+    message = inbox.next()
+    assert message is not None
+    return ("answered", (message.header, message.body, address, 0.5))
 
 
 class FakeReplicas:

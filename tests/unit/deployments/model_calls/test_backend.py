@@ -16,13 +16,14 @@ from deployments.model_calls.backend import RayBackend
 from deployments.model_calls.retries import Retries
 from deployments.serve.ports import CallLost, Loss
 from gateway.contract import Frame
+from gateway.deadline import Deadline
 from gateway.errors import ModelUnavailable, Overloaded
 from gateway.ports import Call, CallResult
 from tests.support.catalogs import served, version
-from tests.support.fake_serve import FakeReplicas
+from tests.support.fake_serve import FakeReplicas, answered
 
 REQUEST: ContextVar[str | None] = ContextVar("REQUEST", default=None)
-OK = ("ok", (("values", [1.0]), {}))
+OK = answered()
 ONE_ROW = Frame(layout="table", names=("x",), columns=([1.0],), rows=1, key=())
 
 
@@ -34,7 +35,7 @@ def call(*, timeout_s: float = 30.0, max_replicas: int = 2) -> Call:
         version=model.versions[0],
         frame=ONE_ROW,
         params={},
-        timeout_s=timeout_s,
+        deadline=Deadline.after(timeout_s),
     )
 
 
@@ -42,7 +43,7 @@ class Bench:
     """A backend over replicas that do what `predict` says; activations end when they may."""
 
     def __init__(self, predict: Callable[..., Any] = lambda *_: OK) -> None:
-        self.replicas = FakeReplicas(predict=predict)
+        self.replicas = FakeReplicas(call=predict)
         self.may_start = asyncio.Event()
         self.may_start.set()
         self.activated: list[tuple[str, int, str | None]] = []
@@ -69,14 +70,14 @@ class Bench:
 
     async def asked(self, request: str) -> CallResult:
         REQUEST.set(request)
-        return await self.backend.predict(call())
+        return await self.backend.call(call())
 
 
 async def test_the_first_call_activates_and_the_next_ones_go_straight() -> None:
     """By the model's name and the version's number, to its application, for that version."""
     bench = Bench()
     for _ in range(3):
-        assert (await bench.backend.predict(call())).output == ("values", [1.0])
+        assert (await bench.backend.call(call())).output == ("values", [1.0])
     assert bench.activated == [("m", 1, None)]
     assert bench.connected == [application_name("m")]
     (model_id,) = set(bench.replicas.model_ids)
@@ -108,12 +109,12 @@ async def test_an_activation_that_fails_is_everybodys_answer() -> None:
     """And the next call tries anew."""
     bench = Bench()
     bench.refusal = ModelUnavailable("There is no room.", retry_after_s=2.0)
-    calls = [bench.backend.predict(call()) for _ in range(3)]
+    calls = [bench.backend.call(call()) for _ in range(3)]
     for answer in await asyncio.gather(*calls, return_exceptions=True):
         assert answer is bench.refusal
     assert len(bench.activated) == 1
     bench.refusal = None
-    await bench.backend.predict(call())
+    await bench.backend.call(call())
     assert len(bench.activated) == 2
 
 
@@ -122,9 +123,9 @@ async def test_a_start_beyond_the_deadline_is_still_starting() -> None:
     bench = Bench()
     bench.may_start.clear()
     with pytest.raises(ModelUnavailable, match="still starting"):
-        await bench.backend.predict(call(timeout_s=0.05))
+        await bench.backend.call(call(timeout_s=0.05))
     bench.may_start.set()
-    await bench.backend.predict(call())
+    await bench.backend.call(call())
     assert len(bench.activated) == 1
 
 
@@ -143,8 +144,8 @@ def losing(*losses: Loss) -> Callable[..., Any]:
 async def test_a_call_that_was_lost_is_sent_again() -> None:
     """The replica went away with it: another one answers."""
     bench = Bench(losing(Loss.INSIDE, Loss.INSIDE))
-    await bench.backend.predict(call())
-    assert bench.replicas.calls["predict"] == 3
+    await bench.backend.call(call())
+    assert bench.replicas.calls["call"] == 3
     assert len(bench.activated) == 1
 
 
@@ -152,7 +153,7 @@ async def test_an_application_that_is_gone_is_made_again() -> None:
     """Noticed by a call, or when it is connected to."""
     bench = Bench(losing(Loss.NO_APPLICATION))
     bench.is_gone = True
-    await bench.backend.predict(call())
+    await bench.backend.call(call())
     assert len(bench.activated) == 3
 
 
@@ -169,7 +170,7 @@ async def test_what_is_not_sent_again_is_told(
 ) -> None:
     """As an error of ours, worth another try later."""
     with pytest.raises(error, match=told) as raised:
-        await Bench(losing(*losses)).backend.predict(call())
+        await Bench(losing(*losses)).backend.call(call())
     assert getattr(raised.value, "retry_after_s", 0) > 0
 
 
@@ -182,16 +183,16 @@ async def test_no_replica_until_the_deadline_is_still_starting() -> None:
         await asyncio.Event().wait()
 
     with pytest.raises(ModelUnavailable, match="still starting"):
-        await Bench(predict).backend.predict(call(timeout_s=0.05))
+        await Bench(predict).backend.call(call(timeout_s=0.05))
 
 
 async def test_a_caller_who_leaves_is_not_sent_again() -> None:
     """Cancelled while the replica is at work: that is no loss."""
     bench = Bench(lambda *_: asyncio.Event().wait())
-    caller = asyncio.create_task(bench.backend.predict(call()))
-    while not bench.replicas.calls["predict"]:  # noqa: ASYNC110 - a turn of the loop, no pause
+    caller = asyncio.create_task(bench.backend.call(call()))
+    while not bench.replicas.calls["call"]:  # noqa: ASYNC110 - a turn of the loop, no pause
         await asyncio.sleep(0)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
-    assert bench.replicas.calls["predict"] == 1
+    assert bench.replicas.calls["call"] == 1

@@ -1,4 +1,4 @@
-"""What a replica's outcomes mean to callers."""
+"""What a replica's outcomes, and those of processes, mean to callers."""
 
 from __future__ import annotations
 
@@ -6,39 +6,76 @@ from typing import Any
 
 import pytest
 
-from deployments.model_calls.outcomes import call_result
+from deployments.model_calls.outcomes import answered_by_replica, call_result
+from deployments.model_process.framing import Message
+from deployments.serve.ports import CallLost, Loss
 from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
+    InternalError,
     InvalidModelOutput,
     ModelFailed,
     ModelUnavailable,
 )
+from tests.support.fake_serve import answered
+
+TROUBLE = {"retry_after_s": 7.0, "reason": "ModuleNotFoundError: No module named 'skops'"}
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "error", "load_failed"),
+    ("outcome", "error", "load_failed"),
     [
-        ("load_failed", 7.0, ModelUnavailable, True),
-        ("suspended", 7.0, ModelUnavailable, False),
-        ("loading", None, ModelUnavailable, False),
-        ("late", None, DeadlineExceeded, None),
-        ("model_failed", None, ModelFailed, None),
-        ("unsupported_output", None, InvalidModelOutput, None),
+        (("load_failed", TROUBLE), ModelUnavailable, True),
+        (("suspended", TROUBLE), ModelUnavailable, False),
+        (("loading", None), ModelUnavailable, False),
+        (("of another release", None), InternalError, None),
     ],
 )
-def test_each_outcome_has_its_error(
-    kind: str, value: Any, error: type[GatewayError], load_failed: bool | None
+def test_each_outcome_of_a_replica_has_its_error(
+    outcome: Any, error: type[GatewayError], load_failed: bool | None
 ) -> None:
-    """Only a load that failed is said to be one; a version that isn't tried says for how long."""
+    """Only a load that failed is said to be one; a version that isn't tried says why and for how
+    long."""
     with pytest.raises(error) as raised:
-        call_result((kind, value))
+        answered_by_replica(outcome)
     assert getattr(raised.value, "load_failed", None) is load_failed
-    if value is not None:
-        assert raised.value.retry_after_s == value
+    if outcome[1] is TROUBLE:
+        assert raised.value.retry_after_s == 7.0  # type: ignore[attr-defined]
+        assert "No module named 'skops'" in str(raised.value)
+
+
+def test_a_call_whose_process_ended_is_lost_inside() -> None:
+    """So it is sent again, but not for ever."""
+    with pytest.raises(CallLost) as raised:
+        answered_by_replica(("lost", None))
+    assert raised.value.loss is Loss.INSIDE
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("late", DeadlineExceeded),
+        ("model_failed", ModelFailed),
+        ("unsupported_output", InvalidModelOutput),
+    ],
+)
+def test_each_outcome_of_a_process_has_its_error(kind: str, error: type[GatewayError]) -> None:
+    """What the model's own process said of the call."""
+    message, _, _ = answered_by_replica(answered(kind))
+    with pytest.raises(error):
+        call_result(message)
+
+
+@pytest.mark.parametrize("header", [b"", b"{", b"[]", b'{"k": "ok", "o": 1, "s": 0, "b": 0}'])
+def test_what_is_no_outcome_is_an_invalid_output(header: bytes) -> None:
+    """A process may say anything: it is answered in the envelope."""
+    with pytest.raises(InvalidModelOutput):
+        call_result(Message(header, bytearray()))
 
 
 def test_what_went_well_is_the_result() -> None:
-    """The output as it came, with the times that the replica measured."""
-    result = call_result(("ok", (("values", [1]), {"model": 2.0})))
-    assert (result.output, result.timings_ms) == (("values", [1]), {"model": 2.0})
+    """The output as it came, with the times that the process and the replica measured."""
+    message, address, load_s = answered_by_replica(answered())
+    result = call_result(message, load_s=load_s)
+    assert (result.output, result.timings_ms) == (("values", [1.0]), {"model": 2.0, "load": 500.0})
+    assert address == "@none"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployments.model_replica.load_events import HostJournal
+from deployments.model_replica.load_events import LoadEventLog
 from deployments.sync.load_metrics import SILENCE_S, HostLedger
 from gateway.metrics.families import (
     EVICTIONS,
@@ -29,16 +29,16 @@ def told(ledger: HostLedger, name: str) -> dict[tuple[str, ...], object]:
 
 def test_events_are_counted_once_however_often_they_are_told() -> None:
     """An answer that was lost makes the process tell again; nothing is counted twice or lost."""
-    ledger, journal = HostLedger(), HostJournal("m")
-    journal.note_load(1, 2.0)
-    journal.note_load(2, 3.0)
-    ledger.take(journal.news())  # its answer is lost
-    journal.note_failure(3, 0.1)
-    again = journal.news()
+    ledger, log = HostLedger(), LoadEventLog("m")
+    log.note_load(1, 2.0)
+    log.note_load(2, 3.0)
+    ledger.take(log.untold())  # its answer is lost
+    log.note_failure(3, 0.1, "RuntimeError")
+    again = log.untold()
     ledger.take(again)
-    journal.note_eviction(1)
-    journal.take(again)
-    ledger.take(journal.news())
+    log.note_eviction(1)
+    log.take(again)
+    ledger.take(log.untold())
     assert told(ledger, LOADS.name) == {
         ("m", "1", "ok"): 1,
         ("m", "2", "ok"): 1,
@@ -55,24 +55,24 @@ def test_a_process_that_tells_nothing_any_more_has_nothing_in_memory() -> None:
     clock = Clock()
     ledger = HostLedger(clock)
     for _ in range(2):
-        journal = HostJournal("m")
-        journal.note_load(1, 1.0)
-        ledger.take(journal.news())
+        log = LoadEventLog("m")
+        log.note_load(1, 1.0)
+        ledger.take(log.untold())
     assert told(ledger, LOADED_VERSIONS.name) == {("m",): 2}
     clock.now = SILENCE_S - 1
-    ledger.take(journal.news())
+    ledger.take(log.untold())
     clock.now = SILENCE_S + 1
     assert told(ledger, LOADED_VERSIONS.name) == told(ledger, MODEL_PROCESSES.name) == {("m",): 1}
     assert told(ledger, LOADS.name) == {("m", "1", "ok"): 2}
 
 
-def test_a_journal_that_nobody_reads_stays_small() -> None:
+def test_a_log_that_nobody_reads_stays_small() -> None:
     """The oldest events are dropped, and what is in memory is still right."""
-    ledger, journal = HostLedger(), HostJournal("m")
+    ledger, log = HostLedger(), LoadEventLog("m")
     for _ in range(1200):
-        journal.note_load(1, 1.0)
-        journal.note_eviction(1)
-    news = journal.news()
+        log.note_load(1, 1.0)
+        log.note_eviction(1)
+    news = log.untold()
     assert len(news["events"]) == 1000
     ledger.take(news)
     assert told(ledger, LOADED_VERSIONS.name) == {("m",): 0}
@@ -83,10 +83,10 @@ def test_what_the_catalog_lacks_is_forgotten() -> None:
     """Models and versions that are gone leave no counts behind."""
     ledger = HostLedger()
     for name in ("m", "gone"):
-        journal = HostJournal(name)
-        journal.note_load(1, 1.0)
-        journal.note_load(2, 1.0)
-        ledger.take(journal.news())
+        log = LoadEventLog(name)
+        log.note_load(1, 1.0)
+        log.note_load(2, 1.0)
+        ledger.take(log.untold())
     ledger.forget_all_but(catalog(served(version(2))))
     assert told(ledger, LOADS.name) == {("m", "2", "ok"): 1}
     assert (

@@ -14,9 +14,10 @@ from gateway.catalog import ModelVersion, ServedModel
 from registry_sync.synchronizer import PreparationFailed
 from tests.support.catalogs import served, version
 from tests.support.clocks import Clock
-from tests.support.fake_serve import FakeReplicas, FakeServe
+from tests.support.fake_serve import FakeReplicas, FakeServe, answered
 
-OK = ("ok", (("values", [1.0]), {}))
+OK = answered()
+TROUBLE = {"retry_after_s": 30.0, "reason": "ModuleNotFoundError: No module named 'skops'"}
 
 
 def losing(loss: Loss) -> Callable[..., Any]:
@@ -35,33 +36,33 @@ async def prepared(replicas: FakeReplicas, new: ModelVersion) -> None:
 
 async def test_each_replica_loads_it_and_one_is_asked() -> None:
     """So that no caller has to wait for its first answer."""
-    replicas = FakeReplicas(3, load=lambda *_: ("ok", None), predict=lambda *_: OK)
+    replicas = FakeReplicas(3, load=lambda *_: ("ok", None), call=lambda *_: OK)
     await prepared(replicas, version(2))
-    assert replicas.calls == {"load": 3, "predict": 1}
+    assert replicas.calls == {"load": 3, "call": 1}
 
 
 @pytest.mark.parametrize(
-    ("load", "predict", "told"),
+    ("load", "call", "told"),
     [
-        (lambda *_: ("load_failed", 30.0), lambda *_: OK, "can't be loaded"),
-        (lambda *_: ("suspended", 30.0), lambda *_: OK, "ended or held up"),
-        (lambda *_: ("ok", None), lambda *_: ("load_failed", 30.0), "can't be loaded"),
-        (lambda *_: ("ok", None), lambda *_: ("suspended", 30.0), "ended or held up"),
+        (lambda *_: ("load_failed", TROUBLE), lambda *_: OK, "can't be loaded: .*skops"),
+        (lambda *_: ("suspended", TROUBLE), lambda *_: OK, "skops"),
+        (lambda *_: ("ok", None), lambda *_: ("load_failed", TROUBLE), "can't be loaded: .*skops"),
+        (lambda *_: ("ok", None), lambda *_: ("suspended", TROUBLE), "skops"),
         (losing(Loss.INSIDE), lambda *_: OK, "went away"),
         (lambda *_: ("ok", None), losing(Loss.FAILED), "went away"),
     ],
 )
 async def test_what_cannot_answer_does_not_take_over(
-    load: Callable[..., Any], predict: Callable[..., Any], told: str
+    load: Callable[..., Any], call: Callable[..., Any], told: str
 ) -> None:
     """It can't be loaded, or its process doesn't live through it: the reason is for people."""
     with pytest.raises(PreparationFailed, match=told):
-        await prepared(FakeReplicas(2, load=load, predict=predict), version(2))
+        await prepared(FakeReplicas(2, load=load, call=call), version(2))
 
 
 async def test_only_an_example_of_its_own_must_be_answered() -> None:
     """A question that was made up may not suit the model."""
-    failing = FakeReplicas(load=lambda *_: ("ok", None), predict=lambda *_: ("model_failed", None))
+    failing = FakeReplicas(load=lambda *_: ("ok", None), call=lambda *_: answered("model_failed"))
     await prepared(failing, version(2))
     with pytest.raises(PreparationFailed, match="its own input example"):
         await prepared(failing, version(2, example={"x": 1.0}))
