@@ -246,4 +246,3 @@ def _loaded(versions: Sequence[ModelVersion], facts: LoadFacts) -> list[ModelVer
 
 def _newest(versions: Sequence[ModelVersion]) -> ModelVersion | None:
     return max(versions, key=lambda version: version.number, default=None)
-

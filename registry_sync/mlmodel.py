@@ -66,9 +66,10 @@ def _facts(document: Mapping[str, Any]) -> ModelFacts:
     flavors: Mapping[str, Any] = document["flavors"]
     pyfunc = flavors.get("python_function")
     signature = _signature(document)
+    has_example = bool(document.get("saved_input_example_info"))
     return ModelFacts(
         signature=signature,
-        problem=_problem(pyfunc, signature, has_example=bool(document.get("saved_input_example_info"))),
+        problem=_problem(pyfunc, signature, has_example=has_example),
         flavor=_text(pyfunc.get("loader_module")) if isinstance(pyfunc, dict) else None,
         ships_code=any(isinstance(f, dict) and f.get("code") for f in flavors.values()),
         example_path=_example_path(document),

@@ -35,6 +35,7 @@ from deployments.logs import LogOptions
 from deployments.model_replica.loader import HostSettings
 from deployments.model_replica.replica import ModelHost
 from deployments.serve.client import application_status
+from deployments.sync.failed_starts import FailedStarts
 from deployments.sync.idle_models import Idleness
 from deployments.sync.reconciler import ActivationFailed, Adjustments, TakenBack
 from gateway.catalog import Catalog, ModelOptions, ModelVersion, ServedModel
@@ -92,10 +93,15 @@ class _Outdated(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Wanted:
-    """What an application should be: of that model, and with a replica that nobody asked for?"""
+    """What an application should be: of that model, whose default version is in it or isn't."""
 
     model: ServedModel
-    keeps_replica: bool
+    is_defaults: bool
+
+    @property
+    def keeps_replica(self) -> bool:
+        """Whether a replica is to be there that nobody asked for."""
+        return self.is_defaults and self.model.options.min_replicas > 0
 
 
 class Activator:
@@ -110,6 +116,7 @@ class Activator:
         self._wanted: dict[str, _Wanted] = {}
         self._asked_for: set[str] = set()
         self._starting: dict[str, asyncio.Task[None]] = {}
+        self._failed_starts = FailedStarts()
         self._adjustments = Adjustments(self._adjust)
         self._idleness = Idleness()
         self._making_room = asyncio.Lock()
@@ -124,18 +131,17 @@ class Activator:
                 self._active[name] = None
                 self._idleness.note_use([name])
 
-    async def exists(self, name: str) -> bool:
-        """Whether Serve has an application of that name."""
-        return await asyncio.to_thread(application_status, name) != ApplicationStatus.NOT_STARTED
-
     def is_active(self, model: ServedModel) -> bool:
         """Whether any application of that model is there."""
         prefix = application_name(model, _WITHOUT_CODE)
         return any(name == prefix or name.startswith(f"{prefix}-v") for name in self._active)
 
     async def activate(self, model: ServedModel, version: ModelVersion) -> str:
-        """Have the application of that version running; its name. Raises ActivationFailed."""
+        """Have the application of that version running; its name. One that turns out to be gone
+        is made again. Raises ActivationFailed."""
         name = application_name(model, version)
+        if name in self._active and await self._is_gone(name):
+            self._active.pop(name, None)
         if name in self._active:
             return name
         self._asked_for.add(name)
@@ -144,21 +150,35 @@ class Activator:
         await self._started(name)
         return name
 
+    async def _is_gone(self, name: str) -> bool:
+        return await asyncio.to_thread(application_status, name) == ApplicationStatus.NOT_STARTED
+
     def note_use(self, models: Iterable[str]) -> None:
         """Models of these names are in use now."""
         self._idleness.note_use(map(application_of, models))
 
-    def forget(self, name: str) -> None:
-        """The application turned out to be gone: make it again when it is asked for."""
-        self._active.pop(name, None)
-
     @property
     def warnings(self) -> dict[str, list[str]]:
-        """What keeps models' applications from being as they should, by the models' names."""
+        """What keeps applications that run from being as they should, by their models' names."""
         told: dict[str, list[str]] = {}
         for name, problem in self._adjustments.problems().items():
-            if name in self._wanted:
+            if name in self._wanted and name in self._active:
                 told.setdefault(self._wanted[name].model.name, []).append(problem)
+        return told
+
+    @property
+    def not_started(self) -> dict[str, str]:
+        """Why models don't run of which something should, or should have: by their names, of the
+        applications that answer by default."""
+        problems = self._adjustments.problems()
+        told: dict[str, str] = {}
+        for name in problems.keys() | self._failed_starts.names:
+            wanted = self._wanted.get(name)
+            if wanted is not None and wanted.is_defaults and name not in self._active:
+                failed = self._failed_starts.reason(name, _placement(wanted.model.options))
+                reason = problems.get(name) or failed
+                if reason is not None:
+                    told[wanted.model.name] = reason
         return told
 
     def retain(self, catalog: Catalog) -> None:
@@ -172,6 +192,7 @@ class Activator:
             for model in catalog.models.values()
             for version in model.versions
         }
+        self._failed_starts.retain(self._wanted.keys())
         for name in self._wanted.keys() | self._active.keys():
             if not self._is_in_line(name) or self._adjustments.is_going_on(name):
                 self._adjustments.see_to(name, self._situation(name))
@@ -229,6 +250,7 @@ class Activator:
         try:
             await self._make_room(name)
             self._active[name] = await self._deployed(name)
+            self._failed_starts.forget(name)
         finally:
             self._promised.discard(name)
             self._asked_for.discard(name)
@@ -237,7 +259,10 @@ class Activator:
         """See `_deploy_wanted`; what doesn't come up is deleted."""
         try:
             return await self._deploy_wanted(name)
-        except ActivationFailed:
+        except ActivationFailed as failed:
+            if name in self._wanted:
+                placement = _placement(self._wanted[name].model.options)
+                self._failed_starts.note(name, placement, failed.reason)
             await self._delete(name)
             raise
 
@@ -387,8 +412,10 @@ def _placement(options: ModelOptions) -> dict[str, object]:
 
 
 def _wanted(model: ServedModel, version: ModelVersion) -> _Wanted:
-    is_default = version.number == model.default_version
-    return _Wanted(model=model, keeps_replica=is_default and model.options.min_replicas > 0)
+    default = model.default
+    name = application_name(model, version)
+    is_defaults = default is not None and application_name(model, default) == name
+    return _Wanted(model=model, is_defaults=is_defaults)
 
 
 _WITHOUT_CODE = ModelVersion(number=1, fingerprint="")

@@ -12,6 +12,7 @@ import os
 import time
 import uuid
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -21,31 +22,33 @@ import orjson
 from ray import serve
 from ray.serve.exceptions import DeploymentUnavailableError
 
-from deployments.application_names import MODEL_HOST, application_name
+from deployments.application_names import MODEL_HOST
 from deployments.backoff import Backoff
 from deployments.catalog_updates import CatalogUpdate, Position, RegistryNews, packed
 from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.model_calls.backend import VersionHandle
 from deployments.model_calls.lost_calls import HANDLE_ERRORS
-from deployments.model_calls.outcomes import plain_call
+from deployments.model_calls.outcomes import Outcome, plain_call
 from deployments.model_replica.load_events import HostNews
 from deployments.serve.replica_ports import listen_on_own_address
 from deployments.settings import Settings
 from deployments.sync.activator import ActivationSettings, Activator
 from deployments.sync.load_metrics import HostLedger
+from deployments.sync.load_problems import LoadProblems
 from deployments.sync.reconciler import ActivationFailed
-from gateway.catalog import Catalog, ModelVersion, ServedModel, contract_of
+from gateway.catalog import ModelVersion, ServedModel, contract_of
 from gateway.contract import Contract, Frame
 from gateway.errors import GatewayError
 from gateway.metrics.families import Reading
 from gateway.ports import SyncReport
 from registry_sync.default_version import DefaultPolicy
-from registry_sync.snapshot import SnapshotStore
+from registry_sync.snapshot import Restored, SnapshotStore
 from registry_sync.source import MlflowRegistry, NamePatterns, without_credentials
 from registry_sync.synchronizer import PreparationFailed, Synchronizer
 
 _logger = logging.getLogger(__name__)
 
+_START_TIMEOUT_S = 120.0
 _ASK_LOAD_TIMEOUT_S = 60.0
 _ASK_TIMEOUT_S = 3600.0
 _SETTLE_S = 10.0
@@ -56,10 +59,12 @@ _SUSPENDED = "Its calls ended or held up its processes; the log says when."
 
 
 class RayVersionPreparer:
-    """Loads a version in every replica of its model and asks it once, before it takes over."""
+    """Loads a version in every replica of its model, or in one that it wakes, and asks it once,
+    before it takes over."""
 
-    def __init__(self, activator: Activator) -> None:
+    def __init__(self, activator: Activator, *, wake_timeout_s: float) -> None:
         self._activator = activator
+        self._wake_timeout_s = wake_timeout_s
 
     def is_active(self, model: ServedModel) -> bool:
         """See `VersionPreparer.is_active`."""
@@ -70,19 +75,27 @@ class RayVersionPreparer:
         try:
             application = await self._activator.activate(model, version)
             handle = serve.get_deployment_handle(MODEL_HOST, application)
-            loads = await handle.broadcast(
-                "load", version.number, version.fingerprint
-            ).results_async()
-            kinds = {kind for kind, _ in loads} - {"ok"}
-            if kinds:
-                raise PreparationFailed(_SUSPENDED if kinds == {"suspended"} else _CANNOT_BE_LOADED)
+            for outcome in await self._loads(handle, version):
+                _require_loaded(outcome)
             await self._ask_once(handle, model, version)
         except ActivationFailed as failed:
             raise PreparationFailed(failed.reason) from failed
-        except DeploymentUnavailableError:
-            return  # scaled to zero: nobody is served by it, so nobody would notice
+        except TimeoutError as error:
+            raise PreparationFailed("No process of its model starts to load it.") from error
         except HANDLE_ERRORS as error:
             raise PreparationFailed("Its process went away while it was loaded.") from error
+
+    async def _loads(self, handle: Any, version: ModelVersion) -> list[Outcome]:
+        """What came of loading the version in each replica."""
+        which = (version.number, version.fingerprint)
+        with suppress(DeploymentUnavailableError):
+            everywhere: list[Outcome] = await handle.broadcast("load", *which).results_async()
+            return everywhere
+        # No replica is there, or the handle knows of none yet. A call of one wakes it.
+        async with asyncio.timeout(self._wake_timeout_s):
+            await handle.load.remote(*which)
+        woken: list[Outcome] = await handle.broadcast("load", *which).results_async()
+        return woken
 
     async def _ask_once(self, handle: Any, model: ServedModel, version: ModelVersion) -> None:
         """The first call of a model is often slow: have it behind us. An input example that came
@@ -102,15 +115,27 @@ class RayVersionPreparer:
             give_up_at=time.monotonic() + _ASK_TIMEOUT_S,
             patience_s=_ASK_TIMEOUT_S,
         )
-        kind, _ = await VersionHandle(handle, version).predict(
+        outcome = await VersionHandle(handle, version).predict(
             call, load_timeout_s=_ASK_LOAD_TIMEOUT_S
         )
-        if kind in ("load_failed", "loading"):
-            raise PreparationFailed(_CANNOT_BE_LOADED)
-        if kind == "suspended":
-            raise PreparationFailed(_SUSPENDED)
-        if kind != "ok" and version.example is not None:
+        _require_loaded(outcome)
+        if outcome[0] != "ok" and version.example is not None:
             raise PreparationFailed("It fails on its own input example.")
+
+
+def _require_loaded(outcome: Outcome) -> None:
+    """Raise PreparationFailed where a load or a call tells that the version isn't in memory."""
+    kind, value = outcome
+    if kind == "suspended":
+        raise PreparationFailed(_SUSPENDED)
+    if kind in ("load_failed", "loading"):
+        reason = _reason_in(value)
+        raise PreparationFailed(f"It can't be loaded: {reason}." if reason else _CANNOT_BE_LOADED)
+
+
+def _reason_in(value: Any) -> str | None:
+    """The reason of a failed load; processes of an earlier release tell none."""
+    return value.get("reason") if isinstance(value, dict) else None
 
 
 def _question(contract: Contract, example: Any) -> tuple[Frame, Mapping[str, Any]] | None:
@@ -141,6 +166,7 @@ class SyncService:
         restored = snapshots.load()
         here = serve.get_replica_context()
         self._ledger = HostLedger()
+        self._load_problems = LoadProblems()
         self._activator = Activator(
             ActivationSettings(
                 tracking_uri=settings.tracking_uri,
@@ -168,7 +194,9 @@ class SyncService:
             policy=DefaultPolicy(
                 champion_alias=settings.champion_alias, compatibility=settings.compatibility
             ),
-            preparer=RayVersionPreparer(self._activator),
+            preparer=RayVersionPreparer(
+                self._activator, wake_timeout_s=_START_TIMEOUT_S + settings.load_timeout_s
+            ),
             restored=restored,
             # Without a snapshot, still above what readers may have from an earlier life of this.
             first_generation=int(time.time()),
@@ -202,6 +230,8 @@ class SyncService:
             problem=registry.problem,
             snapshot_problem=registry.snapshot_problem,
             warnings=self._activator.warnings,
+            not_started=self._activator.not_started,
+            load_problems={} if catalog is None else self._load_problems.told(catalog),
         )
 
     async def synchronize(self) -> SyncReport:
@@ -211,6 +241,9 @@ class SyncService:
         return replace(report, generation=generation)
 
     async def _look(self) -> SyncReport:
+        """Look at the registry, once it is known what is running: a default that moves is loaded
+        there."""
+        await self._adopted.wait()
         report = await self._synchronizer.synchronize()
         if self._synchronizer.catalog is not None:
             self._ledger.forget_all_but(self._synchronizer.catalog)
@@ -219,7 +252,15 @@ class SyncService:
 
     async def take_news(self, news: HostNews) -> None:
         """What a model's process has to tell about its versions."""
-        self._ledger.take(news)
+        name, catalog = news["model"], self._synchronizer.catalog
+        model = None if catalog is None else catalog.models.get(name)
+        for number, problem in self._ledger.take(news):
+            version = None if model is None else model.version(number)
+            if version is not None and problem is None:
+                self._load_problems.note_load(name, version)
+                self._synchronizer.note_loaded(version)
+            elif version is not None and problem is not None:
+                self._load_problems.note_failure(name, version, problem)
 
     async def reading(self) -> Reading:
         """The numbers of all models' processes."""
@@ -233,9 +274,6 @@ class SyncService:
         version = None if model is None else model.version(number)
         if model is None or version is None:
             return "The registry has no such version any more."
-        application = application_name(model, version)
-        if not await self._activator.exists(application):
-            self._activator.forget(application)
         try:
             await self._activator.activate(model, version)
         except ActivationFailed as failed:
@@ -243,11 +281,10 @@ class SyncService:
         return None
 
     async def _poll(self) -> None:
-        """Look for ever, once it is known what is running. While the registry is silent less and
-        less often, so that one that comes back isn't met by all that wait for it at once."""
+        """Look for ever. While the registry is silent less and less often, so that one that comes
+        back isn't met by all that wait for it at once."""
         pauses = Backoff(least_s=self._settings.poll_interval_s, most_s=_LONGEST_PAUSE_S)
         random, failures = Random(), 0  # noqa: S311 - no secret
-        await self._adopted.wait()
         while True:
             failures = 0 if await self._has_answered() else failures + 1
             await asyncio.sleep(pauses.pause_s(failures, random))
@@ -288,6 +325,6 @@ class SyncService:
                 await asyncio.sleep(_ADOPT_AGAIN_S)
 
 
-def _known_versions(catalog: Catalog | None) -> list[ModelVersion]:
-    models = () if catalog is None else catalog.models.values()
+def _known_versions(restored: Restored | None) -> list[ModelVersion]:
+    models = () if restored is None else restored.catalog.models.values()
     return [version for model in models for version in model.versions]

@@ -92,3 +92,13 @@ def test_what_the_catalog_lacks_is_forgotten() -> None:
     assert (
         told(ledger, LOAD_DURATION.name).keys() == told(ledger, EVICTIONS.name).keys() == {("m",)}
     )
+
+
+def test_loads_are_handed_on_once_with_their_reasons() -> None:
+    """What is told again is no news, an eviction is no load, and a process of an earlier release
+    tells no reason."""
+    ledger = HostLedger()
+    events = [("ok", 1, 1.0, ""), ("failed", 2, 0.1, "ImportError"), ("evicted", 1, 0.0)]
+    news = {"host": "h", "model": "m", "first": 0, "events": events, "loaded": 0}
+    assert ledger.take(news) == [(1, None), (2, "ImportError")]
+    assert ledger.take({**news, "events": [*events, ("failed", 3, 0.1)]}) == [(3, "")]
