@@ -260,8 +260,9 @@ class Activator:
         try:
             return await self._deploy_wanted(name)
         except ActivationFailed as failed:
-            if name in self._wanted:
-                placement = _placement(self._wanted[name].model.options)
+            wanted = self._to_deploy(name)
+            if wanted is not None:
+                placement = _placement(wanted.model.options)
                 self._failed_starts.note(name, placement, failed.reason)
             await self._delete(name)
             raise
