@@ -34,6 +34,7 @@ from deployments.serve.replica_ports import listen_on_own_address
 from deployments.settings import Settings
 from deployments.sync.activator import ActivationSettings, Activator
 from deployments.sync.load_metrics import HostLedger
+from deployments.sync.load_outcomes import why_not_loaded
 from deployments.sync.load_problems import LoadProblems
 from deployments.sync.reconciler import ActivationFailed
 from gateway.catalog import ModelVersion, ServedModel, contract_of
@@ -54,8 +55,6 @@ _ASK_TIMEOUT_S = 3600.0
 _SETTLE_S = 10.0
 _LONGEST_PAUSE_S = 60.0
 _ADOPT_AGAIN_S = 0.5
-_CANNOT_BE_LOADED = "It can't be loaded; the log of its process says why."
-_SUSPENDED = "Its calls ended or held up its processes; the log says when."
 
 
 class RayVersionPreparer:
@@ -124,18 +123,9 @@ class RayVersionPreparer:
 
 
 def _require_loaded(outcome: Outcome) -> None:
-    """Raise PreparationFailed where a load or a call tells that the version isn't in memory."""
-    kind, value = outcome
-    if kind == "suspended":
-        raise PreparationFailed(_SUSPENDED)
-    if kind in ("load_failed", "loading"):
-        reason = _reason_in(value)
-        raise PreparationFailed(f"It can't be loaded: {reason}." if reason else _CANNOT_BE_LOADED)
-
-
-def _reason_in(value: Any) -> str | None:
-    """The reason of a failed load; processes of an earlier release tell none."""
-    return value.get("reason") if isinstance(value, dict) else None
+    reason = why_not_loaded(outcome)
+    if reason is not None:
+        raise PreparationFailed(reason)
 
 
 def _question(contract: Contract, example: Any) -> tuple[Frame, Mapping[str, Any]] | None:
