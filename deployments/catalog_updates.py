@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Collection
 from typing import NotRequired, TypedDict
 
-from gateway.catalog import Catalog, Compatibility, ServedModel
+from gateway.catalog import Catalog, Compatibility, Moment, ServedModel
 
 Position = tuple[str, int]
 """Which catalog a reader has: the life of the sync service that sent it, and its generation."""
@@ -40,13 +40,24 @@ class CatalogUpdate(TypedDict):
 
 class RegistryNews(TypedDict):
     """An update (None where the reader has it all), how the registry and the snapshot are (see
-    `gateway.ports.RegistryStatus`), and `warnings` of the moment about models, by their names."""
+    `gateway.ports.RegistryStatus`), and what is the case with models (see `Moment`)."""
 
     update: CatalogUpdate | None
     silent_for_s: float | None
     problem: str | None
     snapshot_problem: str | None
     warnings: NotRequired[dict[str, list[str]]]
+    not_started: NotRequired[dict[str, str]]
+    load_problems: NotRequired[dict[str, dict[int, str]]]
+
+
+def moment_of(news: RegistryNews) -> Moment:
+    """What is the case with models; a sync service of an earlier release doesn't tell all of it."""
+    return Moment(
+        warnings=news.get("warnings", {}),
+        not_started=news.get("not_started", {}),
+        load_problems=news.get("load_problems", {}),
+    )
 
 
 def packed(catalog: Catalog, names: Collection[str] | None, *, position: Position) -> CatalogUpdate:

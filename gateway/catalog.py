@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -79,8 +79,15 @@ class ModelVersion(_Frozen):
 
     @property
     def is_servable(self) -> bool:
-        """Whether the version is READY and can be typed and loaded as far as is known."""
+        """Whether the version can be served by what is registered: it is READY and can be typed."""
         return self.is_ready and self.problem is None
+
+    @property
+    def unservable_reason(self) -> str | None:
+        """Why the version isn't servable, in one sentence; None where it is."""
+        if self.is_servable:
+            return None
+        return self.problem or f"The registry calls it {self.registry_status}."
 
 
 class HeldVersion(_Frozen):
@@ -97,6 +104,8 @@ class ServedModel(_Frozen):
     `contract` is the signature (JSON text) that callers were promised: the default version's. It
     outlives that version. `earlier_contracts` are those before it that took what it doesn't: their
     callers' requests are valid still. `problem` says why nothing answers where no version is named.
+    `created_at_ms` tells a model that was deleted and registered anew from the one before, 0 where
+    the registry doesn't say. `not_started` and `load_problems` are as in `Moment`.
     """
 
     name: str
@@ -110,6 +119,9 @@ class ServedModel(_Frozen):
     options: ModelOptions = ModelOptions()
     warnings: tuple[str, ...] = ()
     problem: str | None = None
+    created_at_ms: int = 0
+    not_started: str | None = None
+    load_problems: dict[int, str] = {}
 
     def version(self, number: int) -> ModelVersion | None:
         """The version with that number, None where there is none."""
@@ -119,6 +131,14 @@ class ServedModel(_Frozen):
     def default(self) -> ModelVersion | None:
         """The version that answers where the caller names none."""
         return None if self.default_version is None else self.version(self.default_version)
+
+    @property
+    def unservable_reason(self) -> str | None:
+        """Why nothing answers where no version is named, by what is registered; None where
+        something does."""
+        if self.default is not None:
+            return None
+        return self.problem or "No version of the model can be served."
 
     @property
     def latest(self) -> ModelVersion | None:
@@ -156,6 +176,19 @@ class Resolution:
     contract: Contract
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """What is the case with models now and no part of what is registered, by their names.
+
+    `not_started` is why nothing of a model can be started, `load_problems` why the last load of a
+    version (by its number) failed, empty where that isn't known.
+    """
+
+    warnings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    not_started: Mapping[str, str] = field(default_factory=dict)
+    load_problems: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+
+
 class Catalog(_Frozen):
     """All served models at one moment. `generation` grows with every change, never shrinks."""
 
@@ -175,16 +208,11 @@ class Catalog(_Frozen):
         models = {name: model for name, model in self.models.items() if wanted(name)}
         return self.model_copy(update={"models": models})
 
-    def with_warnings(self, warnings: Mapping[str, Sequence[str]]) -> Catalog:
-        """The same catalog with further warnings about models, of those that it has."""
-        warned = {
-            name: model.model_copy(update={"warnings": (*model.warnings, *further)})
-            for name, further in warnings.items()
-            if (model := self.models.get(name)) is not None
-        }
-        if not warned:
-            return self
-        return self.model_copy(update={"models": {**self.models, **warned}})
+    def at(self, moment: Moment) -> Catalog:
+        """The same catalog with what is the case at a moment, of the models that it has."""
+        told = moment.warnings.keys() | moment.not_started.keys() | moment.load_problems.keys()
+        changed = {name: _at(self.models[name], moment) for name in told & self.models.keys()}
+        return self.model_copy(update={"models": {**self.models, **changed}}) if changed else self
 
     def resolve(self, name: str, selector: str | None) -> Resolution:
         """Find what answers for `name` where the caller asked for `selector`.
@@ -197,7 +225,7 @@ class Catalog(_Frozen):
         version = _select(model, selector)
         _require_servable(model, version)
         if model.contract is None or model.default_version is None:
-            raise ModelUnservable(_reason(model), model=name)
+            raise _without_default(model)
         if version.number != model.default_version:
             self._require_compatible(model, version)
         return Resolution(
@@ -276,12 +304,23 @@ def is_version_number(selector: str) -> bool:
     return _VERSION_NUMBER.fullmatch(selector) is not None
 
 
+def _at(model: ServedModel, moment: Moment) -> ServedModel:
+    further = moment.warnings.get(model.name, ())
+    return model.model_copy(
+        update={
+            "warnings": (*model.warnings, *further),
+            "not_started": moment.not_started.get(model.name),
+            "load_problems": dict(moment.load_problems.get(model.name, {})),
+        }
+    )
+
+
 def _select(model: ServedModel, selector: str | None) -> ModelVersion:
     found = _selected(model, selector)
     if found is not None:
         return found
     if selector is None:
-        raise ModelUnservable(_reason(model), model=model.name)
+        raise _without_default(model)
     raise VersionNotFound("The model has no such version or alias.", model=model.name)
 
 
@@ -304,13 +343,13 @@ def _require_servable(model: ServedModel, version: ModelVersion) -> None:
             version=version.number,
             retry_after_s=_REGISTRATION_RETRY_AFTER_S,
         )
-    if not version.is_servable:
-        reason = version.problem or f"The registry calls this version {version.registry_status}."
+    reason = version.unservable_reason
+    if reason is not None:
         raise ModelUnservable(reason, model=model.name, version=version.number)
 
 
-def _reason(model: ServedModel) -> str:
-    return model.problem or "No version of the model can be served."
+def _without_default(model: ServedModel) -> ModelUnservable:
+    return ModelUnservable(model.unservable_reason or "It has no contract.", model=model.name)
 
 
 __all__ = [
@@ -320,6 +359,7 @@ __all__ = [
     "HeldVersion",
     "ModelOptions",
     "ModelVersion",
+    "Moment",
     "Resolution",
     "ServedModel",
     "UntypableSignature",

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.admission import Admission, Visit
+from gateway.availability import Unloadable, VersionKey
 from gateway.catalog import Catalog, Resolution, ServedModel
 from gateway.contract import Contract, Request
 from gateway.deadline import Deadline
@@ -28,10 +29,6 @@ from gateway.ports import Call, CallResult, CatalogFeed, Submit
 _STARTUP_RETRY_AFTER_S = 2.0
 # Answers to more rows are rendered in a thread.
 _AT_ONCE_ROWS = 16_384
-
-
-VersionKey = tuple[str, str]
-"""A model's name and a version's fingerprint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +70,13 @@ class PredictionService:
         self._max_rows = max_rows
         self._admission = admission or Admission()
         self._parsing = parsing or Parsing()
-        self._unloadable: set[VersionKey] = set()
+        self._unloadable: dict[VersionKey, str] = {}
         self._resolved_in: Catalog | None = None
         self._resolved: dict[tuple[str, str | None], Resolution] = {}
 
     @property
-    def unloadable(self) -> Collection[VersionKey]:
-        """The versions whose last load failed, as far as this process has seen."""
+    def unloadable(self) -> Unloadable:
+        """The versions whose last load failed, as far as this process has seen, and why."""
         return self._unloadable
 
     def catalog(self) -> Catalog:
@@ -135,9 +132,9 @@ class PredictionService:
             error.model = resolution.model.name
             error.version = resolution.version.number
             if isinstance(error, ModelUnavailable) and error.load_failed:
-                self._unloadable.add(key)
+                self._unloadable[key] = error.detail
             raise
-        self._unloadable.discard(key)
+        self._unloadable.pop(key, None)
         return prediction
 
     def _patience_s(self, model: ServedModel) -> float:

@@ -38,6 +38,9 @@ class SingleFlight(Generic[_K, _T]):
             task.add_done_callback(partial(self._end, key))
         return task
 
+    def __contains__(self, key: _K) -> bool:
+        return key in self._going_on
+
     def going_on(self) -> Collection[asyncio.Task[_T]]:
         """The tasks that have not ended."""
         return self._going_on.values()

@@ -5,19 +5,23 @@ A model that can't be understood is listed with its reason; it never keeps anoth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from gateway.catalog import Catalog, ModelVersion, ServedModel, is_version_number
-from registry_sync.default_version import DefaultPolicy
+from registry_sync.default_version import DefaultPolicy, LoadFacts
 from registry_sync.records import RegisteredModel, RegistryReading
 from registry_sync.tags import is_served, parse_options
 
-HoldBackModel = Callable[[ServedModel, ModelVersion], str | None]
-"""Why a version of that model (as it would look) can't become its default yet; None if it can."""
+_NOTHING_LOADED = LoadFacts()
 
 
-def never_hold_back(_model: ServedModel, _version: ModelVersion) -> None:
-    """For where nothing is running yet: every version may take over at once."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogPlan:
+    """The next catalog, and the versions that would be defaults in it if they were prepared."""
+
+    catalog: Catalog
+    waiting: tuple[tuple[ServedModel, ModelVersion], ...] = ()
 
 
 def build_catalog(
@@ -25,42 +29,42 @@ def build_catalog(
     previous: Catalog | None,
     *,
     policy: DefaultPolicy,
-    hold_back: HoldBackModel = never_hold_back,
-) -> Catalog:
+    facts: LoadFacts = _NOTHING_LOADED,
+) -> CatalogPlan:
     """The next catalog; its generation is one more where anything differs from `previous`.
 
     Models that didn't change are the very objects of `previous`.
     """
     before = {} if previous is None else previous.models
-    models = {
-        record.name: _next_model(record, before.get(record.name), policy, hold_back)
+    decided = [
+        _decided(record, before.get(record.name), policy, facts)
         for record in reading
         if is_served(record.tags)
-    }
+    ]
+    waiting = tuple((model, version) for model, version in decided if version is not None)
     generation = 0 if previous is None else previous.generation
-    next_catalog = Catalog(generation=generation, models=models, compatibility=policy.compatibility)
-    if next_catalog == previous:
-        return previous
-    return next_catalog.model_copy(update={"generation": generation + 1})
+    catalog = Catalog(
+        generation=generation,
+        models={model.name: model for model, _ in decided},
+        compatibility=policy.compatibility,
+    )
+    if previous is not None and catalog == previous:
+        return CatalogPlan(catalog=previous, waiting=waiting)
+    newer = catalog.model_copy(update={"generation": generation + 1})
+    return CatalogPlan(catalog=newer, waiting=waiting)
 
 
-def _next_model(
-    record: RegisteredModel,
-    previous: ServedModel | None,
-    policy: DefaultPolicy,
-    hold_back: HoldBackModel,
-) -> ServedModel:
-    model = _served_model(record, previous, policy, hold_back)
-    return previous if previous is not None and previous == model else model
-
-
-def _served_model(
-    record: RegisteredModel,
-    previous: ServedModel | None,
-    policy: DefaultPolicy,
-    hold_back: HoldBackModel,
-) -> ServedModel:
+def _decided(
+    record: RegisteredModel, before: ServedModel | None, policy: DefaultPolicy, facts: LoadFacts
+) -> tuple[ServedModel, ModelVersion | None]:
+    """The model as it is served from now on, and its version that waits for being prepared."""
     options, warnings = parse_options(record.tags)
+    choice = policy.choose(
+        record.versions,
+        record.aliases,
+        previous=None if before is None or _is_another(record, before) else before,
+        facts=facts,
+    )
     model = ServedModel(
         name=record.name,
         description=record.description,
@@ -68,22 +72,20 @@ def _served_model(
         versions=record.versions,
         options=options,
         warnings=(*warnings, *_alias_warnings(record.aliases)),
+        default_version=choice.number,
+        contract=choice.contract,
+        earlier_contracts=choice.earlier_contracts,
+        held=choice.held,
+        problem=choice.problem,
+        created_at_ms=record.created_at_ms,
     )
-    choice = policy.choose(
-        record.versions,
-        record.aliases,
-        previous=previous,
-        hold_back=lambda version: hold_back(model, version),
-    )
-    return model.model_copy(
-        update={
-            "default_version": choice.number,
-            "contract": choice.contract,
-            "earlier_contracts": choice.earlier_contracts,
-            "held": choice.held,
-            "problem": choice.problem,
-        }
-    )
+    return before if before is not None and before == model else model, choice.waiting
+
+
+def _is_another(record: RegisteredModel, before: ServedModel) -> bool:
+    """Whether the name was deleted and registered anew: nothing was promised of that model."""
+    known = record.created_at_ms and before.created_at_ms
+    return bool(known) and record.created_at_ms != before.created_at_ms
 
 
 def _alias_warnings(aliases: Iterable[str]) -> Iterator[str]:

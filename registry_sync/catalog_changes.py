@@ -66,7 +66,7 @@ def describe_change(before: ServedModel | None, after: ServedModel) -> str:
     """One line for the log: what is different about a model now."""
     if before is None:
         return _described_new(after)
-    parts = []
+    parts = ["registered anew"] if 0 < before.created_at_ms != after.created_at_ms > 0 else []
     if before.default_version != after.default_version:
         parts.append(f"default {before.default_version} -> {after.default_version}")
     if before.held != after.held:

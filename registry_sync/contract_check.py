@@ -106,7 +106,6 @@ def _servable(registry: MlflowRegistry, name: str, number: int) -> ModelVersion:
         version = registry.read_version(name, number)
     except LookupError as error:
         raise CannotTell(str(error)) from error
-    if not version.is_servable:
-        reason = version.problem or f"The registry calls it {version.registry_status}."
-        raise CannotTell(f"{name} version {number}: {reason}")
+    if version.unservable_reason is not None:
+        raise CannotTell(f"{name} version {number}: {version.unservable_reason}")
     return version

@@ -6,13 +6,16 @@ Pure. The rules are the product's promise (docs, "Versions and the gate"):
 * A default that moves must keep the contract, or carry the tag `modelmux.accept_breaking=true`;
   otherwise it is held and the old version goes on answering.
 * A model seen for the first time has no callers: its default then makes its contract.
+* A version that was never loaded does not replace one that was: it is prepared first. So is every
+  default that moves while its model runs.
 * Where the default version itself is gone, the newest version that keeps the contract stands in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 
 from gateway.catalog import (
     Compatibility,
@@ -24,17 +27,36 @@ from gateway.catalog import (
 )
 from gateway.contract import Difference
 
-HoldBack = Callable[[ModelVersion], str | None]
-"""Why a version can't take over yet (it is being loaded, it can't be loaded); None where it can."""
+BEING_LOADED = "It is being loaded before it takes over."
 
 _NO_READY_VERSION = "It has no version that is READY."
+
+
+def _never(_model: ServedModel) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadFacts:
+    """What is known of loading versions at the time of a choice, by their fingerprints.
+
+    `loaded` were loaded successfully at some time. `prepared` are loaded now wherever their model
+    runs, and have answered; `failed` is why others could not be prepared. `is_running` tells
+    whether anything of a model runs, so that callers would notice a cold start.
+    """
+
+    loaded: AbstractSet[str] = frozenset()
+    prepared: AbstractSet[str] = frozenset()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    is_running: Callable[[ServedModel], bool] = _never
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultChoice:
     """The default version and its contract, what is held, and why there is no default.
 
-    `earlier_contracts` as in `ServedModel`.
+    `earlier_contracts` as in `ServedModel`. `waiting` is the version that is held for nothing but
+    that it has to be prepared.
     """
 
     number: int | None = None
@@ -42,6 +64,7 @@ class DefaultChoice:
     earlier_contracts: tuple[str, ...] = ()
     held: HeldVersion | None = None
     problem: str | None = None
+    waiting: ModelVersion | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +80,7 @@ class DefaultPolicy:
         aliases: Mapping[str, int],
         *,
         previous: ServedModel | None,
-        hold_back: HoldBack,
+        facts: LoadFacts,
     ) -> DefaultChoice:
         """The default among `versions` (ascending), given what was promised until now."""
         by_number = {version.number: version for version in versions}
@@ -65,25 +88,44 @@ class DefaultPolicy:
         if previous is None or previous.contract is None:
             return _first_choice(versions, champion)
         newest = _newest([v for v in versions if v.is_ready])
-        return self._next_choice(versions, champion or newest, previous, hold_back)
+        return self._next_choice(versions, champion or newest, previous, facts)
 
     def _next_choice(
         self,
         versions: Sequence[ModelVersion],
         candidate: ModelVersion | None,
         previous: ServedModel,
-        hold_back: HoldBack,
+        facts: LoadFacts,
     ) -> DefaultChoice:
         current = _unchanged(versions, previous)
         if candidate is None or (current is not None and candidate.number == current.number):
-            return self._keep(versions, current, previous, held=None)
+            return self._keep(versions, current, previous, facts, held=None)
         held = self._reason_to_hold(candidate, previous)
-        if held is None and current is not None:
-            waiting = hold_back(candidate)
-            held = None if waiting is None else HeldVersion(number=candidate.number, reason=waiting)
-        if held is None:
+        if held is not None:
+            return self._keep(versions, current, previous, facts, held=held)
+        if not self._must_wait(candidate, versions, current, previous, facts):
             return self._taken_over(candidate, previous)
-        return self._keep(versions, current, previous, held=held)
+        reason = facts.failed.get(candidate.fingerprint, BEING_LOADED)
+        held = HeldVersion(number=candidate.number, reason=reason)
+        kept = self._keep(versions, current, previous, facts, held=held)
+        return replace(kept, waiting=candidate)
+
+    def _must_wait(
+        self,
+        candidate: ModelVersion,
+        versions: Sequence[ModelVersion],
+        current: ModelVersion | None,
+        previous: ServedModel,
+        facts: LoadFacts,
+    ) -> bool:
+        """Whether the candidate has to be prepared before it takes over from the current default,
+        or, where that is gone, from one that was loaded and can stand in."""
+        if candidate.fingerprint in facts.prepared:
+            return False
+        is_new = candidate.fingerprint not in facts.loaded
+        if current is None:
+            return is_new and self._stand_in(_loaded(versions, facts), previous) is not None
+        return facts.is_running(previous) or (is_new and current.fingerprint in facts.loaded)
 
     def _taken_over(self, candidate: ModelVersion, previous: ServedModel) -> DefaultChoice:
         """The candidate's own contract, which goes on taking what it took before, unless it broke
@@ -106,9 +148,8 @@ class DefaultPolicy:
         )
 
     def _reason_to_hold(self, candidate: ModelVersion, previous: ServedModel) -> HeldVersion | None:
-        if not candidate.is_servable:
-            reason = candidate.problem or f"The registry calls it {candidate.registry_status}."
-            return HeldVersion(number=candidate.number, reason=reason)
+        if candidate.unservable_reason is not None:
+            return HeldVersion(number=candidate.number, reason=candidate.unservable_reason)
         found = self._differences(candidate, previous)
         if not found or candidate.accept_breaking:
             return None
@@ -126,10 +167,12 @@ class DefaultPolicy:
         versions: Sequence[ModelVersion],
         current: ModelVersion | None,
         previous: ServedModel,
+        facts: LoadFacts,
         *,
         held: HeldVersion | None,
     ) -> DefaultChoice:
-        """The current default where it is still there, else the newest that keeps its contract."""
+        """The current default where it is still there, else the newest that keeps its contract,
+        of those that were loaded once if there are any."""
         if current is not None:
             return DefaultChoice(
                 number=current.number,
@@ -137,14 +180,15 @@ class DefaultPolicy:
                 earlier_contracts=previous.earlier_contracts,
                 held=held,
             )
-        stand_in = self._stand_in(versions, previous)
+        stand_in = self._stand_in(_loaded(versions, facts), previous)
+        stand_in = stand_in or self._stand_in(versions, previous)
         if stand_in is not None:
             return replace(self._taken_over(stand_in, previous), held=held)
         return DefaultChoice(
             contract=previous.contract,
             earlier_contracts=previous.earlier_contracts,
             held=held,
-            problem=_gone(versions, previous),
+            problem=_gone(versions),
         )
 
     def _stand_in(
@@ -183,22 +227,22 @@ def _unchanged(versions: Sequence[ModelVersion], previous: ServedModel) -> Model
     )
 
 
-def _gone(versions: Sequence[ModelVersion], previous: ServedModel) -> str:
+def _gone(versions: Sequence[ModelVersion]) -> str:
     if not any(v.is_ready for v in versions):
         return _NO_READY_VERSION
     return (
-        f"Default version {previous.default_version} is gone and no other keeps its contract; "
-        "register one that does, or set modelmux.accept_breaking=true on the one to serve."
+        "Its default version is gone and no other keeps its contract; register one that does, or "
+        "set modelmux.accept_breaking=true on the one to serve."
     )
 
 
 def _why_unservable(version: ModelVersion) -> str:
-    reason = version.problem or f"The registry calls it {version.registry_status}."
-    return f"Version {version.number}: {reason}"
+    return f"Version {version.number}: {version.unservable_reason}"
+
+
+def _loaded(versions: Sequence[ModelVersion], facts: LoadFacts) -> list[ModelVersion]:
+    return [version for version in versions if version.fingerprint in facts.loaded]
 
 
 def _newest(versions: Sequence[ModelVersion]) -> ModelVersion | None:
     return max(versions, key=lambda version: version.number, default=None)
-
-
-__all__ = ["DefaultChoice", "DefaultPolicy", "HoldBack"]

@@ -14,6 +14,7 @@ import orjson
 import yaml
 
 from gateway.catalog import UntypableSignature, contract_of
+from gateway.contract.signature import UNSIGNED_EXAMPLE
 from gateway.errors import GatewayError
 
 # What a file makes YAML, JSON and those who read them raise that isn't what it should be; a deeply
@@ -65,18 +66,21 @@ def _facts(document: Mapping[str, Any]) -> ModelFacts:
     flavors: Mapping[str, Any] = document["flavors"]
     pyfunc = flavors.get("python_function")
     signature = _signature(document)
+    has_example = bool(document.get("saved_input_example_info"))
     return ModelFacts(
         signature=signature,
-        problem=_problem(pyfunc, signature),
+        problem=_problem(pyfunc, signature, has_example=has_example),
         flavor=_text(pyfunc.get("loader_module")) if isinstance(pyfunc, dict) else None,
         ships_code=any(isinstance(f, dict) and f.get("code") for f in flavors.values()),
         example_path=_example_path(document),
     )
 
 
-def _problem(pyfunc: object, signature: str | None) -> str | None:
+def _problem(pyfunc: object, signature: str | None, *, has_example: bool) -> str | None:
     if not isinstance(pyfunc, dict):
         return "It has no python_function flavor, so there is nothing to call."
+    if signature is None and has_example:
+        return UNSIGNED_EXAMPLE
     try:
         contract_of(signature or "")
     except UntypableSignature as error:
@@ -90,6 +94,8 @@ def _signature(document: Mapping[str, Any]) -> str | None:
     if not isinstance(signature, dict):
         return None
     kept = {key: signature.get(key) for key in ("inputs", "outputs", "params")}
+    if not any(kept.values()):
+        return None
     if document.get("is_signature_from_type_hint"):
         kept["is_signature_from_type_hint"] = True
     return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode()

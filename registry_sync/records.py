@@ -17,13 +17,15 @@ class RegistryUnreachable(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredModel:
-    """A registered model as the registry tells it; `aliases` maps alias to version number."""
+    """A registered model as the registry tells it; `aliases` maps alias to version number,
+    `created_at_ms` is 0 where the registry doesn't say."""
 
     name: str
     description: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, int] = field(default_factory=dict)
     versions: tuple[ModelVersion, ...] = ()
+    created_at_ms: int = 0
 
 
 RegistryReading = tuple[RegisteredModel, ...]

@@ -1,4 +1,5 @@
-"""The last known catalog on disk, so that a restart without a registry serves what it served.
+"""The last known catalog on disk, so that a restart without a registry serves what it served, and
+which versions have been loaded, so that one that was never loaded replaces none that was.
 
 Written atomically (a temporary file beside it, then a rename), so a reader never sees half of it.
 A snapshot of another registry, of another format or one that can't be read counts as none.
@@ -9,6 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -25,6 +28,15 @@ class _Snapshot(BaseModel):
     format: int
     registry: str
     catalog: Catalog
+    loaded: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What a snapshot holds; `loaded` are fingerprints of versions that were loaded."""
+
+    catalog: Catalog
+    loaded: AbstractSet[str] = frozenset()
 
 
 def _typable(catalog: Catalog) -> Catalog:
@@ -50,8 +62,8 @@ class SnapshotStore:
         self._registry = registry
         self._problem: str | None = None
 
-    def load(self) -> Catalog | None:
-        """The catalog that was saved last; None where there is none to trust."""
+    def load(self) -> Restored | None:
+        """What was saved last; None where there is none to trust."""
         try:
             snapshot = _Snapshot.model_validate_json(self._path.read_bytes())
         except FileNotFoundError:
@@ -62,16 +74,18 @@ class SnapshotStore:
         if snapshot.format != _FORMAT or snapshot.registry != self._registry:
             _logger.warning("the snapshot %s is of another registry or format", self._path)
             return None
-        return _typable(snapshot.catalog)
+        return Restored(catalog=_typable(snapshot.catalog), loaded=snapshot.loaded)
 
     @property
     def problem(self) -> str | None:
         """Why the catalog could not be kept when it was last tried; None where it is kept."""
         return self._problem
 
-    def save(self, catalog: Catalog) -> None:
-        """Keep `catalog`; where that can't be written `problem` says so, and serving goes on."""
-        snapshot = _Snapshot(format=_FORMAT, registry=self._registry, catalog=catalog)
+    def save(self, catalog: Catalog, loaded: AbstractSet[str]) -> None:
+        """Keep both; where that can't be written `problem` says so, and serving goes on."""
+        snapshot = _Snapshot(
+            format=_FORMAT, registry=self._registry, catalog=catalog, loaded=frozenset(loaded)
+        )
         before, self._problem = self._problem, None
         try:
             self._write(snapshot.model_dump_json().encode())

@@ -272,6 +272,7 @@ def _registered_model(model: MlflowModel, versions: Iterable[ModelVersion]) -> R
         tags=dict(model.tags or {}),
         aliases={alias: int(number) for alias, number in (model.aliases or {}).items()},
         versions=tuple(sorted(versions, key=lambda version: version.number)),
+        created_at_ms=int(model.creation_timestamp or 0),
     )
 
 

@@ -1,7 +1,8 @@
 """Keeps the catalog true to the registry: reads, decides, prepares what takes over, publishes.
 
 Owns the current catalog and the one state machine around a default that moves: where the model is
-running, the new default is first loaded and asked once (`VersionPreparer`), and held meanwhile.
+running, or the old default was loaded and the new one never, the new one is first loaded and asked
+once (`VersionPreparer`), and held meanwhile. What has to wait is decided by `catalog_builder`.
 Asyncio only; must not import ray. The registry is read in a thread; everything else is on the loop.
 """
 
@@ -11,7 +12,8 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -26,14 +28,16 @@ from registry_sync.catalog_changes import (
     changes_between,
     describe_change,
 )
-from registry_sync.default_version import DefaultPolicy
+from registry_sync.default_version import DefaultPolicy, LoadFacts
 from registry_sync.records import RegistryReading, RegistryUnreachable
-from registry_sync.snapshot import SnapshotStore
+from registry_sync.snapshot import Restored, SnapshotStore
 from registry_sync.source import RegistrySource
 
 _logger = logging.getLogger(__name__)
 
-BEING_LOADED = "It is being loaded before it takes over."
+_LONGEST_RETRY_S = 3600.0
+# Of models that sleep: a night's retraining moves many defaults at once.
+_WOKEN_AT_ONCE = 2
 
 
 class PreparationFailed(Exception):
@@ -51,13 +55,15 @@ class VersionPreparer(Protocol):
         """Whether anything of that model is running, so that callers would notice a cold start."""
 
     async def prepare(self, model: ServedModel, version: ModelVersion) -> None:
-        """Load the version wherever the model runs and ask it once; raises PreparationFailed."""
+        """Load the version wherever the model runs, waking it where it sleeps, and ask it once;
+        raises PreparationFailed."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
     reason: str
-    at: float
+    times: int
+    retry_at: float
 
 
 class Synchronizer:
@@ -71,7 +77,7 @@ class Synchronizer:
         snapshots: SnapshotStore,
         policy: DefaultPolicy,
         preparer: VersionPreparer,
-        restored: Catalog | None = None,
+        restored: Restored | None = None,
         first_generation: int = 1,
         retry_preparation_s: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
@@ -82,19 +88,25 @@ class Synchronizer:
         self._preparer = preparer
         self._retry_preparation_s = retry_preparation_s
         self._clock = clock
-        self._catalog = restored
-        self._log = ChangeLog(first_generation if restored is None else restored.generation)
+        self._catalog = None if restored is None else restored.catalog
+        self._log = ChangeLog(
+            first_generation if self._catalog is None else self._catalog.generation
+        )
         self._first_generation = first_generation
         self._reading: RegistryReading = ()
         self._answered_at: float | None = None
         self._problem: str | None = None
         self._one_at_a_time = asyncio.Lock()
         self._published = asyncio.Condition()
+        self._loaded: set[str] = set() if restored is None else set(restored.loaded)
         self._prepared: set[str] = set()
         self._failed: dict[str, _Failure] = {}
         self._preparing: SingleFlight[str, None] = SingleFlight()
         self._looks: SingleFlight[int, SyncReport] = SingleFlight()
         self._numbers = itertools.count()
+        self._waking = asyncio.Semaphore(_WOKEN_AT_ONCE)
+        self._saving: asyncio.Task[None] | None = None
+        self._is_saved = True
 
     @property
     def catalog(self) -> Catalog | None:
@@ -146,6 +158,13 @@ class Synchronizer:
         gone among them; None where that can't be told. Only for generations of this object."""
         return self._log.since(generation)
 
+    def note_loaded(self, version: ModelVersion) -> None:
+        """A model's process has loaded that version. Of one that is or was to be prepared, the
+        preparation alone tells what it is worth."""
+        key = version.fingerprint
+        if key not in self._preparing and key not in self._failed:
+            self._remember_loaded(key)
+
     async def settle(self, *, timeout_s: float) -> int:
         """Wait up to `timeout_s` until no version is being prepared; the generation after that."""
         if preparing := list(self._preparing.going_on()):
@@ -161,7 +180,10 @@ class Synchronizer:
 
     async def _publish(self) -> SyncReport:
         before = self._catalog
-        after = build_catalog(self._reading, before, policy=self._policy, hold_back=self._hold_back)
+        plan = build_catalog(self._reading, before, policy=self._policy, facts=self._load_facts())
+        # What was prepared has taken over now; should it ever come back it is prepared anew.
+        self._prepared.clear()
+        after = plan.catalog
         if before is None:
             after = after.model_copy(update={"generation": self._first_generation})
         changes = changes_between(before, after)
@@ -170,10 +192,11 @@ class Synchronizer:
             if before is not None:
                 self._log.add(after.generation, changes)
             self._catalog = after
-            self._forget_prepared(after)
+            self._forget_all_but(after)
             await self._announce()
+        self._prepare_all(plan.waiting)
         if after is not before or self._snapshots.problem is not None:
-            await asyncio.to_thread(self._snapshots.save, after)
+            await self._save(after)
         return SyncReport(
             generation=after.generation,
             added=changes.added,
@@ -185,37 +208,72 @@ class Synchronizer:
         async with self._published:
             self._published.notify_all()
 
-    def _forget_prepared(self, catalog: Catalog) -> None:
-        """What has taken over must be prepared anew should it ever come back."""
-        defaults = (model.default for model in catalog.models.values())
-        self._prepared -= {version.fingerprint for version in defaults if version is not None}
+    async def _save(self, catalog: Catalog) -> None:
+        self._is_saved = True
+        await asyncio.to_thread(self._snapshots.save, catalog, frozenset(self._loaded))
 
-    def _hold_back(self, model: ServedModel, version: ModelVersion) -> str | None:
-        key = version.fingerprint
-        if key in self._prepared or not self._preparer.is_active(model):
-            return None
-        failure = self._failed.get(key)
-        if failure is not None and self._clock() - failure.at < self._retry_preparation_s:
-            return failure.reason
-        self._preparing.start(key, partial(self._prepare, model, version))
-        return BEING_LOADED
+    def _remember_loaded(self, key: str) -> None:
+        """Have it on disk soon: many that are loaded one after the other are saved together."""
+        if key in self._loaded:
+            return
+        self._loaded.add(key)
+        self._is_saved = False
+        if self._saving is None or self._saving.done():
+            self._saving = asyncio.create_task(self._save_loaded())
+
+    async def _save_loaded(self) -> None:
+        while not self._is_saved:
+            async with self._one_at_a_time:
+                if self._catalog is None:
+                    return
+                await self._save(self._catalog)
+
+    def _forget_all_but(self, catalog: Catalog) -> None:
+        known = {v.fingerprint for model in catalog.models.values() for v in model.versions}
+        self._loaded &= known
+        self._failed = {key: failure for key, failure in self._failed.items() if key in known}
+
+    def _load_facts(self) -> LoadFacts:
+        return LoadFacts(
+            loaded=frozenset(self._loaded),
+            prepared=frozenset(self._prepared),
+            failed={key: failure.reason for key, failure in self._failed.items()},
+            is_running=self._preparer.is_active,
+        )
+
+    def _prepare_all(self, waiting: Iterable[tuple[ServedModel, ModelVersion]]) -> None:
+        """Begin with those that aren't being prepared, and did not fail lately."""
+        for model, version in waiting:
+            key = version.fingerprint
+            failure = self._failed.get(key)
+            is_due = failure is None or self._clock() >= failure.retry_at
+            if is_due:
+                self._preparing.start(key, partial(self._prepare, model, version))
 
     async def _prepare(self, model: ServedModel, version: ModelVersion) -> None:
         key = version.fingerprint
         try:
-            await self._preparer.prepare(model, version)
+            async with nullcontext() if self._preparer.is_active(model) else self._waking:
+                await self._preparer.prepare(model, version)
         except PreparationFailed as failure:
             _logger.warning("%s version %s: %s", model.name, version.number, failure.reason)
-            self._failed[key] = _Failure(failure.reason, self._clock())
+            self._note_failure(key, failure.reason)
         # A boundary: a bug there must not leave the version waiting for ever.
         except Exception:
             _logger.exception("%s version %s can't be prepared", model.name, version.number)
-            self._failed[key] = _Failure("It can't be prepared; see the log.", self._clock())
+            self._note_failure(key, "It can't be prepared; see the log.")
         else:
             self._failed.pop(key, None)
             self._prepared.add(key)
+            self._remember_loaded(key)
         async with self._one_at_a_time:
             await self._publish()
+
+    def _note_failure(self, key: str, reason: str) -> None:
+        """To be tried again, less and less often: each time may wake a model that sleeps."""
+        times = 1 if (before := self._failed.get(key)) is None else before.times + 1
+        pause_s = min(self._retry_preparation_s * 2 ** min(times - 1, 16), _LONGEST_RETRY_S)
+        self._failed[key] = _Failure(reason, times, self._clock() + pause_s)
 
 
 def _report(changes: CatalogChanges, before: Catalog | None, after: Catalog) -> None:

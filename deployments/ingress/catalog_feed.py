@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from deployments.catalog_updates import NOWHERE, Position, RegistryNews, unpacked
+from deployments.catalog_updates import NOWHERE, Position, RegistryNews, moment_of, unpacked
 from deployments.serve.ports import CallLost, ReplicaHandle
-from gateway.catalog import Catalog
+from gateway.catalog import Catalog, Moment
 from gateway.errors import InternalError
 from gateway.ports import RegistryStatus, SyncReport
 
@@ -42,7 +42,7 @@ class RayCatalogFeed:
         self._take_used = take_used
         self._catalog: Catalog | None = None
         self._sent: Catalog | None = None
-        self._warnings: dict[str, list[str]] = {}
+        self._moment = Moment()
         self._position: Position = NOWHERE
         self._silent_since: float | None = None
         self._problem: str | None = None
@@ -121,12 +121,12 @@ class RayCatalogFeed:
         self._heard.set()
 
     async def _take(self, news: RegistryNews) -> None:
-        """Have the catalog that was sent be the current one, with the warnings of the moment."""
-        update, warnings = news["update"], news.get("warnings", {})
-        if self._sent is None or (update is None and warnings == self._warnings):
+        """Have the catalog that was sent be the current one, with what is the case now."""
+        update, moment = news["update"], moment_of(news)
+        if self._sent is None or (update is None and moment == self._moment):
             return
         async with self._changed:
-            self._catalog, self._warnings = self._sent.with_warnings(warnings), warnings
+            self._catalog, self._moment = self._sent.at(moment), moment
             if update is not None:
                 self._position = update["position"]
             self._changed.notify_all()

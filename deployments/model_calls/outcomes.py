@@ -72,13 +72,13 @@ def answered_by_replica(outcome: tuple[str, Any]) -> tuple[Message, str, float]:
             raise still_starting()
         case "load_failed":
             raise ModelUnavailable(
-                f"This version can't be loaded: {value['reason']}",
+                f"This version can't be loaded: {value['reason']}.",
                 retry_after_s=value["retry_after_s"],
                 load_failed=True,
             )
         case "suspended":
             raise ModelUnavailable(
-                f"This version isn't tried for a while: {value['reason']}",
+                f"This version isn't tried for a while: {value['reason']}.",
                 retry_after_s=value["retry_after_s"],
             )
         case _:

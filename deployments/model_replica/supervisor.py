@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from deployments.model_replica.version_process import (
     VersionId,
     VersionProcess,
 )
+from gateway.single_flight import SingleFlight
 
 _logger = logging.getLogger("modelmux.supervisor")
 
@@ -43,8 +45,8 @@ _LOOK_EVERY_S = 0.25
 _NOTE_USE_S = 1.0
 _FINISH_S = 15.0
 _KNOWN_GONE_S = 2.0
-_NEVER_STARTED = "Its process can't be started."
-_CLOSING = Suspension(kind="load", left_s=1.0, reason="The replica is ending.")
+_NEVER_STARTED = "its process can't be started"
+_CLOSING = Suspension(kind="load", left_s=1.0, reason="the replica is ending")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,7 @@ class Supervisor:
         self.events = LoadEventLog(settings.model)
         self._versions: dict[str, VersionId] = {}
         self._running: dict[str, VersionProcess] = {}
-        self._loading: dict[str, asyncio.Task[VersionProcess]] = {}
+        self._loads: SingleFlight[str, VersionProcess] = SingleFlight()
         self._seen: dict[str, tuple[int, float]] = {}
         self._keep = keep(self._take)
         self._is_closing = False
@@ -195,19 +197,7 @@ class Supervisor:
         if running is not None and running.state is State.READY:
             return running
         self._refuse_suspended(key)
-        task = self._loading.get(key)
-        if task is None:
-            # Shared by all who wait for it, and so of none: who leaves takes nothing along.
-            task = self._loading[key] = self._loop.create_task(
-                self._load_until_it_stands(key), context=Context()
-            )
-            task.add_done_callback(lambda task: self._end_load(key, task))
-        return await asyncio.shield(task)
-
-    def _end_load(self, key: str, task: asyncio.Task[VersionProcess]) -> None:
-        self._loading.pop(key, None)
-        if not task.cancelled():
-            task.exception()  # mark as seen: all who waited may have left
+        return await self._loads.run(key, partial(self._load_until_it_stands, key))
 
     def _refuse_suspended(self, key: str) -> None:
         suspension = self._quarantine.suspension(key)
@@ -253,7 +243,7 @@ class Supervisor:
         if isinstance(failed, LoadFailed):
             reason = failed.reason
         else:
-            _logger.error("%s: %s %s", self._versions[key].name, _NEVER_STARTED, failed)
+            _logger.error("%s: %s: %s", self._versions[key].name, _NEVER_STARTED, failed)
             reason = _NEVER_STARTED
         self._quarantine.load_failed(key, reason)
 
@@ -297,7 +287,7 @@ class Supervisor:
                     event.get("text"),
                     extra=fields(**version.where),
                 )
-                reason = f"Its artifacts can't be fetched: {event.get('reason')}"
+                reason = f"its artifacts can't be fetched: {event.get('reason')}"
                 done.set_exception(LoadFailed(reason))
 
         job = {
@@ -383,7 +373,7 @@ class Supervisor:
                 process.version.name,
                 extra=fields(**process.version.where),
             )
-            self._quarantine.load_failed(key, f"It wasn't loaded within {limit_s:g} s.")
+            self._quarantine.load_failed(key, f"it wasn't loaded within {limit_s:g} s")
             process.give_up()
 
     async def _look_at_calls(self, key: str, process: VersionProcess, now: float) -> None:
@@ -397,7 +387,7 @@ class Supervisor:
                 process.version.name,
                 extra=fields(**process.version.where),
             )
-            self._quarantine.hung(key, "Its calls hung.")
+            self._quarantine.hung(key, "its calls hung")
             process.give_up()
             self._running.pop(key, None)
             self._restart(key)

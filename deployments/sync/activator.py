@@ -98,11 +98,22 @@ class Activator:
 
     @property
     def warnings(self) -> dict[str, list[str]]:
-        """What keeps models' applications from being as they should, by the models' names."""
+        """What keeps applications that run from being as they should, by their models' names."""
         return {
             each.wanted.name: [problem]
             for each in self._applications.values()
-            if each.wanted is not None and (problem := each.adjustment.problem) is not None
+            if each.wanted is not None
+            and each.is_running
+            and (problem := each.adjustment.problem) is not None
+        }
+
+    @property
+    def not_started(self) -> dict[str, str]:
+        """Why models don't run of which something should, or should have, by their names."""
+        return {
+            each.wanted.name: reason
+            for each in self._applications.values()
+            if each.wanted is not None and (reason := each.why_not_started) is not None
         }
 
     def retain(self, catalog: Catalog) -> None:
@@ -177,7 +188,8 @@ class Activator:
             try:
                 await self._make_room(application)
                 application.run_with(await self._deploy_as_wanted(application))
-            except ActivationFailed:
+            except ActivationFailed as failed:
+                application.fail_to_start(failed.reason)
                 if application.state is State.STARTING:
                     await self._delete_from_serve(application.name)
                 raise

@@ -34,7 +34,8 @@ class Application:
     `wanted` is the model as the catalog has it, None where it doesn't. `options` are those that it
     runs with, None where an earlier sync service made it. `is_asked_for` says that a request waits
     for its start. `used_at` is when requests were last heard of, in seconds of the activator's
-    clock. What changes it on Serve holds `changing`.
+    clock. `failed_start` is with which placement it did not come up when it was last asked for, and
+    why. What changes it on Serve holds `changing`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Application:
     options: ModelOptions | None = None
     is_asked_for: bool = False
     used_at: float = 0.0
+    failed_start: tuple[object, str] | None = None
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def begin(self, now: float) -> None:
@@ -55,6 +57,12 @@ class Application:
         """It is there, with these options."""
         self.state = State.RUNNING
         self.options = options
+        self.failed_start = None
+
+    def fail_to_start(self, reason: str) -> None:
+        """It did not come up."""
+        if self.to_deploy is not None:
+            self.failed_start = (placement(self.to_deploy.options), reason)
 
     def sleep(self) -> None:
         """It isn't there any more, or won't be in a moment."""
@@ -65,6 +73,16 @@ class Application:
     def is_running(self) -> bool:
         """Whether it is there, as far as is known."""
         return self.state is State.RUNNING
+
+    @property
+    def why_not_started(self) -> str | None:
+        """Why it doesn't run where it should, or should have; None where nothing is known. Of a
+        placement that is another by now nothing is."""
+        if self.is_running or self.wanted is None:
+            return None
+        failed_with, reason = self.failed_start or (None, None)
+        known = reason if failed_with == placement(self.wanted.options) else None
+        return self.adjustment.problem or known
 
     @property
     def keeps_replica(self) -> bool:

@@ -27,6 +27,11 @@ SILENCE_S = 35.0
 """After how many seconds a process that tells nothing counts as gone; it tells every ten."""
 
 
+LoadOutcome = tuple[int, str | None]
+"""A version's number, and why it could not be loaded: None where it was, empty where no reason is
+told."""
+
+
 @dataclass(slots=True)
 class _Host:
     model: str
@@ -45,15 +50,20 @@ class HostLedger:
         self._durations: dict[str, Histogram] = {}
         self._evictions: Counter[str] = Counter()
 
-    def take(self, news: LoadEvents) -> None:
-        """Count what is new in what a process tells."""
+    def take(self, news: LoadEvents) -> list[LoadOutcome]:
+        """Count what is new in what a process tells; the loads among that."""
         model, first = news["model"], news["first"]
         host = self._hosts.setdefault(news["host"], _Host(model, self._clock()))
-        for what, number, spent_s, *_ in news["events"][max(0, host.known - first) :]:
+        outcomes: list[LoadOutcome] = []
+        for what, number, spent_s, *reason in news["events"][max(0, host.known - first) :]:
             self._count(model, what, number, spent_s)
+            if what != "evicted":
+                failure = reason[0] if reason else ""
+                outcomes.append((number, failure if what == "failed" else None))
         host.known = max(host.known, first + len(news["events"]))
         host.heard_at = self._clock()
         host.loaded = news["loaded"]
+        return outcomes
 
     def forget_all_but(self, catalog: Catalog) -> None:
         """Drop what the catalog has no more."""

@@ -32,18 +32,20 @@ from deployments.serve.replica_ports import listen_on_own_address
 from deployments.settings import Settings
 from deployments.sync.activator import Activator
 from deployments.sync.load_metrics import HostLedger
+from deployments.sync.load_problems import LoadProblems
 from deployments.sync.reconciler import ActivationFailed
 from deployments.sync.version_preparer import ReplicaVersionPreparer
-from gateway.catalog import Catalog, ModelVersion
+from gateway.catalog import ModelVersion
 from gateway.metrics.families import Reading
 from gateway.ports import SyncReport
 from registry_sync.default_version import DefaultPolicy
-from registry_sync.snapshot import SnapshotStore
+from registry_sync.snapshot import Restored, SnapshotStore
 from registry_sync.source import MlflowRegistry, NamePatterns, without_credentials
 from registry_sync.synchronizer import Synchronizer
 
 _logger = logging.getLogger(__name__)
 
+_START_TIMEOUT_S = 120.0
 _SETTLE_S = 10.0
 _LONGEST_PAUSE_S = 60.0
 _ADOPT_AGAIN_S = 0.5
@@ -65,6 +67,7 @@ class SyncService:
         restored = snapshots.load()
         here = serve.get_replica_context()
         self._ledger = HostLedger()
+        self._load_problems = LoadProblems()
         models = ModelApplications(
             ModelApplicationSettings(
                 tracking_uri=settings.tracking_uri,
@@ -93,7 +96,9 @@ class SyncService:
                 champion_alias=settings.champion_alias, compatibility=settings.compatibility
             ),
             preparer=ReplicaVersionPreparer(
-                self._activator, connect=partial(replica_handle, MODEL_HOST)
+                self._activator,
+                connect=partial(replica_handle, MODEL_HOST),
+                wake_timeout_s=_START_TIMEOUT_S + settings.load_timeout_s,
             ),
             restored=restored,
             # Without a snapshot, still above what readers may have from an earlier life of this.
@@ -128,6 +133,8 @@ class SyncService:
             problem=registry.problem,
             snapshot_problem=registry.snapshot_problem,
             warnings=self._activator.warnings,
+            not_started=self._activator.not_started,
+            load_problems={} if catalog is None else self._load_problems.told(catalog),
         )
 
     async def synchronize(self) -> SyncReport:
@@ -137,6 +144,9 @@ class SyncService:
         return replace(report, generation=generation)
 
     async def _look(self) -> SyncReport:
+        """Look at the registry, once it is known what is running: a default that moves is loaded
+        there."""
+        await self._adopted.wait()
         report = await self._synchronizer.synchronize()
         if self._synchronizer.catalog is not None:
             self._ledger.forget_all_but(self._synchronizer.catalog)
@@ -145,7 +155,15 @@ class SyncService:
 
     async def take_news(self, news: LoadEvents) -> None:
         """What a model's process has to tell about its versions."""
-        self._ledger.take(news)
+        name, catalog = news["model"], self._synchronizer.catalog
+        model = None if catalog is None else catalog.models.get(name)
+        for number, problem in self._ledger.take(news):
+            version = None if model is None else model.version(number)
+            if version is not None and problem is None:
+                self._load_problems.note_load(name, version)
+                self._synchronizer.note_loaded(version)
+            elif version is not None and problem is not None:
+                self._load_problems.note_failure(name, version, problem)
 
     async def reading(self) -> Reading:
         """The numbers of all models' processes."""
@@ -166,11 +184,10 @@ class SyncService:
         return None
 
     async def _poll(self) -> None:
-        """Look for ever, once it is known what is running. While the registry is silent less and
-        less often, so that one that comes back isn't met by all that wait for it at once."""
+        """Look for ever. While the registry is silent less and less often, so that one that comes
+        back isn't met by all that wait for it at once."""
         pauses = Backoff(least_s=self._settings.poll_interval_s, most_s=_LONGEST_PAUSE_S)
         random, failures = Random(), 0  # noqa: S311 - no secret
-        await self._adopted.wait()
         while True:
             failures = 0 if await self._has_answered() else failures + 1
             await asyncio.sleep(pauses.pause_s(failures, random))
@@ -211,6 +228,6 @@ class SyncService:
                 await asyncio.sleep(_ADOPT_AGAIN_S)
 
 
-def _known_versions(catalog: Catalog | None) -> list[ModelVersion]:
-    models = () if catalog is None else catalog.models.values()
+def _known_versions(restored: Restored | None) -> list[ModelVersion]:
+    models = () if restored is None else restored.catalog.models.values()
     return [version for model in models for version in model.versions]

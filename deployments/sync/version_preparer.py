@@ -5,6 +5,7 @@ Must not import ray.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -23,16 +24,16 @@ from registry_sync.synchronizer import PreparationFailed
 
 _ASK_LOAD_TIMEOUT_S = 60.0
 _ASK_TIMEOUT_S = 3600.0
-_CANNOT_BE_LOADED = "It can't be loaded; the log of its process says why."
-_SUSPENDED = "Its calls ended or held up its processes; the log says when."
 
 
 class ReplicaVersionPreparer:
-    """Loads a version in every replica of its model and asks it once, before it takes over."""
+    """Loads a version in every replica of its model, or in one that it wakes within so many
+    seconds, and asks it once, before it takes over."""
 
-    def __init__(self, activator: Activator, connect: Connect) -> None:
+    def __init__(self, activator: Activator, connect: Connect, *, wake_timeout_s: float) -> None:
         self._activator = activator
         self._connect = connect
+        self._wake_timeout_s = wake_timeout_s
 
     def is_active(self, model: ServedModel) -> bool:
         """See `VersionPreparer.is_active`."""
@@ -42,19 +43,29 @@ class ReplicaVersionPreparer:
         """See `VersionPreparer.prepare`."""
         try:
             handle = self._connect(await self._activator.activate(model))
-            loads = await handle.broadcast(
-                "load", version.number, version.fingerprint, version.flavor
-            )
-            kinds = {_kind(answer) for answer in loads} - {"ok"}
-            if kinds:
-                raise PreparationFailed(_SUSPENDED if kinds == {"suspended"} else _CANNOT_BE_LOADED)
+            await self._load(handle, version)
             await self._ask_once(handle, model, version)
         except ActivationFailed as failed:
             raise PreparationFailed(failed.reason) from failed
+        except TimeoutError as error:
+            raise PreparationFailed("No process of its model starts to load it.") from error
+        except CallLost as lost:
+            raise PreparationFailed("Its process went away while it was loaded.") from lost
+
+    async def _load(self, handle: ReplicaHandle, version: ModelVersion) -> None:
+        """Have it in memory in each replica."""
+        which = (version.number, version.fingerprint, version.flavor)
+        try:
+            outcomes = await handle.broadcast("load", *which)
         except CallLost as lost:
             if lost.loss is not Loss.NO_APPLICATION:
-                raise PreparationFailed("Its process went away while it was loaded.") from lost
-            # Gone: nobody is served by it, so nobody would notice.
+                raise
+            # No replica is there, or the handle knows of none yet. A call of one wakes it.
+            async with asyncio.timeout(self._wake_timeout_s):
+                await handle.call("load", *which)
+            outcomes = await handle.broadcast("load", *which)
+        for outcome in outcomes:
+            _require_loaded(outcome)
 
     async def _ask_once(
         self, handle: ReplicaHandle, model: ServedModel, version: ModelVersion
@@ -88,11 +99,16 @@ class ReplicaVersionPreparer:
                 raise PreparationFailed("It fails on its own input example.") from error
 
 
-def _kind(answer: Any) -> str:
-    """The kind of a replica's outcome; raises CallLost where it has none."""
-    if isinstance(answer, CallLost):
-        raise answer
-    return str(answer[0])
+def _require_loaded(outcome: Any) -> None:
+    """Raises PreparationFailed for what any other outcome of a load says (see `Supervisor.load`),
+    and CallLost where there is none."""
+    if isinstance(outcome, CallLost):
+        raise outcome
+    kind, value = outcome
+    if kind == "load_failed":
+        raise PreparationFailed(f"It can't be loaded: {value['reason']}.")
+    if kind != "ok":
+        raise PreparationFailed(f"It isn't tried for a while: {value['reason']}.")
 
 
 def _question(contract: Contract, example: Any) -> tuple[Frame, Mapping[str, Any]] | None:

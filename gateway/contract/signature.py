@@ -43,9 +43,13 @@ from gateway.contract.types import (
 # JSON itself is read to 200 levels (jiter's limit); a type must leave room for the body's form.
 MAX_DEPTH = 64
 
-HOW_TO_SIGN = (
+_SIGNED = (
     "Log the model with one: mlflow.<flavor>.log_model(…, signature=mlflow.models.infer_signature("
-    "model_input, model_output)), or with an input_example=, from which MLflow infers it."
+    "model_input, model_output))"
+)
+HOW_TO_SIGN = f"{_SIGNED}, or with an input_example=, from which MLflow infers it."
+UNSIGNED_EXAMPLE = (
+    f"The model has an input example but no signature, and MLflow inferred none from it. {_SIGNED}."
 )
 
 _TENSOR_KINDS = {"b", "i", "u", "f", "U", "S", "O", "M"}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from gateway.availability import Unloadable, why_model_is_silent, why_version_is_silent
 from gateway.catalog import (
     Catalog,
     HeldVersion,
@@ -18,9 +18,8 @@ from gateway.catalog import (
 )
 from gateway.http.predict.path import predict_path
 from gateway.ports import RegistryStatus
-from gateway.prediction import VersionKey
 
-_UNLOADABLE = "It could not be loaded when it was last asked for; the gateway's log has the reason."
+_NOTHING_SEEN: Unloadable = {}
 
 
 class HeldView(BaseModel):
@@ -36,8 +35,11 @@ class VersionView(BaseModel):
 
     version: int
     status: str = Field(description="The registry's word: READY, PENDING_REGISTRATION, …")
-    servable: bool
-    reason: str | None = Field(description="Why it can't be served; null where it can.")
+    servable: bool = Field(
+        description="Whether requests for it are answered, as far as is known and whether it keeps "
+        "the contract or not."
+    )
+    reason: str | None = Field(description="Why it can't be served now; null where it can.")
     compatible: bool | None = Field(description="Keeps the contract; null where it can't be told.")
     differences: list[dict[str, Any]]
     aliases: list[str]
@@ -98,7 +100,7 @@ class ModelList(BaseModel):
 
 def list_models(
     catalog: Catalog,
-    unloadable: Collection[VersionKey] = (),
+    unloadable: Unloadable = _NOTHING_SEEN,
     registry: RegistryStatus = RegistryStatus(),  # noqa: B008 - frozen
 ) -> ModelList:
     """Summaries of all models of a catalog, sorted by name; `unloadable` failed to load."""
@@ -121,7 +123,7 @@ def describe_registry(registry: RegistryStatus, *, now: datetime) -> RegistryVie
 
 
 def describe_model(
-    catalog: Catalog, name: str, unloadable: Collection[VersionKey] = ()
+    catalog: Catalog, name: str, unloadable: Unloadable = _NOTHING_SEEN
 ) -> ModelDetail:
     """Everything about one model; raises ModelNotFound."""
     model = catalog.model(name)
@@ -138,18 +140,13 @@ def describe_model(
     )
 
 
-def summarize(model: ServedModel, unloadable: Collection[VersionKey] = ()) -> ModelSummary:
+def summarize(model: ServedModel, unloadable: Unloadable = _NOTHING_SEEN) -> ModelSummary:
     """One line about a model; `unloadable` failed to load."""
     return ModelSummary.model_validate(_summary(model, unloadable))
 
 
-def is_ready(model: ServedModel, unloadable: Collection[VersionKey]) -> bool:
-    """Whether something answers by default."""
-    return _problem(model, unloadable) is None
-
-
-def _summary(model: ServedModel, unloadable: Collection[VersionKey]) -> dict[str, Any]:
-    problem = _problem(model, unloadable)
+def _summary(model: ServedModel, unloadable: Unloadable) -> dict[str, Any]:
+    problem = why_model_is_silent(model, unloadable)
     return {
         "name": model.name,
         "description": model.description,
@@ -164,16 +161,6 @@ def _summary(model: ServedModel, unloadable: Collection[VersionKey]) -> dict[str
     }
 
 
-def _problem(model: ServedModel, unloadable: Collection[VersionKey]) -> str | None:
-    """Why nothing answers by default, None where something does."""
-    default = model.default
-    if default is None:
-        return model.problem or "No version of the model can be served."
-    if (model.name, default.fingerprint) in unloadable:
-        return f"Version {default.number}: {_UNLOADABLE}"
-    return None
-
-
 def _held(held: HeldVersion | None) -> HeldView | None:
     if held is None:
         return None
@@ -184,15 +171,16 @@ def describe_version(
     catalog: Catalog,
     model: ServedModel,
     version: ModelVersion,
-    unloadable: Collection[VersionKey],
+    unloadable: Unloadable,
 ) -> VersionView:
     """One version, with what keeps it from answering for the model's contract."""
     compatible, found = _compatibility(catalog, model, version)
+    reason = why_version_is_silent(model, version, unloadable)
     return VersionView(
         version=version.number,
         status=version.registry_status,
-        servable=version.is_servable,
-        reason=_reason(model, version, unloadable),
+        servable=reason is None,
+        reason=reason,
         compatible=compatible,
         differences=found,
         aliases=sorted(a for a, number in model.aliases.items() if number == version.number),
@@ -201,16 +189,6 @@ def describe_version(
         flavor=version.flavor,
         created_at_ms=version.created_at_ms,
     )
-
-
-def _reason(
-    model: ServedModel, version: ModelVersion, unloadable: Collection[VersionKey]
-) -> str | None:
-    if not version.is_ready:
-        return f"The registry calls it {version.registry_status}."
-    if (model.name, version.fingerprint) in unloadable:
-        return _UNLOADABLE
-    return version.problem
 
 
 def _compatibility(

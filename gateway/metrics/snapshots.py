@@ -10,6 +10,7 @@ from collections.abc import Callable
 from math import inf
 
 from gateway.admission import Admission
+from gateway.availability import why_model_is_silent
 from gateway.batching.batcher import MicroBatcher
 from gateway.catalog import Catalog, ServedModel
 from gateway.metrics.collection import Measured
@@ -115,5 +116,4 @@ def _models(catalog: Catalog | None) -> list[ServedModel]:
 
 def _answers(service: PredictionService, model: ServedModel) -> bool:
     """Whether the model answers where no version is named, as far as is known here."""
-    default = model.default
-    return default is not None and (model.name, default.fingerprint) not in service.unloadable
+    return why_model_is_silent(model, service.unloadable) is None

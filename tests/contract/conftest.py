@@ -33,9 +33,8 @@ class StaticFeed:
 
 @pytest.fixture(scope="session")
 def suite_catalog(registered: str) -> Catalog:
-    return build_catalog(
-        MlflowRegistry(tracking_uri=registered).read(), None, policy=DefaultPolicy()
-    )
+    reading = MlflowRegistry(tracking_uri=registered).read()
+    return build_catalog(reading, None, policy=DefaultPolicy()).catalog
 
 
 @pytest.fixture(scope="session")

@@ -283,10 +283,11 @@ async def test_unservable_models_are_listed_with_their_reason(
 async def test_a_model_that_cannot_be_loaded_is_listed_with_its_reason(
     gateway_client: httpx.AsyncClient,
 ) -> None:
-    """A version whose load failed says so in the list, and nothing of why."""
+    """A version whose load failed says so in the list, and nothing of what the error said."""
     assert (await predict(gateway_client, "unloadable", {"x": 1})).status_code == 503
     detail = (await gateway_client.get("/models/unloadable")).json()
     assert detail["status"] == "unservable"
-    assert "could not be loaded" in detail["reason"]
-    assert "could not be loaded" in detail["version_details"][0]["reason"]
+    assert "can't be loaded" in detail["reason"]
+    assert "can't be loaded" in detail["version_details"][0]["reason"]
+    assert not detail["version_details"][0]["servable"]
     assert "secret" not in str(detail)

@@ -289,8 +289,8 @@ async def test_a_version_that_kills_its_process_is_found_out(
 def test_a_model_that_cannot_be_placed_holds_up_no_other(
     impatient: Gateway, mlflow_uri: str
 ) -> None:
-    """Another model that wants a replica has one within seconds, /models warns of the first in the
-    same generation of the catalog, and that one is there soon after its tags are mended."""
+    """Another model that wants a replica has one within seconds, /models calls the first unservable
+    in the same generation of the catalog, and that one is there soon after its tags are mended."""
     misplaced, other = "misplaced", "in its place"
     registry = client(mlflow_uri)
     for name in (misplaced, other):
@@ -304,15 +304,17 @@ def test_a_model_that_cannot_be_placed_holds_up_no_other(
         generation = _generation(impatient)
         _wait_for_process(impatient, "in-its-place")
         _log.info("the other model was there after %.1f s", time.monotonic() - started)
-        warned = poll(lambda: impatient.model(misplaced)["warnings"], what="a warning")
-        assert warned == ["It takes long to start its processes."]
+        reason = poll(lambda: impatient.model(misplaced)["reason"], what="a reason")
+        assert reason == "It takes long to start its processes."
+        assert impatient.model(misplaced)["status"] == "unservable"
+        assert impatient.model(other)["status"] == "ready"
         assert _generation(impatient) == generation
         registry.delete_registered_model_tag(misplaced, "modelmux.num_gpus")
         impatient.sync()
         started = time.monotonic()
         _wait_for_process(impatient, misplaced)
         _log.info("with its tags mended it was there after %.1f s", time.monotonic() - started)
-        poll(lambda: not impatient.model(misplaced)["warnings"], what="no warning any more")
+        poll(lambda: not impatient.model(misplaced)["reason"], what="no reason any more")
         assert impatient.predict(misplaced, {"x": 1}).json() == [{"x": 1}]
     finally:
         for name in (misplaced, other):

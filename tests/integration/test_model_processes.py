@@ -170,9 +170,9 @@ async def test_a_process_that_somebody_kills_is_started_again_unasked(tmp_path: 
         ("raise SystemExit(3)\n", "SystemExit"),
         (
             "import os\nos._exit(7)\n",
-            "Its process ended with exit code 7 while it was being loaded.",
+            "its process ended with exit code 7 while it was being loaded",
         ),
-        ("import time\ntime.sleep(600)\n", "It wasn't loaded within 3 s."),
+        ("import time\ntime.sleep(600)\n", "it wasn't loaded within 3 s"),
     ],
 )
 async def test_a_version_that_cannot_be_loaded_tells_why_and_no_secret(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from gateway.availability import Unloadable, why_model_is_silent
 from gateway.catalog import Catalog, ServedModel
-from gateway.http.views import ModelSummary, is_ready, summarize
-from gateway.prediction import VersionKey
+from gateway.http.views import ModelSummary, summarize
 
 PAGE_SIZE = 50
 
@@ -50,12 +49,12 @@ class Listing:
         return self.counts[self.question.show]
 
 
-def listing(catalog: Catalog, unloadable: Collection[VersionKey], question: Question) -> Listing:
+def listing(catalog: Catalog, unloadable: Unloadable, question: Question) -> Listing:
     """The part of a catalog that was asked for, by name."""
     words = question.words.casefold().split()
     matching = [m for m in catalog.models.values() if all(w in _searched(m) for w in words)]
     matching.sort(key=lambda model: (model.name.casefold(), model.name))
-    is_up = [is_ready(model, unloadable) for model in matching]
+    is_up = [why_model_is_silent(model, unloadable) is None for model in matching]
     by_state: dict[Show, list[ServedModel]] = {
         "all": matching,
         "ready": [model for model, up in zip(matching, is_up, strict=True) if up],

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from gateway.availability import Unloadable, why_version_is_silent
 from gateway.catalog import LATEST, Catalog, ModelVersion, ServedModel
 from gateway.contract import Contract
 from gateway.contract.types import Rows, describe
 from gateway.http.pages.forms import Form, default_text, form_of
 from gateway.http.views import ModelSummary, VersionView, describe_version, summarize
-from gateway.prediction import VersionKey
 
 VERSIONS_SHOWN = 20
 """So many of the newest versions are on the page at once; comparing signatures takes time."""
@@ -66,7 +65,7 @@ class ModelPage:
 
 
 def model_page(
-    catalog: Catalog, name: str, unloadable: Collection[VersionKey], *, more_versions: bool = False
+    catalog: Catalog, name: str, unloadable: Unloadable, *, more_versions: bool = False
 ) -> ModelPage:
     """Everything the page shows about a model; raises ModelNotFound."""
     model = catalog.model(name)
@@ -83,7 +82,7 @@ def model_page(
         params=() if contract is None else _param_rows(contract),
         versions=tuple(shown),
         named_choices=_named(model),
-        version_choices=_numbered(model, {view.version: view for view in shown}),
+        version_choices=_numbered(model, {view.version: view for view in shown}, unloadable),
         total_versions=len(model.versions),
         timeout_s=model.options.timeout_s,
     )
@@ -120,18 +119,25 @@ def _named(model: ServedModel) -> tuple[VersionChoice, ...]:
     return tuple(names)
 
 
-def _numbered(model: ServedModel, known: dict[int, VersionView]) -> tuple[VersionChoice, ...]:
+def _numbered(
+    model: ServedModel, known: dict[int, VersionView], unloadable: Unloadable
+) -> tuple[VersionChoice, ...]:
     return tuple(
         VersionChoice(
-            selector=str(version.number), label=_label(version, known.get(version.number))
+            selector=str(version.number),
+            label=_label(
+                version,
+                known.get(version.number),
+                is_silent=why_version_is_silent(model, version, unloadable) is not None,
+            ),
         )
         for version in reversed(model.versions)
     )
 
 
-def _label(version: ModelVersion, view: VersionView | None) -> str:
+def _label(version: ModelVersion, view: VersionView | None, *, is_silent: bool) -> str:
     remark = ""
-    if not version.is_servable:
+    if is_silent:
         remark = ", can't be served"
     elif view is not None and view.is_default:
         remark = ", the default"

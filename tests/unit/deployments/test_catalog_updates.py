@@ -11,8 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from deployments.catalog_updates import CatalogUpdate, packed, unpacked
-from gateway.catalog import Catalog
+from deployments.catalog_updates import (
+    CatalogUpdate,
+    RegistryNews,
+    moment_of,
+    packed,
+    unpacked,
+)
+from gateway.catalog import Catalog, Moment
 from registry_sync.catalog_changes import ChangeLog, changes_between
 from tests.support.catalogs import BREAKING, catalog, served, version
 
@@ -83,3 +89,11 @@ async def test_a_model_of_another_release_is_an_error() -> None:
     )  # fmt: skip
     with pytest.raises(ValidationError):
         await unpacked(update, None)
+
+
+def test_a_sync_service_of_an_earlier_release_tells_less() -> None:
+    """What it doesn't know of is as if there were nothing."""
+    before = RegistryNews(update=None, silent_for_s=None, problem=None, snapshot_problem=None)
+    assert moment_of(before) == Moment()
+    now: RegistryNews = {**before, "load_problems": {"m": {1: "ImportError"}}}
+    assert moment_of(now) == Moment(load_problems={"m": {1: "ImportError"}})

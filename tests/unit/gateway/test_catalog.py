@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.catalog import Moment
 from gateway.errors import (
     ModelNotFound,
     ModelUnavailable,
@@ -96,9 +97,9 @@ def test_warnings_of_the_moment_change_nothing_else() -> None:
     generation, and a model that isn't there is warned about in vain."""
     own = served(version(1), default=1).model_copy(update={"name": "own", "warnings": ("First.",)})
     before = CATALOG.model_copy(update={"models": {**CATALOG.models, "own": own}})
-    after = before.with_warnings({"own": ["Second."], "gone": ["Third."]})
+    after = before.at(Moment(warnings={"own": ["Second."], "gone": ["Third."]}))
     assert after.models["own"].warnings == ("First.", "Second.")
     assert after.models["m"] is before.models["m"]
     assert after.models.keys() == before.models.keys()
     assert after.generation == before.generation
-    assert before.with_warnings({}) is before
+    assert before.at(Moment()) is before

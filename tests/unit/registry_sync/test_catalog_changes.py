@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from registry_sync.catalog_changes import CatalogChanges, ChangeLog, changes_between
+from registry_sync.catalog_changes import (
+    CatalogChanges,
+    ChangeLog,
+    changes_between,
+    describe_change,
+)
 from tests.support.catalogs import catalog, served, version
 
 
@@ -40,3 +45,11 @@ def test_a_log_forgets_the_oldest() -> None:
         log.add(generation, CatalogChanges(changed=(str(generation),)))
     assert log.since(0) is None
     assert log.since(1) == {"2", "3"}
+
+
+def test_the_log_tells_a_model_that_was_registered_anew() -> None:
+    """By its creation time, where both are known."""
+    old, new = (served(version(1), created_at_ms=at) for at in (1_000, 2_000))
+    unknown = served(version(1))
+    assert describe_change(old, new) == "registered anew"
+    assert describe_change(unknown, new) == describe_change(old, unknown) == "details"

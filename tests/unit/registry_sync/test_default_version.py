@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from gateway.catalog import ModelVersion
-from registry_sync.default_version import DefaultPolicy
+from gateway.catalog import ServedModel
+from registry_sync.default_version import BEING_LOADED, DefaultChoice, DefaultPolicy, LoadFacts
 from tests.support.catalogs import BREAKING, LOOSER, PLAIN, catalog, served, signature, version
 
 POLICY = DefaultPolicy()
-
-
-def _never(_version: ModelVersion) -> None:
-    return None
+NOTHING_LOADED = LoadFacts()
 
 
 def test_a_new_model_without_champion_gets_its_newest_ready_version() -> None:
@@ -22,14 +21,14 @@ def test_a_new_model_without_champion_gets_its_newest_ready_version() -> None:
         version(2, BREAKING),
         version(3, registry_status="PENDING_REGISTRATION"),
     )
-    choice = POLICY.choose(versions, {}, previous=None, hold_back=_never)
+    choice = POLICY.choose(versions, {}, previous=None, facts=NOTHING_LOADED)
     assert (choice.number, choice.contract) == (2, BREAKING)
 
 
 def test_the_champion_alias_wins_over_the_newest() -> None:
     """The alias names the default, whatever else is registered."""
     choice = POLICY.choose(
-        (version(1), version(2)), {"champion": 1}, previous=None, hold_back=_never
+        (version(1), version(2)), {"champion": 1}, previous=None, facts=NOTHING_LOADED
     )
     assert choice.number == 1
 
@@ -38,7 +37,7 @@ def test_another_alias_can_be_the_champion() -> None:
     """The alias's name is a setting."""
     policy = DefaultPolicy(champion_alias="prod")
     choice = policy.choose(
-        (version(1), version(2)), {"champion": 2, "prod": 1}, previous=None, hold_back=_never
+        (version(1), version(2)), {"champion": 2, "prod": 1}, previous=None, facts=NOTHING_LOADED
     )
     assert choice.number == 1
 
@@ -46,20 +45,20 @@ def test_another_alias_can_be_the_champion() -> None:
 def test_a_new_model_skips_a_newest_version_that_cannot_be_served() -> None:
     """A broken newest version doesn't take a new model down."""
     versions = (version(1), version(2, None, problem="no signature"))
-    assert POLICY.choose(versions, {}, previous=None, hold_back=_never).number == 1
+    assert POLICY.choose(versions, {}, previous=None, facts=NOTHING_LOADED).number == 1
 
 
 def test_a_champion_that_cannot_be_served_is_not_replaced_silently() -> None:
     """Where the alias names a broken version, the model says so and serves nothing by default."""
     versions = (version(1), version(2, None, problem="It has no signature."))
-    choice = POLICY.choose(versions, {"champion": 2}, previous=None, hold_back=_never)
+    choice = POLICY.choose(versions, {"champion": 2}, previous=None, facts=NOTHING_LOADED)
     assert (choice.number, choice.problem) == (None, "Version 2: It has no signature.")
 
 
 def test_a_compatible_newer_version_takes_over_with_its_contract() -> None:
     """A default that keeps the contract moves, and its signature is the contract from then on."""
     versions = (version(1), version(2, LOOSER))
-    choice = POLICY.choose(versions, {}, previous=served(versions[0]), hold_back=_never)
+    choice = POLICY.choose(versions, {}, previous=served(versions[0]), facts=NOTHING_LOADED)
     assert (choice.number, choice.contract, choice.held) == (2, LOOSER, None)
 
 
@@ -69,17 +68,17 @@ def test_what_an_earlier_contract_took_is_taken_as_long_as_nothing_breaks() -> N
     wide, narrow = signature(("x", "double"), ("b", "string", False)), PLAIN
     other = signature(("x", "double"), ("b", "long", False))
     one, two, three = version(1, wide), version(2, narrow), version(3, other)
-    choice = POLICY.choose((one, two), {}, previous=served(one), hold_back=_never)
+    choice = POLICY.choose((one, two), {}, previous=served(one), facts=NOTHING_LOADED)
     assert (choice.number, choice.contract, choice.earlier_contracts) == (2, narrow, (wide,))
 
     model = served(one, two, three, default=2, earlier_contracts=choice.earlier_contracts)
     resolution = catalog(model).resolve("m", None)
     assert resolution.contract.parse(b'{"x": 1, "b": "still"}').frames[0][1].names == ("x",)
-    later = POLICY.choose((one, two, three), {}, previous=model, hold_back=_never)
+    later = POLICY.choose((one, two, three), {}, previous=model, facts=NOTHING_LOADED)
     assert (later.number, later.earlier_contracts) == (2, (wide,))
 
     accepted = version(3, other, accept_breaking=True)
-    broken = POLICY.choose((one, two, accepted), {}, previous=model, hold_back=_never)
+    broken = POLICY.choose((one, two, accepted), {}, previous=model, facts=NOTHING_LOADED)
     assert (broken.number, broken.earlier_contracts) == (3, ())
 
 
@@ -88,14 +87,14 @@ def test_a_stale_tag_does_not_make_a_version_stand_in() -> None:
     tagged = version(2, BREAKING, accept_breaking=True)
     newest = version(4, signature(("third", "double")))
     before = served(version(1), tagged, version(3), newest, default=3)
-    choice = POLICY.choose((version(1), tagged, newest), {}, previous=before, hold_back=_never)
+    choice = POLICY.choose((version(1), tagged, newest), {}, previous=before, facts=NOTHING_LOADED)
     assert choice.number == 1
 
 
 def test_a_breaking_newer_version_is_held_with_its_differences() -> None:
     """A default that would break is kept back; the old one goes on answering."""
     versions = (version(1), version(2, BREAKING))
-    choice = POLICY.choose(versions, {}, previous=served(versions[0]), hold_back=_never)
+    choice = POLICY.choose(versions, {}, previous=served(versions[0]), facts=NOTHING_LOADED)
     assert (choice.number, choice.contract) == (1, PLAIN)
     assert choice.held is not None
     assert choice.held.number == 2
@@ -107,7 +106,7 @@ def test_a_breaking_newer_version_is_held_with_its_differences() -> None:
 def test_the_tag_lets_a_breaking_version_through() -> None:
     """`modelmux.accept_breaking` moves the default and with it the contract."""
     versions = (version(1), version(2, BREAKING, accept_breaking=True))
-    choice = POLICY.choose(versions, {}, previous=served(versions[0]), hold_back=_never)
+    choice = POLICY.choose(versions, {}, previous=served(versions[0]), facts=NOTHING_LOADED)
     assert (choice.number, choice.contract, choice.held) == (2, BREAKING, None)
 
 
@@ -115,27 +114,82 @@ def test_moving_the_champion_to_a_breaking_version_is_held_too() -> None:
     """The gate is the same whether a version is newer or an alias moved."""
     versions = (version(1), version(2, BREAKING))
     choice = POLICY.choose(
-        versions, {"champion": 2}, previous=served(*versions, default=1), hold_back=_never
+        versions, {"champion": 2}, previous=served(*versions, default=1), facts=NOTHING_LOADED
     )
     assert choice.number == 1
     assert choice.held is not None
 
 
-def test_a_version_that_is_being_loaded_waits() -> None:
-    """A default takes over only once it may, with the reason in the meantime."""
+def _choose(previous: ServedModel, **facts: Any) -> DefaultChoice:
+    """What becomes of a model whose version 2 keeps the contract of version 1."""
     versions = (version(1), version(2))
-    choice = POLICY.choose(
-        versions, {}, previous=served(versions[0]), hold_back=lambda _: "being loaded"
-    )
-    assert choice.number == 1
+    return POLICY.choose(versions, {}, previous=previous, facts=LoadFacts(**facts))
+
+
+@pytest.mark.parametrize(
+    ("facts", "number"),
+    [
+        ({}, 2),
+        ({"loaded": {"f2"}}, 2),
+        ({"loaded": {"f1"}}, 1),
+        ({"loaded": {"f1", "f2"}}, 2),
+        ({"loaded": {"f1"}, "prepared": {"f2"}}, 2),
+        ({"is_running": lambda model: True}, 1),
+        ({"loaded": {"f1", "f2"}, "is_running": lambda model: True}, 1),
+        ({"prepared": {"f2"}, "is_running": lambda model: True}, 2),
+    ],
+)
+def test_what_takes_over_was_prepared_or_replaces_nothing_that_ran(
+    facts: dict[str, Any], number: int
+) -> None:
+    """A version waits where its model runs, and where it was never loaded and the default was."""
+    choice = _choose(served(version(1)), **facts)
+    assert choice.number == number
+    if number == 1:
+        assert choice.waiting == version(2)
+        assert choice.held is not None
+        assert (choice.held.number, choice.held.reason) == (2, BEING_LOADED)
+    else:
+        assert (choice.waiting, choice.held) == (None, None)
+
+
+def test_a_version_that_could_not_be_prepared_waits_with_the_reason() -> None:
+    """It stays held, and goes on waiting for another try."""
+    choice = _choose(served(version(1)), loaded={"f1"}, failed={"f2": "It can't be loaded."})
     assert choice.held is not None
-    assert choice.held.reason == "being loaded"
+    assert choice.held.reason == "It can't be loaded."
+    assert choice.waiting == version(2)
+
+
+def test_a_version_that_the_gate_holds_does_not_wait() -> None:
+    """Nothing is loaded of what would break the contract."""
+    choice = POLICY.choose(
+        (version(1), version(2, BREAKING)), {}, previous=served(version(1)),
+        facts=LoadFacts(loaded={"f1"}),
+    )  # fmt: skip
+    assert choice.held is not None
+    assert choice.waiting is None
+
+
+def test_a_version_that_was_loaded_stands_in_while_a_new_one_is_prepared() -> None:
+    """A deleted default isn't replaced by what was never loaded, where another one was; among
+    versions that never were, and for one that was, nothing waits."""
+    before = served(version(1), version(2), version(3), default=3)
+    left = (version(1), version(2), version(4))
+
+    def choose(*loaded: str) -> DefaultChoice:
+        return POLICY.choose(left, {}, previous=before, facts=LoadFacts(loaded=set(loaded)))
+
+    waiting = choose("f1", "f3")
+    assert (waiting.number, waiting.waiting) == (1, version(4))
+    assert choose("f3").number == 4
+    assert choose("f1", "f4").number == 4
 
 
 def test_a_broken_newer_version_is_held_for_its_reason() -> None:
     """A version that can't be served never replaces one that can."""
     versions = (version(1), version(2, None, problem="It has no signature."))
-    choice = POLICY.choose(versions, {}, previous=served(versions[0]), hold_back=_never)
+    choice = POLICY.choose(versions, {}, previous=served(versions[0]), facts=NOTHING_LOADED)
     assert choice.number == 1
     assert choice.held is not None
     assert choice.held.reason == "It has no signature."
@@ -145,26 +199,31 @@ def test_the_newest_version_that_keeps_the_contract_stands_in_for_a_deleted_defa
     """Where the default is gone, a compatible version answers, not a breaking one."""
     before = served(version(1), version(2), version(3), version(4, BREAKING), default=3)
     left = (version(1), version(2), version(4, BREAKING))
-    choice = POLICY.choose(left, {}, previous=before, hold_back=_never)
+    choice = POLICY.choose(left, {}, previous=before, facts=NOTHING_LOADED)
     assert choice.number == 2
     assert choice.held is not None
     assert choice.held.number == 4
 
 
 def test_nothing_stands_in_for_a_contract_that_nobody_keeps() -> None:
-    """The contract outlives its version: a breaking one isn't served by accident."""
+    """The contract outlives its version: a breaking one isn't served by accident. Each look says
+    the same about it."""
     before = served(version(1), version(2, BREAKING), default=1)
-    choice = POLICY.choose((version(2, BREAKING),), {}, previous=before, hold_back=_never)
+    choice = POLICY.choose((version(2, BREAKING),), {}, previous=before, facts=NOTHING_LOADED)
     assert (choice.number, choice.contract) == (None, PLAIN)
     assert choice.problem is not None
     assert "modelmux.accept_breaking" in choice.problem
+    model = before.model_copy(update={"default_version": None, "problem": choice.problem})
+    later = POLICY.choose((version(2, BREAKING),), {}, previous=model, facts=NOTHING_LOADED)
+    assert later == choice
+    assert "None" not in choice.problem
 
 
-def test_a_model_registered_again_under_its_name_must_keep_the_contract() -> None:
+def test_a_version_registered_again_under_its_number_must_keep_the_contract() -> None:
     """The same number with other artifacts is another version."""
     before = served(version(1))
     again = (version(1, BREAKING, fingerprint="other"),)
-    assert POLICY.choose(again, {}, previous=before, hold_back=_never).number is None
+    assert POLICY.choose(again, {}, previous=before, facts=NOTHING_LOADED).number is None
 
 
 @pytest.mark.parametrize(("compatibility", "number"), [("compatible", 2), ("exact", 1)])
@@ -172,5 +231,5 @@ def test_the_exact_setting_holds_what_is_only_compatible(compatibility: str, num
     """`exact` asks for equal signatures, `compatible` for the rules."""
     policy = DefaultPolicy(compatibility=compatibility)  # type: ignore[arg-type]
     versions = (version(1), version(2, LOOSER))
-    choice = policy.choose(versions, {}, previous=served(versions[0]), hold_back=_never)
+    choice = policy.choose(versions, {}, previous=served(versions[0]), facts=NOTHING_LOADED)
     assert choice.number == number

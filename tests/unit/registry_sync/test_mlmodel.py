@@ -38,6 +38,17 @@ def test_code_is_noticed_in_any_flavor() -> None:
     assert read_mlmodel(MLMODEL.format(code="code")).ships_code
 
 
+def test_an_example_without_a_signature_is_not_told_to_be_logged() -> None:
+    """Who logged one hears that MLflow made no signature of it; who didn't, that it would."""
+    without = "flavors: {python_function: {}}"
+    alone, empty = read_mlmodel(without), read_mlmodel(f"{without}\nsignature: {{inputs: null}}")
+    assert "input_example=" in str(alone.problem)
+    assert alone.problem == empty.problem
+    logged = read_mlmodel(f"{without}\nsaved_input_example_info: {{artifact_path: input.json}}")
+    assert "has an input example but no signature" in str(logged.problem)
+    assert "input_example=" not in str(logged.problem)
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [

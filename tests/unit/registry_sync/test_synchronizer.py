@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from gateway.catalog import ModelVersion, ServedModel
-from registry_sync.default_version import DefaultPolicy
+from registry_sync.default_version import BEING_LOADED, DefaultPolicy
 from registry_sync.records import RegisteredModel, RegistryReading, RegistryUnreachable
 from registry_sync.snapshot import SnapshotStore
-from registry_sync.synchronizer import BEING_LOADED, PreparationFailed, Synchronizer
+from registry_sync.synchronizer import PreparationFailed, Synchronizer
 from tests.support.catalogs import record, version
+from tests.support.processes import poll
 
 REQUEST: ContextVar[str | None] = ContextVar("REQUEST", default=None)
 
@@ -33,12 +35,14 @@ class FakeRegistry:
 
 
 class FakePreparer:
-    """Models run where told; a preparation ends when it is let to."""
+    """Models run where told; a preparation ends when it is let to. `begun` are the names of models
+    whose preparations began."""
 
     def __init__(self) -> None:
         self.active = False
         self.may_end = asyncio.Event()
         self.fails = False
+        self.begun: list[str] = []
         self.prepared: list[int] = []
         self.requests: list[str | None] = []
 
@@ -47,6 +51,7 @@ class FakePreparer:
 
     async def prepare(self, model: ServedModel, version: ModelVersion) -> None:
         self.requests.append(REQUEST.get())
+        self.begun.append(model.name)
         await self.may_end.wait()
         if self.fails:
             raise PreparationFailed("It can't be loaded.")
@@ -70,11 +75,11 @@ class Bench:
         self.registry = FakeRegistry(*records)
         self.preparer = FakePreparer()
         self.clock = Clock()
-        snapshots = SnapshotStore(folder, registry="r")
+        self.snapshots = SnapshotStore(folder, registry="r")
         self.synchronizer = Synchronizer(
             source=self.registry,
-            snapshots=snapshots,
-            restored=snapshots.load(),
+            snapshots=self.snapshots,
+            restored=self.snapshots.load(),
             policy=DefaultPolicy(),
             preparer=self.preparer,
             clock=self.clock,
@@ -84,6 +89,13 @@ class Bench:
         catalog = self.synchronizer.catalog
         assert catalog is not None
         return catalog.models["m"]
+
+    async def until_loaded_is_kept(self, *fingerprints: str) -> None:
+        def is_kept() -> bool:
+            kept = self.snapshots.load()
+            return kept is not None and kept.loaded == set(fingerprints)
+
+        await asyncio.to_thread(poll, is_kept, timeout_s=5)
 
     async def until(self, condition: Callable[[ServedModel], bool]) -> None:
         async with asyncio.timeout(5):
@@ -148,12 +160,117 @@ async def test_a_catalog_that_could_not_be_saved_is_saved_later(tmp_path: Path) 
     assert Bench(folder).synchronizer.catalog == bench.synchronizer.catalog
 
 
-async def test_a_sleeping_model_switches_at_once(bench: Bench) -> None:
-    """Where nothing runs, nobody would notice a cold start: no preparation."""
+async def test_a_model_that_nobody_called_switches_at_once(bench: Bench) -> None:
+    """Where nothing runs and the default was never loaded nothing is started for a new one."""
     await bench.synchronizer.synchronize()
     bench.registry.reading = (record(version(1), version(2)),)
     await bench.synchronizer.synchronize()
     assert bench.model().default_version == 2
+    assert bench.preparer.begun == []
+
+
+async def test_a_broken_version_does_not_take_a_sleeping_model_down(bench: Bench) -> None:
+    """A default that was loaded stays until the new one has been prepared, though nothing runs."""
+    await bench.synchronizer.synchronize()
+    bench.synchronizer.note_loaded(version(1))
+    bench.preparer.fails = True
+    bench.preparer.may_end.set()
+    bench.registry.reading = (record(version(1), version(2)),)
+    await bench.synchronizer.synchronize()
+    await bench.until(lambda m: m.held is not None and m.held.reason == "It can't be loaded.")
+    assert bench.model().default_version == 1
+    bench.preparer.fails = False
+    bench.clock.now += 61
+    await bench.synchronizer.synchronize()
+    await bench.until_default_is(2)
+
+
+async def test_what_was_loaded_is_known_after_a_restart(bench: Bench, tmp_path: Path) -> None:
+    """A version that was registered while the gateway was down is prepared at the first look, and
+    what took over counts as loaded, too."""
+    await bench.synchronizer.synchronize()
+    bench.synchronizer.note_loaded(version(1))
+    await bench.until_loaded_is_kept("f1")
+    again = Bench(tmp_path, record(version(1), version(2)))
+    await again.synchronizer.synchronize()
+    assert again.model().default_version == 1
+    again.preparer.may_end.set()
+    await again.until_default_is(2)
+    await again.until_loaded_is_kept("f1", "f2")
+    again.registry.reading = (record(version(2)),)
+    await again.synchronizer.synchronize()
+    await again.until_loaded_is_kept("f2")
+
+
+async def test_loads_that_come_together_are_all_kept(bench: Bench) -> None:
+    """Each is on disk in the end, whenever it came."""
+    versions = tuple(version(number) for number in range(1, 40))
+    bench.registry.reading = (record(*versions),)
+    await bench.synchronizer.synchronize()
+    for each in versions:
+        bench.synchronizer.note_loaded(each)
+        await asyncio.sleep(0)
+    await bench.until_loaded_is_kept(*(each.fingerprint for each in versions))
+
+
+async def test_a_load_that_a_preparation_made_proves_nothing_by_itself(bench: Bench) -> None:
+    """A version that loads and then fails on its own example is no default after a restart."""
+    await bench.synchronizer.synchronize()
+    bench.synchronizer.note_loaded(version(1))
+    bench.preparer.fails = True
+    bench.registry.reading = (record(version(1), version(2)),)
+    await bench.synchronizer.synchronize()
+    bench.synchronizer.note_loaded(version(2))
+    bench.preparer.may_end.set()
+    await bench.until(lambda m: m.held is not None and m.held.reason != BEING_LOADED)
+    bench.synchronizer.note_loaded(version(2))
+    await bench.until_loaded_is_kept("f1")
+    await bench.synchronizer.synchronize()
+    assert bench.model().default_version == 1
+
+
+async def test_few_sleeping_models_are_woken_at_once(bench: Bench) -> None:
+    """A night's retraining doesn't start every model that was ever called; all come to their
+    turn."""
+    names = [f"m{number}" for number in range(6)]
+    fingerprints = {name: f"old {name}" for name in names}
+    old = [version(1, fingerprint=fingerprints[name]) for name in names]
+    bench.registry.reading = tuple(
+        record(each, name=name) for name, each in zip(names, old, strict=True)
+    )
+    await bench.synchronizer.synchronize()
+    for each in old:
+        bench.synchronizer.note_loaded(each)
+    bench.registry.reading = tuple(
+        record(each, version(2, fingerprint=f"new {name}"), name=name)
+        for name, each in zip(names, old, strict=True)
+    )
+    await bench.synchronizer.synchronize()
+    await bench.synchronizer.settle(timeout_s=0)
+    assert len(bench.preparer.begun) == 2
+    bench.preparer.may_end.set()
+    await bench.synchronizer.settle(timeout_s=5)
+    assert sorted(bench.preparer.begun) == names
+
+
+async def test_a_version_that_fails_again_is_tried_less_and_less_often(bench: Bench) -> None:
+    """Each try may wake a model: after one, two and four minutes, and at last every hour."""
+    await bench.synchronizer.synchronize()
+    bench.synchronizer.note_loaded(version(1))
+    bench.preparer.fails = True
+    bench.preparer.may_end.set()
+    bench.registry.reading = (record(version(1), version(2)),)
+    tried = []
+    for _ in range(2 * 60 * 8):
+        begun = len(bench.preparer.begun)
+        await bench.synchronizer.synchronize()
+        await bench.synchronizer.settle(timeout_s=5)
+        if len(bench.preparer.begun) > begun:
+            tried.append(bench.clock.now - 100)
+        bench.clock.now += 30
+    waits = [later - earlier for earlier, later in pairwise(tried)]
+    assert waits[:3] == [60, 120, 240]
+    assert waits[-1] == 3600
 
 
 async def test_a_running_model_switches_once_the_new_version_is_prepared(bench: Bench) -> None:
@@ -194,7 +311,7 @@ async def test_a_look_is_ended_whoever_leaves(bench: Bench, tmp_path: Path, turn
     await bench.synchronizer.synchronize()  # looks come one after another: that one is over
     kept = SnapshotStore(tmp_path, registry="r").load()
     assert kept is not None
-    assert set(kept.models) == {"m", "n"}
+    assert set(kept.catalog.models) == {"m", "n"}
 
 
 async def test_a_preparation_belongs_to_no_look(bench: Bench) -> None:

@@ -182,8 +182,26 @@ async def test_what_cannot_be_placed_holds_up_no_other() -> None:
     bench.serve.no_room_for = lambda built: built.name == "large"
     bench.retain(model("large", min_replicas=1), model("small", min_replicas=1))
     await until(lambda: bench.is_up("small"))
-    await until(lambda: bench.activator.warnings)
-    assert set(bench.activator.warnings) == {"large"}
+    await until(lambda: bench.activator.not_started)
+    assert set(bench.activator.not_started) == {"large"}
+    assert not bench.activator.warnings
+
+
+async def test_why_a_model_did_not_start_is_told_until_it_does() -> None:
+    """Of a placement that is another by now nothing is known."""
+    bench = Bench()
+    bench.serve.cannot_run = lambda built: True
+    bench.retain(model("m", num_gpus=64.0))
+    with pytest.raises(ActivationFailed):
+        await bench.activator.activate(model("m", num_gpus=64.0))
+    assert set(bench.activator.not_started) == {"m"}
+    bench.retain(model("m", num_gpus=0.0))
+    assert not bench.activator.not_started
+    bench.retain(model("m", num_gpus=64.0))
+    assert set(bench.activator.not_started) == {"m"}
+    bench.serve.cannot_run = lambda built: False
+    await bench.activator.activate(model("m", num_gpus=64.0))
+    assert not bench.activator.not_started
 
 
 async def test_one_more_than_may_be_active_puts_the_idle_to_sleep() -> None:
@@ -245,10 +263,10 @@ async def test_a_serve_that_fails_is_asked_again() -> None:
     bench = Bench()
     bench.serve.is_broken = True
     bench.retain(model("m", min_replicas=1))
-    await until(lambda: bench.activator.warnings)
+    await until(lambda: bench.activator.not_started)
     bench.serve.is_broken = False
     await until(lambda: bench.is_up("m"))
-    await until(lambda: not bench.activator.warnings)
+    await until(lambda: not bench.activator.not_started)
 
 
 @pytest.mark.parametrize("seed", range(30))

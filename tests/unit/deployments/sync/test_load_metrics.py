@@ -32,11 +32,13 @@ def test_events_are_counted_once_however_often_they_are_told() -> None:
     ledger, log = HostLedger(), LoadEventLog("m")
     log.note_load(1, 2.0)
     log.note_load(2, 3.0)
+    log.loaded = 2
     ledger.take(log.untold())  # its answer is lost
     log.note_failure(3, 0.1, "RuntimeError")
     again = log.untold()
     ledger.take(again)
     log.note_eviction(1)
+    log.loaded = 1
     log.take(again)
     ledger.take(log.untold())
     assert told(ledger, LOADS.name) == {
@@ -57,6 +59,7 @@ def test_a_process_that_tells_nothing_any_more_has_nothing_in_memory() -> None:
     for _ in range(2):
         log = LoadEventLog("m")
         log.note_load(1, 1.0)
+        log.loaded = 1
         ledger.take(log.untold())
     assert told(ledger, LOADED_VERSIONS.name) == {("m",): 2}
     clock.now = SILENCE_S - 1
@@ -92,3 +95,13 @@ def test_what_the_catalog_lacks_is_forgotten() -> None:
     assert (
         told(ledger, LOAD_DURATION.name).keys() == told(ledger, EVICTIONS.name).keys() == {("m",)}
     )
+
+
+def test_loads_are_handed_on_once_with_their_reasons() -> None:
+    """What is told again is no news, an eviction is no load, and a process of an earlier release
+    tells no reason."""
+    ledger = HostLedger()
+    events = [("ok", 1, 1.0, ""), ("failed", 2, 0.1, "ImportError"), ("evicted", 1, 0.0)]
+    news = {"host": "h", "model": "m", "first": 0, "events": events, "loaded": 0}
+    assert ledger.take(news) == [(1, None), (2, "ImportError")]
+    assert ledger.take({**news, "events": [*events, ("failed", 3, 0.1)]}) == [(3, "")]

@@ -31,7 +31,9 @@ async def prepared(replicas: FakeReplicas, new: ModelVersion) -> None:
     clock = Clock()
     activator = Activator(FakeServe(), lambda model: model, clock=clock, sleep=clock.sleep)
     model: ServedModel = served(version(1), new, default=1)
-    await ReplicaVersionPreparer(activator, lambda _: replicas).prepare(model, new)
+    await ReplicaVersionPreparer(activator, lambda _: replicas, wake_timeout_s=30.0).prepare(
+        model, new
+    )
 
 
 async def test_each_replica_loads_it_and_one_is_asked() -> None:
@@ -68,6 +70,16 @@ async def test_only_an_example_of_its_own_must_be_answered() -> None:
         await prepared(failing, version(2, example={"x": 1.0}))
 
 
-async def test_where_nobody_is_served_nobody_waits() -> None:
-    """An application that is gone meanwhile: nobody would notice a cold start."""
-    await prepared(FakeReplicas(load=losing(Loss.NO_APPLICATION)), version(2))
+async def test_a_model_that_sleeps_is_woken_for_it() -> None:
+    """No replica is there to be told: a call of one starts it, and then each has to load it."""
+    left = [CallLost(Loss.NO_APPLICATION)]
+
+    class Sleeping(FakeReplicas):
+        async def broadcast(self, method: str, *arguments: Any) -> list[Any]:
+            if left:
+                raise left.pop()
+            return await super().broadcast(method, *arguments)
+
+    replicas = Sleeping(2, load=lambda *_: ("ok", None), call=lambda *_: OK)
+    await prepared(replicas, version(2))
+    assert replicas.calls == {"load": 3, "call": 1}

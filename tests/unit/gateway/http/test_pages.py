@@ -174,14 +174,14 @@ async def test_where_the_documents_are_public_the_pages_are_too() -> None:
 )  # fmt: skip
 def test_a_page_that_is_not_there_is_the_nearest(asked: str, page: int, first: str) -> None:
     """Whatever the address says, there is a list."""
-    found = listing(many(2 * PAGE_SIZE + 1), (), Question.of("", "nonsense", asked))
+    found = listing(many(2 * PAGE_SIZE + 1), {}, Question.of("", "nonsense", asked))
     assert (found.page, found.pages, found.models[0].name) == (page, 3, first)
     assert found.question.show == "all"
 
 
 def test_every_word_must_be_found_somewhere() -> None:
     """In name, description or alias; the counts are of what the words find."""
-    found = listing(shown(), (), Question.of("TRANS german", "ready", ""))
+    found = listing(shown(), {}, Question.of("TRANS german", "ready", ""))
     assert [model.name for model in found.models] == ["translation_model"]
     assert found.counts == {"all": 1, "ready": 1, "held": 0, "unservable": 0}
 
@@ -191,7 +191,7 @@ def test_every_word_must_be_found_somewhere() -> None:
 
 def test_a_form_is_filled_with_the_models_own_example() -> None:
     """One row per input; what the example leaves out is empty, with an example as placeholder."""
-    page = model_page(shown(), "delivery_time", ())
+    page = model_page(shown(), "delivery_time", {})
     assert page.form is not None
     assert page.form.rows == (("harbour", "3", "4.2", "false", "", ""),)
     assert [f.control for f in page.form.fields] == [
@@ -277,7 +277,7 @@ def test_what_an_earlier_contract_took_is_in_the_signature_and_not_in_the_form()
     """Callers may go on sending it; nobody needs to begin."""
     now, before = signature(("x", "double")), signature(("x", "double"), ("old", "string", False))
     model = served(version(1, now), earlier_contracts=(before,))
-    page = model_page(catalog(model), "m", ())
+    page = model_page(catalog(model), "m", {})
     assert page.form is not None
     assert [field.name for field in page.form.fields] == ["x"]
     assert [(row.name, bool(row.note)) for row in page.inputs] == [("x", False), ("old", True)]
@@ -286,11 +286,11 @@ def test_what_an_earlier_contract_took_is_in_the_signature_and_not_in_the_form()
 def test_a_model_of_many_versions_shows_the_newest_and_the_notable() -> None:
     """The default and what has an alias too; all can be chosen, all are shown when asked."""
     now = catalog(served(*(version(n) for n in range(1, 101)), default=3, aliases={"old": 2}))
-    page = model_page(now, "m", ())
+    page = model_page(now, "m", {})
     assert len(page.versions) == VERSIONS_SHOWN + 2
     assert len(page.version_choices) == 100
     assert page.more == 100
-    more = model_page(now, "m", (), more_versions=True)
+    more = model_page(now, "m", {}, more_versions=True)
     assert (len(more.versions), more.more) == (100, None)
 
 
@@ -308,7 +308,7 @@ async def test_a_model_of_a_thousand_versions_has_a_page_of_bounded_size() -> No
 def test_every_model_of_the_stage_has_a_page() -> None:
     """Tensors, unnamed columns, all types, none at all."""
     now: Catalog = shown()
-    pages = {name: model_page(now, name, ()) for name in now.models}
+    pages = {name: model_page(now, name, {}) for name in now.models}
     assert [name for name, page in pages.items() if page.form is None] == ["invoice_parser"]
     tensor = pages[TENSOR].form
     assert tensor is not None
