@@ -14,6 +14,7 @@ from registry_sync.records import RegisteredModel, RegistryReading, RegistryUnre
 from registry_sync.snapshot import SnapshotStore
 from registry_sync.synchronizer import BEING_LOADED, PreparationFailed, Synchronizer
 from tests.support.catalogs import record, version
+from tests.support.hand_clock import HandClock
 
 
 class FakeRegistry:
@@ -48,23 +49,13 @@ class FakePreparer:
         self.prepared.append(version.number)
 
 
-class Clock:
-    """A clock moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Bench:
     """A synchronizer over fakes."""
 
     def __init__(self, folder: Path, *records: RegisteredModel) -> None:
         self.registry = FakeRegistry(*records)
         self.preparer = FakePreparer()
-        self.clock = Clock()
+        self.clock = HandClock()
         snapshots = SnapshotStore(folder, registry="r")
         self.synchronizer = Synchronizer(
             source=self.registry,

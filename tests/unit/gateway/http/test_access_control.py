@@ -17,10 +17,11 @@ from gateway.http.access_control import Access
 from gateway.http.app import create_app
 from gateway.http.predict.body import HttpLimits
 from gateway.http.predict.endpoint import PredictShortcut
-from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
+from gateway.ports import Call, CallResult
 from gateway.prediction import PredictionService
 from gateway.security.api_keys import Keyring, entry_of, parse_keys
 from tests.support.catalogs import catalog, served, version
+from tests.support.static_feed import StaticFeed
 
 CATALOG = catalog(*(served(version(1), name=name) for name in ("shop a", "shop b", "salaries")))
 SHOP, READER, ADMIN, MIXED = "of-shop", "of-reader", "of-admin", "of-mixed"
@@ -40,19 +41,6 @@ class Keys:
         self.keyring: Keyring = parse_keys("\n".join(ENTRIES))
 
 
-class Feed:
-    def __init__(self) -> None:
-        self.catalog = CATALOG
-        self.registry = RegistryStatus(silent_for_s=1.0)
-        self.looks = 0
-        self.looked = asyncio.Event()
-
-    async def synchronize(self) -> SyncReport:
-        self.looks += 1
-        self.looked.set()
-        return SyncReport(generation=1)
-
-
 class Backend:
     async def predict(self, call: Call) -> CallResult:
         return CallResult(output=("columns", ["y"], [call.frame.columns[0]]))
@@ -63,7 +51,7 @@ class Bench:
 
     def __init__(self, *, public: frozenset[str] = frozenset(), shortcut: bool = False) -> None:
         self.keys = Keys()
-        self.feed = Feed()
+        self.feed = StaticFeed(CATALOG)
         app = create_app(
             service=PredictionService(feed=self.feed, backend=Backend(), default_timeout_s=5),
             feed=self.feed,
@@ -232,7 +220,7 @@ async def test_the_document_says_where_a_key_is_needed(bench: Bench) -> None:
 
 async def test_where_keys_are_off_nothing_speaks_of_them() -> None:
     """No scheme, no 401, and whatever comes as a key is ignored."""
-    feed = Feed()
+    feed = StaticFeed(CATALOG)
     app = create_app(
         service=PredictionService(feed=feed, backend=Backend(), default_timeout_s=5),
         feed=feed,

@@ -16,25 +16,16 @@ from gateway.http.app import create_app
 from gateway.http.predict.body import HttpLimits
 from gateway.http.predict.endpoint import PredictEndpoint
 from gateway.parsing.pool import Parsing
-from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
+from gateway.ports import Call, CallResult
 from gateway.prediction import PredictionService
 from tests.support.catalogs import catalog, served, version
+from tests.support.static_feed import StaticFeed
 
 CATALOG = catalog(
     served(version(1)),
     served(version(1), name="patient", options={"timeout_s": 3000.0}),
     served(version(1), name="other"),
 )
-
-
-class Feed:
-    """A feed that never changes."""
-
-    catalog = CATALOG
-    registry = RegistryStatus()
-
-    async def synchronize(self) -> SyncReport:
-        return SyncReport(generation=1)
 
 
 class HeldModel:
@@ -61,7 +52,7 @@ class Bench:
         self.model = HeldModel()
         self.admission = Admission(AdmissionLimits(model_requests=2, body_bytes=2_000))
         service = PredictionService(
-            feed=Feed(),
+            feed=StaticFeed(CATALOG),
             backend=self.model,
             default_timeout_s=5.0,
             max_timeout_s=100.0,
@@ -69,7 +60,7 @@ class Bench:
             admission=self.admission,
         )
         limits = HttpLimits(max_body_bytes=1_000, body_timeout_s=0.05)
-        app = create_app(service=service, feed=Feed(), limits=limits)
+        app = create_app(service=service, feed=StaticFeed(CATALOG), limits=limits)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://gw")
 
@@ -137,13 +128,15 @@ async def test_the_deadline_holds_while_a_body_is_parsed() -> None:
     """504 past it, and nothing is held any more."""
     admission = Admission()
     service = PredictionService(
-        feed=Feed(),
+        feed=StaticFeed(CATALOG),
         backend=HeldModel(),
         default_timeout_s=0.02,
         admission=admission,
         parsing=EndlessParsing(),
     )
-    app = create_app(service=service, feed=Feed(), limits=HttpLimits(max_body_bytes=1_000_000))
+    app = create_app(
+        service=service, feed=StaticFeed(CATALOG), limits=HttpLimits(max_body_bytes=1_000_000)
+    )
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://gw"
     ) as client:
@@ -157,7 +150,7 @@ async def test_a_large_answer_goes_in_pieces_and_is_held_until_it_is_gone() -> N
     its request is inside."""
     admission = Admission()
     service = PredictionService(
-        feed=Feed(), backend=HeldModel(), default_timeout_s=60.0, admission=admission
+        feed=StaticFeed(CATALOG), backend=HeldModel(), default_timeout_s=60.0, admission=admission
     )
     endpoint = PredictEndpoint(service, limits=HttpLimits(max_body_bytes=10_000_000), access=None)
     body = orjson.dumps([{"x": 0.1}] * 60_000)
