@@ -14,7 +14,7 @@ from registry_sync.records import RegisteredModel, RegistryReading, RegistryUnre
 from registry_sync.snapshot import SnapshotStore
 from registry_sync.synchronizer import BEING_LOADED, PreparationFailed, Synchronizer
 from tests.support.catalogs import record, version
-from tests.support.hand_clock import HandClock
+from tests.support.clocks import Clock
 
 
 class FakeRegistry:
@@ -55,7 +55,7 @@ class Bench:
     def __init__(self, folder: Path, *records: RegisteredModel) -> None:
         self.registry = FakeRegistry(*records)
         self.preparer = FakePreparer()
-        self.clock = HandClock()
+        self.clock = Clock()
         snapshots = SnapshotStore(folder, registry="r")
         self.synchronizer = Synchronizer(
             source=self.registry,

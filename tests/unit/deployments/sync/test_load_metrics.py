@@ -12,7 +12,7 @@ from gateway.metrics.families import (
     MODEL_PROCESSES,
 )
 from tests.support.catalogs import catalog, served, version
-from tests.support.hand_clock import HandClock
+from tests.support.clocks import Clock
 
 
 def told(ledger: HostLedger, name: str) -> dict[tuple[str, ...], object]:
@@ -44,7 +44,7 @@ def test_events_are_counted_once_however_often_they_are_told() -> None:
 
 def test_a_process_that_tells_nothing_any_more_has_nothing_in_memory() -> None:
     """What it counted stays, what it holds goes with it."""
-    clock = HandClock(0.0)
+    clock = Clock(0.0)
     ledger = HostLedger(clock)
     for _ in range(2):
         journal = HostJournal("m")

@@ -9,7 +9,6 @@ from random import Random
 
 from deployments.backoff import Backoff
 from deployments.sync.reconciler import SLOW_AFTER_S, ActivationFailed, Adjustments, TakenBack
-from tests.support.hand_clock import HandClock
 
 AT_ONCE = Backoff(least_s=0.0, most_s=0.0)
 NEVER = Backoff(least_s=3600.0, most_s=3600.0)
@@ -170,14 +169,14 @@ async def test_an_unforeseen_error_ends_nothing() -> None:
 
 async def test_a_trial_that_takes_long_is_told() -> None:
     """Before it fails, after seconds that are more than most trials take."""
-    clock = HandClock()
+    now = [0.0]
     there = Applications()
     there.stuck["big"] = asyncio.Event()
-    adjustments = Adjustments(there.adjust, clock=clock)
+    adjustments = Adjustments(there.adjust, clock=lambda: now[0])
     adjustments.see_to("big", 1)
     await there.tried("big", 1)
     assert adjustments.problems() == {}
-    clock.now += SLOW_AFTER_S
+    now[0] = SLOW_AFTER_S
     assert adjustments.problems() == {"big": "It takes long to start its processes."}
     there.stuck["big"].set()
     await until(lambda: not adjustments.is_going_on("big"))

@@ -59,7 +59,7 @@ class Bench:
             max_rows=3,
             admission=self.admission,
         )
-        limits = HttpLimits(max_body_bytes=1_000, body_timeout_s=0.05)
+        limits = HttpLimits(max_body_bytes=1_000, body_timeout_s=1.0)
         app = create_app(service=service, feed=StaticFeed(CATALOG), limits=limits)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://gw")
@@ -112,27 +112,31 @@ async def test_a_caller_lowers_a_deadline_and_never_raises_it(
 async def test_past_the_caller_s_deadline_the_answer_is_504(bench: Bench) -> None:
     """A model that takes longer than the header allows: deadline_exceeded, in the envelope."""
     bench.model.go.clear()
-    response = await bench.predict(X_Request_Timeout="0.02")
+    response = await bench.predict(X_Request_Timeout="1")
     assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
+    assert len(bench.model.calls) == 1, "the model was asked, and is what took too long"
 
 
 class EndlessParsing(Parsing):
     """Parses large bodies for ever."""
 
+    began = False
+
     async def parse(self, contract: Contract, body: bytes, max_rows: int) -> Request:
+        self.began = True
         await asyncio.Event().wait()
         raise AssertionError
 
 
 async def test_the_deadline_holds_while_a_body_is_parsed() -> None:
     """504 past it, and nothing is held any more."""
-    admission = Admission()
+    admission, parsing = Admission(), EndlessParsing()
     service = PredictionService(
         feed=StaticFeed(CATALOG),
         backend=HeldModel(),
-        default_timeout_s=0.02,
+        default_timeout_s=1.0,  # enough to come as far as that on a busy machine
         admission=admission,
-        parsing=EndlessParsing(),
+        parsing=parsing,
     )
     app = create_app(
         service=service, feed=StaticFeed(CATALOG), limits=HttpLimits(max_body_bytes=1_000_000)
@@ -142,6 +146,7 @@ async def test_the_deadline_holds_while_a_body_is_parsed() -> None:
     ) as client:
         response = await client.post("/models/m/predict", json=[{"x": 1.0}] * 50_000)
     assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
+    assert parsing.began
     assert admission.body_bytes == 0
 
 
