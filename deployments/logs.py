@@ -114,15 +114,25 @@ class LogChannel:
         except (BlockingIOError, TimeoutError):
             return False
         except OSError:
-            self._socket = None
+            self.close()
             return False
         return True
 
+    def close(self) -> None:
+        """The next lines connect anew."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
     def _connected(self) -> socket.socket:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        made.settimeout(self._wait_s)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-        made.connect(self._path)
+        try:
+            made.settimeout(self._wait_s)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+            made.connect(self._path)
+        except OSError:
+            made.close()
+            raise
         return made
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.scheduling import Together, place_of
 from tests.support.chromium import chromium
 from tests.support.processes import Gateway, gateway, mlflow_server
+from tests.support.scheduling import Together, place_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones begin first (see `tests.scheduling`)."""
+    """The long ones begin first (see `tests.support.scheduling`)."""
     items.sort(key=lambda item: place_of(item.nodeid))
 
 
@@ -40,7 +40,7 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def registered(mlflow_uri: str) -> str:
     """The session's MLflow server with every model of the contract suite."""
-    from tests.contract.models import register_all  # imports MLflow: not for unit tests
+    from tests.support.contract_models import register_all  # imports MLflow: not for unit tests
 
     register_all(mlflow_uri)
     return mlflow_uri

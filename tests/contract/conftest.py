@@ -10,25 +10,13 @@ import pytest
 from gateway.catalog import Catalog
 from gateway.http.app import create_app
 from gateway.http.predict.body import HttpLimits
-from gateway.ports import RegistryStatus, SyncReport
 from gateway.prediction import PredictionService
 from registry_sync.catalog_builder import build_catalog
 from registry_sync.default_version import DefaultPolicy
 from registry_sync.source import MlflowRegistry
 from tests.contract.in_process import InProcessBackend
 from tests.support.processes import Gateway
-
-
-class StaticFeed:
-    """A feed whose catalog never changes."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self.catalog: Catalog | None = catalog
-        self.registry = RegistryStatus(silent_for_s=0.0)
-
-    async def synchronize(self) -> SyncReport:
-        assert self.catalog is not None
-        return SyncReport(generation=self.catalog.generation)
+from tests.support.static_feed import StaticFeed
 
 
 @pytest.fixture(scope="session")

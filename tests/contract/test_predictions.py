@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.http.predict.path import predict_path
-from tests.contract.models import DESCRIBED, ODD_COLUMN_NAMES, ODD_COLUMNS, ODD_NAME, TYPED
+from tests.support.contract_models import DESCRIBED, ODD_COLUMN_NAMES, ODD_COLUMNS, ODD_NAME, TYPED
 
 JSON = {"Content-Type": "application/json"}
 

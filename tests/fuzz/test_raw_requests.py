@@ -11,8 +11,8 @@ import time
 import pytest
 
 from tests.fuzz.conftest import SECONDS, SEED
-from tests.fuzz.raw_requests import Answer, answers_to, request
 from tests.support.processes import Gateway
+from tests.support.raw_requests import Answer, answers_to, request
 
 PATH = b"POST /models/versions/predict HTTP/1.1"
 JSON = b"Content-Type: application/json"

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from urllib.parse import quote
 
-from tests.contract.models import MADE_TO_FAIL
 from tests.fuzz.conftest import SECONDS, SEED
+from tests.support.contract_models import MADE_TO_FAIL
 from tests.support.processes import Gateway
 
 CHECKS = (

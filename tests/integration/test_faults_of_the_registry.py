@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -63,20 +64,41 @@ def proxy(registry: Registry) -> Iterator[FaultyProxy]:
         yield proxy
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("gateway")
+class RestartableGateway:
+    """A gateway that knows the registry by its proxy, and is started again over its state."""
+
+    def __init__(self, proxy: FaultyProxy, folder: Path) -> None:
+        self._proxy, self._folder = proxy, folder
+        self._running = ExitStack()
+
+    def start(self) -> None:
+        self.gateway = self._running.enter_context(
+            gateway(self._proxy.url, self._folder, "--poll-interval-s", "0.5")
+        )
+
+    def stop(self) -> None:
+        assert end(self.gateway.process) == 0
+        self._running.close()
 
 
 @pytest.fixture(scope="module")
-def served(registry: Registry, proxy: FaultyProxy, folder: Path) -> Iterator[Gateway]:
-    """A gateway that knows the registry by its proxy."""
-    with gateway(proxy.url, folder, "--poll-interval-s", "0.5") as running:
-        assert running.predict(HELD, {"x": 1}).status_code == 200
-        registry.add(HELD, inputs=TEXT)
-        running.sync()
-        assert running.model(HELD)["held"]["version"] == 2
-        yield running
+def restartable(
+    registry: Registry, proxy: FaultyProxy, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RestartableGateway]:
+    made = RestartableGateway(proxy, tmp_path_factory.mktemp("gateway"))
+    made.start()
+    assert made.gateway.predict(HELD, {"x": 1}).status_code == 200
+    registry.add(HELD, inputs=TEXT)
+    made.gateway.sync()
+    assert made.gateway.model(HELD)["held"]["version"] == 2
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def served(restartable: RestartableGateway) -> Gateway:
+    """The gateway that runs now."""
+    return restartable.gateway
 
 
 @pytest.fixture
@@ -177,23 +199,25 @@ def test_a_registry_that_stops_is_not_seen_and_its_return_is_noticed(
 
 
 def test_a_restart_without_the_registry_serves_what_was_served(
-    registry: Registry, proxy: FaultyProxy, served: Gateway, folder: Path
+    registry: Registry, restartable: RestartableGateway
 ) -> None:
     """Models, contract and what is held come from the snapshot, artifacts from the disk."""
-    contract, held = served.model(STEADY)["request_schema"], served.model(HELD)["held"]
-    assert end(served.process) == 0
+    before = restartable.gateway
+    contract, held = before.model(STEADY)["request_schema"], before.model(HELD)["held"]
+    restartable.stop()
     registry.stop()
     try:
-        with gateway(proxy.url, folder, "--poll-interval-s", "0.5") as again:
-            ask = Ask(model=STEADY, version=1, answer=lambda n: [{"x": float(n * 2)}])
-            with steady_load(again.url, ask) as load:
-                load.wait_for_answers(50)
-            assert load.figures.failed == 0
-            _logger.info("up without MLflow: %s", load.figures)
-            assert again.model(STEADY)["request_schema"] == contract
-            assert again.model(HELD)["held"] == held
-            assert again.predict(HELD, {"x": 1}).json() == [{"x": 2.0}]
-            poll(lambda: registry_as_told(again)["problem"], what="the silence told")
+        restartable.start()
+        again = restartable.gateway
+        ask = Ask(model=STEADY, version=1, answer=lambda n: [{"x": float(n * 2)}])
+        with steady_load(again.url, ask) as load:
+            load.wait_for_answers(50)
+        assert load.figures.failed == 0
+        _logger.info("up without MLflow: %s", load.figures)
+        assert again.model(STEADY)["request_schema"] == contract
+        assert again.model(HELD)["held"] == held
+        assert again.predict(HELD, {"x": 1}).json() == [{"x": 2.0}]
+        poll(lambda: registry_as_told(again)["problem"], what="the silence told")
     finally:
         registry.start()
 

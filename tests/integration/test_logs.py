@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.fuzz.raw_requests import answers_to, request
 from tests.support.processes import Gateway, end, gateway, poll
+from tests.support.raw_requests import answers_to, request
 from tests.support.registering import columns, register
 from tests.support.up_output import not_ours, not_ours_in_json
 

@@ -196,17 +196,12 @@ async def test_bodies_are_refused_before_they_are_read(
 ) -> None:
     """A body in chunks is refused at the limit; one that asks first is refused without having been
     sent; more rows than the limit are refused."""
-
-    async def endless() -> AsyncIterator[bytes]:
-        for _ in range(10 * BODY_BYTES // 65_536):
-            yield b" " * 65_536
-
-    json_type = {"Content-Type": "application/json"}
-    with suppress(httpx.WriteError):  # refused in the middle of it, and hung up on
-        chunked = await caller.post(
-            "/models/beside-it/predict", content=endless(), headers=json_type
-        )
-        assert (chunked.status_code, chunked.json()["code"]) == (413, "payload_too_large")
+    reader, writer = await connect(small.url)
+    writer.write(_head("beside-it", "Transfer-Encoding: chunked"))
+    writer.write(_chunk(BODY_BYTES) + _chunk(1))  # and no end
+    chunked = await asyncio.wait_for(received(reader), BODY_S / 2)
+    assert (chunked.status, chunked.json()["code"]) == (413, "payload_too_large")
+    writer.close()
 
     reader, writer = await connect(small.url)
     writer.write(_head("beside-it", f"Content-Length: {BODY_BYTES + 1}\r\nExpect: 100-continue"))
@@ -227,7 +222,8 @@ async def test_stuck_callers_keep_nobody_from_being_answered(
 ) -> None:
     """With 200 connections that send half a head, send a body byte by byte, or don't read their
     answer, others are answered as ever; a body that doesn't come is a 408 in the envelope."""
-    calm = await p99_s(small.url, "beside-it")
+    await p99_s(small.url, "beside-it")  # what is warmed up by the first requests is behind us
+    calm = [await p99_s(small.url, "beside-it", requests=400) for _ in range(3)]
     text = json.dumps([{"text": "x" * 1_000_000}] * 3).encode()
     assert (
         await caller.post(
@@ -248,9 +244,10 @@ async def test_stuck_callers_keep_nobody_from_being_answered(
         else:
             writer.write(_head("beside-it", "Transfer-Encoding: chunked") + b'4\r\n{"x"')
         stuck.append((number, reader, writer))
-    busy = await p99_s(small.url, "beside-it")
-    _log.info("p99 calm %.4f s, with 200 stuck %.4f s", calm, busy)
-    assert busy < 2 * calm + 0.5
+    busy = [await p99_s(small.url, "beside-it", requests=400) for _ in range(3)]
+    _log.info("p99 calm %s, with 200 stuck %s", calm, busy)
+    # Twenty milliseconds are for what a shared machine does meanwhile.
+    assert statistics.median(busy) <= 2 * statistics.median(calm) + 0.020
     started = time.monotonic()
     answers = [await received(reader) for number, reader, _ in stuck if number % 3 == 1]
     assert time.monotonic() - started < BODY_S + 10
@@ -262,11 +259,10 @@ async def test_stuck_callers_keep_nobody_from_being_answered(
 async def test_stuck_uploads_keep_nobody_out(small: Gateway, caller: httpx.AsyncClient) -> None:
     """With more bytes of bodies whose end doesn't come than the gateway holds, those beyond the
     model's share are refused, and small bodies are answered, of that model and of others."""
-    spaces = b" " * (BODY_BYTES - 1024)
     stuck = []
     for _ in range(2 * WAITING_BYTES // BODY_BYTES):
         reader, writer = await connect(small.url)
-        chunk = b"%x\r\n%b\r\n" % (len(spaces), spaces)
+        chunk = _chunk(BODY_BYTES - 1024)
         writer.write(_head("echo-of-text", "Transfer-Encoding: chunked") + chunk)
         stuck.append((reader, writer))
     first = [asyncio.create_task(received(reader)) for reader, _ in stuck]
@@ -331,6 +327,10 @@ async def test_where_there_is_no_room_the_idle_sleep(
 
 async def _ask(client: httpx.AsyncClient, name: str) -> httpx.Response:
     return await client.post(f"/models/{name}/predict", json={"x": 1.0})
+
+
+def _chunk(size: int) -> bytes:
+    return b"%x\r\n%b\r\n" % (size, b" " * size)
 
 
 def _head(name: str, more: str) -> bytes:

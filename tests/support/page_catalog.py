@@ -21,10 +21,11 @@ from gateway.errors import GatewayError
 from gateway.http.access_control import Access
 from gateway.http.app import create_app
 from gateway.http.predict.body import HttpLimits
-from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
+from gateway.ports import Call, CallResult
 from gateway.prediction import PredictionService
 from gateway.security.api_keys import Keyring
 from tests.support.catalogs import catalog, served, signature, version
+from tests.support.static_feed import StaticFeed
 
 HOSTILE = '<img src=x onerror="window.harmed=1"> & \'quotes\' "more" ?#% Größe 😀'
 HELD, TYPES, TENSOR, TUPLE = "churn_risk", "all types", "pixels", "two values"
@@ -185,17 +186,6 @@ def many(count: int) -> Catalog:
     )
 
 
-class FakeFeed:
-    """A feed whose catalog is set."""
-
-    def __init__(self, now: Catalog) -> None:
-        self.catalog: Catalog | None = now
-        self.registry = RegistryStatus(silent_for_s=1.0)
-
-    async def synchronize(self) -> SyncReport:
-        return SyncReport(generation=1)
-
-
 class FakeModels:
     """Answers in the shape of each model's outputs; `error` is raised instead where it is set."""
 
@@ -258,7 +248,7 @@ class Stage:
     """The application over fakes, answering on a port of the loopback."""
 
     def __init__(self, now: Catalog, access: Access | None = None) -> None:
-        self.feed = FakeFeed(now)
+        self.feed = StaticFeed(now)
         self.models = FakeModels()
         service = PredictionService(feed=self.feed, submit=self.models.call, default_timeout_s=5)
         self.app: FastAPI = create_app(

@@ -28,7 +28,7 @@ class CallableModel(PythonModel):  # type: ignore[misc]
         if self._on_load is not None:
             self._on_load()
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
         return self._predict(model_input, params or {})
 
 

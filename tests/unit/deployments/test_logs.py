@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -125,10 +126,26 @@ def test_lines_of_all_processes_come_together_in_order(tmp_path: Path) -> None:
         for number in range(200):
             assert first.send(b"first %d\n" % number * 50)
             assert second.send(b"second %d\n" % number)
+        first.close()
+        second.close()
     lines = out.read_text().splitlines()
     assert [x for x in lines if x[0] == "s"] == [f"second {n}" for n in range(200)]
     assert len(lines) == 200 * 51
     assert not channel.exists()
+
+
+def test_a_sender_survives_its_receiver_and_finds_the_next_one(tmp_path: Path) -> None:
+    """It says that the lines weren't taken, and keeps no file open for who is gone."""
+    path = tmp_path / "log.sock"
+    channel = LogChannel(str(path), wait_s=5.0)
+    for _ in range(2):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+            receiver.bind(str(path))
+            assert channel.send(b"line\n")
+            assert receiver.recv(100) == b"line\n"
+        assert not channel.send(b"lost\n")
+        path.unlink()
+    channel.close()
 
 
 def test_a_line_goes_to_stderr_where_nobody_receives_it(

@@ -16,6 +16,7 @@ from registry_sync.records import RegisteredModel, RegistryReading, RegistryUnre
 from registry_sync.snapshot import SnapshotStore
 from registry_sync.synchronizer import PreparationFailed, Synchronizer
 from tests.support.catalogs import record, version
+from tests.support.clocks import Clock
 from tests.support.processes import poll
 
 REQUEST: ContextVar[str | None] = ContextVar("REQUEST", default=None)
@@ -56,16 +57,6 @@ class FakePreparer:
         if self.fails:
             raise PreparationFailed("It can't be loaded.")
         self.prepared.append(version.number)
-
-
-class Clock:
-    """A clock moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Bench:

@@ -224,7 +224,10 @@ def test_up_refuses_what_it_cannot_do_in_one_line(arguments: list[str], word: st
 )
 def test_up_listens_where_it_was_told_that_it_may(fields: dict[str, Any]) -> None:
     """Beyond the loopback with keys or by an explicit word; on it as it is."""
-    cli._require_guard(Settings(**{"tracking_uri": "http://h:1", "host": "0.0.0.0", **fields}))
+    open_to_all = {"tracking_uri": "http://h:1", "host": "0.0.0.0"}
+    with pytest.raises(typer.Exit):
+        cli._require_guard(Settings(**open_to_all))
+    cli._require_guard(Settings(**{**open_to_all, **fields}))
 
 
 def test_up_refuses_a_port_in_use() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,12 +73,21 @@ def test_who_is_inside_is_waited_for(admin: AdminSocket) -> None:
 
 
 def test_the_wait_is_bounded(admin: AdminSocket) -> None:
-    """Who doesn't come to an end isn't waited for."""
+    """Who doesn't come to an end is waited for no longer than that."""
     admin.inside = 10**9
-    close_front_door(admin.path, timeout_s=0)
+    started = time.monotonic()
+    close_front_door(admin.path, timeout_s=1.0)
+    assert 1.0 <= time.monotonic() - started < 60
+    assert admin.commands.count("show stat") > 1
     assert admin.inside > 0
 
 
-def test_a_haproxy_that_does_not_listen_is_survived(tmp_path: Path) -> None:
-    """Stopping goes on."""
-    close_front_door(tmp_path / "nobody", timeout_s=30)
+def test_a_haproxy_that_does_not_listen_is_told_and_not_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Stopping goes on at once, and one line says what is wrong."""
+    started = time.monotonic()
+    close_front_door(tmp_path / "nobody", timeout_s=3600)
+    assert time.monotonic() - started < 60
+    (line,) = caplog.messages
+    assert "No such file" in line

@@ -73,13 +73,15 @@ def test_an_application_that_has_the_gateways_name_is_refused() -> None:
 
 def test_what_is_no_obstacle_is_left_alone() -> None:
     """A gateway that is there already, other routes and names, and what is ending anyway."""
-    _serve(
+    here = _serve(
         ServeApplication(name="modelmux", deployments=GATEWAY, route_prefix="/"),
         ServeApplication(name="modelmux-model-zoo", deployments=THEIRS, route_prefix="/zoo"),
         ServeApplication(name="root", route_prefix="/", is_ending=True),
         ServeApplication(name="handle only", deployments=THEIRS),
-    ).settings_here(_settings())
-    _serve(ServeApplication(name="modelmux", is_ending=True)).settings_here(_settings())
+    )
+    ending = _serve(ServeApplication(name="modelmux", is_ending=True))
+    for each in (here, ending):
+        assert each.settings_here(_settings()) == _settings(host="0.0.0.0")
 
 
 def test_ray_client_is_refused_in_a_sentence_of_its_own() -> None:

@@ -12,15 +12,7 @@ from gateway.metrics.families import (
     MODEL_PROCESSES,
 )
 from tests.support.catalogs import catalog, served, version
-
-
-class Clock:
-    """A clock that the test moves."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clocks import Clock
 
 
 def told(ledger: HostLedger, name: str) -> dict[tuple[str, ...], object]:
@@ -54,7 +46,7 @@ def test_events_are_counted_once_however_often_they_are_told() -> None:
 
 def test_a_process_that_tells_nothing_any_more_has_nothing_in_memory() -> None:
     """What it counted stays, what it holds goes with it."""
-    clock = Clock()
+    clock = Clock(0.0)
     ledger = HostLedger(clock)
     for _ in range(2):
         log = LoadEventLog("m")

@@ -86,6 +86,8 @@ def test_spark_vectors_are_arrays_of_doubles() -> None:
     assert describe(made.inputs.row) == "{v: Array(double)}"
 
 
+# Integer columns are among what is tested, and MLflow advises against them.
+@pytest.mark.filterwarnings("ignore:Hint. Inferred schema contains integer:UserWarning")
 def test_inferred_signatures() -> None:
     """What MLflow infers from a DataFrame and an array is read."""
     frame = pd.DataFrame({"a": [1, 2], "s": ["x", None], "l": [[1.0], [2.0]]})

@@ -18,10 +18,11 @@ from gateway.http.access_control import Access
 from gateway.http.app import create_app
 from gateway.http.boundary import Boundary
 from gateway.http.predict.body import HttpLimits
-from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
+from gateway.ports import Call, CallResult
 from gateway.prediction import PredictionService
 from gateway.security.api_keys import Keyring, entry_of, parse_keys
 from tests.support.catalogs import catalog, served, version
+from tests.support.static_feed import StaticFeed
 
 CATALOG = catalog(*(served(version(1), name=name) for name in ("shop a", "shop b", "salaries")))
 SHOP, READER, ADMIN, MIXED = "of-shop", "of-reader", "of-admin", "of-mixed"
@@ -41,19 +42,6 @@ class Keys:
         self.keyring: Keyring = parse_keys("\n".join(ENTRIES))
 
 
-class Feed:
-    def __init__(self) -> None:
-        self.catalog = CATALOG
-        self.registry = RegistryStatus(silent_for_s=1.0)
-        self.looks = 0
-        self.looked = asyncio.Event()
-
-    async def synchronize(self) -> SyncReport:
-        self.looks += 1
-        self.looked.set()
-        return SyncReport(generation=1)
-
-
 class Backend:
     async def call(self, call: Call) -> CallResult:
         return CallResult(output=("columns", ["y"], [call.frame.columns[0]]))
@@ -64,7 +52,7 @@ class Bench:
 
     def __init__(self, *, public: frozenset[str] = frozenset(), in_front: bool = False) -> None:
         self.keys = Keys()
-        self.feed = Feed()
+        self.feed = StaticFeed(CATALOG)
         app = create_app(
             service=PredictionService(feed=self.feed, submit=Backend().call, default_timeout_s=5),
             feed=self.feed,
@@ -236,7 +224,7 @@ async def test_the_document_says_where_a_key_is_needed(bench: Bench) -> None:
 
 async def test_where_keys_are_off_nothing_speaks_of_them() -> None:
     """No scheme, no 401, and whatever comes as a key is ignored."""
-    feed = Feed()
+    feed = StaticFeed(CATALOG)
     app = create_app(
         service=PredictionService(feed=feed, submit=Backend().call, default_timeout_s=5),
         feed=feed,

@@ -17,22 +17,12 @@ from gateway.errors import GatewayError, ModelUnavailable, all_errors
 from gateway.http.access_log import AccessJournal
 from gateway.http.app import create_app
 from gateway.http.predict.body import HttpLimits
-from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
+from gateway.ports import Call, CallResult, RegistryStatus
 from gateway.prediction import PredictionService
 from tests.support.catalogs import BREAKING, catalog, served, signature, version
+from tests.support.static_feed import StaticFeed
 
 ODD = "Größe {x}/%41 & #1?"
-
-
-class FakeFeed:
-    """A feed whose catalog the test sets."""
-
-    def __init__(self, now: Catalog | None) -> None:
-        self.catalog = now
-        self.registry = RegistryStatus(silent_for_s=1.0)
-
-    async def synchronize(self) -> SyncReport:
-        return SyncReport(generation=1, added=("m",))
 
 
 class FakeBackend:
@@ -54,7 +44,7 @@ class Bench:
     """The app over fakes, and a client of it."""
 
     def __init__(self, now: Catalog | None) -> None:
-        self.feed = FakeFeed(now)
+        self.feed = StaticFeed(now)
         self.backend = FakeBackend()
         service = PredictionService(feed=self.feed, submit=self.backend.call, default_timeout_s=5)
         self.lines: list[bytes] = []

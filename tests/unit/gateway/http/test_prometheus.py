@@ -15,33 +15,23 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.admission import Admission
 from gateway.batching.batcher import MicroBatcher
-from gateway.catalog import Catalog, HeldVersion
+from gateway.catalog import HeldVersion
 from gateway.http.app import create_app
 from gateway.http.predict.body import HttpLimits
 from gateway.metrics.collection import Measured
 from gateway.metrics.counters import Traffic, TrafficCounter
 from gateway.metrics.families import FAMILIES, LOADS, Reading
 from gateway.metrics.snapshots import ReplicaNumbers
-from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
+from gateway.ports import Call, CallResult, RegistryStatus
 from gateway.prediction import PredictionService
 from tests.support.catalogs import BREAKING, catalog, served, version
+from tests.support.static_feed import StaticFeed
 
 CATALOG = catalog(
     served(version(1), version(2, BREAKING), default=1, held=HeldVersion(number=2, reason="…")),
     served(version(1), name="ruined").model_copy(update={"default_version": None}),
 )
 QUOTED = 'a "b"\\\n'
-
-
-class FakeFeed:
-    """A feed whose catalog the test sets."""
-
-    def __init__(self) -> None:
-        self.catalog: Catalog | None = CATALOG
-        self.registry = RegistryStatus(silent_for_s=1.0)
-
-    async def synchronize(self) -> SyncReport:
-        return SyncReport(generation=1)
 
 
 class GatedBackend:
@@ -63,7 +53,7 @@ class Bench:
     """The app over fakes whose numbers are this process' own and, by another name, once more."""
 
     def __init__(self) -> None:
-        self.feed = FakeFeed()
+        self.feed = StaticFeed(CATALOG)
         self.backend = GatedBackend()
         self.traffic, self.admission = Traffic(), Admission()
         batcher = MicroBatcher(TrafficCounter(self.backend, self.traffic))

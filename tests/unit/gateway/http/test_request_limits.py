@@ -16,25 +16,16 @@ from gateway.http.app import create_app
 from gateway.http.predict.body import HttpLimits
 from gateway.http.predict.endpoint import PredictEndpoint
 from gateway.parsing.pool import Parsing
-from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
+from gateway.ports import Call, CallResult
 from gateway.prediction import PredictionService
 from tests.support.catalogs import catalog, served, version
+from tests.support.static_feed import StaticFeed
 
 CATALOG = catalog(
     served(version(1)),
     served(version(1), name="patient", options={"timeout_s": 3000.0}),
     served(version(1), name="other"),
 )
-
-
-class Feed:
-    """A feed that never changes."""
-
-    catalog = CATALOG
-    registry = RegistryStatus()
-
-    async def synchronize(self) -> SyncReport:
-        return SyncReport(generation=1)
 
 
 class HeldModel:
@@ -61,15 +52,15 @@ class Bench:
         self.model = HeldModel()
         self.admission = Admission(AdmissionLimits(model_requests=2, body_bytes=2_000))
         service = PredictionService(
-            feed=Feed(),
+            feed=StaticFeed(CATALOG),
             submit=self.model.call,
             default_timeout_s=5.0,
             max_timeout_s=100.0,
             max_rows=3,
             admission=self.admission,
         )
-        limits = HttpLimits(max_body_bytes=1_000, body_timeout_s=0.05)
-        app = create_app(service=service, feed=Feed(), limits=limits)
+        limits = HttpLimits(max_body_bytes=1_000, body_timeout_s=1.0)
+        app = create_app(service=service, feed=StaticFeed(CATALOG), limits=limits)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://gw")
 
@@ -120,34 +111,41 @@ async def test_a_caller_lowers_a_deadline_and_never_raises_it(
 async def test_past_the_caller_s_deadline_the_answer_is_504(bench: Bench) -> None:
     """A model that takes longer than the header allows: deadline_exceeded, in the envelope."""
     bench.model.go.clear()
-    response = await bench.predict(X_Request_Timeout="0.02")
+    response = await bench.predict(X_Request_Timeout="1")
     assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
+    assert len(bench.model.calls) == 1, "the model was asked, and is what took too long"
 
 
 class EndlessParsing(Parsing):
     """Parses large bodies for ever."""
 
+    began = False
+
     async def parse(self, contract: Contract, body: bytes, max_rows: int) -> Request:
+        self.began = True
         await asyncio.Event().wait()
         raise AssertionError
 
 
 async def test_the_deadline_holds_while_a_body_is_parsed() -> None:
     """504 past it, and nothing is held any more."""
-    admission = Admission()
+    admission, parsing = Admission(), EndlessParsing()
     service = PredictionService(
-        feed=Feed(),
+        feed=StaticFeed(CATALOG),
         submit=HeldModel().call,
-        default_timeout_s=0.02,
+        default_timeout_s=1.0,  # enough to come as far as that on a busy machine
         admission=admission,
-        parsing=EndlessParsing(),
+        parsing=parsing,
     )
-    app = create_app(service=service, feed=Feed(), limits=HttpLimits(max_body_bytes=1_000_000))
+    app = create_app(
+        service=service, feed=StaticFeed(CATALOG), limits=HttpLimits(max_body_bytes=1_000_000)
+    )
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://gw"
     ) as client:
         response = await client.post("/models/m/predict", json=[{"x": 1.0}] * 50_000)
     assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
+    assert parsing.began
     assert admission.body_bytes == 0
 
 
@@ -156,7 +154,10 @@ async def test_a_large_answer_goes_in_pieces_and_is_held_until_it_is_gone() -> N
     its request is inside."""
     admission = Admission()
     service = PredictionService(
-        feed=Feed(), submit=HeldModel().call, default_timeout_s=60.0, admission=admission
+        feed=StaticFeed(CATALOG),
+        submit=HeldModel().call,
+        default_timeout_s=60.0,
+        admission=admission,
     )
     endpoint = PredictEndpoint(service, limits=HttpLimits(max_body_bytes=10_000_000), access=None)
     body = orjson.dumps([{"x": 0.1}] * 60_000)

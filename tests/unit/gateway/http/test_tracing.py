@@ -18,22 +18,13 @@ from gateway.errors import ModelFailed
 from gateway.http.app import create_app
 from gateway.http.predict.body import HttpLimits
 from gateway.http.tracing import CallTracing, RequestTracing, TraceOrigins
-from gateway.ports import Call, CallResult, RegistryStatus, SyncReport
+from gateway.ports import Call, CallResult
 from gateway.prediction import PredictionService
 from tests.support.catalogs import catalog, served, version
+from tests.support.static_feed import StaticFeed
 
 TRACE, CALLER = "12345678" * 4, "12345678" * 2
 MODEL = served(version(1, flavor="mlflow.sklearn"))
-
-
-class Feed:
-    """A feed of one model."""
-
-    catalog = catalog(MODEL)
-    registry = RegistryStatus()
-
-    async def synchronize(self) -> SyncReport:
-        return SyncReport(generation=1)
 
 
 class GatedBackend:
@@ -64,13 +55,13 @@ class Bench:
         self.backend = GatedBackend()
         self.batcher = MicroBatcher(CallTracing(self.backend, tracer))
         service = PredictionService(
-            feed=Feed(),
+            feed=StaticFeed(catalog(MODEL)),
             submit=TraceOrigins(self.batcher.submit).submit,
             default_timeout_s=5,
         )
         app = create_app(
             service=service,
-            feed=Feed(),
+            feed=StaticFeed(catalog(MODEL)),
             limits=HttpLimits(max_body_bytes=1000),
             tracing=RequestTracing(tracer),
         )

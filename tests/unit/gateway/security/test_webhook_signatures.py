@@ -10,18 +10,11 @@ from mlflow.webhooks import delivery as mlflow_delivery
 
 from gateway.errors import Forbidden, InternalError
 from gateway.security.webhook_signatures import Delivery, DeliveryCheck, SyncTrigger
+from tests.support.clocks import Clock
 
 SECRET = "a secret"  # pragma: allowlist secret
 NOW = 1_800_000_000.0
 BODY = '{"entity": "model_version", "data": {"name": "Größe"}}'
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def signed(identifier: str = "d1", at: float = NOW, secret: str = SECRET) -> Delivery:
@@ -40,7 +33,7 @@ def changed(**fields: object) -> Delivery:
 
 def test_what_mlflow_signs_is_accepted_once() -> None:
     """The signature is that of MLflow's own code; a repetition is refused."""
-    check = DeliveryCheck(SECRET, clock=Clock())
+    check = DeliveryCheck(SECRET, clock=Clock(NOW))
     check.accept(signed())
     with pytest.raises(Forbidden, match="before"):
         check.accept(signed())
@@ -70,7 +63,7 @@ def test_what_mlflow_signs_is_accepted_once() -> None:
 )
 def test_what_is_not_signed_is_refused_without_effect(bad: Delivery) -> None:
     """Nothing of it is remembered: the genuine one with the same id is still accepted."""
-    check = DeliveryCheck(SECRET, clock=Clock())
+    check = DeliveryCheck(SECRET, clock=Clock(NOW))
     with pytest.raises(Forbidden):
         check.accept(bad)
     check.accept(signed())
@@ -80,7 +73,7 @@ def test_what_is_not_signed_is_refused_without_effect(bad: Delivery) -> None:
                                                  (-301, False)])  # fmt: skip
 def test_old_deliveries_are_refused(age_s: float, accepted: bool) -> None:
     """Five minutes in either direction are near enough for two clocks."""
-    check = DeliveryCheck(SECRET, clock=Clock())
+    check = DeliveryCheck(SECRET, clock=Clock(NOW))
     delivery = signed(at=NOW - age_s)
     if accepted:
         check.accept(delivery)
@@ -91,7 +84,7 @@ def test_old_deliveries_are_refused(age_s: float, accepted: bool) -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     """The last ids are kept, however many come."""
-    check = DeliveryCheck(SECRET, max_known=3, clock=Clock())
+    check = DeliveryCheck(SECRET, max_known=3, clock=Clock(NOW))
     for number in range(10):
         check.accept(signed(f"d{number}"))
     assert len(check._known) == 3

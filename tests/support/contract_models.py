@@ -192,5 +192,5 @@ def _register_versions(uri: str) -> None:
 
 
 class _Unsigned(PythonModel):  # type: ignore[misc]
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
         return model_input

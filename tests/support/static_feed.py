@@ -1,0 +1,23 @@
+"""A catalog feed whose catalog is what the test sets: `gateway.ports.CatalogFeed` over nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.catalog import Catalog
+from gateway.ports import RegistryStatus, SyncReport
+
+
+class StaticFeed:
+    """A feed that has `catalog` and `registry` until the test sets others, and counts looks."""
+
+    def __init__(self, catalog: Catalog | None) -> None:
+        self.catalog = catalog
+        self.registry = RegistryStatus(silent_for_s=1.0)
+        self.looks = 0
+        self.looked = asyncio.Event()
+
+    async def synchronize(self) -> SyncReport:
+        self.looks += 1
+        self.looked.set()
+        return SyncReport(generation=0 if self.catalog is None else self.catalog.generation)
