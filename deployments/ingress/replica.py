@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.api_key_source import keys_of
 from deployments.application_names import MODEL_HOST
@@ -148,9 +148,13 @@ class Ingress:
         )
         # For what comes to this process's own HTTP server, behind HAProxy.
         Front.predictions = Boundary(app.state.predict, journal=journal)
+
         # Not the application itself: Ray would look for each request's route in it, too, and put
-        # handlers into it that answer in plain text.
-        return app.__call__
+        # handlers into it that answer in plain text. A function, by which uvicorn knows ASGI 3.
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await app(scope, receive, send)
+
+        return application
 
     async def reading(self) -> tuple[str, Reading]:
         """This replica's short id, and all of its numbers; for whichever replica is scraped."""

@@ -37,7 +37,7 @@ def packed_call(
     )
 
 
-def call_result(message: Message, *, load_s: float = 0.0) -> CallResult:
+def call_result(message: Message, *, load_s: float | None = None) -> CallResult:
     """The result of a call that a process has answered; raises the error that it means."""
     try:
         outcome = messages.unpacked_outcome(message)
@@ -45,7 +45,9 @@ def call_result(message: Message, *, load_s: float = 0.0) -> CallResult:
         raise InvalidModelOutput("The model's process answered what can't be read.") from error
     match outcome.kind:
         case messages.OK:
-            timings_ms = {"load": load_s * 1e3, "model": outcome.model_s * 1e3}
+            timings_ms = {"model": outcome.model_s * 1e3}
+            if load_s is not None:  # else its process was asked directly, with no load to wait for
+                timings_ms["load"] = load_s * 1e3
             return CallResult(output=outcome.value, timings_ms=timings_ms)
         case messages.LATE:
             raise DeadlineExceeded("The model was busy with others until the deadline.")

@@ -272,7 +272,7 @@ def _tagged(value: Any) -> Any:
         return str.__str__(value)
     if isinstance(value, bytes):
         return {"$": ["y", _text(bytes(value))]}
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic) and value.dtype.kind in _KINDS:
         return {"$": ["g", value.dtype.str, _text(value.tobytes())]}
     if kind is dt.datetime:
         return {"$": ["m", value.isoformat()]}

@@ -129,7 +129,7 @@ def is_plain(value: Any) -> bool:
         (masked([[1], [2]], [[False], [True]]), ("values", [np.array([1]), [None]])),
         (masked([1.0, 2.0], [False, False]), ("values", np.array([1.0, 2.0]))),
         ([np.ma.masked], ("values", [None])),
-        (np.matrix([[1.0]]), ("values", np.array([[1.0]]))),
+        (np.array([[1.0]]).view(np.matrix), ("values", np.array([[1.0]]))),
         (np.array([(1.0, "a")], RECORDS), ("values", [[np.float64(1.0), np.str_("a")]])),
         (np.array([(1.0, "a")], np.dtype((OwnRecord, RECORDS))),
          ("values", [[np.float64(1.0), np.str_("a")]])),
