@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.api_key_source import keys_of
 from deployments.ingress.autoscaling import IN_FLIGHT
@@ -143,9 +143,13 @@ class Ingress:
         )
         # For what comes to this process's own HTTP server, behind HAProxy.
         Front.predictions = Boundary(app.state.predict, journal=journal)
+
         # Not the application itself: Ray would look for each request's route in it, too, and put
         # handlers into it that answer in plain text.
-        return app.__call__
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            await app(scope, receive, send)
+
+        return answer
 
     async def reading(self) -> tuple[str, Reading]:
         """This replica's short id, and all of its numbers; for whichever replica is scraped."""
