@@ -251,11 +251,6 @@ class Settings(BaseSettings):
         """Where fetched artifacts are kept."""
         return self.state_dir / "artifacts"
 
-    @property
-    def record_dir(self) -> Path:
-        """Where it is remembered which versions fail to load, hang, or end their processes."""
-        return self.state_dir / "records"
-
 
 def read_settings(given: Mapping[str, object]) -> Settings:
     """The settings as given, and for the rest from the environment; raises BadSettings."""

@@ -7,7 +7,6 @@ in there. Import it only inside `fast_path`, because Ray reads its environment w
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -89,9 +88,6 @@ def deployed(settings: Settings, logs: LogOptions) -> Iterator[None]:
     """Deploy the gateway's application; on the way out drain it and delete what is ours."""
     if settings.ray_address is None or running_serve() is None:
         _start_serve(settings)
-    if settings.ray_address is None:
-        # Whoever starts the gateway anew may have mended what kept versions from loading.
-        shutil.rmtree(settings.record_dir, ignore_errors=True)
     try:
         serve.run_many([_gateway(settings, logs)], wait_for_applications_running=False)
         yield
