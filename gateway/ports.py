@@ -42,6 +42,10 @@ class SyncReport:
 MODEL_STEP = "model"
 """The step in a call's timings that the model itself took."""
 
+LOAD_STEP = "load"
+"""The step in which its version was waited for; there is none in calls that went straight to the
+version's process."""
+
 
 class CatalogFeed(Protocol):
     """Where the current catalog comes from; it is replaced as a whole, by reference."""
@@ -84,10 +88,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallResult:
-    """A model's answer to a call, and where its time went (name -> milliseconds)."""
+    """A model's answer to a call, and where its time went (name -> milliseconds).
+
+    `begun_at_ns` is when the model's own code began with it, in nanoseconds since the epoch; 0
+    where that isn't known.
+    """
 
     output: Output
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    begun_at_ns: int = 0
 
 
 class PredictionBackend(Protocol):

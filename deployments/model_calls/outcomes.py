@@ -16,7 +16,7 @@ from gateway.errors import (
     ModelFailed,
     ModelUnavailable,
 )
-from gateway.ports import CallResult
+from gateway.ports import LOAD_STEP, MODEL_STEP, CallResult
 
 _STARTING_RETRY_AFTER_S = 2.0
 
@@ -45,10 +45,12 @@ def call_result(message: Message, *, load_s: float | None = None) -> CallResult:
         raise InvalidModelOutput("The model's process answered what can't be read.") from error
     match outcome.kind:
         case messages.OK:
-            timings_ms = {"model": outcome.model_s * 1e3}
+            timings_ms = {MODEL_STEP: outcome.model_s * 1e3}
             if load_s is not None:  # else its process was asked directly, with no load to wait for
-                timings_ms["load"] = load_s * 1e3
-            return CallResult(output=outcome.value, timings_ms=timings_ms)
+                timings_ms[LOAD_STEP] = load_s * 1e3
+            return CallResult(
+                output=outcome.value, timings_ms=timings_ms, begun_at_ns=outcome.begun_at
+            )
         case messages.LATE:
             raise DeadlineExceeded("The model was busy with others until the deadline.")
         case messages.UNSUPPORTED:

@@ -30,11 +30,12 @@ from gateway.errors import InternalError
 from gateway.http.access_log import answered
 from gateway.http.predict.disconnect import is_left
 from gateway.http.predict.path import PREDICT_PATH
-from gateway.ports import Call, CallResult, PredictionBackend, Submit
+from gateway.ports import LOAD_STEP, MODEL_STEP, Call, CallResult, PredictionBackend, Submit
 
 _W3C = TraceContextTextMapPropagator()
 _HEADERS = {b"traceparent": "traceparent", b"tracestate": "tracestate"}
 _SERVER_ERROR = 500
+_NOTABLE_MS = 1.0
 
 
 class RequestTracing:
@@ -112,13 +113,30 @@ class CallTracing:
             carrier: dict[str, str] = {}
             _W3C.inject(carrier)
             try:
-                return await self._backend.call(
+                result = await self._backend.call(
                     replace(call, traceparent=carrier.get("traceparent"))
                 )
+                self._note_steps(span, result)
+                return result
             except BaseException as error:
                 span.set_attribute("error.type", type(error).__name__)
                 span.set_status(StatusCode.ERROR)
                 raise
+
+    def _note_steps(self, span: Span, result: CallResult) -> None:
+        """Spans of what the version's process has told: it needs no OpenTelemetry of its own."""
+        load_ms = result.timings_ms.get(LOAD_STEP)
+        span.set_attribute("call.way", "process" if load_ms is None else "replica")
+        begun_at, context = result.begun_at_ns, set_span_in_context(span, Context())
+        if not begun_at:
+            return
+        if load_ms is not None and load_ms >= _NOTABLE_MS:
+            loading = self._tracer.start_span(
+                "load version", context, start_time=begun_at - int(load_ms * 1e6)
+            )
+            loading.end(begun_at)
+        running = self._tracer.start_span("run model", context, start_time=begun_at)
+        running.end(begun_at + int(result.timings_ms.get(MODEL_STEP, 0.0) * 1e6))
 
 
 def _caller_s_context(scope: Scope) -> Context:

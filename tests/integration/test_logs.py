@@ -118,7 +118,7 @@ def test_every_request_has_a_line_and_none_tells_a_secret(
     assert not [line for line in output.splitlines() if line.startswith("2026-01-01")]
     if form == "json":
         lines = [json.loads(line) for line in output.splitlines()]
-        assert {"modelmux.version_host", "deployments.cli.app", "gateway.access"} <= {
+        assert {"modelmux.supervisor", "deployments.cli.app", "gateway.access"} <= {
             line["logger"] for line in lines
         }
 

@@ -68,7 +68,7 @@ def new_trace() -> tuple[str, str, str]:
 
 def spans_of(receiver: SpanReceiver, trace: str, *names: str) -> dict[str, ReceivedSpan]:
     """The spans of a trace by their names, once all of these are there."""
-    wanted = {"POST /models/{name}/predict", "call model", "answer call", "run model", *names}
+    wanted = {"POST /models/{name}/predict", "call model", *names}
     poll(
         lambda: wanted <= {span.name for span in receiver.of_trace(trace)},
         what=f"the spans of a trace ({[span.name for span in receiver.all()]})",
@@ -79,25 +79,23 @@ def spans_of(receiver: SpanReceiver, trace: str, *names: str) -> dict[str, Recei
 def test_one_trace_goes_from_the_caller_to_the_model_s_own_code(
     traced: Gateway, receiver: SpanReceiver
 ) -> None:
-    """By handle first, by the model's socket later: each span has the right parent and process."""
-    for way, names in (("handle", ("load version",)), ("socket", ())):
+    """By its replica first, straight to its process later: each span has the right parent."""
+    for way, names in (("replica", ("run model", "load version")), ("process", ("run model",))):
         trace, caller, header = new_trace()
         answer = traced.predict(NAME, {"x": 1}, traceparent=header, X_Model_Version="1")
         assert answer.status_code == 200, answer.text
         spans = spans_of(receiver, trace, *names)
         request, call = spans["POST /models/{name}/predict"], spans["call model"]
-        answering, running = spans["answer call"], spans["run model"]
+        running = spans["run model"]
         assert request.parent == caller
         assert call.parent == request.id
-        assert answering.parent == call.id
-        assert running.parent == answering.id
-        assert [span.part for span in (request, call, answering, running)] == [
-            "ingress", "ingress", "model", "model",
-        ]  # fmt: skip
+        assert running.parent == call.id
+        assert {span.part for span in spans.values()} == {"ingress"}
         assert {span.service for span in spans.values()} == {"modelmux"}
         assert request.begin_ns <= call.begin_ns <= call.end_ns <= request.end_ns
+        assert call.begin_ns <= running.begin_ns <= running.end_ns <= call.end_ns
         assert running.end_ns - running.begin_ns >= 50_000_000
-        assert answer.json() == [{"where": f"{trace}-{running.id}"}]
+        assert answer.json() == [{"where": f"{trace}-{call.id}"}]
         assert request.attributes == {
             "http.request.method": "POST",
             "http.route": "/models/{name}/predict",
@@ -106,17 +104,17 @@ def test_one_trace_goes_from_the_caller_to_the_model_s_own_code(
             "model.version": 1,
             "model.rows": 1,
         }
-        assert answering.attributes["call.way"] == way
-        if names:
-            assert spans["load version"].parent == answering.id
-        poll(lambda: _comes_by_socket(traced, receiver), what="a line to the model's socket")
+        assert call.attributes["call.way"] == way
+        if "load version" in names:
+            assert spans["load version"].parent == call.id
+        poll(lambda: _goes_straight(traced, receiver), what="a call straight to the process")
 
 
-def _comes_by_socket(traced: Gateway, receiver: SpanReceiver) -> bool:
-    """A line is there a moment after the first call."""
+def _goes_straight(traced: Gateway, receiver: SpanReceiver) -> bool:
+    """It does a moment after the first call."""
     trace, _, header = new_trace()
     traced.predict(NAME, {"x": 1}, traceparent=header)
-    return spans_of(receiver, trace)["answer call"].attributes["call.way"] == "socket"
+    return spans_of(receiver, trace)["call model"].attributes["call.way"] == "process"
 
 
 def test_requests_that_share_a_call_are_linked_with_it(
@@ -155,7 +153,7 @@ def test_what_goes_wrong_is_marked_and_nothing_of_it_told(
     spans = spans_of(receiver, trace)
     assert all(span.is_error for span in spans.values())
     assert spans["POST /models/{name}/predict"].attributes["error.type"] == "500"
-    assert spans["answer call"].attributes["error.type"] == "model_failed"
+    assert spans["call model"].attributes["error.type"] == "ModelFailed"
     assert "negative" not in repr(receiver.all())
 
 
