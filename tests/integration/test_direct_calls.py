@@ -94,7 +94,7 @@ def test_whatever_is_killed_is_replaced_without_an_error(served: Gateway, killed
     first = until_direct(served)
     template, replica = _parent(first), replica_of(first)
     os.kill({"process": first, "template": template, "replica": replica}[killed], signal.SIGKILL)
-    assert asked(served)[0] != first
+    poll(lambda: asked(served)[0] != first, what=f"another process after a killed {killed}")
     assert until_direct(served) != first
     gone = {
         "process": [first],

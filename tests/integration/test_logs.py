@@ -112,7 +112,7 @@ def test_every_request_has_a_line_and_none_tells_a_secret(
     assert by_id["fails"]["version"] == "1"
     output = running.log.read_text(errors="replace")
     assert SECRET not in output
-    assert "can't be loaded: no answer from https://bucket/artifact?…" in output
+    assert "can't be loaded: RuntimeError: no answer from https://bucket/artifact?…" in output
     assert "ValueError" in output, "the model's stack is told"
     assert "_repeat_and_fail" in output
     assert not [line for line in output.splitlines() if line.startswith("2026-01-01")]

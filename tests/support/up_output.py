@@ -22,7 +22,7 @@ _SAID = "|".join(
     ]
 )
 _LOGGED = rf"\d{{4}}-\d\d-\d\d [\d:,]+ (?:INFO|WARNING|ERROR) {_LOGGER}: .+"
-_STACK = r"    \S.*"
+_STACK = r" {4}(?: {2})?\S.*"  # a type, or a frame of its stack
 _OURS = re.compile(rf"{_SAID}|{_LOGGED}|{_STACK}")
 _DRAWN = re.compile(rf"|[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] (?:{_STATUS})|{_OURS.pattern}")
 # What the status line writes: colours, erasing, one line up, the cursor hidden and shown.
