@@ -14,7 +14,7 @@ SEED ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test unit compose-test bench bench-quick chaos fuzz lint screenshots format constraints clean
+.PHONY: help install demo test unit coverage compose-test bench bench-quick chaos fuzz lint screenshots format constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,12 @@ test: $(INSTALLED) ## Run the whole test suite (TESTS= for a part, JOBS= process
 
 unit: $(INSTALLED) ## Run the tests that need neither Ray nor a server
 	$(BIN)/python -m pytest tests/unit
+
+coverage: $(INSTALLED) ## Run the unit tests and tell what they don't reach; fails below the floor
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest tests/unit
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 compose-test: $(INSTALLED) ## Build and run docker-compose.yml, and its story; skipped without a Docker engine
 	$(BIN)/python -m pytest --timeout=1800 --log-cli-level=WARNING tests/compose
@@ -81,4 +87,4 @@ constraints: $(INSTALLED) ## Write what is installed now to constraints.txt
 	@mv .constraints.new constraints.txt
 
 clean: ## Remove what was built; .venv and the demo's folder too
-	rm -rf .venv .demo .modelmux build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .demo .modelmux build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -63,8 +63,7 @@ def run(job: dict[str, Any]) -> None:
 
 def _become_own_process(job: dict[str, Any]) -> None:
     lifetime.die_with_parent(job["parent"])
-    with suppress(OSError):
-        os.setsid()
+    lifetime.lead_group()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -25,6 +25,13 @@ def die_with_parent(parent: int, by: int = signal.SIGKILL) -> None:
         os._exit(1)
 
 
+def lead_group() -> None:
+    """Be in a group of its own, with all that this process starts: so that they can be ended
+    together, and a terminal's Ctrl-C is for others."""
+    with suppress(OSError):
+        os.setpgid(0, 0)
+
+
 def adopt_orphans() -> None:
     """Be the parent of what this process's children leave behind, so that it can be ended."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)

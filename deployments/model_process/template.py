@@ -39,6 +39,7 @@ def main(arguments: list[str]) -> None:
     # One that has its imports done sees by its connection that the supervisor is gone, and has to
     # end others before itself.
     lifetime.die_with_parent(int(parent), by=signal.SIGTERM)
+    lifetime.lead_group()
     lifetime.adopt_orphans()
     control = socket.socket(fileno=int(control_fd))
     failed = _imported(modules)

@@ -152,7 +152,6 @@ class Template:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,
             )
         reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         assert process.stdout is not None

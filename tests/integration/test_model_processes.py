@@ -255,7 +255,7 @@ def predict(rows):
         "interrupt": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
         "wakeup": signal.set_wakeup_fd(-1),
         "root_handlers": len(logging.getLogger().handlers),
-        "session": os.getsid(0) == os.getpid(),
+        "leads": os.getpgrp() == os.getpid(),
         "main": threading.current_thread() is threading.main_thread(),
         "argv": sys.argv[1:],
         "stdin": sys.stdin.read() if sys.stdin else "",
@@ -278,7 +278,7 @@ async def test_a_forked_process_is_as_good_as_a_fresh_one(tmp_path: Path) -> Non
     for each in told:
         assert each["threads"] == 1
         assert each["handlers"] == [True, True]
-        assert each["interrupt"] is each["main"] is each["session"] is True
+        assert each["interrupt"] is each["main"] is each["leads"] is True
         assert each["wakeup"] == -1
         assert each["root_handlers"] == 0
         assert each["argv"] == []

@@ -15,7 +15,7 @@ _SHARED = {
     "tests/integration/test_code_paths.py": "gateway",
     "tests/integration/test_hot_path.py": "gateway",
     "tests/integration/test_monitoring.py": "gateway",
-    "tests/integration/test_selection.py": "gateway",
+    "tests/integration/test_logs.py": "gateway",
     "tests/fuzz/": "fuzzed gateway",
 }
 """Beginnings of names, and what the tests share."""
