@@ -45,6 +45,17 @@ def memory_of(process: int) -> Memory:
     )
 
 
+def own_bytes(session: int) -> dict[int, int]:
+    """What each model's process of a session has for itself alone, in bytes, by process."""
+    found = {}
+    for process in processes_of(session):
+        if "model_process" in command_of(process):
+            lines = _text(f"/proc/{process}/smaps_rollup").splitlines()
+            own = [int(line.split()[1]) for line in lines if line.startswith("Private_")]
+            found[process] = sum(own) * 1024
+    return found
+
+
 def _text(path: str | Path) -> str:
     """A file of /proc; nothing where the process has ended."""
     try:

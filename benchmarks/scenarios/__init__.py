@@ -8,6 +8,7 @@ from benchmarks.scenarios.finding import Scenario
 from benchmarks.scenarios.first_request import FirstRequest
 from benchmarks.scenarios.idle_models import IdleModels
 from benchmarks.scenarios.transformer_batching import TransformerBatching
+from benchmarks.scenarios.version_processes import VersionProcesses
 
 SCENARIOS: tuple[Scenario, ...] = (
     TransformerBatching(),
@@ -15,4 +16,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     DefaultSwitch(),
     FirstRequest(),
     IdleModels(),
+    VersionProcesses(),
 )

@@ -1,9 +1,15 @@
-"""A hot version's p99 while a cold one, which takes 10 s to load, loads in the same replica."""
+"""A hot version's p99 while a cold one, which takes 10 s to load, loads beside it.
+
+The load has the last core for itself and everything else the others, as on a machine with a free
+core: how a busy core is shared is the system's matter, and the same for any two processes.
+"""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +30,7 @@ _LOAD_S = 10.0
 _BEFORE_S = 6.0
 _WARM_UP_S = 3.0
 _CALLERS = 8
-_BAR = 1.5
+_BAR = 1.15
 _BODIES = [{"x": float(number)} for number in range(_CALLERS)]
 
 
@@ -50,7 +56,7 @@ class ColdVersion:
             client(uri).set_registered_model_alias(_MODEL, CHAMPION, "1")
             register(uri, _MODEL, _double, columns_, columns(("y", "double")), on_load=on_load)
 
-        with world(folder, fill) as (started, _):
+        with _without_last_core(), world(folder, fill) as (started, _):
             before, during, took_s = _measured(started)
         say(f"  a load that {kind} ({took_s:.1f} s): p99 {before:.1f} ms, then {during:.1f} ms")
         return at_most(
@@ -59,6 +65,17 @@ class ColdVersion:
             _BAR,
             f"{during:.1f} instead of {before:.1f} ms, load of {took_s:.1f} s",
         )
+
+
+@contextmanager
+def _without_last_core() -> Iterator[None]:
+    """What is started meanwhile has all cores but the last."""
+    usual = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, usual - {max(usual)} or usual)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, usual)
 
 
 def _measured(started: Gateway) -> tuple[float, float, float]:
@@ -101,11 +118,13 @@ def _wait() -> Callable[[], None]:
 
 
 def _compute() -> Callable[[], None]:
-    seconds = _LOAD_S
+    seconds, core = _LOAD_S, max(os.sched_getaffinity(0))
 
     def on_load() -> None:
+        import os
         import time
 
+        os.sched_setaffinity(0, {core})
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             compile("x = [i * i for i in range(100)]\n" * 20, "<burning>", "exec")

@@ -16,7 +16,7 @@ from benchmarks.work import COLUMNS, register_model
 from tests.support.processes import Gateway
 
 _MODELS = 5
-_BAR_S = 6.0
+_BAR_S = 2.5
 _BODY = dict.fromkeys(COLUMNS, 1.0)
 _IMPORTS = "import ray.serve, mlflow.pyfunc, mlflow.sklearn, sklearn.tree, pandas"
 
