@@ -1,29 +1,29 @@
-"""A process that parses bodies, one after the other, and both ends of the pipes to it.
+"""A process that parses bodies, one after the other, and both ends of the connection to it.
 
 It imports the contract and nothing of the rest. Whatever it takes (a gigabyte for 60 MiB of empty
 lists, seconds for each), it takes from nobody else; it can be ended in the middle, ends by itself
-after a body that left it large, and with the process that started it, whose pipe it reads.
-Must not import ray, mlflow or fastapi.
+after a body that left it large, and with the process that started it. Must not import ray, mlflow or
+fastapi.
 """
 
 from __future__ import annotations
 
 import gc
-import pickle
 import resource
 import subprocess
 import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from gateway.contract import Contract, Request
 from gateway.errors import GatewayError
 
 _LARGE_KIB = 512 * 1024
-_LENGTH_BYTES = 8
 # Killed before those who answer others, where the machine has no memory left.
 _OOM_SCORE = "900"
 
@@ -86,10 +86,19 @@ class ParsingProcess:
 
     def __init__(self) -> None:
         # Neither the folder that it is started in nor a variable decides what it imports.
-        code = f"import sys; sys.path[:] = {sys.path!r}; import {__name__} as it; it.answer_all()"
-        self._process = subprocess.Popen(  # noqa: S603 - nothing in it that callers said
-            [sys.executable, "-P", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        self._connection, theirs = Pipe()
+        with theirs:
+            number = theirs.fileno()
+            code = (
+                f"import sys; sys.path[:] = {sys.path!r}; import {__name__} as it; "
+                f"it.answer_all({number})"
+            )
+            self._process = subprocess.Popen(  # noqa: S603 - nothing in it that callers said
+                [sys.executable, "-P", "-c", code],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(number,),
+            )
 
     def is_alive(self) -> bool:
         """Whether it can be asked."""
@@ -108,32 +117,30 @@ class ParsingProcess:
         return answer
 
     def close(self) -> None:
-        """Wait for its end, which is when its input ends."""
-        self._process.communicate()
+        """Wait for its end, which is when its connection ends."""
+        self._connection.close()
+        self._process.wait()
 
     def _exchange(self, job: Job) -> Answer | None:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
         with suppress(OSError, EOFError):
-            _write(stdin, pickle.dumps((job.contract, job.max_rows), pickle.HIGHEST_PROTOCOL))
-            _write(stdin, job.body)
-            found = pickle.loads(_read(stdout))  # noqa: S301 - our own process
+            self._connection.send((job.contract, job.max_rows))
+            self._connection.send_bytes(job.body)
+            found = self._connection.recv()
             assert isinstance(found, Answer)
             return found
         return None
 
 
-def answer_all() -> None:
-    """The process itself: answers until its input ends."""
+def answer_all(descriptor: int) -> None:
+    """The process itself: answers until its connection ends."""
     gc.disable()  # no cycles come of JSON, and to look for them takes longer than to read it
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
-    with suppress(OSError, EOFError, KeyboardInterrupt):
+    with suppress(OSError, EOFError, KeyboardInterrupt), Connection(descriptor) as connection:
         while True:
-            contract, max_rows = pickle.loads(_read(sys.stdin.buffer))  # noqa: S301 - see above
-            answer = _answer(contract, _read(sys.stdin.buffer), max_rows)
-            _write(sys.stdout.buffer, pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
+            contract, max_rows = connection.recv()
+            answer = _answer(contract, connection.recv_bytes(), max_rows)
+            connection.send(answer)
             if answer.is_last:
                 return
 
@@ -146,21 +153,3 @@ def _answer(contract: Contract, body: bytes, max_rows: int) -> Answer:
         found = (type(error), dict(error.__dict__))
     is_last = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _LARGE_KIB
     return Answer(found=found, is_last=is_last)
-
-
-def _write(pipe: IO[bytes], data: bytes) -> None:
-    pipe.write(len(data).to_bytes(_LENGTH_BYTES))
-    pipe.write(data)
-    pipe.flush()
-
-
-def _read(pipe: IO[bytes]) -> bytes:
-    length = int.from_bytes(_exactly(pipe, _LENGTH_BYTES))
-    return _exactly(pipe, length)
-
-
-def _exactly(pipe: IO[bytes], size: int) -> bytes:
-    data = pipe.read(size)
-    if len(data) < size:
-        raise EOFError
-    return data
