@@ -11,14 +11,17 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from deployments.application_names import version_key
+from deployments.backoff import Backoff
 from deployments.logs import LogOptions, fields
 from deployments.model_process.artifacts import artifacts_folder
 from deployments.model_process.messages import given_up_at
@@ -45,6 +48,9 @@ _LOOK_EVERY_S = 0.25
 _NOTE_USE_S = 1.0
 _FINISH_S = 15.0
 _KNOWN_GONE_S = 2.0
+
+_LONG_LIFE_S = 30.0
+_RESTARTS = Backoff(least_s=0.02, most_s=30.0)
 _NEVER_STARTED = "its process can't be started"
 _CLOSING = Suspension(kind="load", left_s=1.0, reason="the replica is ending")
 
@@ -117,6 +123,9 @@ class Supervisor:
         self._running: dict[str, VersionProcess] = {}
         self._loads: SingleFlight[str, VersionProcess] = SingleFlight()
         self._seen: dict[str, tuple[int, float]] = {}
+        self._ready_at: dict[str, float] = {}
+        self._short_lives: Counter[str] = Counter()
+        self._random = Random()  # noqa: S311 - no secret
         self._keep = keep(self._take)
         self._is_closing = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -228,6 +237,8 @@ class Supervisor:
                 self._fail(key, failed)
             else:
                 self._quarantine.loaded(key)
+                self._seen.pop(key, None)
+                self._ready_at[key] = time.monotonic()
                 self._note_loaded(version, process, time.monotonic() - began)
                 return process
             if self._running.get(key) is process:
@@ -329,21 +340,26 @@ class Supervisor:
         self._restart(key)
 
     def _restart(self, key: str) -> None:
-        """Load the version again, which was in use until now, before anybody asks."""
+        """Load the version again, which was in use until now, before anybody asks; less and less
+        soon where its processes don't live long."""
         if not self._is_closing and self._quarantine.suspension(key) is None:
-            self._go_on(self._try(key))
+            process_s = time.monotonic() - self._ready_at.get(key, 0.0)
+            self._short_lives[key] = 0 if process_s > _LONG_LIFE_S else self._short_lives[key] + 1
+            self._go_on(self._try(key, _RESTARTS.pause_s(self._short_lives[key], self._random)))
 
-    async def _try(self, key: str) -> None:
+    async def _try(self, key: str, pause_s: float) -> None:
+        await asyncio.sleep(pause_s)
         try:
-            await self._ready(key)
+            await self._loaded(self._versions[key])
         except VersionUnavailable as unavailable:
             _logger.info("%s isn't restarted: %s", self._versions[key].name, unavailable)
 
     def _evict(self, key: str) -> None:
         """The LRU has dropped the version: its process ends, after what it has taken."""
-        process = self._running.pop(key, None)
+        process = self._running.get(key)
         if process is None or process.state is not State.READY:
             return
+        del self._running[key]
         self.events.note_eviction(process.version.number)
         process.finish()
         self.events.loaded = self._loaded_versions()
@@ -358,12 +374,19 @@ class Supervisor:
         """Look at all processes now and then: who hangs is given up, and who was used is noted."""
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
-            now = time.monotonic()
-            for key, process in list(self._running.items()):
-                if process.state is State.LOADING:
-                    self._look_at_load(key, process, now)
-                elif process.mark is not None:
-                    await self._look_at_calls(key, process, now)
+            # A boundary: whatever goes wrong with one look, who hangs must be seen by the next.
+            try:
+                await self._look()
+            except Exception:
+                _logger.exception("the versions' processes can't be looked at")
+
+    async def _look(self) -> None:
+        now = time.monotonic()
+        for key, process in list(self._running.items()):
+            if process.state is State.LOADING:
+                self._look_at_load(key, process, now)
+            elif process.mark is not None:
+                await self._look_at_calls(key, process, now)
 
     def _look_at_load(self, key: str, process: VersionProcess, now: float) -> None:
         limit_s, began_at = self._settings.load_timeout_s, process.load_began_at

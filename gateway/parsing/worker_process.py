@@ -2,8 +2,8 @@
 
 It imports the contract and nothing of the rest. Whatever it takes (a gigabyte for 60 MiB of empty
 lists, seconds for each), it takes from nobody else; it can be ended in the middle, ends by itself
-after a body that left it large, and with the process that started it. Must not import ray, mlflow or
-fastapi.
+after a body that left it large, and with the process that started it. Must not import ray, mlflow
+or fastapi.
 """
 
 from __future__ import annotations

@@ -1,0 +1,122 @@
+"""Versions of one model beside each other: what a second one costs, and one that hangs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.memory import own_bytes
+from benchmarks.scenarios.finding import Finding, Say
+from benchmarks.scenarios.world import CHAMPION, VERSION_HEADER, world
+from benchmarks.work import COLUMNS, register_model
+from tests.support.processes import Gateway
+
+_MODEL, _HANGS = "two-versions", "hangs"
+_BODY = dict.fromkeys(COLUMNS, 1.0)
+_VERSION = VERSION_HEADER.replace("-", "_")
+_TIMEOUT_S = 2.0
+_GRACE_S = 5.0
+_MIB = 1024 * 1024
+
+
+class VersionProcesses:
+    """Scikit-learn models for what a version costs; one of Python that hangs on a request."""
+
+    name = "version-processes"
+
+    def run(self, folder: Path, say: Say) -> Sequence[Finding]:
+        """All in one gateway."""
+        with world(folder, _register) as (started, _):
+            return [*_second_version(started, say), *_hang(started, say)]
+
+
+def _register(uri: str) -> None:
+    from tests.support.registering import client, columns, register
+
+    for _ in range(2):
+        register_model(uri, _MODEL)
+    client(uri).set_registered_model_alias(_MODEL, CHAMPION, "1")
+    for _ in range(2):
+        register(uri, _HANGS, _sleep, columns(("x", "double")), columns(("pid", "long")))
+    client(uri).set_registered_model_alias(_HANGS, CHAMPION, "1")
+    client(uri).set_registered_model_tag(_HANGS, "modelmux.timeout_s", str(_TIMEOUT_S))
+
+
+def _sleep(rows: Any, params: Any) -> Any:
+    import os
+    import time
+
+    if (rows["x"] < 0).any():
+        time.sleep(600)
+    return [os.getpid()] * len(rows)
+
+
+def _second_version(started: Gateway, say: Say) -> list[Finding]:
+    _asked(started, _MODEL, _BODY, "1")
+    before = set(own_bytes(started.process.pid))
+    began = time.perf_counter()
+    _asked(started, _MODEL, _BODY, "2")
+    took_s = time.perf_counter() - began
+    (of_second,) = (own for pid, own in own_bytes(started.process.pid).items() if pid not in before)
+    say(f"  second version: {took_s:.2f} s, {of_second / _MIB:.0f} MiB")
+    return [
+        Finding(
+            what="second version of a running scikit-learn model, first answer",
+            measured=f"{took_s:.2f} s",
+            bar="0.5 s",
+            met=took_s <= 0.5,
+        ),
+        Finding(
+            what="memory of its own, second scikit-learn version in a replica",
+            measured=f"{of_second / _MIB:.0f} MiB",
+            bar="40 MB",
+            met=of_second <= 40e6,
+        ),
+    ]
+
+
+def _hang(started: Gateway, say: Say) -> list[Finding]:
+    for version in ("1", "2"):
+        _asked(started, _HANGS, {"x": 1.0}, version)
+    waits: list[float] = []
+    is_over = threading.Event()
+
+    def keep_asking() -> None:
+        while not is_over.is_set():
+            began = time.perf_counter()
+            _asked(started, _HANGS, {"x": 1.0}, "1")
+            waits.append(time.perf_counter() - began)
+
+    neighbour = threading.Thread(target=keep_asking)
+    neighbour.start()
+    response = started.predict(_HANGS, {"x": -1.0}, **{_VERSION: "2"})
+    assert response.status_code == 504, response.text
+    ended = time.perf_counter()
+    while started.predict(_HANGS, {"x": 1.0}, **{_VERSION: "2"}).status_code != 200:
+        pass
+    again_s = time.perf_counter() - ended
+    is_over.set()
+    neighbour.join()
+    say(f"  a hang: neighbour's longest wait {max(waits):.2f} s, again after {again_s:.1f} s")
+    return [
+        Finding(
+            what="another version of the same model while one hangs: longest wait",
+            measured=f"{max(waits):.2f} s ({len(waits)} calls)",
+            bar="0.5 s",
+            met=max(waits) <= 0.5,
+        ),
+        Finding(
+            what="the hung version answers again after its 504",
+            measured=f"{again_s:.1f} s",
+            bar=f"grace of {_GRACE_S:g} s + 1 s",
+            met=again_s <= _GRACE_S + 1.0,
+        ),
+    ]
+
+
+def _asked(started: Gateway, model: str, body: Any, version: str) -> None:
+    response = started.predict(model, body, **{_VERSION: version})
+    assert response.status_code == 200, response.text
