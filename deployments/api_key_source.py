@@ -1,4 +1,4 @@
-"""Where the keys of a gateway come from: a setting, or a file that is looked at again and again.
+"""Loading the API keys: from a setting, or from a file that is polled for changes.
 
 The rules are in `gateway.security.api_keys`. Must not import ray.
 """

@@ -64,8 +64,7 @@ def gateway_application(
         name=INGRESS,
         **_ingress_scale(settings),
         max_ongoing_requests=10_000,
-        # For this deployment alone: other replicas must import nothing of ours, and have an HTTP
-        # server, too.
+        # For this deployment alone: others answer no requests of callers.
         ray_actor_options={
             "num_cpus": settings.ingress_num_cpus,
             "runtime_env": {"env_vars": request_front.ENVIRONMENT},

@@ -1,4 +1,4 @@
-"""How long to wait before trying again: growing pauses with jitter. Pure; must not import ray."""
+"""Exponential backoff with jitter. Pure; must not import ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a catalog travels from the sync service to an ingress replica, and how it is put together.
+"""Catalog updates on the wire: packed by the sync service, put together by an ingress replica.
 
 A reader that follows gets the models that changed; one that is new, or that knows the catalog of
 an earlier sync service, gets all of them. Each model is a JSON text of its own, so that reading

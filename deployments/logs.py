@@ -1,8 +1,8 @@
 """Logging of our own processes: one line per event, as text or as JSON.
 
-Owns how a line looks and where it goes. Travels to replicas by value with
-`deployments.model_replica.replica`, so it takes the standard library alone and imports nothing of
-ours.
+Owns how a line looks and where it goes. Takes the standard library alone, because every process of
+ours has it; the lines of an exception are those of the models' processes
+(`deployments.model_process.stacks`).
 
 No line holds an exception's text, which may repeat what a caller sent or hold a password: its type
 and its stack are told. Where a text is safe and needed, the call that logs puts it in its message.

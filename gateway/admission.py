@@ -1,4 +1,4 @@
-"""Who may wait: bounds on the work that is inside the gateway at once, per model and in all.
+"""Admission control: bounds on the work inside the gateway at once, per model and in all.
 
 Owns the count of requests, rows and bytes, whatever they wait for: the rest of a body, a call that
 is under way, their turn, a model that is starting, a caller who takes the answer. Past a bound a

@@ -1,4 +1,5 @@
-"""Whose cancellation a CancelledError is. Asyncio only; imports nothing of the project."""
+"""Telling a task's own cancellation from that of what it awaits. Asyncio only; imports nothing
+of the project."""
 
 from __future__ import annotations
 

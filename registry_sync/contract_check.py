@@ -1,4 +1,4 @@
-"""Would a version keep the contract? The question of a CI job before an alias moves.
+"""The compatibility check of a CI job before an alias moves: would a version keep the contract?
 
 Asks the registry only; needs neither Ray nor a running gateway.
 """

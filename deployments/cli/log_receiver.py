@@ -1,4 +1,4 @@
-"""Where the lines of all processes on this machine come together: the stderr of the command.
+"""The log receiver: lines of all processes on this machine come together on the command's stderr.
 
 Ray could bring them there, too, by a file per process that grows without end, line by line, with a
 prefix that makes JSON none (docs/decisions/0023). Here whole batches are copied as they are. Must

@@ -1,4 +1,4 @@
-"""Standard output and error are the command's own: what Ray writes there goes to a file.
+"""Redirecting what Ray writes to standard output and error to a file: both are the command's own.
 
 Ray and what it starts write to both by `print`, by loggers, and by C++, as a driver until the
 process ends. So descriptors 1 and 2 lead to the file from here on, and only the consoles of

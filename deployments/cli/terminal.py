@@ -1,4 +1,4 @@
-"""What people see in a terminal: tables, colours, a status line. Pipes and files get plain lines.
+"""Terminal output: tables, colours, a status line. Pipes and files get plain lines.
 
 Owns the two consoles, how listings, answers and problems look, and that no text from outside is
 obeyed by rich or by the terminal. Knows no HTTP and no Ray.

@@ -1,4 +1,4 @@
-"""Closing the front door: HAProxy takes no more connections, and what it took is answered.
+"""Draining HAProxy: it takes no more connections, and what it took is answered.
 
 Without this HAProxy goes on listening while the ingress drains and when it is gone, and answers 404
 to whoever comes: the caller would believe that there is no such model. A caller who can't connect

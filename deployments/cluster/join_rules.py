@@ -1,4 +1,4 @@
-"""A Serve that runs already, and what has to hold there before a gateway is deployed on it.
+"""Preconditions of joining a Serve that runs already.
 
 Its HTTP options were set when it was started and can't be changed: the gateway listens where that
 Serve listens, or not at all. Rules over what `deployments.cluster.join` has read; must not import

@@ -1,4 +1,4 @@
-"""How many ingress replicas there should be, by the predictions that are inside of them.
+"""The ingress' autoscaling policy: replicas by the predictions that are inside of them.
 
 Predictions are answered before Ray's machinery (docs/decisions/0015), so Ray's own count doesn't
 see them. Each replica tells it (`Ingress.record_autoscaling_stats`), and Ray's controller asks this

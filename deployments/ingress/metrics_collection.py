@@ -1,4 +1,4 @@
-"""Where `/metrics` gets everybody's numbers: from all ingress replicas, and the sync service.
+"""Collecting metrics for `/metrics`: from all ingress replicas, and the sync service.
 
 They are asked when somebody scrapes, and answer with what they have at that moment; nothing is sent
 around between scrapes. See docs/decisions/0024 for why each replica has series of its own.

@@ -1,8 +1,7 @@
-"""Where spans go: OpenTelemetry's SDK and OTLP exporter, set by the standard `OTEL_…` variables.
+"""Span export: OpenTelemetry's SDK and OTLP exporter, set by the standard `OTEL_…` variables.
 
 Imported only where tracing is on: needs `modelmux[tracing]`. The tracer is ours alone, not the
-process's global one: a model may bring a provider of its own, and MLflow does. Travels to the
-replicas by value, like `deployments.model_replica.versions`, and imports nothing else of ours.
+process's global one, which others may set. Imports nothing else of ours.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A version's artifacts on the disk of the machine that serves it.
+"""A version's artifacts on the disk of the machine that serves it: where they are, and fetching.
 
-Travels to the replica by value with `deployments.model_replica.versions`, and like it imports
-nothing else of ours."""
+MLflow is imported only where something is fetched: the supervisor asks here for the folder.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages on a stream: a fixed prefix, a header and a body of raw buffers.
+"""Message framing on a stream: a fixed prefix, a header and a body of raw buffers.
 
 The one framing of all that speak with a model's process. The prefix is two little-endian 64-bit
 numbers, the lengths of header and body in bytes; both are padded to 16, so that what lies in the

@@ -1,7 +1,4 @@
-"""What MLflow takes, made from the plain columns that a call brings.
-
-Travels to the replica by value with `deployments.model_replica.versions`, and like it imports
-nothing else of ours."""
+"""The plain columns of a call -> the DataFrame, array or list that MLflow takes."""
 
 from __future__ import annotations
 

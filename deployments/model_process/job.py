@@ -1,4 +1,4 @@
-"""What a process is started for: to fetch a version's artifacts, or to load it and answer its
+"""The main program of a model's process: fetches a version's artifacts, or loads it and answers its
 calls.
 
 A job is a dict of plain values. All have `kind`, `parent` (the process that started this one),

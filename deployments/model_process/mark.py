@@ -1,4 +1,4 @@
-"""What a model's process is at, in memory that it shares with the supervisor.
+"""Progress in shared memory: what a model's process is at, for the supervisor that watches it.
 
 The process writes a few numbers before and after each call, which costs it nothing; the supervisor
 looks at them now and then, and needs nobody's answer: who hangs gives none.

@@ -1,4 +1,4 @@
-"""A call of a version and its outcome, as they travel.
+"""The messages of calls and outcomes, packed and unpacked.
 
 What a call brings is plain: a frame `(layout, names, columns)` and inference params. What comes
 back is an outcome, a kind and its value; the kinds are

@@ -1,12 +1,9 @@
-"""A model's answer in plain form: no class of it that only the model's own process knows.
+"""A model's answer -> plain values: without any class that only the model's own process knows.
 
 What is plain is told by the exact type: Python's own values, NumPy's own scalars, and arrays of
-these. So an answer can always be pickled here and read by a process that has no other package, and
-nobody needs to try.
-
-Travels to the replica by value with `deployments.model_replica.versions`, and like it imports
-nothing else of ours. What the answer means by the signature is the gateway's to say
-(`gateway.contract.rendering`)."""
+these. So an answer can be written (`values`) and read by a process that has no other package. What
+it means by the signature is the gateway's to say (`gateway.contract.rendering`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""An exception in lines: the types of it and of those that led to it, each with its stack.
+"""Stack traces as lines: the types of an exception and of those that led to it, each with its
+stack.
 
 Never an exception's text, which may repeat what a caller sent or hold a password.
 """

@@ -1,4 +1,4 @@
-"""Starts a process of this room: `python …/start.py template …` or `… start.py job`.
+"""Entry script of a process of this room: `python …/start.py template …` or `… start.py job`.
 
 Run by its path, since the interpreter may have nothing of ours; so it makes the room a package by
 itself, under a name that no model's package has. It leaves the search path as Python alone has it.

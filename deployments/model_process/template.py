@@ -1,7 +1,8 @@
-"""A process that has imported what models need, and starts the others: forks of itself, or anew.
+"""The fork server (template): has imported what models need, and starts the other processes, as
+forks or anew.
 
 It runs no model's code and starts no thread, so a fork of it is as good as a fresh process
-(docs/decisions/0035). It is the parent of all processes of one interpreter: it tells the supervisor
+(docs/decisions/0037). It is the parent of all processes of one interpreter: it tells the supervisor
 when one ends, ends what they leave behind, and ends them all when the supervisor is gone.
 
 The supervisor says, a line of JSON each: `{"id", "method": "fork" | "spawn", "job"}` to start one,

@@ -1,4 +1,4 @@
-"""The trace that a call comes from, for what a model traces itself.
+"""Trace context (W3C) of a call, for what a model traces itself.
 
 Only where the model's environment has OpenTelemetry's API (MLflow's full package brings it); the
 spans of the call itself are the gateway's.

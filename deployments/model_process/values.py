@@ -1,4 +1,5 @@
-"""Values as data: arrays, columns and nested values <-> a description and raw buffers.
+"""Serialization of values: arrays, columns and nested values <-> a JSON description and raw
+buffers.
 
 No pickle: what a model's process says must not be able to run code where it is read, and another
 Python or NumPy must be able to read it. A description is plain JSON; buffers are little-endian

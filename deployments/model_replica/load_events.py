@@ -1,4 +1,4 @@
-"""What a replica tells about its model's versions: loads, failures, evictions, what is in memory.
+"""The log of a replica's load events: loads, failures, evictions, what is in memory.
 
 A log of numbered events, kept here until the sync service has them.
 """

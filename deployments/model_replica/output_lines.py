@@ -1,4 +1,4 @@
-"""What a model's process writes to its standard output and error: lines of the log, bounded.
+"""Rate-limited log lines of what a model's process writes to its standard output and error.
 
 Lines that are too long are cut, and so many at once are left out that no model fills a disk or
 keeps its supervisor busy; how many were is said.

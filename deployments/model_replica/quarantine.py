@@ -1,4 +1,4 @@
-"""Which versions are not tried for a while, since they fail, hang or end their process.
+"""Circuit breaker per version: what fails, hangs or ends its process isn't tried for a while.
 
 Exponential back-off per version, and a count of strikes for what may be somebody else's doing: a
 process may be killed by the system or by a person, and a call may hang once. Pure policy over a

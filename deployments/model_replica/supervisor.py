@@ -1,4 +1,4 @@
-"""Versions of models in processes of their own: started, watched, restarted, evicted, ended.
+"""The supervisor of versions' processes: starts, watches, restarts, evicts and ends them.
 
 The replica's part without Ray. It never runs a model's code and imports none of a model's packages.
 Loads of different versions run side by side; of one version there is one load however many wait.

@@ -1,1 +1,2 @@
-"""What is ours of Ray Serve's own: its client and the ports of its replicas."""
+"""The seam to Ray Serve: calls by handle, applications, its client, its replicas' channels and
+ports."""

@@ -1,4 +1,4 @@
-"""How this process reaches replicas by gRPC, where Ray 2.60 has no setting for it.
+"""gRPC channels to replicas and retries of Ray's router, where Ray 2.60 has no setting for them.
 
 All channels of a process to one address share its connections, and gRPC's back-off of up to two
 minutes, as long as any of them is there: also a channel that is left of a replica which is gone. A

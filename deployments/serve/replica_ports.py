@@ -1,11 +1,10 @@
-"""The ports of a replica's process, where Ray Serve has more of them, and opens them wider, than
-are needed.
+"""Closing ports of a replica's process: Ray Serve has more, and opens them wider, than are needed.
 
-Travels to the replica by value and must not import anything of ours. Ray 2.60 has settings for
-neither, so what `Replica._on_initialized` (ray/serve/_private/replica.py) calls is replaced, in the
-replica's process alone. To be called in the constructor of a deployment: Ray opens the ports after
-that. tests/integration/test_ray_internals.py notices when a name moves; until then what isn't there
-is left alone.
+Ray 2.60 has settings for neither, so what `Replica._on_initialized`
+(ray/serve/_private/replica.py) calls is replaced, in the replica's process alone. To be called in
+the constructor of a deployment: Ray opens the ports after that.
+tests/integration/test_ray_internals.py notices when a name moves; until then what isn't there is
+left alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the models' processes told the sync service, added up.
+"""Metrics of loads: what the models' replicas told the sync service, added up.
 
 Knows each event once, however often it is told. What was counted outlives the process that told it;
 what a process has in memory counts for as long as it is heard of. Must not import ray.

@@ -1,4 +1,4 @@
-"""Why the last loads of versions failed, as their processes told it. Must not import ray."""
+"""Why the last loads of versions failed, as the models' replicas told it. Must not import ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may share a call: which versions are batched, and which calls of one are alike.
+"""Batch keys: which versions are batched, and which calls of one may share a batch.
 
 Must not import ray, mlflow or fastapi.
 """

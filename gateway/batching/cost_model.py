@@ -1,4 +1,4 @@
-"""How much travels in one call: fixed bounds, and what a version's answers taught about its rows.
+"""Batch sizes: fixed bounds, and a cost model that is learned from each version's answers.
 
 Owns what a row costs a version, in the model's time and in bytes of the answer, and how many rows a
 call may have for it. Must not import ray, mlflow or fastapi.

@@ -1,4 +1,5 @@
-"""A version that answers for another's contract: its own types and what the contract has more."""
+"""Contract extension: a version that answers for another's contract, with its own types and what
+the contract has more."""
 
 from __future__ import annotations
 

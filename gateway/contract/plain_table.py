@@ -1,4 +1,4 @@
-"""The short way for the commonest requests: rows of plain scalars, read column by column.
+"""The parser's fast path: rows of plain scalars, read column by column.
 
 A shortcut and nothing more. What it takes, it takes as `validation` and `frames` would, several
 times as fast; what it doesn't take (anything wrong, absent or null, any other type) goes the long

@@ -1,4 +1,4 @@
-"""Keys at the door: who sent a request, and which paths need no key.
+"""Authentication by API key: who sent a request, and which paths need no key.
 
 `AccessControl` refuses by default: what isn't named as open needs a key that is known. What a key
 may do is asked where it is done, with the name that is used there, so that no two readings of a

@@ -1,4 +1,4 @@
-"""Where the numbers of all the gateway's processes come from, and how they come.
+"""Collecting metrics from all processes of the gateway: the port for it.
 
 A Protocol that `deployments` fulfils, and the small value that crosses it. Must not import ray.
 """

@@ -1,4 +1,4 @@
-"""What one ingress process has to do, in numbers: requests, rows, calls, queues.
+"""Counters and gauges of one ingress process: requests, rows, calls, queues.
 
 Counted in plain dictionaries on the event loop, because it is done for every prediction: no locks,
 no objects of a metrics library (docs/decisions/0024). What is read only when somebody asks (who is

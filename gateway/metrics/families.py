@@ -1,4 +1,5 @@
-"""What is measured: every family of metrics, its labels, and how numbers of it travel (pure).
+"""Metric families: the names, kinds, labels and help of all metrics, and how their numbers travel
+(pure).
 
 The one list that counting, the answer to `/metrics`, its documentation and the dashboards are made
 from or checked against. Names follow Prometheus' conventions

@@ -1,4 +1,4 @@
-"""What a process of the gateway tells about itself and about the catalog when it is asked.
+"""Snapshots of metrics: what a process tells about itself and the catalog when it is scraped.
 
 Nothing here is on the path of a request. Must not import ray, mlflow or fastapi.
 """

@@ -1,4 +1,4 @@
-"""Who may do what: keys, their scopes, and how both are written down (pure).
+"""API keys and scopes: who may do what, and how both are written down (pure).
 
 A key is a long random secret of which only the SHA-256 is kept. That is enough, and right, for
 what was never chosen by a person: of 256 random bits nothing can be guessed, so a slow hash would

@@ -1,4 +1,5 @@
-"""MLflow's webhook deliveries: which are genuine, and what they set off (asyncio only).
+"""Verifying MLflow's signed webhooks, and the look at the registry that they set off (asyncio
+only).
 
 A delivery is signed with HMAC-SHA256 over its id, its time and its body, as MLflow 3.17 does it
 (mlflow/webhooks/delivery.py, after https://www.standardwebhooks.com). It only ever says "look at

@@ -7,9 +7,11 @@ imported. None needs a Ray that runs.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import multiprocessing
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -136,7 +138,8 @@ def _methods_that_ray_calls() -> None:
     from ray.serve._private.replica import UserCallableWrapper
 
     source = inspect.getsource(UserCallableWrapper)
-    assert "self._callable.__del__" in source
+    # Awaited: a model's replica has an `async def __del__`.
+    assert re.search(r"await self\._call_func_or_gen\(\s*self\._callable\.__del__", source)
     assert 'self._callable, "record_autoscaling_stats", None' in source
 
 
@@ -201,6 +204,68 @@ def _grpc_errors() -> None:
 
     assert error_for(grpc.StatusCode.UNAVAILABLE) is ActorUnavailableError
     assert error_for(grpc.StatusCode.CANCELLED) is grpc.aio.AioRpcError
+
+
+@pin(
+    "ray.serve._private.router",
+    "ray.serve._private.router.AsyncioRouter._route_and_send_request_once",
+    "ray.serve._private.request_router.replica_wrapper",
+    "ray.serve._private.request_router.replica_wrapper.init_grpc_channel",
+)
+def _channels() -> None:
+    from ray.serve._private import router
+    from ray.serve._private.request_router import replica_wrapper
+
+    from deployments.serve.channels import reach_replicas_anew
+
+    sent = router.AsyncioRouter._route_and_send_request_once
+    assert inspect.iscoroutinefunction(sent)
+    assert list(inspect.signature(sent).parameters) == ["self", "pr", "response_id", "is_retry"]
+    sending = inspect.getsource(router.AsyncioRouter.route_and_send_request)
+    assert "await self._route_and_send_request_once(" in sending
+    assert "is_retry = True" in sending
+    made = replica_wrapper.init_grpc_channel
+    assert list(inspect.signature(made).parameters)[:2] == ["address", "options"]
+    assert "self._channel = init_grpc_channel(" in inspect.getsource(replica_wrapper)
+    with pytest.MonkeyPatch.context() as patching:
+        patching.setattr(replica_wrapper, "init_grpc_channel", made)
+        patching.setattr(router.AsyncioRouter, "_route_and_send_request_once", sent)
+        reach_replicas_anew()
+        assert replica_wrapper.init_grpc_channel is not made
+        assert router.AsyncioRouter._route_and_send_request_once is not sent
+
+
+# --- versions in a replica --------------------------------------------------------------------
+
+
+@pin("multiplexed")
+def _lru() -> None:
+    from ray.serve import multiplex
+
+    from deployments.model_replica.replica import _ray_lru
+    from deployments.model_replica.supervisor import Resident
+
+    events: list[str] = []
+
+    async def take(key: str) -> Resident:
+        events.append(f"takes {key}")
+        return Resident(lambda: events.append(f"evicts {key}"))
+
+    async def use() -> None:
+        keep = _ray_lru(2)(take)
+        kept = {key: await keep(key) for key in "ab"}
+        assert await keep("a") is kept["a"]
+        assert events == ["takes a", "takes b"]
+        await keep("c")
+        assert events == ["takes a", "takes b", "evicts b", "takes c"], "though `kept` has it"
+
+    replica = SimpleNamespace(app_name="a", deployment="d", replica_id="r")
+    silent = SimpleNamespace(register_or_update_task=lambda *_: None, start=lambda: None)
+    with pytest.MonkeyPatch.context() as patching:
+        patching.setattr(multiplex, "_get_internal_replica_context", lambda: replica)
+        patching.setattr(multiplex, "MetricsPusher", lambda: silent)
+        patching.setattr(multiplex.ServeUsageTag.MULTIPLEXED_API_USED, "record", lambda _: None)
+        asyncio.run(use())
 
 
 # --- HTTP -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Callers who leave before they are answered: what is done for them alone is cancelled."""
+"""Client disconnects: what is done for a caller who has left, and nobody else, is cancelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refusals of what never reaches the application: whole HTTP/1.1 responses, made in advance.
+"""Canned HTTP/1.1 responses to requests that never reach the application.
 
 The servers in front answer with them where they can't read a request, or have nobody to hand it
 to. They know neither the request's path nor an id for it, so both are empty in these documents.

@@ -1,4 +1,4 @@
-"""An answer's head and body in one write.
+"""Write coalescing: an answer's head and body in one write.
 
 uvicorn writes the head and the body of an answer one after the other, and uvloop hands each to the
 system at once: two calls, two packets, two awakenings of whoever reads them. For a small answer
