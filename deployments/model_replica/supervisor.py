@@ -229,9 +229,7 @@ class Supervisor:
                 )
             except ProcessEnded as ended:
                 if not process.given_up:
-                    self._quarantine.died(
-                        key, "load", f"{str(ended).capitalize()} while it was being loaded."
-                    )
+                    self._quarantine.died(key, "load", f"{ended} while it was being loaded")
             except (LoadFailed, StartFailed, OSError) as failed:
                 process.give_up()
                 self._fail(key, failed)
@@ -334,9 +332,7 @@ class Supervisor:
         at_work = ", in a call" if process.was_at_work else ""
         _logger.error(text, process.version.name, process.how_it_ended, at_work, extra=where)
         if process.was_at_work:
-            self._quarantine.died(
-                key, "call", f"Its calls ended its processes: {process.how_it_ended}"
-            )
+            self._quarantine.died(key, "call", f"in its calls {process.how_it_ended}")
         self._restart(key)
 
     def _restart(self, key: str) -> None:

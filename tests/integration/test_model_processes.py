@@ -341,7 +341,7 @@ async def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> N
         await until(lambda: not any(map(is_alive, pids)))
     finally:
         program.kill()
-        program.wait()
+        program.communicate()
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
