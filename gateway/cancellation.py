@@ -1,5 +1,4 @@
-"""Telling a task's own cancellation from that of what it awaits. Asyncio only; imports nothing
-of the project."""
+"""Telling a task's own cancellation from that of what it awaits. Asyncio only."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""ASGI middleware in front of Ray Serve's own: answers predictions, and overrides Ray's per-request
-headers.
+"""ASGI middleware before Ray Serve's own: answers predictions, overrides Ray's request headers.
 
 Ray reads per-request options from headers that any caller may send. Deadlines are the gateway's to
 keep and to answer in its envelope, so Ray's is switched off for every request. Watching for callers

@@ -1,5 +1,4 @@
-"""The Unix-socket server of a model's process: answers calls one at a time, on the thread that
-serves.
+"""Unix-socket server of a model's process: answers calls one at a time, in the main thread.
 
 Several processes may be connected (ingress replicas, the supervisor); each sends calls and gets
 their outcomes in that order. Only processes of the same user are answered. Who doesn't read his

@@ -1,5 +1,4 @@
-"""The main program of a model's process: fetches a version's artifacts, or loads it and answers its
-calls.
+"""Main program of a model's process: fetches a version's artifacts, or loads it and answers.
 
 A job is a dict of plain values. All have `kind`, `parent` (the process that started this one),
 `supervisor` (the address where it listens), `token` (what tells this process from others there),

@@ -1,5 +1,4 @@
-"""Parent-death signals and process groups: no process of this room outlives the one that started
-it.
+"""Parent-death signals and process groups: no process outlives the one that started it.
 
 Linux kills it with its parent (prctl(2), PR_SET_PDEATHSIG), whatever it is at; elsewhere it ends
 once it sees the end of its parent's connection.

@@ -1,5 +1,4 @@
-"""Stack traces as lines: the types of an exception and of those that led to it, each with its
-stack.
+"""Stack traces as lines: an exception's type and stack, and those of what led to it.
 
 Never an exception's text, which may repeat what a caller sent or hold a password.
 """

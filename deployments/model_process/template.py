@@ -1,5 +1,4 @@
-"""The fork server (template): has imported what models need, and starts the other processes, as
-forks or anew.
+"""The fork server (template): has imported what models need, and forks or spawns the others.
 
 It runs no model's code and starts no thread, so a fork of it is as good as a fresh process
 (docs/decisions/0037). It is the parent of all processes of one interpreter: it tells the supervisor

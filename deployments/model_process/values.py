@@ -1,5 +1,4 @@
-"""Serialization of values: arrays, columns and nested values <-> a JSON description and raw
-buffers.
+"""Serialization: arrays, columns and nested values <-> a JSON description and raw buffers.
 
 No pickle: what a model's process says must not be able to run code where it is read, and another
 Python or NumPy must be able to read it. A description is plain JSON; buffers are little-endian

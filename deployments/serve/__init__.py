@@ -1,2 +1,1 @@
-"""The seam to Ray Serve: calls by handle, applications, its client, its replicas' channels and
-ports."""
+"""The seam to Ray Serve: calls by handle, applications, its client, channels and ports."""

@@ -1,5 +1,4 @@
-"""Contract extension: a version that answers for another's contract, with its own types and what
-the contract has more."""
+"""Contract extension: a version's own types, and what the contract that it answers for has more."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The access log, one line per request: who asked what, which version answered, with what, in how
-long.
+"""The access log: one line per request, who asked what, what came of it, in how long.
 
 On the path of a request this costs a tuple in a list; lines are made and written many at a time,
 after a moment. Must not import ray or mlflow, and knows no file: whoever makes an `AccessJournal`

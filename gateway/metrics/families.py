@@ -1,5 +1,4 @@
-"""Metric families: the names, kinds, labels and help of all metrics, and how their numbers travel
-(pure).
+"""Metric families: names, kinds, labels and help of all metrics, how numbers travel (pure).
 
 The one list that counting, the answer to `/metrics`, its documentation and the dashboards are made
 from or checked against. Names follow Prometheus' conventions

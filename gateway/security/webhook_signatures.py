@@ -1,5 +1,4 @@
-"""Verifying MLflow's signed webhooks, and the look at the registry that they set off (asyncio
-only).
+"""Verifying MLflow's signed webhooks, and the look at the registry that follows (asyncio only).
 
 A delivery is signed with HMAC-SHA256 over its id, its time and its body, as MLflow 3.17 does it
 (mlflow/webhooks/delivery.py, after https://www.standardwebhooks.com). It only ever says "look at
