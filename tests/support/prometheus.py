@@ -13,7 +13,7 @@ import yaml
 
 from tests.support.processes import free_port, running, wait_for_http
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+DEPLOY = Path(__file__).parents[2] / "deploy"
 CONFIGURATION = DEPLOY / "prometheus" / "prometheus.yml"
 RULES = DEPLOY / "prometheus" / "rules" / "alerts.yml"
 RULE_TESTS = DEPLOY / "prometheus" / "tests" / "alerts.yml"
