@@ -164,7 +164,7 @@ EVICTIONS = Family(
 MODEL_PROCESSES = Family(
     name=f"{PREFIX}model_processes",
     kind="gauge",
-    help="Processes of the model that have loaded anything.",
+    help="Replicas of the model that have loaded anything.",
     labels=("model",),
 )
 CATALOG_GENERATION = Family(

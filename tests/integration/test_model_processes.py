@@ -373,3 +373,22 @@ async def test_closing_answers_what_was_taken(tmp_path: Path) -> None:
         call = asyncio.create_task(asked(supervisor, slow, [1.0]))
         await asyncio.sleep(0.3)
     assert await call == ("ok", [1.0])
+
+
+async def test_a_version_that_is_evicted_while_it_is_restarted_has_no_process_too_many(
+    tmp_path: Path,
+) -> None:
+    """Its process is killed and its reload is slow; meanwhile another takes the only room."""
+    tells = "import os\ndef predict(rows): return [os.getpid()] * len(rows)\n"
+    first = save_code(tmp_path, "first", "import time\ntime.sleep(1.5)\n" + tells)
+    second = save_code(tmp_path, "second", tells)
+    async with supervised(tmp_path, most_versions=1) as supervisor:
+        _, (pid,) = await asked(supervisor, first, [1.0])
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: supervisor.events.loaded == 0)
+        await asked(supervisor, second, [1.0])
+        restarts = [event for event in supervisor.events.untold()["events"] if event[0] == "ok"]
+        await until(
+            lambda: sum(e[0] == "ok" for e in supervisor.events.untold()["events"]) > len(restarts)
+        )
+        await until(lambda: supervisor.events.loaded == 1)
