@@ -48,10 +48,15 @@ def build(arguments: dict[str, object]) -> serve.Application:
 
 
 def gateway_application(
-    settings: Settings, logs: LogOptions, *, environment: dict[str, str]
+    settings: Settings,
+    logs: LogOptions,
+    *,
+    environment: dict[str, str],
+    zygote: str | None = None,
 ) -> serve.Application:
     """Ingress and sync service; `environment` is what their processes, and those of models, must
-    have of the variables that MLflow reads."""
+    have of the variables that MLflow reads; `zygote` is the machine's, if it has one (see
+    `deployments.cluster.zygote`)."""
     sync = serve.deployment(
         name=SYNC_SERVICE,
         num_replicas=1,
@@ -59,7 +64,7 @@ def gateway_application(
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=2,
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
-    )(SyncService).bind(settings, environment, logs)
+    )(SyncService).bind(settings, environment, logs, zygote)
     return serve.deployment(
         name=INGRESS,
         **_ingress_scale(settings),

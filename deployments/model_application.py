@@ -12,7 +12,9 @@ from ray.serve.config import AutoscalingConfig
 
 from deployments.application_names import MODEL_HOST
 from deployments.logs import LogOptions
+from deployments.model_replica.processes import import_ahead
 from deployments.model_replica.replica import ModelHost
+from deployments.model_replica.start_methods import start_method
 from deployments.model_replica.supervisor import HostSettings
 from deployments.settings import HEALTH_CHECK_PERIOD_S
 from gateway.catalog import ModelOptions, ServedModel
@@ -34,6 +36,7 @@ class ModelApplicationSettings:
     load_timeout_s: float
     environment: tuple[tuple[str, str], ...] = ()
     events_to: tuple[str, str] | None = None
+    zygote: str | None = None
     logs: LogOptions = field(default_factory=LogOptions)
 
 
@@ -46,7 +49,10 @@ class ModelApplications:
     def build(self, model: ServedModel) -> serve.Application:
         """The application of that model; to be called by one thread at a time (see
         `deployments.serve.applications`)."""
-        options = model.options
+        options, flavor = model.options, model.default.flavor if model.default else None
+        if self._settings.zygote is not None:
+            # Meanwhile: the replica takes as long to start as the packages to be imported.
+            import_ahead(self._settings.zygote, start_method(flavor))
         deployment = serve.deployment(
             name=MODEL_HOST,
             max_ongoing_requests=_MAX_ONGOING_REQUESTS,
@@ -82,5 +88,6 @@ class ModelApplications:
             load_timeout_s=self._settings.load_timeout_s,
             flavor=None if model.default is None else model.default.flavor,
             events_to=self._settings.events_to,
+            zygote=self._settings.zygote,
             logs=self._settings.logs,
         )

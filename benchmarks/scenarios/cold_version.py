@@ -24,6 +24,7 @@ from benchmarks.scenarios.world import (
     world,
 )
 from tests.support.processes import Gateway
+from tests.support.processes_of import command_of, processes_of
 
 _MODEL = "steady"
 _LOAD_S = 10.0
@@ -67,15 +68,24 @@ class ColdVersion:
         )
 
 
+_CORES = os.sched_getaffinity(0)
+
+
 @contextmanager
 def _without_last_core() -> Iterator[None]:
     """What is started meanwhile has all cores but the last."""
-    usual = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, usual - {max(usual)} or usual)
+    os.sched_setaffinity(0, _CORES - {max(_CORES)} or _CORES)
     try:
         yield
     finally:
-        os.sched_setaffinity(0, usual)
+        os.sched_setaffinity(0, _CORES)
+
+
+def _give_last_core_to_loads(started: Gateway) -> None:
+    """What the template of the model's replica forks from now on has that core."""
+    for process in processes_of(started.process.pid):
+        if "start.py template" in command_of(process):
+            os.sched_setaffinity(process, {max(_CORES)})
 
 
 def _measured(started: Gateway) -> tuple[float, float, float]:
@@ -89,6 +99,7 @@ def _measured(started: Gateway) -> tuple[float, float, float]:
         rounds=1,
         times=True,
     )
+    _give_last_core_to_loads(started)
     with driving(plan) as load:
         time.sleep(_WARM_UP_S + _BEFORE_S)
         began = time.time()
@@ -118,13 +129,11 @@ def _wait() -> Callable[[], None]:
 
 
 def _compute() -> Callable[[], None]:
-    seconds, core = _LOAD_S, max(os.sched_getaffinity(0))
+    seconds = _LOAD_S
 
     def on_load() -> None:
-        import os
         import time
 
-        os.sched_setaffinity(0, {core})
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             compile("x = [i * i for i in range(100)]\n" * 20, "<burning>", "exec")

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
@@ -28,6 +28,7 @@ from deployments.cluster.join import joined_ray, running_serve
 from deployments.cluster.join_rules import ServeApplication
 from deployments.cluster.ray_environment import haproxy_admin_socket, inner_host
 from deployments.cluster.readiness import last_line
+from deployments.cluster.zygote import zygote
 from deployments.logs import LogOptions
 from deployments.mlflow_environment import registry_variables, set_registry_defaults
 from deployments.settings import Settings
@@ -88,8 +89,14 @@ def deployed(settings: Settings, logs: LogOptions) -> Iterator[None]:
     """Deploy the gateway's application; on the way out drain it and delete what is ours."""
     if settings.ray_address is None or running_serve() is None:
         _start_serve(settings)
+    with ExitStack() as beside:
+        address = None if settings.ray_address is not None else beside.enter_context(zygote())
+        yield from _running(settings, logs, address)
+
+
+def _running(settings: Settings, logs: LogOptions, zygote: str | None) -> Iterator[None]:
     try:
-        serve.run_many([_gateway(settings, logs)], wait_for_applications_running=False)
+        serve.run_many([_gateway(settings, logs, zygote)], wait_for_applications_running=False)
         yield
     finally:
         if settings.ray_address is not None:
@@ -212,10 +219,10 @@ def models_loading(*, stop: Event) -> Iterator[tuple[int, int]]:
         stop.wait(_LOADING_POLL_S)
 
 
-def _gateway(settings: Settings, logs: LogOptions) -> serve.RunTarget:
+def _gateway(settings: Settings, logs: LogOptions, zygote: str | None) -> serve.RunTarget:
     environment = registry_variables() if settings.ray_address is not None else {}
     return serve.RunTarget(
-        target=gateway_application(settings, logs, environment=environment),
+        target=gateway_application(settings, logs, environment=environment, zygote=zygote),
         name=APPLICATION,
         route_prefix="/",
         logging_config=_QUIET,

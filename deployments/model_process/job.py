@@ -83,10 +83,16 @@ def _send_output_to(job: dict[str, Any]) -> None:
     for descriptor in (1, 2):
         os.dup2(output.fileno(), descriptor)
     output.close()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, ValueError):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    # Made anew: what the template had may have been a file, which can be sought in.
+    sys.stdout, sys.stderr = _lines_to(1), _lines_to(2)
     faulthandler.enable()  # who is killed by a fault of memory says where
+
+
+def _lines_to(descriptor: int) -> Any:
+    """A text stream that is written line by line."""
+    return open(
+        descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+    )
 
 
 class _Teller:

@@ -36,18 +36,32 @@ _LAST_WAIT_S = 1.0
 def main(arguments: list[str]) -> None:
     """Be a template: `CONTROL_FD PARENT MODULE…`."""
     control_fd, parent, *modules = arguments
-    # One that has its imports done sees by its connection that the supervisor is gone, and has to
-    # end others before itself.
+    # Killed with its parent, should an import hang.
     lifetime.die_with_parent(int(parent), by=signal.SIGTERM)
-    lifetime.lead_group()
-    lifetime.adopt_orphans()
     control = socket.socket(fileno=int(control_fd))
-    failed = _imported(modules)
+    failed = imported(modules)
     gc.collect()
     gc.freeze()  # what is shared stays shared: the collector would write to all of it
+    serve(control, failed, int(parent))
+
+
+def serve(control: socket.socket, failed: dict[str, str], parent: int) -> None:
+    """Start processes as the other end of `control` says; ends this process, and those."""
+    # It sees by its connection that the supervisor is gone, and has to end others before itself.
+    lifetime.die_with_parent(parent, by=signal.SIGTERM)
+    lifetime.lead_group()
+    lifetime.adopt_orphans()
     job = Template(control, failed).serve()
     if job is not None:
         _run(job)
+
+
+def forked() -> int:
+    """Fork this process: as `os.fork`."""
+    with warnings.catch_warnings():
+        # Python 3.12 warns of the threads of a BLAS, which stops them before a fork.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def _run(job: dict[str, Any]) -> None:
@@ -56,7 +70,7 @@ def _run(job: dict[str, Any]) -> None:
     jobs.run(job)
 
 
-def _imported(modules: list[str]) -> dict[str, str]:
+def imported(modules: list[str]) -> dict[str, str]:
     """Import each; which failed, and how. The model's own import of it will tell the rest."""
     failed: dict[str, str] = {}
     for module in modules:
@@ -124,10 +138,7 @@ class Template:
         """Start one; its job in the process itself, where that is a fork."""
         job = dict(said["job"], parent=os.getpid())
         forks = said["method"] == "fork" and threading.active_count() == 1
-        with warnings.catch_warnings():
-            # Python 3.12 warns of the threads of a BLAS, which stops them before a fork.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pid = os.fork()
+        pid = forked()
         if pid:
             self._children.add(pid)
             self._tell({"event": "started", "id": said["id"], "pid": pid})

@@ -22,8 +22,9 @@ from typing import Any
 
 from deployments.model_process import start
 from deployments.model_process.call_server import is_same_user
-from deployments.model_process.channel import line_of, listening
+from deployments.model_process.channel import connected, line_of, listening
 from deployments.model_process.mark import Mark
+from deployments.model_replica.connection import connected_socket
 from deployments.model_replica.output_lines import OutputLines
 from deployments.model_replica.start_methods import StartMethod
 
@@ -34,11 +35,15 @@ _LONGEST_EVENT_BYTES = 256 * 1024
 _STATUS_S = 1.0
 _IMPORTS_S = 300.0
 _LAST_WAIT_S = 2.0
+_ZYGOTE_S = 30.0
 
 # Nobody watches progress bars here.
 _DEFAULTS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 # Secrets of the gateway's own processes.
 _SECRETS = frozenset({"MODELMUX_KEYS", "MODELMUX_WEBHOOK_SECRET", "MODELMUX_KEY", "RAY_AUTH_TOKEN"})
+
+# Ray's debugger, which only Ray's own processes have.
+_OF_WORKERS = frozenset({"PYTHONBREAKPOINT"})
 
 
 def new_address() -> str:
@@ -160,6 +165,15 @@ class Template:
             _task(self._follow(reader, process)),
         ]
 
+    async def fork(self, base: str, supervisor: str, output: Process) -> None:
+        """Have it forked from the base at that address (see `model_process.zygote`); raises
+        OSError where there is none."""
+        reader, self._writer = await _connection(base)
+        environ = dict(self._environment)
+        hello = {"environ": environ, "supervisor": supervisor, "token": output.token}
+        self._writer.write(line_of(hello))
+        self.tasks = [_task(self._follow(reader, None))]
+
     async def start(self, process: Process, job: Mapping[str, Any], *, forks: bool) -> None:
         """Have it start a process; raises StartFailed."""
         assert self._writer is not None
@@ -186,7 +200,7 @@ class Template:
             self._writer.close()
 
     async def _follow(
-        self, reader: asyncio.StreamReader, process: asyncio.subprocess.Process
+        self, reader: asyncio.StreamReader, process: asyncio.subprocess.Process | None
     ) -> None:
         try:
             async for line in reader:
@@ -196,7 +210,8 @@ class Template:
         finally:
             self.is_gone = True
             self.close()
-            await process.wait()
+            if process is not None:
+                await process.wait()
             self._lose_all()
 
     def _take(self, event: dict[str, Any]) -> None:
@@ -230,8 +245,11 @@ class Template:
 class Processes:
     """All processes of one supervisor. To be opened and closed on its event loop."""
 
-    def __init__(self, interpreter: str = sys.executable) -> None:
+    def __init__(self, interpreter: str = sys.executable, *, zygote: str | None = None) -> None:
+        """`zygote` is the address of the machine's (see `model_process.zygote`), if it has one; it
+        is of the gateway's own interpreter."""
         self._interpreter = interpreter
+        self._zygote = zygote if interpreter == sys.executable else None
         self._address = new_address()
         self._listener: asyncio.Server | None = None
         self._opening: asyncio.Lock = asyncio.Lock()
@@ -291,14 +309,39 @@ class Processes:
                 self._listener = await _task(self._listen())
             found = self._templates.get(method)
             if found is None or found.is_gone:
-                found = Template(self._interpreter, _environment())
+                found = await _task(self._opened(method))
                 self._templates[method] = found
-                try:
-                    await _task(found.open(method))
-                except OSError as error:
-                    self._templates.pop(method, None)
-                    raise StartFailed(str(error)) from error
             return found
+
+    async def _opened(self, method: StartMethod) -> Template:
+        environment = model_environment()
+        found = Template(self._interpreter, environment)
+        base = await self._base(method, environment) if method.forks else None
+        try:
+            if base is not None:
+                output = Process(lambda event: None, OutputLines("template", {}))
+                self._by_token[output.token] = output
+                try:
+                    await found.fork(base, self._address, output)
+                except OSError as error:
+                    _logger.info("the zygote's base is gone: %s", error.strerror)
+                else:
+                    return found
+            await found.open(method)
+        except OSError as error:
+            raise StartFailed(str(error)) from error
+        return found
+
+    async def _base(self, method: StartMethod, environment: Mapping[str, str]) -> str | None:
+        """The address where a template can be forked from; None where there is no such thing."""
+        if self._zygote is None:
+            return None
+        try:
+            async with asyncio.timeout(_ZYGOTE_S):
+                return await base_of(self._zygote, method, environment)
+        except (OSError, ValueError, TimeoutError) as error:
+            _logger.info("the zygote doesn't answer: %s", type(error).__name__)
+            return None
 
     async def _listen(self) -> asyncio.Server:
         ours = listening(self._address)
@@ -341,6 +384,40 @@ async def _hear(reader: asyncio.StreamReader, process: Process) -> None:
     await process.hung_up()
 
 
+async def base_of(zygote: str, method: StartMethod, environment: Mapping[str, str]) -> str | None:
+    """The address of the base that has that method's packages imported, or is about to; None where
+    the environment is another than the zygote's. Raises OSError and ValueError."""
+    reader, writer = await _connection(zygote)
+    try:
+        writer.write(line_of({"preload": list(method.preload), "environ": dict(environment)}))
+        answer = json.loads(await reader.readline())
+    finally:
+        writer.close()
+    if "refused" in answer:
+        _logger.info("the zygote's environment is another: %s", answer["refused"])
+        return None
+    return str(answer["address"])
+
+
+async def _connection(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Raises OSError. The socket is made here: uvloop can't connect to a name without a file."""
+    ours = connected_socket(address)
+    if ours is None:
+        raise ConnectionRefusedError
+    return await asyncio.open_unix_connection(sock=ours, limit=_LONGEST_EVENT_BYTES)
+
+
+def import_ahead(zygote: str, method: StartMethod) -> None:
+    """Have a machine's zygote import what that method does, and wait for nothing."""
+    if not method.forks:
+        return
+    with contextlib.suppress(OSError), connected(zygote) as asking:
+        asking.settimeout(_LAST_WAIT_S)
+        asked = {"preload": list(method.preload), "environ": model_environment()}
+        asking.sendall(line_of(asked))
+        asking.recv(1)
+
+
 def new_mark() -> Path:
     """A new file for a `Mark`, in memory where the system has a place for that; raises OSError."""
     shared = Path("/dev/shm")  # noqa: S108 - made under a name that nobody can guess
@@ -353,8 +430,11 @@ def new_mark() -> Path:
     return Path(path)
 
 
-def _environment() -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+def model_environment() -> dict[str, str]:
+    """What models' processes have of this process's environment."""
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in _SECRETS | _OF_WORKERS
+    }
     return {**_DEFAULTS, **inherited}
 
 

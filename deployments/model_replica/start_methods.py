@@ -32,8 +32,8 @@ _SPAWN_REASON = {
 }
 
 _PRELOAD = {
-    "mlflow.sklearn": ("sklearn", "sklearn.pipeline", "sklearn.ensemble", "sklearn.linear_model",
-                       "sklearn.compose"),
+    "mlflow.sklearn": ("sklearn", "sklearn.pipeline", "sklearn.ensemble",
+                       "sklearn.linear_model", "sklearn.compose"),
     "mlflow.xgboost": ("xgboost",),
     "mlflow.lightgbm": ("lightgbm",),
     "mlflow.catboost": ("catboost",),

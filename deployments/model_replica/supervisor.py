@@ -60,7 +60,8 @@ class HostSettings:
     """Where versions of `model` come from and go to; times in seconds.
 
     `flavor` is what the first version that is asked for will probably have, `events_to` the
-    deployment and the application that are told what is loaded.
+    deployment and the application that are told what is loaded, `zygote` the address of the
+    machine's (see `model_process.zygote`).
     """
 
     model: str
@@ -72,6 +73,7 @@ class HostSettings:
     retry_load_after_s: float = 30.0
     load_timeout_s: float = 300.0
     events_to: tuple[str, str] | None = None
+    zygote: str | None = None
     logs: LogOptions = field(default_factory=LogOptions)
 
 
@@ -116,7 +118,7 @@ class Supervisor:
     ) -> None:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self._processes = processes or Processes()
+        self._processes = processes or Processes(zygote=settings.zygote)
         self._quarantine = Quarantine(retry_after_s=settings.retry_load_after_s)
         self.events = LoadEventLog(settings.model)
         self._versions: dict[str, VersionId] = {}

@@ -54,7 +54,13 @@ _ADOPT_AGAIN_S = 0.5
 class SyncService:
     """The one owner of the catalog: polls, publishes, activates."""
 
-    def __init__(self, settings: Settings, environment: dict[str, str], logs: LogOptions) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        environment: dict[str, str],
+        logs: LogOptions,
+        zygote: str | None = None,
+    ) -> None:
         os.environ.update(environment)
         listen_on_own_address()
         reach_replicas_anew()
@@ -78,6 +84,7 @@ class SyncService:
                 load_timeout_s=settings.load_timeout_s,
                 environment=tuple(sorted(environment.items())),
                 events_to=(here.deployment, here.app_name),
+                zygote=zygote,
                 logs=logs,
             )
         )

@@ -10,11 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from deployments.cluster.zygote import zygote
 from deployments.model_replica.supervisor import GRACE_S
 from tests.support.supervised import asked, save_code, supervised
 
@@ -392,3 +393,51 @@ async def test_a_version_that_is_evicted_while_it_is_restarted_has_no_process_to
             lambda: sum(e[0] == "ok" for e in supervisor.events.untold()["events"]) > len(restarts)
         )
         await until(lambda: supervisor.events.loaded == 1)
+
+
+async def test_templates_of_a_zygote_wait_for_no_imports(tmp_path: Path) -> None:
+    """Two supervisors get templates of their own from one base, each of which ends with its
+    supervisor; a version's process is as good as any other."""
+    told = []
+    with zygote() as address:
+        for number in range(2):
+            fresh = save_code(tmp_path, f"fresh{number}", FRESH)
+            parent = save_code(
+                tmp_path,
+                f"parent{number}",
+                "import os\ndef predict(rows): return [[os.getpid(), os.getppid()]] * len(rows)\n",
+            )
+            with as_in_a_replica():
+                async with supervised(tmp_path, zygote=address) as supervisor:
+                    told.append(json.loads((await asked(supervisor, fresh, [1.0]))[1][0]))
+                    _, ((pid, template),) = await asked(supervisor, parent, [1.0])
+                    title = Path(f"/proc/{template}/cmdline").read_text()
+                    assert "zygote" in title
+            await until(lambda: not is_alive(pid) and not is_alive(template))
+    assert len({each["numpy"] for each in told}) == 2
+    for each in told:
+        assert each["threads"] == 1
+        assert each["handlers"] == [True, True]
+        assert each["leads"] is each["main"] is True
+
+
+@pytest.mark.parametrize("why", ["another environment", "it is gone"])
+async def test_without_a_zygote_a_supervisor_imports_for_itself(tmp_path: Path, why: str) -> None:
+    """Where its environment is another than the zygote's, or where there is none any more."""
+    version = save_code(tmp_path, "v", PREDICT.format(factor=2))
+    with zygote() as address, pytest.MonkeyPatch.context() as patching:
+        if why == "another environment":
+            patching.setenv("OMP_NUM_THREADS", "7")
+            async with supervised(tmp_path, zygote=address) as supervisor:
+                assert await asked(supervisor, version, [1.0]) == ("ok", [2.0])
+    if why == "it is gone":
+        async with supervised(tmp_path, zygote=address) as supervisor:
+            assert await asked(supervisor, version, [1.0]) == ("ok", [2.0])
+
+
+@contextlib.contextmanager
+def as_in_a_replica() -> Iterator[None]:
+    """The variable that Ray sets there."""
+    with pytest.MonkeyPatch.context() as patching:
+        patching.setenv("OMP_NUM_THREADS", "1")
+        yield
