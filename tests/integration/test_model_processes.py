@@ -17,6 +17,7 @@ import pytest
 
 from deployments.cluster.zygote import zygote
 from deployments.model_replica.supervisor import GRACE_S
+from tests.support.processes_of import command_of
 from tests.support.supervised import asked, save_code, supervised
 
 PREDICT = "def predict(rows): return rows['x'] * {factor}\n"
@@ -303,6 +304,7 @@ def predict(rows):
 SUPERVISE = """
 import asyncio, json, sys, time
 from pathlib import Path
+from tests.support.processes_of import command_of
 from tests.support.supervised import asked, supervised, version
 
 async def main():
@@ -399,21 +401,15 @@ async def test_templates_of_a_zygote_wait_for_no_imports(tmp_path: Path) -> None
     """Two supervisors get templates of their own from one base, each of which ends with its
     supervisor; a version's process is as good as any other."""
     told = []
-    with zygote() as address:
-        for number in range(2):
-            fresh = save_code(tmp_path, f"fresh{number}", FRESH)
-            parent = save_code(
-                tmp_path,
-                f"parent{number}",
-                "import os\ndef predict(rows): return [[os.getpid(), os.getppid()]] * len(rows)\n",
-            )
-            with as_in_a_replica():
-                async with supervised(tmp_path, zygote=address) as supervisor:
-                    told.append(json.loads((await asked(supervisor, fresh, [1.0]))[1][0]))
-                    _, ((pid, template),) = await asked(supervisor, parent, [1.0])
-                    title = Path(f"/proc/{template}/cmdline").read_text()
-                    assert "zygote" in title
-            await until(lambda: not is_alive(pid) and not is_alive(template))
+    where = "import os\ndef predict(rows): return [[os.getpid(), os.getppid()]] * len(rows)\n"
+    fresh, parent = save_code(tmp_path, "fresh", FRESH), save_code(tmp_path, "parent", where)
+    with as_in_a_replica(), zygote() as address:
+        for _ in range(2):
+            async with supervised(tmp_path, zygote=address) as supervisor:
+                told.append(json.loads((await asked(supervisor, fresh, [1.0]))[1][0]))
+                _, (processes,) = await asked(supervisor, parent, [1.0])
+                assert "zygote" in command_of(processes[1])
+            await until(lambda gone=processes: not any(map(is_alive, gone)))  # type: ignore[misc]
     assert len({each["numpy"] for each in told}) == 2
     for each in told:
         assert each["threads"] == 1
