@@ -36,16 +36,14 @@ _OF_A_SHELL = frozenset({"PWD", "OLDPWD", "SHLVL", "_", "LINES", "COLUMNS", "TER
 
 
 def main(arguments: list[str]) -> None:
-    """Be the zygote: `ADDRESS PARENT`."""
-    address, parent = arguments
+    """Be the zygote: `LISTENER_FD PARENT`. Who has connected already waits for the imports."""
+    listener_fd, parent = arguments
     lifetime.die_with_parent(int(parent))
     lifetime.lead_group()
-    listener = listening(address, _BACKLOG)  # who comes early waits for the imports
+    listener = socket.socket(fileno=int(listener_fd))
     template.imported(["mlflow.pyfunc"])
     _freeze()
-    preload = _Zygote(listener).serve()
-    if preload is not None:
-        _be_base(*preload)
+    _be_base(*_Zygote(listener).serve())
 
 
 def matters(environ: dict[str, str]) -> dict[str, str]:
@@ -66,7 +64,7 @@ class _Zygote:
         self._bases: dict[tuple[str, ...], tuple[int, str]] = {}
 
     def serve(self) -> Any:
-        """For ever. Returns in the bases, with what they are to import and where to listen."""
+        """For ever. Returns in the bases, with what they are to import and what they listen on."""
         while True:
             connection, _ = self._listener.accept()
             with connection, suppress(OSError, ValueError, KeyError):
@@ -79,14 +77,14 @@ class _Zygote:
                     continue
                 key = tuple(asked["preload"])
                 base = self._base(key)
-                if base is None:
+                if not isinstance(base, str):
                     self._listener.close()
                     connection.close()
-                    return key, self._bases[key][1]
+                    return key, base
                 connection.sendall(line_of({"address": base}))
 
     def _base(self, key: tuple[str, ...]) -> Any:
-        """The address of the base of these packages; None in the base itself."""
+        """The address of the base of these packages; in the base itself, its listener."""
         with suppress(ChildProcessError):
             while True:
                 ended, _ = os.waitpid(-1, os.WNOHANG)
@@ -97,19 +95,20 @@ class _Zygote:
         if known is not None:
             return known[1]
         address = _new_address()
+        listener = listening(address, _BACKLOG)  # before it is told to anybody
         parent = os.getpid()
         pid = template.forked()
         self._bases[key] = (pid, address)
         if pid:
+            listener.close()
             return address
         lifetime.die_with_parent(parent)
-        return None
+        return listener
 
 
-def _be_base(preload: tuple[str, ...], address: str) -> None:
+def _be_base(preload: tuple[str, ...], listener: socket.socket) -> None:
     """Import the packages, and fork a template for each supervisor that connects."""
     lifetime.lead_group()
-    listener = listening(address, _BACKLOG)
     failed = template.imported(list(preload))
     _freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # templates that end are nobody's to wait for

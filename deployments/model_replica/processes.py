@@ -177,13 +177,14 @@ class Template:
     async def start(self, process: Process, job: Mapping[str, Any], *, forks: bool) -> None:
         """Have it start a process; raises StartFailed."""
         assert self._writer is not None
-        self._last_id += 1
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._asked[self._last_id] = (process, started)
-        method = "fork" if forks else "spawn"
-        self._writer.write(line_of({"id": self._last_id, "method": method, "job": dict(job)}))
         try:
             async with asyncio.timeout(_IMPORTS_S):
+                await asyncio.shield(self.ready)
+                self._last_id += 1
+                self._asked[self._last_id] = (process, started)
+                said = {"id": self._last_id, "method": "fork" if forks else "spawn"}
+                self._writer.write(line_of({**said, "job": dict(job)}))
                 await asyncio.shield(started)
         except TimeoutError:
             self.close()  # what it imports has hung
