@@ -158,7 +158,7 @@ def register_all(uri: str) -> None:
     register(uri, "without signature", _echo, None)
     register(uri, "slow", _slow, number, number)
     register(uri, "slow to load", _echo, number, number, on_load=_load_slowly)
-    for name, timeout_s in (("slow", "1.5"), ("slow to load", "2")):
+    for name, timeout_s in (("slow", "1.5"), ("slow to load", "4")):
         client(uri).set_registered_model_tag(name, "modelmux.timeout_s", timeout_s)
     log(uri, "hinted text", HintedText())
     log(uri, "hinted orders", HintedOrders())
