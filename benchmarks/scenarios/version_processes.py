@@ -12,7 +12,7 @@ from benchmarks.memory import own_bytes
 from benchmarks.scenarios.finding import Finding, Say
 from benchmarks.scenarios.world import CHAMPION, VERSION_HEADER, world
 from benchmarks.work import COLUMNS, register_model
-from tests.support.processes import Gateway
+from tests.support.processes import Gateway, poll
 
 _MODEL, _HANGS = "two-versions", "hangs"
 _BODY = dict.fromkeys(COLUMNS, 1.0)
@@ -80,7 +80,10 @@ def _second_version(started: Gateway, say: Say) -> list[Finding]:
 
 def _hang(started: Gateway, say: Say) -> list[Finding]:
     for version in ("1", "2"):
-        _asked(started, _HANGS, {"x": 1.0}, version)
+        poll(
+            lambda asked=version: _answers(started, {"x": 1.0}, asked),  # type: ignore[misc]
+            what="both versions in memory",
+        )
     waits: list[float] = []
     is_over = threading.Event()
 
@@ -115,6 +118,10 @@ def _hang(started: Gateway, say: Say) -> list[Finding]:
             met=again_s <= _GRACE_S + 1.0,
         ),
     ]
+
+
+def _answers(started: Gateway, body: Any, version: str) -> bool:
+    return started.predict(_HANGS, body, **{_VERSION: version}).status_code == 200
 
 
 def _asked(started: Gateway, model: str, body: Any, version: str) -> None:

@@ -26,6 +26,10 @@ class Prometheus:
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=f"{url}/api/v1", timeout=30.0)
 
+    def close(self) -> None:
+        """Let go of its connections."""
+        self._client.close()
+
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The result of an instant query."""
         found: list[dict[str, Any]] = self._ask("/query", query=expression)["result"]
@@ -71,4 +75,6 @@ def prometheus(folder: Path, gateway_url: str) -> Iterator[Prometheus]:
     with running(command, log=log) as process:
         url = f"http://127.0.0.1:{port}"
         wait_for_http(f"{url}/-/ready", process, log)
-        yield Prometheus(url)
+        server = Prometheus(url)
+        yield server
+        server.close()
