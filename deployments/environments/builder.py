@@ -23,7 +23,7 @@ from typing import Literal
 import uv
 
 from deployments.environments import guarded_run
-from deployments.environments.bytecode import share_bytecode, site_packages
+from deployments.environments.bytecode import share_bytecode
 from deployments.environments.interpreters import LEAST_PYTHON, Interpreters
 from deployments.environments.masking import credentials_in, shown
 from deployments.environments.model_needs import (
@@ -41,6 +41,7 @@ _LOCK_LOOK_S = 0.2
 _OUTPUT_BYTES = 64 * 1024
 _SHOWN_LINES = 20
 _LAST_WAIT_S = 15.0
+_MANY_FILES = 200
 _CACHE_LOCK_S = 5
 
 # What uv, git, the network, and a compiler read. A package's setup code sees these and no more.
@@ -351,13 +352,12 @@ class _Build:
     async def _compile(self, others: Sequence[Environment]) -> None:
         """Byte code for all packages, so that no process compiles them while it loads a model."""
         alike = [each.folder for each in others]
-        await asyncio.to_thread(share_bytecode, self._folder, alike)
+        left = await asyncio.to_thread(share_bytecode, self._folder, alike)
+        files = self._write("compile.txt", [str(path) for path in left])
+        workers = ["-j", "0"] if len(left) > _MANY_FILES else []
         interpreter = str(self._folder / "bin" / "python")
-        packages = str(site_packages(self._folder))
         # A file that can't be compiled (another Python's syntax) is no failure.
-        await self._run(
-            interpreter, "-I", "-m", "compileall", "-qq", "-r", "50", "-j", "0", packages
-        )
+        await self._run(interpreter, "-I", "-m", "compileall", "-qq", *workers, "-i", str(files))
 
     def _write(self, name: str, lines: Sequence[str]) -> Path:
         path = self._work / name

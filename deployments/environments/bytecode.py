@@ -10,6 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+# Packages' own tests are half of some, and nobody imports them.
+_NOT_COMPILED = frozenset({"__pycache__", "tests"})
+
 
 def site_packages(environment: Path) -> Path:
     """Where the packages of an environment are."""
@@ -17,28 +20,26 @@ def site_packages(environment: Path) -> Path:
     return found[0] if found else environment / "lib"
 
 
-def share_bytecode(into: Path, others: Sequence[Path]) -> int:
-    """Link what other environments of the same Python have compiled of the very same files; how
-    many were linked. Size and time alone don't make two files the same, though Python is content
-    with them."""
+def share_bytecode(into: Path, others: Sequence[Path]) -> list[Path]:
+    """Link what other environments of the same Python have compiled of the very same files; the
+    source files that are left to be compiled. Size and time alone don't make two files the same,
+    though Python is content with them."""
     target = site_packages(into)
     sources = [site_packages(other) for other in others]
-    count = 0
+    left: list[Path] = []
     for folder, names in _source_files(target):
         relative = folder.relative_to(target)
         for source in sources:
-            linked = _link_folder(source / relative, folder, names)
-            names -= linked
-            count += len(linked)
+            names -= _link_folder(source / relative, folder, names)
             if not names:
                 break
-    return count
+        left += [folder / name for name in sorted(names)]
+    return left
 
 
 def _source_files(folder: Path) -> Iterator[tuple[Path, set[str]]]:
     for where, folders, names in os.walk(folder):
-        if "__pycache__" in folders:
-            folders.remove("__pycache__")
+        folders[:] = [each for each in folders if each not in _NOT_COMPILED]
         sources = {name for name in names if name.endswith(".py")}
         if sources:
             yield Path(where), sources
