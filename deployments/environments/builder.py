@@ -92,8 +92,12 @@ class Building:
 
 def platform() -> str:
     """Tells machines from each other that can't share an environment."""
-    libc = os.confstr("CS_GNU_LIBC_VERSION") if sys.platform == "linux" else ""
-    return f"{sysconfig.get_platform()} {libc or ''}".strip()
+    try:
+        libc = os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (AttributeError, OSError, ValueError):
+        libc = "other"
+    # Its version doesn't count: wheels are of the oldest that they can bear.
+    return f"{sysconfig.get_platform()} {libc.partition(' ')[0]}"
 
 
 class Builder:
@@ -448,7 +452,6 @@ def _environment(given: Mapping[str, str], store: Store) -> dict[str, str]:
     }
     return {
         "UV_CACHE_DIR": str(store.cache),
-        "UV_COMPILE_BYTECODE_TIMEOUT": "0",  # the build's own bound is enough
         **passed,
         "GIT_TERMINAL_PROMPT": "0",
         "UV_NO_PROGRESS": "1",

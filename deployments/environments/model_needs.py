@@ -229,13 +229,19 @@ def _named_files(read: Callable[[str], bytes | None]) -> tuple[str, str]:
     pyfunc = flavors.get("python_function") if isinstance(flavors, dict) else None
     env = pyfunc.get("env") if isinstance(pyfunc, dict) else None
     if isinstance(env, str):  # MLflow 1.x
-        return _PYTHON_ENV, own_path(env)
+        return _PYTHON_ENV, _own_file(env)
     if not isinstance(env, dict):
         return _PYTHON_ENV, _CONDA
-    named = [env.get("virtualenv", _PYTHON_ENV), env.get("conda", _CONDA)]
-    if not all(isinstance(each, str) for each in named):
+    return _own_file(env.get("virtualenv", _PYTHON_ENV)), _own_file(env.get("conda", _CONDA))
+
+
+def _own_file(path: Any) -> str:
+    if not isinstance(path, str):
         raise UnreadableLine("names its environment in a way that can't be read", file=_MLMODEL)
-    return own_path(named[0]), own_path(named[1])
+    try:
+        return own_path(path)
+    except UnreadableLine as problem:
+        raise UnreadableLine(problem.why, file=_MLMODEL, line=shown(path)) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

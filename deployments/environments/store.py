@@ -55,8 +55,9 @@ class Hold:
         self._descriptor: int | None = descriptor
 
     def close(self) -> None:
-        """Let it go."""
+        """Let it go: until now it was used."""
         if self._descriptor is not None:
+            _touch(self.environment.folder)
             os.close(self._descriptor)
             self._descriptor = None
 
@@ -109,8 +110,7 @@ class Store:
         if environment is None:
             os.close(descriptor)
             return None
-        with contextlib.suppress(OSError):
-            (environment.folder / _USED).touch()
+        _touch(environment.folder)
         return Hold(environment, descriptor)
 
     def try_to_build(self, digest: str) -> int | None:
@@ -257,6 +257,11 @@ def _said(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return said if isinstance(said, dict) else None
+
+
+def _touch(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        (folder / _USED).touch()
 
 
 def _used_at(folder: Path) -> float:

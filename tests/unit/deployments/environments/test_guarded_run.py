@@ -30,10 +30,11 @@ def start(
 
 
 def code_of(guard: subprocess.Popen[bytes]) -> int:
-    code = guard.wait(60)
     assert guard.stdin is not None
-    guard.stdin.close()
-    return code
+    try:
+        return guard.wait(60)
+    finally:
+        guard.stdin.close()
 
 
 def is_alive(pid: int) -> bool:

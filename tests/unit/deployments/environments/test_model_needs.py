@@ -150,7 +150,7 @@ def test_condas_python_in_every_form(dependency: str, python: str) -> None:
         ({"conda.yaml": "dependencies: ['*']"}, "conda.yaml"),
         ({"conda.yaml": "dependencies: [{pip: ['-e .']}]"}, "conda.yaml"),
         ({"MLmodel": "flavors: {python_function: {env: [a]}}"}, None),
-        ({"MLmodel": "flavors: {python_function: {env: ../x.yaml}}"}, ""),
+        ({"MLmodel": "flavors: {python_function: {env: ../x.yaml}}"}, "MLmodel"),
         ({"MLmodel": "flavors: {python_function: {env: {conda: [x]}}}"}, "MLmodel"),
         ({"uv.lock": "\udcff"}, None),
         ({"requirements.txt": "six\nbroken line here"}, "requirements.txt"),
