@@ -1,0 +1,106 @@
+"""Runs a command that builds an environment, and sees to its end: `python -I guarded_run.py …`.
+
+A process of its own, so that nothing outlives what asked for it: it ends the command, with all
+that it has started, when its standard input is closed (the gateway is gone, or wants it), when the
+time is up, or when the folder has grown too large. What is run has low priority and writes no file
+that is larger than the folder may be.
+
+Arguments: SECONDS MOST_BYTES FOLDER COMMAND…. Ends with the command's exit code, or with one of
+those below. Started by path in the gateway's interpreter; imports only `model_process.lifetime`.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+TOO_LONG = 240
+TOO_LARGE = 241
+ENDED = 242
+KILLED = 243
+"""The command was killed by another."""
+
+_NICENESS = 10
+_LOOK_S = 2.0
+_LAST_WAIT_S = 5.0
+
+
+def main() -> int:
+    """Run the command; the exit code."""
+    seconds, most_bytes, folder, *command = sys.argv[1:]
+    sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..")))
+    from deployments.model_process import lifetime
+
+    lifetime.adopt_orphans()
+    os.nice(_NICENESS)
+    parent = os.getpid()
+    woken, waking = os.pipe()
+    for end in (woken, waking):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(waking, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def prepare() -> None:
+        lifetime.die_with_parent(parent)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(most_bytes), int(most_bytes)))
+
+    child = subprocess.Popen(  # noqa: S603 - the gateway's own command
+        command,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=prepare,
+    )
+    try:
+        code = _watched(child, woken, float(seconds), int(most_bytes), folder)
+    finally:
+        deadline = time.monotonic() + _LAST_WAIT_S
+        while time.monotonic() < deadline:
+            lifetime.end_all([child.pid])
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                break
+    return code
+
+
+def _watched(
+    child: subprocess.Popen[bytes], woken: int, seconds: float, most_bytes: int, folder: str
+) -> int:
+    """Wait for its end, or for a reason to end it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return TOO_LONG
+        ready, _, _ = select.select([sys.stdin, woken], [], [], min(left, _LOOK_S))
+        if sys.stdin in ready:
+            return ENDED
+        if woken in ready:
+            with suppress(BlockingIOError):
+                os.read(woken, 4096)
+        # Not reaped yet, it keeps its number, and so does the group that it leads.
+        ended = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is not None:
+            return ended.si_status if ended.si_code == os.CLD_EXITED else KILLED
+        if not ready and folder_bytes(folder) > most_bytes:
+            return TOO_LARGE
+
+
+def folder_bytes(folder: str) -> int:
+    """The size of all files below; what goes away meanwhile counts nothing."""
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(where, name)).st_size
+    return total
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""Whether the packages of an interpreter are what a version needs. Pure, but for `Installed.here`,
+which looks at this process's own."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from packaging.markers import Marker, UndefinedEnvironmentName, default_environment
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from deployments.environments.model_needs import MLFLOW_NAMES, Minor, Needs
+from deployments.environments.requirement_lines import Wanted
+
+_LOWER_BOUNDS = ("==", ">=", "~=", ">", "===")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """An interpreter's Python and packages, by canonical name, and what each of these requires."""
+
+    python_minor: Minor
+    versions: Mapping[str, str]
+    requires: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    marker_environment: Mapping[str, str] = field(
+        default_factory=lambda: {key: str(value) for key, value in default_environment().items()}
+    )
+
+    @classmethod
+    def here(cls) -> Installed:
+        """Those of this process; takes some tenths of a second."""
+        versions: dict[str, str] = {}
+        requires: dict[str, tuple[str, ...]] = {}
+        for each in importlib.metadata.distributions():
+            name = each.metadata["Name"]
+            if not name or canonicalize_name(name) in versions:
+                continue  # the first on the path is the one that is imported
+            versions[canonicalize_name(name)] = each.version
+            requires[canonicalize_name(name)] = tuple(each.requires or ())
+        minor = (sys.version_info.major, sys.version_info.minor)
+        return cls(python_minor=minor, versions=versions, requires=requires)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmet:
+    """One thing that a version needs and an interpreter hasn't; both as they may be shown."""
+
+    needed: str
+    has: str | None
+
+    def __str__(self) -> str:
+        """As part of a sentence: `needs scikit-learn==1.5.2, the gateway has 1.9.1`."""
+        if self.has is None:
+            return f"needs {self.needed}, which the gateway hasn't"
+        return f"needs {self.needed}, the gateway has {self.has}"
+
+
+def unmet(needs: Needs, installed: Installed) -> tuple[Unmet, ...]:
+    """What of the needs isn't met, the Python first; empty where the interpreter will do."""
+    found: list[Unmet] = []
+    if needs.python_minor != installed.python_minor:
+        has = "{}.{}".format(*installed.python_minor)
+        found.append(Unmet(needed=f"Python {needs.python}", has=has))
+    if needs.lock is not None and not needs.requirements:
+        found.append(Unmet(needed="what its uv.lock names", has=None))
+    for each in needs.requirements:
+        found += _unmet(each, installed)
+    for each in needs.constraints:
+        if each.name in installed.versions and _applies(each, installed):
+            found += _unmet(each, installed)
+    return tuple(dict.fromkeys(found))
+
+
+def _unmet(each: Wanted, installed: Installed) -> Iterator[Unmet]:
+    if not _applies(each, installed):
+        return
+    needed = f"{each}".partition(" ;")[0]
+    if each.name is None or each.url is not None or each.file is not None:
+        # Under one name and version there may be anything.
+        has = installed.versions.get(each.name or "")
+        yield Unmet(needed=needed, has=None if has is None else f"{has} of its own")
+    elif each.name in MLFLOW_NAMES:
+        newest = _newest_mlflow(installed)
+        if newest is None or not _is_as_new(newest, each.specifier):
+            yield Unmet(needed=needed, has=newest)
+    else:
+        yield from _unmet_by_name(each, needed, installed)
+
+
+def _unmet_by_name(each: Wanted, needed: str, installed: Installed) -> Iterator[Unmet]:
+    has = installed.versions.get(each.name or "")
+    if has is None or not _contains(each.specifier, has):
+        yield Unmet(needed=needed, has=has)
+        return
+    for extra in each.extras:
+        missing = _missing_of_extra(each.name or "", extra, installed, set())
+        if missing is not None:
+            yield Unmet(needed=f"{each.name}[{extra}], so {missing.needed}", has=missing.has)
+
+
+def _missing_of_extra(
+    name: str, extra: str, installed: Installed, seen: set[tuple[str, str]]
+) -> Unmet | None:
+    """The first thing that an extra of a package asks for and that isn't there."""
+    if (name, extra) in seen:
+        return None
+    seen.add((name, extra))
+    for required in _of_extra(name, extra, installed):
+        dependency = canonicalize_name(required.name)
+        has = installed.versions.get(dependency)
+        if has is None or not _contains(str(required.specifier), has):
+            return Unmet(needed=f"{dependency}{required.specifier}", has=has)
+        for each in required.extras:
+            missing = _missing_of_extra(dependency, canonicalize_name(each), installed, seen)
+            if missing is not None:
+                return missing
+    return None
+
+
+def _of_extra(name: str, extra: str, installed: Installed) -> Iterator[Requirement]:
+    for line in installed.requires.get(name, ()):
+        try:
+            required = Requirement(line)
+        except InvalidRequirement:
+            continue
+        marker = required.marker
+        if marker is not None and not _is_true(marker, installed, ""):
+            spellings = {extra, extra.replace("-", "_")}
+            if any(_is_true(marker, installed, each) for each in spellings):
+                yield required
+
+
+def _is_true(marker: Marker, installed: Installed, extra: str) -> bool:
+    try:
+        return marker.evaluate({**installed.marker_environment, "extra": extra})
+    except (UndefinedEnvironmentName, InvalidVersion):
+        return False
+
+
+def _applies(each: Wanted, installed: Installed) -> bool:
+    return not each.marker or _is_true(Marker(each.marker), installed, "")
+
+
+def _contains(specifier: str, version: str) -> bool:
+    try:
+        return SpecifierSet(specifier).contains(Version(version), prereleases=True)
+    except InvalidVersion:
+        return False
+
+
+def _newest_mlflow(installed: Installed) -> str | None:
+    """MLflow is what it is, with or without the packages that its server wants."""
+    there = [installed.versions[name] for name in MLFLOW_NAMES if name in installed.versions]
+    return max(there, key=Version, default=None)
+
+
+def _is_as_new(version: str, specifier: str) -> bool:
+    """Whether MLflow of that version isn't older than any that is named: it reads what earlier
+    ones have written."""
+    for each in SpecifierSet(specifier):
+        if each.operator not in _LOWER_BOUNDS:
+            continue
+        try:
+            if Version(each.version.removesuffix(".*")) > Version(version):
+                return False
+        except InvalidVersion:
+            return False
+    return True

@@ -1,0 +1,109 @@
+"""What is run to build an environment comes to an end, with all that it has started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from deployments.environments import guarded_run
+from tests.support.processes import poll
+
+# Starts a process that leaves its group, as a build tool might, and waits.
+STARTS_ANOTHER = """
+import os, sys, subprocess, time
+waits = [sys.executable, "-c", "import time; time.sleep(600)"]
+child = subprocess.Popen(waits, start_new_session=True)
+open(sys.argv[1], "w").write(f"{os.getpid()} {child.pid}")
+time.sleep(600)
+"""
+
+
+def start(
+    folder: Path, *command: str, seconds: float = 60.0, most_bytes: int = 10**9
+) -> subprocess.Popen[bytes]:
+    guard = [sys.executable, "-I", str(guarded_run.__file__)]
+    return subprocess.Popen(
+        [*guard, str(seconds), str(most_bytes), str(folder), *command], stdin=subprocess.PIPE
+    )
+
+
+def code_of(guard: subprocess.Popen[bytes]) -> int:
+    assert guard.stdin is not None
+    try:
+        return guard.wait(60)
+    finally:
+        guard.stdin.close()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def started(folder: Path) -> list[int]:
+    path = folder / "pids"
+    poll(lambda: path.exists() and len(path.read_text().split()) == 2)
+    return [int(pid) for pid in path.read_text().split()]
+
+
+def test_the_commands_exit_code_is_told(tmp_path: Path) -> None:
+    """Also where it was killed; and it has a low priority."""
+    assert code_of(start(tmp_path, sys.executable, "-c", "raise SystemExit(7)")) == 7
+    killed = "import os; os.kill(os.getpid(), 9)"
+    assert code_of(start(tmp_path, sys.executable, "-c", killed)) == guarded_run.KILLED
+    nice = f"import os; raise SystemExit(os.nice(0) - {os.nice(0)})"
+    assert code_of(start(tmp_path, sys.executable, "-c", nice)) == 10
+
+
+def test_when_the_time_is_up_all_is_ended(tmp_path: Path) -> None:
+    """Also what has left the group."""
+    guard = start(
+        tmp_path, sys.executable, "-c", STARTS_ANOTHER, str(tmp_path / "pids"), seconds=1.5
+    )
+    assert code_of(guard) == guarded_run.TOO_LONG
+    assert not any(map(is_alive, started(tmp_path)))
+
+
+def test_when_its_input_is_closed_all_is_ended(tmp_path: Path) -> None:
+    """So it is when the gateway is killed."""
+    guard = start(tmp_path, sys.executable, "-c", STARTS_ANOTHER, str(tmp_path / "pids"))
+    pids = started(tmp_path)
+    assert guard.stdin is not None
+    guard.stdin.close()
+    assert guard.wait(30) == guarded_run.ENDED
+    assert not any(map(is_alive, pids))
+
+
+def test_the_command_ends_with_the_guard(tmp_path: Path) -> None:
+    """Were it killed, nobody would watch."""
+    guard = start(tmp_path, sys.executable, "-c", STARTS_ANOTHER, str(tmp_path / "pids"))
+    command, other = started(tmp_path)
+    guard.kill()
+    code_of(guard)
+    poll(lambda: not is_alive(command))
+    os.kill(other, 9)
+
+
+def test_a_folder_that_grows_too_large_ends_it(tmp_path: Path) -> None:
+    """Many files are counted together, and one alone can't be larger than all may be."""
+    many = """
+import sys, time
+for number in range(200):
+    open(f"{sys.argv[1]}/{number}", "wb").write(b"x" * 10_000)
+time.sleep(600)
+"""
+    guard = start(tmp_path, sys.executable, "-c", many, str(tmp_path), most_bytes=1_000_000)
+    assert code_of(guard) == guarded_run.TOO_LARGE
+    one = """
+import sys
+try:
+    open(f"{sys.argv[1]}/one", "wb").write(b"x" * 2_000_000)
+except OSError:
+    raise SystemExit(5)
+"""
+    guard = start(tmp_path, sys.executable, "-c", one, str(tmp_path), most_bytes=1_000_000)
+    assert code_of(guard) == 5
