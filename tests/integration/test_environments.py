@@ -148,11 +148,14 @@ async def test_a_requirement_that_cant_be_resolved_is_told_in_the_resolvers_word
 
 async def test_credentials_of_an_index_arent_told(tmp_path: Path) -> None:
     """Neither the model's nor the operator's, whatever uv says."""
-    operators = "http://operator:hunter22@127.0.0.1:9/simple"
+    operators = "http://operator:hunter22@127.0.0.1:9/simple"  # pragma: allowlist secret
     build = builder(tmp_path, {**os.environ, "UV_DEFAULT_INDEX": operators, "UV_HTTP_RETRIES": "0"})
     with pytest.raises(BuildFailed) as failed:
         await build.build(
-            needs("zoopkg", "--extra-index-url http://model:pass%40word@127.0.0.1:9/simple")
+            needs(
+                "zoopkg",
+                "--extra-index-url http://model:pass%40word@127.0.0.1:9/simple",  # pragma: allowlist secret  # noqa: E501
+            )  # pragma: allowlist secret
         )
     text = "\n".join(failed.value.lines)
     assert "127.0.0.1" in text

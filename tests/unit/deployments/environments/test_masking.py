@@ -11,7 +11,7 @@ from deployments.environments.masking import credentials_in, masked, shown
 def test_credentials_of_urls_are_masked_wherever_they_stand() -> None:
     """Users, passwords and queries of URLs aren't shown; hashes and names in them are."""
     text = (
-        "error: https://user:pa55word@h.example/simple/x?sig=abc&se=1 failed, "
+        "error: https://user:pa55word@h.example/simple/x?sig=abc&se=1 failed, "  # pragma: allowlist secret  # noqa: E501
         "git+ssh://git@h/r#egg=x, see https://h/f.whl#sha256=00ff"
     )
     assert masked(text) == (

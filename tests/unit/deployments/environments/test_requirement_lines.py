@@ -154,7 +154,10 @@ def test_a_line_that_is_anything_else_is_refused(line: str) -> None:
 
 def test_what_is_told_of_a_line_is_bounded_and_has_no_credentials() -> None:
     """Passwords and tokens of URLs aren't shown, and a long line is cut."""
-    line = "--index-url https://user:hunter22@h/s?token=abcdef --evil " + "x" * 5000
+    line = (
+        "--index-url https://user:hunter22@h/s?token=abcdef --evil "
+        + "x" * 5000  # pragma: allowlist secret  # noqa: E501
+    )  # pragma: allowlist secret
     with pytest.raises(UnreadableLine) as refused:
         read(line)
     assert "hunter22" not in refused.value.line
@@ -191,13 +194,13 @@ def test_files_that_are_named_are_read_from_beside_the_one_that_names_them() -> 
 def test_options_of_the_index_are_kept_and_what_is_the_operators_is_left_out() -> None:
     """Who trusts a host is the gateway's operator: that option does nothing, and that is told."""
     lines = read(
-        "-i https://h/simple\n--extra-index-url=https://u:secret99@g/simple --trusted-host g\n"
+        "-i https://h/simple\n--extra-index-url=https://u:secret99@g/simple --trusted-host g\n"  # pragma: allowlist secret  # noqa: E501
         "--find-links https://h/links\n-f wheels\n--no-index\n--pre\n--prefer-binary\n"
         "--only-binary :all:\n--no-binary Foo_Bar,baz\n--require-hashes\n"
     )
     assert lines.options == [
         "--index-url https://h/simple",
-        "--extra-index-url https://u:secret99@g/simple",
+        "--extra-index-url https://u:secret99@g/simple",  # pragma: allowlist secret
         "--find-links https://h/links",
         "--no-index",
         "--pre",

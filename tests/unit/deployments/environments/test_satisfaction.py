@@ -72,7 +72,7 @@ def test_what_is_there_is_met(line: str) -> None:
         ("mlflow==3.18.0", "needs mlflow==3.18.0, the gateway has 3.17.2"),
         ("mlflow>=4", "needs mlflow>=4, the gateway has 3.17.2"),
         ("ray[serve]==2.60.0", "needs ray[serve], so starlette, which the gateway hasn't"),
-        ("numpy @ https://u:pass1@h/numpy.zip",
+        ("numpy @ https://u:pass1@h/numpy.zip",  # pragma: allowlist secret
          "needs numpy @ https://***@h/numpy.zip, the gateway has 2.1.0 of its own"),
         ("wheels/foo-1.0-py3-none-any.whl",
          "needs foo @ wheels/foo-1.0-py3-none-any.whl, which the gateway hasn't"),
