@@ -155,8 +155,8 @@ def test_a_line_that_is_anything_else_is_refused(line: str) -> None:
 def test_what_is_told_of_a_line_is_bounded_and_has_no_credentials() -> None:
     """Passwords and tokens of URLs aren't shown, and a long line is cut."""
     line = (
-        "--index-url https://user:hunter22@h/s?token=abcdef --evil "
-        + "x" * 5000  # pragma: allowlist secret  # noqa: E501
+        "--index-url https://user:hunter22@h/s?token=abcdef --evil "  # pragma: allowlist secret
+        + "x" * 5000  # pragma: allowlist secret
     )  # pragma: allowlist secret
     with pytest.raises(UnreadableLine) as refused:
         read(line)
