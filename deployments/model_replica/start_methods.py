@@ -27,9 +27,9 @@ _MLFLOW = ("mlflow.pyfunc",)
 # What else there is of a flavor's module is imported by the load, in a moment.
 _PRELOAD = {
     "mlflow.sklearn": (
-        # MLflow 3.17 saves by skops, which imports nearly all of scikit-learn: 3 of a load's 4 s.
-        ("sklearn.pipeline", "sklearn.ensemble", "sklearn.linear_model", "sklearn.compose",
-         "skops.io"),
+        # Not skops, which MLflow 3.17 saves by: it imports all of scikit-learn, and torch where
+        # there is one. The first load of a pickled model would wait for that for 1.5 to 4 s.
+        ("sklearn.pipeline", "sklearn.ensemble", "sklearn.linear_model", "sklearn.compose"),
         "Its import starts no thread but SciPy's OpenBLAS, which stops its own before a fork.",
     ),
     "mlflow.xgboost": (
