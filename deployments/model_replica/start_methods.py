@@ -45,7 +45,10 @@ _PRELOAD = {
         "Its import starts no thread but SciPy's OpenBLAS, which stops its own before a fork.",
     ),
     "mlflow.pytorch": (("torch",), "Its import starts no thread."),
-    "mlflow.transformers": (("torch", "transformers"), "Its import starts no thread."),
+    "mlflow.transformers": (
+        ("torch", "transformers.pipelines"),  # `transformers` alone imports little
+        "Its import starts no thread.",
+    ),
 }  # fmt: skip
 
 _SPAWN_REASON = {
