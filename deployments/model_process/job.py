@@ -66,11 +66,21 @@ def _become_own_process(job: dict[str, Any]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    random = sys.modules.get("numpy.random")
-    if random is not None:
-        random.seed()  # Python's own generator sees to this itself
+    _draw_anew()
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
+
+
+def _draw_anew() -> None:
+    """Have no random numbers in common with other forks: those generators begin anew that were
+    imported ahead and don't see to it themselves, as Python's own does."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        # Not `torch.seed()`: of a GPU's generators, all processes have the same seed at first.
+        torch.default_generator.seed()
 
 
 def _send_output_to(job: dict[str, Any]) -> None:

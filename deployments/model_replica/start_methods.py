@@ -24,27 +24,44 @@ class StartMethod(NamedTuple):
 
 _MLFLOW = ("mlflow.pyfunc",)
 
+# What else there is of a flavor's module is imported by the load, in a moment.
+_PRELOAD = {
+    "mlflow.sklearn": (
+        # Not skops, which MLflow 3.17 saves by: it imports all of scikit-learn, and torch where
+        # there is one. The first load of a pickled model would wait for that for 1.5 to 4 s.
+        ("sklearn.pipeline", "sklearn.ensemble", "sklearn.linear_model", "sklearn.compose"),
+        "Its import starts no thread but SciPy's OpenBLAS, which stops its own before a fork.",
+    ),
+    "mlflow.xgboost": (
+        ("xgboost",),
+        "As scikit-learn, which it imports. OpenMP starts threads with the first computation.",
+    ),
+    "mlflow.lightgbm": (
+        ("lightgbm",),
+        "As scikit-learn, which it imports. OpenMP starts threads with the first computation.",
+    ),
+    "mlflow.statsmodels": (
+        ("statsmodels.api",),  # `statsmodels` alone imports nothing
+        "Its import starts no thread but SciPy's OpenBLAS, which stops its own before a fork.",
+    ),
+    "mlflow.pytorch": (("torch",), "Its import starts no thread."),
+    "mlflow.transformers": (
+        ("torch", "transformers.pipelines"),  # `transformers` alone imports little
+        "Its import starts no thread.",
+    ),
+}  # fmt: skip
+
 _SPAWN_REASON = {
-    "mlflow.tensorflow": "TensorFlow starts threads while it is imported.",
-    "mlflow.keras": "Its backend may be TensorFlow.",
+    "mlflow.tensorflow": "Not tried: a process of its own costs seconds, and is right.",
+    "mlflow.keras": "As TensorFlow, which it may run on.",
     "mlflow.spark": "It starts a Java machine.",
     "mlflow.h2o": "It starts a Java machine.",
 }
 
-_PRELOAD = {
-    "mlflow.sklearn": ("sklearn", "sklearn.pipeline", "sklearn.ensemble",
-                       "sklearn.linear_model", "sklearn.compose"),
-    "mlflow.xgboost": ("xgboost",),
-    "mlflow.lightgbm": ("lightgbm",),
-    "mlflow.catboost": ("catboost",),
-    "mlflow.pytorch": ("torch",),
-    "mlflow.transformers": ("torch", "transformers"),
-    "mlflow.onnx": ("onnx", "onnxruntime"),
-    "mlflow.statsmodels": ("statsmodels",),
-}  # fmt: skip
-
 OF_ANY_FLAVOR = StartMethod(_MLFLOW, True, "The template imports MLflow, its child the rest.")
-"""For models whose flavor has no row: their own packages are imported after the fork."""
+"""For models whose flavor has no row: their own packages are imported after the fork. So it is with
+those that it would be no use or no good to import ahead: catboost and onnx take less than 0.1 s,
+and onnxruntime starts a thread while it is imported."""
 
 
 def start_method(flavor: str | None) -> StartMethod:
@@ -53,7 +70,8 @@ def start_method(flavor: str | None) -> StartMethod:
     reason = _SPAWN_REASON.get(flavor or "")
     if reason is not None:
         return StartMethod((), False, reason)
-    packages = _PRELOAD.get(flavor or "")
-    if packages is None:
+    found = _PRELOAD.get(flavor or "")
+    if found is None:
         return OF_ANY_FLAVOR
-    return StartMethod((*_MLFLOW, flavor or "", *packages), True, "Its import starts no thread.")
+    packages, why = found
+    return StartMethod((*_MLFLOW, flavor or "", *packages), True, why)

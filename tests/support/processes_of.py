@@ -48,6 +48,12 @@ def processes_of(session: int) -> list[int]:
     return found
 
 
+def children_of(process: int) -> list[int]:
+    """The processes whose parent it is."""
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
 def session_of(part: str) -> int:
     """The session of a process that has `part` in its command line."""
     for process in _processes():
