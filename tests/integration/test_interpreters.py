@@ -1,6 +1,6 @@
 """A model's process in interpreters of other ages: other Pythons, MLflow, NumPy and pandas.
 
-Environments are made with pip on the spot, of small packages, for each Python that is here.
+Environments are made by uv on the spot, of small packages, for each Python that is here.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def interpreter(
     if base is None:
         pytest.skip(f"Python {age} isn't here")
     folder = tmp_path_factory.mktemp(f"python-{age}")
-    subprocess.run([base, "-m", "venv", str(folder)], check=True)
     python = str(folder / "bin" / "python")
-    quiet = ["--quiet", "--disable-pip-version-check"]
-    subprocess.run([python, "-m", "pip", "install", *quiet, *AGES[age]], check=True)
+    uv = [sys.executable, "-m", "uv", "--quiet"]
+    subprocess.run([*uv, "venv", "--python", base, str(folder)], check=True)
+    subprocess.run([*uv, "pip", "install", "--python", python, *AGES[age]], check=True)
     return age, python
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,16 +71,16 @@ def test_the_wheel_serves_from_an_empty_environment(
     with running(command, log=log, cwd=tmp_path) as process:
         url = f"http://127.0.0.1:{port}"
         wait_for_http(f"{url}/readyz", process, log)
-        assert _predicted(environment, name, url) == '[{"x":1.0}]\n'
+        assert _predicted(environment, name, url) == [{"x": 1.0}]
         extra = f"modelmux[sklearn] @ {wheel.as_uri()}"
         _pip(environment / "bin" / "python", "install", "--no-compile", "-c", constraints, extra)
-        assert _predicted(environment, fitted, url) == '[{"y":2.0}]\n'
+        assert _predicted(environment, fitted, url) == [{"y": pytest.approx(2.0)}]
 
 
-def _predicted(environment: Path, name: str, url: str) -> str:
+def _predicted(environment: Path, name: str, url: str) -> Any:
     asked = subprocess.run(
         [str(environment / "bin" / "modelmux"), "predict", name, '{"x": 1}', "--url", url],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert asked.returncode == 0, asked.stderr
-    return asked.stdout
+    return json.loads(asked.stdout)

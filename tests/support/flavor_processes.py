@@ -126,10 +126,10 @@ class Started:
 class Starter:
     """Starts processes by one method, from one template."""
 
-    def __init__(self, processes: Processes, method: StartMethod) -> None:
+    def __init__(self, processes: Processes, method: StartMethod, template: int) -> None:
         self._processes = processes
         self._method = method
-        (self.template,) = children_of(os.getpid())
+        self.template = template
 
     async def start(self, model: SavedModel) -> Started:
         """Start a process and have it answer; raises WrongAnswer, and TimeoutError where it
@@ -157,9 +157,11 @@ class Starter:
 async def starting(method: StartMethod, interpreter: str) -> AsyncIterator[Starter]:
     """A starter whose template has its imports done; its processes end with it."""
     processes = Processes(interpreter)
+    others = set(children_of(os.getpid()))
     try:
         await processes.prepare(method)
-        yield Starter(processes, method)
+        (template,) = set(children_of(os.getpid())) - others
+        yield Starter(processes, method, template)
     finally:
         await processes.close(timeout_s=10.0)
 

@@ -20,6 +20,16 @@ from deployments.model_replica.supervisor import HostSettings, Keep, Resident, S
 from deployments.model_replica.version_process import VersionId
 
 MODEL = "m"
+_LOADER = "loader_of_the_model"
+_LOAD = """
+
+class Model:
+    def predict(self, rows):
+        return predict(rows)
+
+def _load_pyfunc(path):
+    return Model()
+"""
 
 
 def save_code(
@@ -30,16 +40,6 @@ def save_code(
     import mlflow
 
     folder.mkdir(parents=True, exist_ok=True)
-    script = folder / f"{fingerprint}.py"
-    head = "import mlflow\n"
-    model = """
-        class Model(mlflow.pyfunc.PythonModel):
-            def predict(self, context, model_input, params=None):
-                return predict(model_input)
-
-        mlflow.models.set_model(Model())
-    """
-    script.write_text(head + textwrap.dedent(code) + textwrap.dedent(model))
     target = artifacts_folder(folder, fingerprint)
 
     class Nothing(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
@@ -48,24 +48,22 @@ def save_code(
 
     # What the code does when it is loaded is for its own process, so it isn't saved as it is.
     mlflow.pyfunc.save_model(target, python_model=Nothing(), pip_requirements=[])
-    _replace_by_code(target, script, modules or {})
+    _replace_by_code(target, {**(modules or {}), _LOADER: textwrap.dedent(code) + _LOAD})
     return version(fingerprint)
 
 
-def _replace_by_code(target: Path, script: Path, modules: Mapping[str, str]) -> None:
-    """Make a saved model one of MLflow's "models from code": its MLmodel file names the script."""
+def _replace_by_code(target: Path, modules: Mapping[str, str]) -> None:
+    """Make a saved model one that a module of its own loads, which every MLflow knows."""
     import yaml
 
-    (target / script.name).write_text(script.read_text())
     document = yaml.safe_load((target / "MLmodel").read_text())
     flavor = document["flavors"]["python_function"]
     flavor.pop("python_model", None)
-    flavor["model_code_path"] = script.name
-    for name, text in modules.items():
-        flavor["code"] = "code"
-        (target / "code").mkdir(exist_ok=True)
-        (target / "code" / f"{name}.py").write_text(text)
+    flavor |= {"loader_module": _LOADER, "code": "code"}
     (target / "MLmodel").write_text(yaml.safe_dump(document))
+    (target / "code").mkdir(exist_ok=True)
+    for name, text in modules.items():
+        (target / "code" / f"{name}.py").write_text(text)
 
 
 def version(fingerprint: str, flavor: str | None = None) -> VersionId:
