@@ -62,7 +62,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=1, le=65535, description="The port to listen on.")
     state_dir: Path = Field(
         default=Path(".modelmux"),
-        description="Where the snapshot of the catalog and the fetched artifacts are kept.",
+        description="Where the snapshot of the catalog, the fetched artifacts and the "
+        "environments are kept.",
     )
     poll_interval_s: float = Field(
         default=10.0, ge=0.1, le=3600.0, description="Seconds between two looks at the registry."
@@ -176,6 +177,34 @@ class Settings(BaseSettings):
         gt=0.0,
         description="Seconds that putting a version into memory may take.",
     )
+    environment: Literal["auto", "shared", "own"] = Field(
+        default="auto",
+        description="Where versions run: `shared` with the gateway's packages, `own` in "
+        "environments of their own, `auto` in these where the gateway lacks what they need.",
+    )
+    max_environments_bytes: int = Field(
+        default=50 * 1024**3,
+        ge=0,
+        description="What all environments may take on the disk; past it those that weren't used "
+        "for the longest time go, never one in use.",
+    )
+    environment_builds_at_once: int = Field(
+        default=1, ge=1, le=64, description="Environments that may be built at once on a machine."
+    )
+    environment_build_timeout_s: float = Field(
+        default=1800.0,
+        gt=0.0,
+        le=86400.0,
+        description="Seconds that building an environment may take.",
+    )
+    max_environment_bytes: int = Field(
+        default=20 * 1024**3, ge=1, description="The largest environment in bytes."
+    )
+    environment_wheels_only: bool = Field(
+        default=False,
+        description="Whether packages that have no wheel, and whose code would run to build one, "
+        "are refused.",
+    )
     keys: str | None = Field(
         default=None, description="The keys that are good, as in a keys file, semicolons between."
     )
@@ -245,6 +274,11 @@ class Settings(BaseSettings):
             rows=self.max_waiting_rows,
             body_bytes=self.max_waiting_bytes,
         )
+
+    @property
+    def environments_dir(self) -> Path:
+        """Where environments are built."""
+        return self.state_dir / "environments"
 
     @property
     def artifact_dir(self) -> Path:

@@ -8,27 +8,24 @@ in `registry_sync.records`; what it means is decided elsewhere.
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, Protocol
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.entities.model_registry import RegisteredModel as MlflowModel
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repo import ArtifactRepository
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from gateway.catalog import ModelVersion
 from registry_sync.mlmodel import ModelFacts, read_example, read_mlmodel
 from registry_sync.records import RegisteredModel, RegistryReading, RegistryUnreachable
 from registry_sync.tags import accepts_breaking
+from registry_sync.version_files import ArtifactStores, FilesUnreadable, VersionFiles
 
 _logger = logging.getLogger(__name__)
 
@@ -36,11 +33,9 @@ _PAGE = 1000
 _READERS = 8
 _RETRY_UNREADABLE_AFTER_S = 60.0
 
-# Artifacts that the tracking server itself hands out (its `--artifacts-destination`).
-_SERVED_BY_TRACKING = "mlflow-artifacts:/"
-
 # What a registry that is down, misconfigured or half-way through an answer makes MLflow raise.
 _REGISTRY_FAILURES = (MlflowException, OSError, ValueError, KeyError)
+_UNREADABLE = (*_REGISTRY_FAILURES, FilesUnreadable)
 
 
 class RegistrySource(Protocol):
@@ -97,7 +92,7 @@ class MlflowRegistry:
             version.fingerprint: version for version in known if version.problem is None
         }
         self._unreadable: dict[str, _Unreadable] = {}
-        self._tracked: ArtifactRepository | None = None
+        self._stores = ArtifactStores(tracking_uri=tracking_uri, registry_uri=self._registry_uri)
 
     def read(self) -> RegistryReading:
         """All registered models with their versions, ascending; raises RegistryUnreachable.
@@ -133,6 +128,12 @@ class MlflowRegistry:
         with _answers_about(f"a model {name}"):
             found = self._connected().search_model_versions(_named(name))
             return [int(record.version) for record in found if record.status == "READY"]
+
+    def files_of(self, name: str, number: int) -> VersionFiles:
+        """A version's files, for one thread; raises RegistryUnreachable, FilesUnreadable,
+        LookupError if unknown."""
+        with _answers_about(f"{name} version {number}"):
+            return self._files(name, str(number))
 
     def _connected(self) -> MlflowClient:
         # Not in the constructor: MLflow resolves the store there, which may fail.
@@ -187,7 +188,7 @@ class MlflowRegistry:
         fingerprint = _fingerprint(record)
         try:
             facts, example = self._fetch_facts(record)
-        except _REGISTRY_FAILURES as error:
+        except _UNREADABLE as error:
             _logger.warning(
                 "the MLmodel file of %s version %s can't be read", record.name, record.version,
                 exc_info=error,
@@ -198,46 +199,28 @@ class MlflowRegistry:
             self._known[fingerprint] = _version(record, fingerprint, facts, example)
 
     def _fetch_facts(self, record: MlflowVersion) -> tuple[ModelFacts, Any]:
+        files = self._files(record.name, record.version)
+        facts = read_mlmodel(_text(files, "MLmodel"))
+        if facts.example_path is None or facts.signature is None or facts.problem is not None:
+            return facts, None
+        return facts, _example(files, facts.example_path, facts.signature)
+
+    def _files(self, name: str, number: str) -> VersionFiles:
         # Not the client's own method, which first asks whether the name is a prompt's: a request
         # more for each version, and the search that found it lists no prompts.
         registry = self._connected()._get_registry_client()  # type: ignore[no-untyped-call]
-        root = registry.get_model_version_download_uri(record.name, record.version)
-        facts = read_mlmodel(self._fetch_text(root, "MLmodel"))
-        if facts.example_path is None or facts.signature is None or facts.problem is not None:
-            return facts, None
-        return facts, self._fetch_example(root, facts.example_path, facts.signature)
+        return self._stores.open(registry.get_model_version_download_uri(name, number))
 
-    def _fetch_example(self, root: str, path: str, signature: str) -> Any:
-        try:
-            return read_example(self._fetch_text(root, path), signature)
-        except _REGISTRY_FAILURES:
-            return None  # an example is a nicety: the version serves without it
 
-    def _fetch_text(self, root: str, path: str) -> str:
-        repository, below = self._repository(root)
-        with tempfile.TemporaryDirectory(prefix="modelmux-") as folder:
-            local = Path(folder) / "file"
-            # What every repository implements, and one request. `download_artifacts` would list
-            # the path first, to find out whether it is a folder, and draw a progress bar.
-            repository._download_file(below + path, str(local))  # type: ignore[no-untyped-call]
-            return local.read_text(encoding="utf-8")
+def _text(files: VersionFiles, path: str) -> str:
+    return files.read_known(path).decode("utf-8")
 
-    def _repository(self, root: str) -> tuple[ArtifactRepository, str]:
-        """Where a version's files are, and the prefix of their paths there.
 
-        All that a tracking server keeps is one repository: each new one would first ask the
-        server what it is capable of.
-        """
-        if not root.startswith(_SERVED_BY_TRACKING) or root.startswith(f"{_SERVED_BY_TRACKING}/"):
-            return self._new_repository(root), ""
-        if self._tracked is None:
-            self._tracked = self._new_repository(_SERVED_BY_TRACKING)
-        return self._tracked, f"{root.removeprefix(_SERVED_BY_TRACKING).rstrip('/')}/"
-
-    def _new_repository(self, root: str) -> ArtifactRepository:
-        return get_artifact_repository(
-            root, tracking_uri=self._tracking_uri, registry_uri=self._registry_uri
-        )
+def _example(files: VersionFiles, path: str, signature: str) -> Any:
+    try:
+        return read_example(_text(files, path), signature)
+    except _UNREADABLE:
+        return None  # an example is a nicety: the version serves without it
 
 
 def _all_pages(search: Callable[..., Any]) -> Iterator[Any]:
