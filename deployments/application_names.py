@@ -54,6 +54,8 @@ def digest_of(model: str) -> str:
     return hashlib.sha256(model.encode()).hexdigest()[:_DIGEST_DIGITS]
 
 
-def version_key(number: int, fingerprint: str) -> str:
-    """A version's multiplexed model id: short, and another one for other artifacts."""
-    return f"{number}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}"
+def version_key(number: int, fingerprint: str, environment: str | None) -> str:
+    """A version's multiplexed model id: short, and another one for other artifacts or where a tag
+    says something else of its packages."""
+    said = fingerprint if environment is None else f"{fingerprint} {environment}"
+    return f"{number}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"

@@ -9,10 +9,10 @@ only, because the two ends may be of different releases during an upgrade. Must 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
-from typing import NotRequired, TypedDict
+from collections.abc import Collection, Mapping
+from typing import Any, NotRequired, TypedDict
 
-from gateway.catalog import Catalog, Compatibility, Moment, ServedModel
+from gateway.catalog import Catalog, Compatibility, EnvironmentStatus, Moment, ServedModel
 
 Position = tuple[str, int]
 """Which catalog a reader has: the life of the sync service that sent it, and its generation."""
@@ -40,7 +40,8 @@ class CatalogUpdate(TypedDict):
 
 class RegistryNews(TypedDict):
     """An update (None where the reader has it all), how the registry and the snapshot are (see
-    `gateway.ports.RegistryStatus`), and what is the case with models (see `Moment`)."""
+    `gateway.ports.RegistryStatus`), and what is the case with models (see `Moment`): of the
+    environments only what a reader that knows another `environments_stamp` lacks."""
 
     update: CatalogUpdate | None
     silent_for_s: float | None
@@ -49,15 +50,30 @@ class RegistryNews(TypedDict):
     warnings: NotRequired[dict[str, list[str]]]
     not_started: NotRequired[dict[str, str]]
     load_problems: NotRequired[dict[str, dict[int, str]]]
+    environments_stamp: NotRequired[str]
+    environments: NotRequired[dict[str, dict[int, dict[str, Any]]]]
 
 
-def moment_of(news: RegistryNews) -> Moment:
-    """What is the case with models; a sync service of an earlier release doesn't tell all of it."""
+def moment_of(news: RegistryNews, *, before: Moment) -> Moment:
+    """What is the case with models, as it was before in what isn't told; a sync service of an
+    earlier release doesn't tell all of it."""
+    told = news.get("environments")
+    environments = before.environments if told is None else _environments(told)
     return Moment(
         warnings=news.get("warnings", {}),
         not_started=news.get("not_started", {}),
         load_problems=news.get("load_problems", {}),
+        environments=environments,
     )
+
+
+def _environments(
+    told: Mapping[str, Mapping[int, dict[str, Any]]],
+) -> dict[str, dict[int, EnvironmentStatus]]:
+    return {
+        name: {number: EnvironmentStatus.model_validate(one) for number, one in each.items()}
+        for name, each in told.items()
+    }
 
 
 def packed(catalog: Catalog, names: Collection[str] | None, *, position: Position) -> CatalogUpdate:

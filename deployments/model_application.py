@@ -11,6 +11,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig
 
 from deployments.application_names import MODEL_HOST
+from deployments.environments.planner import EnvironmentSettings
 from deployments.logs import LogOptions
 from deployments.model_replica.processes import import_ahead
 from deployments.model_replica.replica import ModelHost
@@ -31,6 +32,7 @@ class ModelApplicationSettings:
     tracking_uri: str
     registry_uri: str
     artifact_folder: str
+    environments: EnvironmentSettings
     idle_timeout_s: float
     load_retry_s: float
     load_timeout_s: float
@@ -84,6 +86,7 @@ class ModelApplications:
             registry_uri=self._settings.registry_uri,
             artifact_folder=self._settings.artifact_folder,
             max_loaded_versions=model.options.max_loaded_versions,
+            environments=self._settings.environments,
             retry_load_after_s=self._settings.load_retry_s,
             load_timeout_s=self._settings.load_timeout_s,
             flavor=None if model.default is None else model.default.flavor,

@@ -26,7 +26,11 @@ def why_version_is_silent(
         return version.unservable_reason
     if model.default is None:
         return _NO_DEFAULT
-    return model.not_started or _load_problem(model, version, unloadable)
+    return (
+        model.not_started
+        or _environment_problem(model, version)
+        or _load_problem(model, version, unloadable)
+    )
 
 
 def why_model_is_silent(model: ServedModel, unloadable: Unloadable) -> str | None:
@@ -36,6 +40,11 @@ def why_model_is_silent(model: ServedModel, unloadable: Unloadable) -> str | Non
         return model.unservable_reason or model.not_started
     reason = why_version_is_silent(model, default, unloadable)
     return None if reason is None else f"Version {default.number}: {reason}"
+
+
+def _environment_problem(model: ServedModel, version: ModelVersion) -> str | None:
+    status = model.environments.get(version.number)
+    return None if status is None else status.reason
 
 
 def _load_problem(model: ServedModel, version: ModelVersion, unloadable: Unloadable) -> str | None:

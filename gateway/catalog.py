@@ -26,6 +26,10 @@ from gateway.errors import (
 
 Compatibility = Literal["compatible", "exact"]
 
+EnvironmentMode = Literal["auto", "shared", "own"]
+"""Which packages a version runs with: the gateway's (`shared`), some of its `own`, or its own where
+the gateway's aren't what it needs (`auto`)."""
+
 LATEST = "latest"
 """The selector for the newest READY version; MLflow reserves the word, so no alias can be it."""
 
@@ -50,6 +54,7 @@ class ModelOptions(_Frozen):
     max_loaded_versions: int = Field(default=3, ge=1, le=100)
     batching: Literal["auto", "on", "off"] = "auto"
     timeout_s: float | None = Field(default=None, gt=0.0, le=3600.0)
+    environment: EnvironmentMode | None = None
 
 
 class ModelVersion(_Frozen):
@@ -57,7 +62,8 @@ class ModelVersion(_Frozen):
 
     `fingerprint` changes whenever other artifacts hide behind the same number (a model deleted and
     registered again). `signature` is the MLmodel file's signature as JSON text, None where there
-    is none. `problem` says why the version can't be served, None where it can.
+    is none. `problem` says why the version can't be served, None where it can. `environment` is
+    what its own tag says of its packages.
     """
 
     number: int
@@ -71,6 +77,7 @@ class ModelVersion(_Frozen):
     description: str = ""
     created_at_ms: int = 0
     accept_breaking: bool = False
+    environment: EnvironmentMode | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -90,6 +97,25 @@ class ModelVersion(_Frozen):
         return self.problem or f"The registry calls it {self.registry_status}."
 
 
+class EnvironmentStatus(_Frozen):
+    """Which packages a version runs with, and `why`, as part of a sentence.
+
+    `state` is whether they are there: `missing` ones are made when somebody asks for the version.
+    `reason` says why they aren't, where there is more to say, `lines` what the tools said of it
+    last, `since` since when it is as it is, in Unix time. `warning` is what the version needs and
+    won't have. `key` tells environments from each other, None for the gateway's.
+    """
+
+    kind: Literal["gateway", "own"]
+    state: Literal["ready", "waiting", "building", "failed", "missing"]
+    why: str
+    reason: str | None = None
+    lines: tuple[str, ...] = ()
+    since: float | None = None
+    warning: str | None = None
+    key: str | None = None
+
+
 class HeldVersion(_Frozen):
     """A version that would be the default by the registry's word, and why it isn't."""
 
@@ -105,7 +131,7 @@ class ServedModel(_Frozen):
     outlives that version. `earlier_contracts` are those before it that took what it doesn't: their
     callers' requests are valid still. `problem` says why nothing answers where no version is named.
     `created_at_ms` tells a model that was deleted and registered anew from the one before, 0 where
-    the registry doesn't say. `not_started` and `load_problems` are as in `Moment`.
+    the registry doesn't say. `not_started`, `load_problems` and `environments` are as in `Moment`.
     """
 
     name: str
@@ -122,10 +148,15 @@ class ServedModel(_Frozen):
     created_at_ms: int = 0
     not_started: str | None = None
     load_problems: dict[int, str] = {}
+    environments: dict[int, EnvironmentStatus] = {}
 
     def version(self, number: int) -> ModelVersion | None:
         """The version with that number, None where there is none."""
         return next((v for v in self.versions if v.number == number), None)
+
+    def environment_of(self, version: ModelVersion) -> EnvironmentMode | None:
+        """What a tag says of the packages that a version runs with; its own wins."""
+        return version.environment or self.options.environment
 
     @property
     def default(self) -> ModelVersion | None:
@@ -181,12 +212,14 @@ class Moment:
     """What is the case with models now and no part of what is registered, by their names.
 
     `not_started` is why nothing of a model can be started, `load_problems` why the last load of a
-    version (by its number) failed, empty where that isn't known.
+    version (by its number) failed, empty where that isn't known, `environments` which packages
+    versions run with.
     """
 
     warnings: Mapping[str, Sequence[str]] = field(default_factory=dict)
     not_started: Mapping[str, str] = field(default_factory=dict)
     load_problems: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    environments: Mapping[str, Mapping[int, EnvironmentStatus]] = field(default_factory=dict)
 
 
 class Catalog(_Frozen):
@@ -208,10 +241,16 @@ class Catalog(_Frozen):
         models = {name: model for name, model in self.models.items() if wanted(name)}
         return self.model_copy(update={"models": models})
 
-    def at(self, moment: Moment) -> Catalog:
-        """The same catalog with what is the case at a moment, of the models that it has."""
+    def at(self, moment: Moment, *, earlier: Catalog | None = None) -> Catalog:
+        """The same catalog with what is the case at a moment, of the models that it has. What is as
+        it was in `earlier`, made like this, are the very objects of that."""
         told = moment.warnings.keys() | moment.not_started.keys() | moment.load_problems.keys()
-        changed = {name: _at(self.models[name], moment) for name in told & self.models.keys()}
+        told |= moment.environments.keys()
+        before = {} if earlier is None else earlier.models
+        changed: dict[str, ServedModel] = {}
+        for name in told & self.models.keys():
+            now, known = _at(self.models[name], moment), before.get(name)
+            changed[name] = known if known is not None and known == now else now
         return self.model_copy(update={"models": {**self.models, **changed}}) if changed else self
 
     def resolve(self, name: str, selector: str | None) -> Resolution:
@@ -305,12 +344,17 @@ def is_version_number(selector: str) -> bool:
 
 
 def _at(model: ServedModel, moment: Moment) -> ServedModel:
-    further = moment.warnings.get(model.name, ())
+    environments = dict(moment.environments.get(model.name, {}))
+    further = [*moment.warnings.get(model.name, ())]
+    default = environments.get(model.default_version or 0)
+    if default is not None and default.warning is not None:
+        further.append(f"Version {model.default_version}: {default.warning}")
     return model.model_copy(
         update={
             "warnings": (*model.warnings, *further),
             "not_started": moment.not_started.get(model.name),
             "load_problems": dict(moment.load_problems.get(model.name, {})),
+            "environments": environments,
         }
     )
 
@@ -356,6 +400,8 @@ __all__ = [
     "LATEST",
     "Catalog",
     "Compatibility",
+    "EnvironmentMode",
+    "EnvironmentStatus",
     "HeldVersion",
     "ModelOptions",
     "ModelVersion",

@@ -6,6 +6,7 @@ Pure. The rules are the product's promise (docs, "Versions and the gate"):
 * A default that moves must keep the contract, or carry the tag `modelmux.accept_breaking=true`;
   otherwise it is held and the old version goes on answering.
 * A model seen for the first time has no callers: its default then makes its contract.
+* A version whose environment isn't there takes over when it is.
 * A version that was never loaded does not replace one that was: it is prepared first. So is every
   default that moves while its model runs.
 * Where the default version itself is gone, the newest version that keeps the contract stands in.
@@ -32,6 +33,15 @@ BEING_LOADED = "It is being loaded before it takes over."
 _NO_READY_VERSION = "It has no version that is READY."
 
 
+EnvironmentProblem = Callable[[ServedModel, ModelVersion], str | None]
+"""Why a version of a model can't be loaded for want of its environment; None where it can."""
+
+
+def no_environment_problem(_model: ServedModel, _version: ModelVersion) -> str | None:
+    """Nothing is known against any version's environment."""
+    return None
+
+
 def _never(_model: ServedModel) -> bool:
     return False
 
@@ -43,12 +53,14 @@ class LoadFacts:
     `loaded` were loaded successfully at some time. `prepared` are loaded now wherever their model
     runs, and have answered; `failed` is why others could not be prepared. `is_running` tells
     whether anything of a model runs, so that callers would notice a cold start.
+    `environment_problem` is why a version can't be loaded for want of its environment.
     """
 
     loaded: AbstractSet[str] = frozenset()
     prepared: AbstractSet[str] = frozenset()
     failed: Mapping[str, str] = field(default_factory=dict)
     is_running: Callable[[ServedModel], bool] = _never
+    environment_problem: EnvironmentProblem = no_environment_problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +114,10 @@ class DefaultPolicy:
             return self._keep(versions, current, previous, facts, held=None)
         held = self._reason_to_hold(candidate, previous)
         if held is not None:
+            return self._keep(versions, current, previous, facts, held=held)
+        problem = facts.environment_problem(previous, candidate)
+        if current is not None and problem is not None:
+            held = HeldVersion(number=candidate.number, reason=problem)
             return self._keep(versions, current, previous, facts, held=held)
         if not self._must_wait(candidate, versions, current, previous, facts):
             return self._taken_over(candidate, previous)

@@ -28,7 +28,12 @@ from registry_sync.catalog_changes import (
     changes_between,
     describe_change,
 )
-from registry_sync.default_version import DefaultPolicy, LoadFacts
+from registry_sync.default_version import (
+    DefaultPolicy,
+    EnvironmentProblem,
+    LoadFacts,
+    no_environment_problem,
+)
 from registry_sync.records import RegistryReading, RegistryUnreachable
 from registry_sync.snapshot import Restored, SnapshotStore
 from registry_sync.source import RegistrySource
@@ -77,6 +82,7 @@ class Synchronizer:
         snapshots: SnapshotStore,
         policy: DefaultPolicy,
         preparer: VersionPreparer,
+        environment_problem: EnvironmentProblem = no_environment_problem,
         restored: Restored | None = None,
         first_generation: int = 1,
         retry_preparation_s: float = 60.0,
@@ -86,6 +92,7 @@ class Synchronizer:
         self._snapshots = snapshots
         self._policy = policy
         self._preparer = preparer
+        self._environment_problem = environment_problem
         self._retry_preparation_s = retry_preparation_s
         self._clock = clock
         self._catalog = None if restored is None else restored.catalog
@@ -141,6 +148,12 @@ class Synchronizer:
                 _logger.info("the registry answers again")
                 self._problem = None
             return await self._publish()
+
+    async def reconsider(self) -> None:
+        """Decide anew what the defaults are, by what the registry said last."""
+        async with self._one_at_a_time:
+            if self._answered_at is not None:
+                await self._publish()
 
     async def wait_for(self, generation: int, *, timeout_s: float) -> Catalog | None:
         """The catalog once it is newer than `generation`; the current one after `timeout_s`."""
@@ -239,6 +252,7 @@ class Synchronizer:
             prepared=frozenset(self._prepared),
             failed={key: failure.reason for key, failure in self._failed.items()},
             is_running=self._preparer.is_active,
+            environment_problem=self._environment_problem,
         )
 
     def _prepare_all(self, waiting: Iterable[tuple[ServedModel, ModelVersion]]) -> None:

@@ -6,14 +6,16 @@ Pure. A bad value is a warning that `/models` shows, never a failure: the option
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import get_args
 
 from pydantic import ValidationError
 
-from gateway.catalog import ModelOptions
+from gateway.catalog import EnvironmentMode, ModelOptions
 
 PREFIX = "modelmux."
 SERVE = "modelmux.serve"
 ACCEPT_BREAKING = "modelmux.accept_breaking"
+ENVIRONMENT = "modelmux.environment"
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
@@ -27,6 +29,12 @@ def is_served(tags: Mapping[str, str]) -> bool:
 def accepts_breaking(tags: Mapping[str, str]) -> bool:
     """Whether a model version with these tags may become the default although it breaks."""
     return tags.get(ACCEPT_BREAKING, "false").strip().lower() in _TRUE
+
+
+def environment_mode(tags: Mapping[str, str]) -> EnvironmentMode | None:
+    """What a model version's tags say of the packages that it runs with; None where they don't."""
+    said = tags.get(ENVIRONMENT, "").strip().lower()
+    return next((mode for mode in get_args(EnvironmentMode) if mode == said), None)
 
 
 def parse_options(tags: Mapping[str, str]) -> tuple[ModelOptions, tuple[str, ...]]:

@@ -47,6 +47,7 @@ def _model_cells(model: dict[str, Any]) -> tuple[str, ...]:
         ",".join(map(str, model["versions"])),
         ",".join(f"{alias}={number}" for alias, number in model["aliases"].items()),
         "" if held is None else f"{held['version']}: {held['reason']}",
+        terminal.environment_of(model),
     )
 
 

@@ -88,7 +88,7 @@ def write_json(text: str) -> None:
 def models_table(listing: Mapping[str, Any]) -> Group:
     """What a gateway serves: one row a model, its state in colour, what is held and why."""
     models = listing["models"]
-    table = _table("Model", "State", "Default", "Versions", "Aliases")
+    table = _table("Model", "State", "Default", "Versions", "Aliases", "Packages")
     for model in models:
         aliases = ", ".join(f"{alias} → {number}" for alias, number in model["aliases"].items())
         table.add_row(
@@ -97,8 +97,20 @@ def models_table(listing: Mapping[str, Any]) -> Group:
             str(model["default_version"] or "–"),
             ", ".join(map(str, model["versions"])),
             aliases,
+            environment_of(model),
         )
     return Group(table, Text(_count(models), "dim"), *_registry_notes(listing))
+
+
+def environment_of(model: Mapping[str, Any]) -> str:
+    """The packages of a model's default version, in some words."""
+    told = model.get("environment")
+    if told is None:
+        return ""
+    state = told["state"]
+    if told["seconds"] is not None:
+        state = f"{state} for {told['seconds']:.0f} s"
+    return str(told["kind"]) if state == "ready" else f"{told['kind']}, {state}"
 
 
 def _state(model: Mapping[str, Any]) -> Text:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from packaging.markers import Marker, UndefinedEnvironmentName, default_environment
 from packaging.requirements import InvalidRequirement, Requirement
@@ -16,6 +17,11 @@ from packaging.version import InvalidVersion, Version
 
 from deployments.environments.model_needs import MLFLOW_NAMES, Minor, Needs
 from deployments.environments.requirement_lines import Wanted
+
+_T = TypeVar("_T")
+
+GATEWAY_PYTHON: Minor = (sys.version_info.major, sys.version_info.minor)
+"""The Python that the gateway runs on."""
 
 _LOWER_BOUNDS = ("==", ">=", "~=", ">", "===")
 
@@ -33,17 +39,40 @@ class Installed:
 
     @classmethod
     def here(cls) -> Installed:
-        """Those of this process; takes some tenths of a second."""
-        versions: dict[str, str] = {}
-        requires: dict[str, tuple[str, ...]] = {}
-        for each in importlib.metadata.distributions():
-            name = each.metadata["Name"]
-            if not name or canonicalize_name(name) in versions:
-                continue  # the first on the path is the one that is imported
-            versions[canonicalize_name(name)] = each.version
-            requires[canonicalize_name(name)] = tuple(each.requires or ())
-        minor = (sys.version_info.major, sys.version_info.minor)
-        return cls(python_minor=minor, versions=versions, requires=requires)
+        """Those of this process. Each is looked for when it is asked for: to read them all takes
+        some tenths of a second."""
+        return cls(
+            python_minor=GATEWAY_PYTHON,
+            versions=_Distributions(lambda found: found.version),
+            requires=_Distributions(lambda found: tuple(found.requires or ())),
+        )
+
+
+class _Distributions(Mapping[str, _T]):
+    """Something about each distribution of this process, by canonical name; one that isn't there
+    is looked for again, since it may have been installed meanwhile."""
+
+    def __init__(self, told: Callable[[importlib.metadata.Distribution], _T]) -> None:
+        self._told = told
+        self._known: dict[str, _T] = {}
+
+    def __getitem__(self, name: str) -> _T:
+        if name not in self._known:
+            if not name:
+                raise KeyError(name)
+            try:
+                found = importlib.metadata.distribution(name)
+            except importlib.metadata.PackageNotFoundError:
+                raise KeyError(name) from None
+            self._known[name] = self._told(found)
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        names = (each.metadata["Name"] for each in importlib.metadata.distributions())
+        return iter({canonicalize_name(name) for name in names if name})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

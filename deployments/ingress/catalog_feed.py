@@ -44,6 +44,7 @@ class RayCatalogFeed:
         self._sent: Catalog | None = None
         self._moment = Moment()
         self._position: Position = NOWHERE
+        self._environments = ""
         self._silent_since: float | None = None
         self._problem: str | None = None
         self._snapshot_problem: str | None = None
@@ -109,9 +110,10 @@ class RayCatalogFeed:
         # A replica that is lost with its machine hangs up on nobody.
         async with asyncio.timeout(poll_s + _LATE_S):
             news: RegistryNews = await self._sync.call(
-                "wait_for", self._position, poll_s, self._take_used()
+                "wait_for", self._position, poll_s, self._take_used(), self._environments
             )
         silent_for_s = news["silent_for_s"]
+        self._environments = news.get("environments_stamp", self._environments)
         self._silent_since = None if silent_for_s is None else time.monotonic() - silent_for_s
         self._problem = news["problem"]
         self._snapshot_problem = news["snapshot_problem"]
@@ -122,11 +124,12 @@ class RayCatalogFeed:
 
     async def _take(self, news: RegistryNews) -> None:
         """Have the catalog that was sent be the current one, with what is the case now."""
-        update, moment = news["update"], moment_of(news)
+        update, moment = news["update"], moment_of(news, before=self._moment)
         if self._sent is None or (update is None and moment == self._moment):
             return
         async with self._changed:
-            self._catalog, self._moment = self._sent.at(moment), moment
+            self._catalog = self._sent.at(moment, earlier=self._catalog)
+            self._moment = moment
             if update is not None:
                 self._position = update["position"]
             self._changed.notify_all()

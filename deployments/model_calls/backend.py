@@ -22,7 +22,7 @@ from deployments.model_calls.outcomes import (
 )
 from deployments.model_calls.retries import PREDICTIONS, Retries
 from deployments.serve.ports import CallLost, Connect, Loss, ReplicaHandle
-from gateway.catalog import ModelVersion
+from gateway.catalog import EnvironmentMode, ModelVersion
 from gateway.deadline import Deadline
 from gateway.errors import GatewayError, ModelUnavailable, Overloaded
 from gateway.ports import Call, CallResult
@@ -42,10 +42,12 @@ Activate = Callable[[str, int], Awaitable[None]]
 class VersionHandle:
     """Calls of one version, sent to a replica that has it where there is one."""
 
-    def __init__(self, handle: ReplicaHandle, version: ModelVersion) -> None:
+    def __init__(
+        self, handle: ReplicaHandle, version: ModelVersion, environment: EnvironmentMode | None
+    ) -> None:
         self._handle = handle
-        self._version = (version.number, version.fingerprint, version.flavor)
-        self._key = version_key(version.number, version.fingerprint)
+        self._version = (version.number, version.fingerprint, version.flavor, environment)
+        self.key = version_key(version.number, version.fingerprint, environment)
 
     async def call(
         self, message: bytes, *, load_timeout_s: float, timeout_s: float
@@ -57,7 +59,7 @@ class VersionHandle:
             message,
             load_timeout_s,
             timeout_s,
-            multiplexed_model_id=self._key,
+            multiplexed_model_id=self.key,
         )
         return outcome
 
@@ -69,14 +71,13 @@ class ApplicationHandle:
     def __init__(self, handle: ReplicaHandle) -> None:
         self._handle = handle
         self._sockets = LocalSockets(handle)
-        self._versions: dict[str, VersionHandle] = {}
+        self._versions: dict[tuple[str, EnvironmentMode | None], VersionHandle] = {}
 
     async def call(self, call: Call, *, start_by: Deadline) -> CallResult:
         """One call; waits for a load until `start_by`.
 
         Raises CallLost and the errors of `PredictionBackend.call`.
         """
-        fingerprint = call.version.fingerprint
         message = packed_call(
             call.frame,
             call.params,
@@ -84,23 +85,25 @@ class ApplicationHandle:
             patience_s=call.patience_s,
             traceparent=call.traceparent,
         )
+        version = self.version(call.version, call.model.environment_of(call.version))
         with suppress(ConnectionError):  # the replica knows what became of the process
-            answer = await self._sockets.call(fingerprint, message)
+            answer = await self._sockets.call(version.key, message)
             if answer is not None:
                 return call_result(answer)
-        outcome = await self.version(call.version).call(
+        outcome = await version.call(
             message, load_timeout_s=start_by.left_s(), timeout_s=call.deadline.left_s()
         )
         answer, address, load_s = answered_by_replica(outcome)
         if call.model.options.max_replicas == 1:
-            self._sockets.learn(fingerprint, address)
+            self._sockets.learn(version.key, address)
         return call_result(answer, load_s=load_s)
 
-    def version(self, version: ModelVersion) -> VersionHandle:
-        """The handle of one version."""
-        found = self._versions.get(version.fingerprint)
+    def version(self, version: ModelVersion, environment: EnvironmentMode | None) -> VersionHandle:
+        """The handle of one version, that runs with the packages that a tag says."""
+        which = (version.fingerprint, environment)
+        found = self._versions.get(which)
         if found is None:
-            found = self._versions[version.fingerprint] = VersionHandle(self._handle, version)
+            found = self._versions[which] = VersionHandle(self._handle, version, environment)
         return found
 
 

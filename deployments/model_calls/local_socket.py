@@ -24,7 +24,8 @@ _IDLE_S = 2.0
 
 
 class LocalSockets:
-    """Connections to the processes of one application's replica, one per version."""
+    """Connections to the processes of one application's replica, one per version, by its key
+    (see `version_key`)."""
 
     def __init__(self, handle: ReplicaHandle) -> None:
         self._handle = handle
@@ -34,42 +35,42 @@ class LocalSockets:
         self._attending: asyncio.Task[None] | None = None
         self._used_at = 0.0
 
-    def learn(self, fingerprint: str, address: str) -> None:
-        """The version of that fingerprint is at that address; have the next calls go there."""
-        if self._addresses.get(fingerprint) != address:
-            self._forget(fingerprint)
-            self._addresses[fingerprint] = address
+    def learn(self, key: str, address: str) -> None:
+        """The version of that key is at that address; have the next calls go there."""
+        if self._addresses.get(key) != address:
+            self._forget(key)
+            self._addresses[key] = address
         self._used_at = time.monotonic()
         if self._attending is None:
             self._attending = asyncio.create_task(self._attend_while_used(), context=Context())
 
-    async def call(self, fingerprint: str, message: bytes) -> Message | None:
+    async def call(self, key: str, message: bytes) -> Message | None:
         """The packed outcome of one packed call; None where it can't be called here.
 
         Raises ConnectionError where the process went away with the call.
         """
-        connection = self._connection(fingerprint)
+        connection = self._connection(key)
         return None if connection is None else await connection.call(message)
 
-    def _connection(self, fingerprint: str) -> Connection | None:
+    def _connection(self, key: str) -> Connection | None:
         if self._replica is None:
             return None
-        known = self._connections.get(fingerprint)
+        known = self._connections.get(key)
         if known is not None and not known.is_lost:
             self._used_at = time.monotonic()
             return known
-        address = self._addresses.get(fingerprint)
+        address = self._addresses.get(key)
         ours = None if address is None else connected_socket(address)
         if ours is None:  # gone, or on another machine: the replica knows who comes after it
-            self._forget(fingerprint)
+            self._forget(key)
             return None
         self._used_at = time.monotonic()
-        connection = self._connections[fingerprint] = Connection(ours)
+        connection = self._connections[key] = Connection(ours)
         return connection
 
-    def _forget(self, fingerprint: str) -> None:
-        self._addresses.pop(fingerprint, None)
-        connection = self._connections.pop(fingerprint, None)
+    def _forget(self, key: str) -> None:
+        self._addresses.pop(key, None)
+        connection = self._connections.pop(key, None)
         if connection is not None:
             connection.leave()
 
@@ -87,5 +88,5 @@ class LocalSockets:
     def _hang_up(self) -> None:
         """Nothing new goes to the processes; what is on its way is still answered."""
         self._replica = None
-        for fingerprint in list(self._addresses):
-            self._forget(fingerprint)
+        for key in list(self._addresses):
+            self._forget(key)

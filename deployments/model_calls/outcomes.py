@@ -80,6 +80,11 @@ def answered_by_replica(outcome: tuple[str, Any]) -> tuple[Message, str, float]:
                 retry_after_s=value["retry_after_s"],
                 load_failed=True,
             )
+        case "building":
+            raise ModelUnavailable(
+                f"This version can't be asked yet: {value['reason']}.",
+                retry_after_s=value["retry_after_s"],
+            )
         case "suspended":
             raise ModelUnavailable(
                 f"This version isn't tried for a while: {value['reason']}.",

@@ -25,10 +25,10 @@ _MOST_DOUBLINGS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspension:
-    """A version that is not tried for `left_s` seconds, and why: `kind` is what it went wrong at,
-    `reason` may be told to anybody."""
+    """A version that is not tried for `left_s` seconds, and why: `kind` is what it went wrong at or
+    lacks, `reason` may be told to anybody."""
 
-    kind: Kind
+    kind: Kind | Literal["environment"]
     left_s: float
     reason: str
 

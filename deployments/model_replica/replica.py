@@ -20,6 +20,7 @@ from deployments.logs import configure_logging
 from deployments.model_replica.supervisor import HostSettings, Keep, Resident, Supervisor
 from deployments.model_replica.version_process import VersionId
 from deployments.serve.replica_ports import listen_for_no_http, listen_on_own_address
+from gateway.catalog import EnvironmentMode
 
 _logger = logging.getLogger("modelmux.model_replica")
 
@@ -56,15 +57,18 @@ class ModelHost:
         await asyncio.sleep(stay_s)
         return self._name
 
-    async def load(self, number: int, fingerprint: str, flavor: str | None) -> tuple[str, Any]:
+    async def load(
+        self, number: int, fingerprint: str, flavor: str | None, environment: EnvironmentMode | None
+    ) -> tuple[str, Any]:
         """See `Supervisor.load`."""
-        return await self._supervisor.load(self._version(number, fingerprint, flavor))
+        return await self._supervisor.load(self._version(number, fingerprint, flavor, environment))
 
     async def call(
         self,
         number: int,
         fingerprint: str,
         flavor: str | None,
+        environment: EnvironmentMode | None,
         message: bytes,
         load_timeout_s: float,
         timeout_s: float,
@@ -72,14 +76,22 @@ class ModelHost:
         """See `Supervisor.call`; the call is given up in `timeout_s` seconds, since it may come
         from a machine with another clock."""
         return await self._supervisor.call(
-            self._version(number, fingerprint, flavor),
+            self._version(number, fingerprint, flavor, environment),
             message,
             load_timeout_s=load_timeout_s,
             give_up_at=time.monotonic() + timeout_s,
         )
 
-    def _version(self, number: int, fingerprint: str, flavor: str | None) -> VersionId:
-        return VersionId(model=self._model, number=number, fingerprint=fingerprint, flavor=flavor)
+    def _version(
+        self, number: int, fingerprint: str, flavor: str | None, environment: EnvironmentMode | None
+    ) -> VersionId:
+        return VersionId(
+            model=self._model,
+            number=number,
+            fingerprint=fingerprint,
+            flavor=flavor,
+            environment=environment,
+        )
 
     async def _tell(self, deployment: str, application: str) -> None:
         """Tell what is loaded whenever that changes, and now and then that this process is there;

@@ -20,8 +20,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from deployments.application_names import version_key
 from deployments.backoff import Backoff
+from deployments.environments.planner import EnvironmentSettings
 from deployments.logs import LogOptions, fields
 from deployments.model_process.artifacts import artifacts_folder
 from deployments.model_process.messages import given_up_at
@@ -30,6 +30,11 @@ from deployments.model_replica.output_lines import OutputLines
 from deployments.model_replica.processes import Processes, StartFailed
 from deployments.model_replica.quarantine import Quarantine, Suspension
 from deployments.model_replica.start_methods import StartMethod, start_method
+from deployments.model_replica.version_environments import (
+    EnvironmentBuilding,
+    Home,
+    VersionEnvironments,
+)
 from deployments.model_replica.version_process import (
     LoadFailed,
     ProcessEnded,
@@ -52,12 +57,15 @@ _KNOWN_GONE_S = 2.0
 _LONG_LIFE_S = 30.0
 _RESTARTS = Backoff(least_s=0.02, most_s=30.0)
 _NEVER_STARTED = "its process can't be started"
+_OUTCOMES = {"load": "load_failed", "call": "suspended", "environment": "building"}
+_BUILDING_RETRY_S = 5.0
 _CLOSING = Suspension(kind="load", left_s=1.0, reason="the replica is ending")
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostSettings:
-    """Where versions of `model` come from and go to; times in seconds.
+    """Where versions of `model` come from and go to, and the environments that they run in; times
+    in seconds.
 
     `flavor` is what the first version that is asked for will probably have, `events_to` the
     deployment and the application that are told what is loaded, `zygote` the address of the
@@ -69,6 +77,7 @@ class HostSettings:
     registry_uri: str
     artifact_folder: str
     max_loaded_versions: int
+    environments: EnvironmentSettings
     flavor: str | None = None
     retry_load_after_s: float = 30.0
     load_timeout_s: float = 300.0
@@ -86,7 +95,7 @@ class VersionUnavailable(Exception):
 
     def outcome(self) -> tuple[str, dict[str, Any]]:
         """What a call of it, or a load, comes to."""
-        kind = "load_failed" if self.suspension.kind == "load" else "suspended"
+        kind = _OUTCOMES[self.suspension.kind]
         told = {"retry_after_s": self.suspension.left_s, "reason": self.suspension.reason}
         return (kind, told)
 
@@ -119,6 +128,7 @@ class Supervisor:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._processes = processes or Processes(zygote=settings.zygote)
+        self._environments = VersionEnvironments(settings.environments, self._processes)
         self._quarantine = Quarantine(retry_after_s=settings.retry_load_after_s)
         self.events = LoadEventLog(settings.model)
         self._versions: dict[str, VersionId] = {}
@@ -135,8 +145,8 @@ class Supervisor:
         self._go_on(self._prepare(start_method(settings.flavor)))
 
     async def load(self, version: VersionId) -> tuple[str, Any]:
-        """Have the version in memory: `("ok", None)`, or `("load_failed", …)` or `("suspended",
-        …)` with `retry_after_s` and `reason`."""
+        """Have the version in memory: `("ok", None)`, or `("load_failed", …)`, `("suspended", …)`
+        or `("building", …)` with `retry_after_s` and `reason`."""
         try:
             await self._loaded(version)
         except VersionUnavailable as unavailable:
@@ -151,8 +161,9 @@ class Supervisor:
         One of `("answered", (header, body, address, load_s))`, where header and body are the
         outcome's (see `model_process.messages`) and the address is the process's own;
         `("loading", None)`, `("load_failed", …)`, `("suspended", …)` where its calls ended their
-        processes or hung, and `("lost", None)` where its process ended with it. A load that takes
-        longer goes on.
+        processes or hung, `("building", …)` where its environment isn't there yet, and
+        `("lost", None)` where its process ended with it. A load or a build that takes longer goes
+        on.
         """
         began = time.monotonic()
         try:
@@ -176,12 +187,13 @@ class Supervisor:
         self._is_closing = True
         for task in self._tasks:
             task.cancel()
-        await self._processes.close(timeout_s=_FINISH_S)
+        await asyncio.gather(self._processes.close(timeout_s=_FINISH_S), self._environments.close())
 
     def abandon(self) -> None:
         """End all processes at once."""
         self._is_closing = True
         self._processes.abandon()
+        self._environments.abandon()
 
     async def _loaded(self, version: VersionId) -> VersionProcess:
         """Load first, by ourselves, and only then show the version to the LRU.
@@ -189,7 +201,7 @@ class Supervisor:
         Ray's LRU evicts before it loads and loads one at a time (ray/serve/multiplex.py): handed
         a version that is in memory already, it does neither for long.
         """
-        key = version_key(version.number, version.fingerprint)
+        key = version.key
         self._versions[key] = version
         process = await self._ready(key)
         await self._keep(key)
@@ -222,18 +234,24 @@ class Supervisor:
         while True:
             if self._is_closing:
                 raise VersionUnavailable(_CLOSING)
-            process = VersionProcess(version, at_end=lambda ended: self._take_end(key, ended))
+            home: Home | None = None
+            process: VersionProcess | None = None
             try:
                 await self._fetch(version)
+                home = await self._environments.home(version, self._folder(version))
+                process = VersionProcess(version, at_end=partial(self._take_end, key, home))
                 self._running[key] = process
-                await process.load(
-                    self._processes, start_method(version.flavor), self._job(version)
-                )
+                await process.load(home.processes, start_method(version.flavor), self._job(version))
+            except EnvironmentBuilding as building:
+                raise VersionUnavailable(_building(building)) from None
             except ProcessEnded as ended:
-                if not process.given_up:
+                if process is None or not process.given_up:
                     self._quarantine.died(key, "load", f"{ended} while it was being loaded")
             except (LoadFailed, StartFailed, OSError) as failed:
-                process.give_up()
+                if process is not None:
+                    process.give_up()
+                if home is not None:
+                    home.leave()
                 self._fail(key, failed)
             else:
                 self._quarantine.loaded(key)
@@ -241,7 +259,7 @@ class Supervisor:
                 self._ready_at[key] = time.monotonic()
                 self._note_loaded(version, process, time.monotonic() - began)
                 return process
-            if self._running.get(key) is process:
+            if process is not None and self._running.get(key) is process:
                 del self._running[key]
             suspension = self._quarantine.suspension(key)
             if suspension is not None:
@@ -321,8 +339,9 @@ class Supervisor:
             done.set_exception(ProcessEnded(process.how_it_ended()))
         done.result()
 
-    def _take_end(self, key: str, process: VersionProcess) -> None:
+    def _take_end(self, key: str, home: Home, process: VersionProcess) -> None:
         """A process is no more: whose fault that is, and what comes of it."""
+        home.leave()
         was_serving = self._running.get(key) is process and process.was_ready
         if self._running.get(key) is process:
             del self._running[key]
@@ -430,3 +449,12 @@ class Supervisor:
         task = self._loop.create_task(work, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _building(building: EnvironmentBuilding) -> Suspension:
+    spent_s = max(0.0, time.time() - building.since)
+    return Suspension(
+        kind="environment",
+        left_s=_BUILDING_RETRY_S,
+        reason=f"its environment is being built, for {spent_s:.0f} s so far",
+    )

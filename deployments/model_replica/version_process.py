@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from deployments.application_names import version_key
 from deployments.logs import fields
 from deployments.model_process.framing import Message
 from deployments.model_process.mark import Mark
@@ -21,6 +22,7 @@ from deployments.model_replica.connection import Connection, connected_socket
 from deployments.model_replica.output_lines import OutputLines
 from deployments.model_replica.processes import Process, Processes, new_address, new_mark
 from deployments.model_replica.start_methods import StartMethod
+from gateway.catalog import EnvironmentMode
 
 _logger = logging.getLogger("modelmux.version_process")
 
@@ -37,12 +39,19 @@ class State(Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionId:
     """A version of a model: `fingerprint` tells its artifacts from others under the same number,
-    `flavor` is the loader module of its MLmodel file."""
+    `flavor` is the loader module of its MLmodel file, `environment` what a tag says of the packages
+    that it runs with, where one does."""
 
     model: str
     number: int
     fingerprint: str
     flavor: str | None = None
+    environment: EnvironmentMode | None = None
+
+    @property
+    def key(self) -> str:
+        """See `version_key`."""
+        return version_key(self.number, self.fingerprint, self.environment)
 
     @property
     def name(self) -> str:

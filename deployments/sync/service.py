@@ -22,6 +22,7 @@ from ray import serve
 from deployments.application_names import MODEL_HOST
 from deployments.backoff import Backoff
 from deployments.catalog_updates import CatalogUpdate, Position, RegistryNews, packed
+from deployments.environments.planner import environment_settings
 from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.model_application import ModelApplications, ModelApplicationSettings
 from deployments.model_replica.load_events import LoadEvents
@@ -31,6 +32,7 @@ from deployments.serve.handles import replica_handle
 from deployments.serve.replica_ports import listen_on_own_address
 from deployments.settings import Settings
 from deployments.sync.activator import Activator
+from deployments.sync.environment_preparer import EnvironmentPreparer
 from deployments.sync.load_metrics import HostLedger
 from deployments.sync.load_problems import LoadProblems
 from deployments.sync.reconciler import ActivationFailed
@@ -79,6 +81,7 @@ class SyncService:
                 tracking_uri=settings.tracking_uri,
                 registry_uri=registry_uri,
                 artifact_folder=str(settings.artifact_dir),
+                environments=environment_settings(settings),
                 idle_timeout_s=settings.idle_timeout_s,
                 load_retry_s=settings.load_retry_s,
                 load_timeout_s=settings.load_timeout_s,
@@ -87,6 +90,12 @@ class SyncService:
                 zygote=zygote,
                 logs=logs,
             )
+        )
+        self._environments = EnvironmentPreparer(
+            environment_settings(settings),
+            MlflowRegistry(tracking_uri=settings.tracking_uri, registry_uri=settings.registry_uri),
+            max_bytes=settings.max_environments_bytes,
+            changed=self._take_environments,
         )
         self._activator = Activator(
             RayApplications(), models.build, max_active_models=settings.max_active_models
@@ -107,6 +116,7 @@ class SyncService:
                 connect=partial(replica_handle, MODEL_HOST),
                 wake_timeout_s=_START_TIMEOUT_S + settings.load_timeout_s,
             ),
+            environment_problem=self._environments.problem,
             restored=restored,
             # Without a snapshot, still above what readers may have from an earlier life of this.
             first_generation=int(time.time()),
@@ -119,11 +129,16 @@ class SyncService:
         self._tasks = (loop.create_task(self._poll()), loop.create_task(self._reconcile()))
 
     async def wait_for(
-        self, known: Position, timeout_s: float, used: Collection[str] = ()
+        self,
+        known: Position,
+        timeout_s: float,
+        used: Collection[str] = (),
+        environments: str = "",
     ) -> RegistryNews:
         """What is new for a reader of the catalog `known`, or after `timeout_s` that nothing is.
 
-        `used` are the models that the reader had requests of since it last asked.
+        `used` are the models that the reader had requests of since it last asked, `environments` is
+        the stamp of what it knows of these.
         """
         self._activator.note_use(used)
         life, generation = known
@@ -134,7 +149,7 @@ class SyncService:
             names = self._synchronizer.changed_since(reached)
             update = packed(catalog, names, position=(self._life, catalog.generation))
         registry = self._synchronizer.registry
-        return RegistryNews(
+        news = RegistryNews(
             update=update,
             silent_for_s=registry.silent_for_s,
             problem=registry.problem,
@@ -142,11 +157,19 @@ class SyncService:
             warnings=self._activator.warnings,
             not_started=self._activator.not_started,
             load_problems={} if catalog is None else self._load_problems.told(catalog),
+            environments_stamp=f"{self._life}/{self._environments.stamp}",
         )
+        if news["environments_stamp"] != environments:
+            news["environments"] = {
+                name: {number: status.model_dump() for number, status in each.items()}
+                for name, each in self._environments.statuses.items()
+            }
+        return news
 
     async def synchronize(self) -> SyncReport:
         """Look at the registry now, and let a default that moves take over if it loads quickly."""
         report = await self._look()
+        await self._environments.settle(timeout_s=_SETTLE_S)
         generation = await self._synchronizer.settle(timeout_s=_SETTLE_S)
         return replace(report, generation=generation)
 
@@ -157,8 +180,16 @@ class SyncService:
         report = await self._synchronizer.synchronize()
         if self._synchronizer.catalog is not None:
             self._ledger.forget_all_but(self._synchronizer.catalog)
+            self._environments.look(self._synchronizer.catalog)
         self._changed.set()
         return report
+
+    async def _take_environments(self) -> None:
+        """What is known of the environments is another: that may decide which defaults move."""
+        await self._synchronizer.reconsider()
+        if self._synchronizer.catalog is not None:
+            self._environments.look(self._synchronizer.catalog)
+        self._changed.set()
 
     async def take_news(self, news: LoadEvents) -> None:
         """What a model's process has to tell about its versions."""

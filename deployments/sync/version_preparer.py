@@ -43,7 +43,7 @@ class ReplicaVersionPreparer:
         """See `VersionPreparer.prepare`."""
         try:
             handle = self._connect(await self._activator.activate(model))
-            await self._load(handle, version)
+            await self._load(handle, model, version)
             await self._ask_once(handle, model, version)
         except ActivationFailed as failed:
             raise PreparationFailed(failed.reason) from failed
@@ -52,9 +52,10 @@ class ReplicaVersionPreparer:
         except CallLost as lost:
             raise PreparationFailed("Its process went away while it was loaded.") from lost
 
-    async def _load(self, handle: ReplicaHandle, version: ModelVersion) -> None:
+    async def _load(self, handle: ReplicaHandle, model: ServedModel, version: ModelVersion) -> None:
         """Have it in memory in each replica."""
-        which = (version.number, version.fingerprint, version.flavor)
+        environment = model.environment_of(version)
+        which = (version.number, version.fingerprint, version.flavor, environment)
         try:
             outcomes = await handle.broadcast("load", *which)
         except CallLost as lost:
@@ -86,7 +87,7 @@ class ReplicaVersionPreparer:
             give_up_at=time.monotonic() + _ASK_TIMEOUT_S,
             patience_s=_ASK_TIMEOUT_S,
         )
-        outcome = await VersionHandle(handle, version).call(
+        outcome = await VersionHandle(handle, version, model.environment_of(version)).call(
             message, load_timeout_s=_ASK_LOAD_TIMEOUT_S, timeout_s=_ASK_TIMEOUT_S
         )
         try:

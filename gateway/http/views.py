@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -30,6 +31,23 @@ class HeldView(BaseModel):
     differences: list[dict[str, Any]] = []
 
 
+class EnvironmentView(BaseModel):
+    """Which packages a version runs with, and whether they are there."""
+
+    kind: Literal["gateway", "own"] = Field(
+        description="The gateway's packages, or an environment of the version's own."
+    )
+    state: Literal["ready", "waiting", "building", "failed", "missing"] = Field(
+        description="`missing` ones are built when somebody asks for the version."
+    )
+    why: str
+    reason: str | None = Field(description="Why it isn't there; null where it is.")
+    lines: list[str] = Field(description="What the tools said last of a build that failed.")
+    seconds: float | None = Field(description="For how long it has been waiting or being built.")
+    warning: str | None = Field(description="What the version needs and does not run with.")
+    key: str | None = Field(description="Tells environments from each other; null: the gateway's.")
+
+
 class VersionView(BaseModel):
     """One version of a model and whether it may answer for the model's contract."""
 
@@ -47,6 +65,9 @@ class VersionView(BaseModel):
     description: str
     flavor: str | None
     created_at_ms: int
+    environment: EnvironmentView | None = Field(
+        description="Its packages; null where that isn't known yet."
+    )
 
 
 class ModelSummary(BaseModel):
@@ -61,6 +82,9 @@ class ModelSummary(BaseModel):
     versions: list[int]
     held: HeldView | None
     warnings: list[str]
+    environment: EnvironmentView | None = Field(
+        description="The packages of the default version; null where that isn't known."
+    )
     predict_url: str
 
 
@@ -157,6 +181,7 @@ def _summary(model: ServedModel, unloadable: Unloadable) -> dict[str, Any]:
         "versions": [v.number for v in reversed(model.versions)],
         "held": _held(model.held),
         "warnings": list(model.warnings),
+        "environment": _environment(model, model.default_version),
         "predict_url": predict_path(model.name),
     }
 
@@ -188,7 +213,17 @@ def describe_version(
         description=version.description,
         flavor=version.flavor,
         created_at_ms=version.created_at_ms,
+        environment=_environment(model, version.number),
     )
+
+
+def _environment(model: ServedModel, number: int | None) -> EnvironmentView | None:
+    status = None if number is None else model.environments.get(number)
+    if status is None:
+        return None
+    seconds = None if status.since is None else max(0.0, round(time.time() - status.since, 1))
+    told = status.model_dump(exclude={"since", "lines"})
+    return EnvironmentView(**told, lines=list(status.lines), seconds=seconds)
 
 
 def _compatibility(

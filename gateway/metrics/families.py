@@ -191,6 +191,18 @@ DEFAULT_HELD = Family(
     help="1 for each version that would be its model's default and is held.",
     labels=_VERSION,
 )
+ENVIRONMENTS = Family(
+    name=f"{PREFIX}version_environments",
+    kind="gauge",
+    help="Versions by their packages, the gateway's or their own, and by whether these are there.",
+    labels=("kind", "state"),
+)
+ENVIRONMENT_NOT_READY = Family(
+    name=f"{PREFIX}default_environment_not_ready",
+    kind="gauge",
+    help="1 for each default version whose packages aren't there, by how they are.",
+    labels=(*_VERSION, "state"),
+)
 REGISTRY_SILENT = Family(
     name=f"{PREFIX}registry_silent_seconds",
     kind="gauge",
@@ -231,6 +243,8 @@ FAMILIES: tuple[Family, ...] = (
     MODELS,
     MODEL_UNSERVABLE,
     DEFAULT_HELD,
+    ENVIRONMENTS,
+    ENVIRONMENT_NOT_READY,
     REGISTRY_SILENT,
     INGRESS_REPLICAS,
     SYNC_SERVICE_UP,

@@ -19,6 +19,8 @@ from gateway.metrics.families import (
     ACCESS_LINES_LOST,
     CATALOG_GENERATION,
     DEFAULT_HELD,
+    ENVIRONMENT_NOT_READY,
+    ENVIRONMENTS,
     INGRESS_REPLICAS,
     MODEL_UNSERVABLE,
     MODELS,
@@ -107,7 +109,21 @@ def gateway_reading(service: PredictionService, feed: CatalogFeed, measured: Mea
             (("ready",), ready),
             (("unservable",), len(catalog.models) - ready),
         ]
-    return (measured.sync or {}) | told
+    return (measured.sync or {}) | _environments(catalog) | told
+
+
+def _environments(catalog: Catalog | None) -> Reading:
+    states: Counter[tuple[str, str]] = Counter()
+    not_ready: list[tuple[tuple[str, ...], float]] = []
+    for model in _models(catalog):
+        states.update((each.kind, each.state) for each in model.environments.values())
+        default = model.environments.get(model.default_version or 0)
+        if default is not None and default.state != "ready":
+            not_ready.append(((model.name, str(model.default_version), default.state), 1))
+    return {
+        ENVIRONMENTS.name: [(labels, count) for labels, count in sorted(states.items())],
+        ENVIRONMENT_NOT_READY.name: [*not_ready],
+    }
 
 
 def _models(catalog: Catalog | None) -> list[ServedModel]:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from deployments.environments.planner import EnvironmentSettings
 from deployments.model_calls.outcomes import (
     answered_by_replica,
     call_result,
@@ -76,6 +77,7 @@ class InProcessBackend:
             registry_uri=self._tracking_uri,
             artifact_folder=str(self._folder),
             max_loaded_versions=size,
+            environments=EnvironmentSettings(folder=str(self._folder / "environments")),
         )
         return Supervisor(
             settings, keep=lambda take: kept_by_use(take, size), processes=self._processes

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from deployments.environments.planner import EnvironmentSettings
 from deployments.model_process.artifacts import artifacts_folder
 from deployments.model_process.framing import Message
 from deployments.model_process.messages import Call, Outcome, packed_call, unpacked_outcome
@@ -92,7 +93,12 @@ def kept_by_use(size: int) -> Callable[[Callable[[str], Awaitable[Resident]]], K
 
 @asynccontextmanager
 async def supervised(
-    folder: Path, *, most_versions: int = 8, interpreter: str | None = None, **settings: Any
+    folder: Path,
+    *,
+    most_versions: int = 8,
+    interpreter: str | None = None,
+    environments: EnvironmentSettings | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Supervisor]:
     """A supervisor over the versions that were saved in `folder`."""
     running = Supervisor(
@@ -102,6 +108,7 @@ async def supervised(
             registry_uri=f"sqlite:///{folder}/none.db",
             artifact_folder=str(folder),
             max_loaded_versions=most_versions,
+            environments=environments or EnvironmentSettings(folder=str(folder / "environments")),
             **settings,
         ),
         keep=kept_by_use(most_versions),

@@ -18,7 +18,7 @@ from deployments.catalog_updates import (
     packed,
     unpacked,
 )
-from gateway.catalog import Catalog, Moment
+from gateway.catalog import Catalog, EnvironmentStatus, Moment
 from registry_sync.catalog_changes import ChangeLog, changes_between
 from tests.support.catalogs import BREAKING, catalog, served, version
 
@@ -94,6 +94,18 @@ async def test_a_model_of_another_release_is_an_error() -> None:
 def test_a_sync_service_of_an_earlier_release_tells_less() -> None:
     """What it doesn't know of is as if there were nothing."""
     before = RegistryNews(update=None, silent_for_s=None, problem=None, snapshot_problem=None)
-    assert moment_of(before) == Moment()
+    assert moment_of(before, before=Moment()) == Moment()
     now: RegistryNews = {**before, "load_problems": {"m": {1: "ImportError"}}}
-    assert moment_of(now) == Moment(load_problems={"m": {1: "ImportError"}})
+    assert moment_of(now, before=Moment()) == Moment(load_problems={"m": {1: "ImportError"}})
+
+
+def test_environments_are_as_they_were_where_nothing_is_told_of_them() -> None:
+    """They are told only where they are others."""
+    known = EnvironmentStatus(kind="own", state="building", why="its own", since=1.0)
+    silent = RegistryNews(update=None, silent_for_s=None, problem=None, snapshot_problem=None)
+    told: RegistryNews = {**silent, "environments": {"m": {1: known.model_dump()}}}
+    then = moment_of(told, before=Moment())
+    assert then == Moment(environments={"m": {1: known}})
+    assert moment_of(silent, before=then) == then
+    gone: RegistryNews = {**silent, "environments": {}}
+    assert moment_of(gone, before=then) == Moment()

@@ -37,7 +37,9 @@ class Sync:
         models = [served(version(1), name=name) for name in names]
         self.catalog = catalog(*models, generation=generation)
 
-    async def _wait_for(self, known: Position, timeout_s: float, used: list[str]) -> Any:
+    async def _wait_for(
+        self, known: Position, timeout_s: float, used: list[str], environments: str
+    ) -> Any:
         self.asked.append((known, used))
         await asyncio.sleep(0)
         if self.loss is not None:

@@ -1,0 +1,91 @@
+"""Which environment a version runs in: the gateway's own packages, or some of its own. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from deployments.environments.model_needs import Minor, Needs, Unreadable
+from deployments.environments.satisfaction import Installed, Unmet, unmet
+from gateway.catalog import EnvironmentMode
+
+Kind = Literal["gateway", "own"]
+
+_SHOWN = 4
+
+
+class NoEnvironment(Exception):
+    """No environment can be had for a version; `reason` is a sentence that may be shown."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """An environment that a version is to run in, and `why`, as part of a sentence.
+
+    `needs` are those that it is built by, None where it is the gateway's. `warning` says what the
+    version needs and won't have there; None where there is no such thing.
+    """
+
+    kind: Kind
+    why: str
+    needs: Needs | None = None
+    warning: str | None = None
+
+
+def mode_of(tag: EnvironmentMode | None, setting: EnvironmentMode) -> EnvironmentMode:
+    """The mode by a version's tag, where it has one, and by the setting. A gateway that is told to
+    build nothing doesn't, whatever a registry says; raises NoEnvironment for a version that asks
+    for what it can't have then."""
+    if setting != "shared":
+        return tag or setting
+    if tag == "own":
+        raise NoEnvironment(
+            "Its tag asks for an environment of its own, and this gateway is set to build none."
+        )
+    return "shared"
+
+
+def choose(needs: Needs | Unreadable, mode: EnvironmentMode, installed: Installed) -> Choice:
+    """The environment for what a version says that it needs; `installed` is the gateway's own.
+    Raises NoEnvironment where that can't be read and isn't the gateway's anyway."""
+    if isinstance(needs, Unreadable):
+        if mode != "shared":
+            raise NoEnvironment(f"What it says of its packages can't be taken: {needs}.")
+        return Choice(
+            kind="gateway", why=_FORBIDDEN, warning=f"What it needs can't be read: {needs}."
+        )
+    missing = unmet(needs, installed)
+    if mode == "own":
+        why = f"its own: {_named(missing)}" if missing else "its own, as its tag or the setting has"
+        return Choice(kind="own", why=why, needs=needs)
+    if not missing:
+        return Choice(kind="gateway", why="the gateway's, which has all that it needs")
+    if mode == "shared":
+        warning = f"It runs with other packages than it needs: it {_named(missing)}."
+        return Choice(kind="gateway", why=_FORBIDDEN, warning=warning)
+    return Choice(kind="own", why=f"its own: {_named(missing)}", needs=needs)
+
+
+def on_another_python(choice: Choice, minor: Minor) -> Choice:
+    """The same environment with a Python that is here, where the version's own isn't."""
+    assert choice.needs is not None
+    wanted, here = choice.needs.python, "{}.{}".format(*minor)
+    return replace(
+        choice,
+        needs=replace(choice.needs, python_minor=minor),
+        warning=f"It needs Python {wanted}, which isn't here, and runs on Python {here}.",
+    )
+
+
+_FORBIDDEN = "the gateway's, as its tag or the setting has it"
+
+
+def _named(missing: Sequence[Unmet]) -> str:
+    shown = "; ".join(map(str, missing[:_SHOWN]))
+    more = len(missing) - _SHOWN
+    return f"{shown}; and {more} more" if more > 0 else shown

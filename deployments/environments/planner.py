@@ -1,0 +1,93 @@
+"""Plans and builds the environments of versions on one machine: what the sync service does ahead of
+requests, and a model's replica when it loads.
+
+Asyncio only.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deployments.environments.builder import Builder, BuildSettings
+from deployments.environments.choice import Choice, choose, mode_of, on_another_python
+from deployments.environments.model_needs import read_needs
+from deployments.environments.satisfaction import GATEWAY_PYTHON, Installed
+from deployments.environments.store import Store
+from deployments.settings import Settings
+from gateway.catalog import EnvironmentMode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentSettings:
+    """Where environments are kept, and which are made: `mode` where no tag says otherwise."""
+
+    folder: str
+    mode: EnvironmentMode = "auto"
+    builds: BuildSettings = field(default_factory=BuildSettings)
+    may_download_pythons: bool = False
+
+
+def environment_settings(settings: Settings) -> EnvironmentSettings:
+    """What a gateway's settings say of environments."""
+    return EnvironmentSettings(
+        folder=str(settings.environments_dir),
+        mode=settings.environment,
+        builds=BuildSettings(
+            most_at_once=settings.environment_builds_at_once,
+            timeout_s=settings.environment_build_timeout_s,
+            max_bytes=settings.max_environment_bytes,
+            wheels_only=settings.environment_wheels_only,
+        ),
+    )
+
+
+class Planner:
+    """Environments of versions on this machine; its `builder` is to be closed on its event loop."""
+
+    def __init__(self, settings: EnvironmentSettings) -> None:
+        self._settings = settings
+        self._installed = Installed.here()
+        self.builder = Builder(
+            Store(Path(settings.folder)),
+            settings=settings.builds,
+            gateway_mlflow=importlib.metadata.version("mlflow-skinny"),
+            environment=os.environ,
+            may_download_pythons=settings.may_download_pythons,
+        )
+
+    def builds_nothing(self, tag: EnvironmentMode | None) -> bool:
+        """Whether a version with that tag has the gateway's environment, whatever it needs."""
+        mode = self._settings.mode
+        return tag != "own" if mode == "shared" else (tag or mode) == "shared"
+
+    async def plan(
+        self,
+        read: Callable[[str], bytes | None],
+        *,
+        fingerprint: str,
+        tag: EnvironmentMode | None,
+    ) -> Choice:
+        """The environment of a version whose files `read` reads (see `read_needs`), and whose mode
+        is said by a tag where it has one; raises NoEnvironment."""
+        mode = mode_of(tag, self._settings.mode)
+        needs = read_needs(read, gateway_python=GATEWAY_PYTHON, source=fingerprint)
+        choice = choose(needs, mode, self._installed)
+        if choice.needs is None or mode == "own":
+            return choice
+        found = await self.builder.interpreters.find(choice.needs.python_minor)
+        return choice if found is not None else on_another_python(choice, GATEWAY_PYTHON)
+
+
+def files_below(folder: Path) -> Callable[[str], bytes | None]:
+    """Reads files of a version that lie below a folder, and nothing outside of it."""
+    root = folder.resolve()
+
+    def read(path: str) -> bytes | None:
+        file = (root / path).resolve()
+        return file.read_bytes() if file.is_relative_to(root) and file.is_file() else None
+
+    return read

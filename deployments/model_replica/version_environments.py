@@ -1,0 +1,165 @@
+"""Where the processes of versions run: with the gateway's packages, or in environments of their
+own, which are built where they aren't there.
+
+Asyncio only; must not import ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from deployments.environments.builder import BuildFailed
+from deployments.environments.choice import NoEnvironment
+from deployments.environments.model_needs import Needs
+from deployments.environments.planner import EnvironmentSettings, Planner, files_below
+from deployments.environments.store import Environment, Hold
+from deployments.model_replica.processes import Processes
+from deployments.model_replica.version_process import LoadFailed, VersionId
+from gateway.single_flight import SingleFlight
+
+# A version whose process was killed comes back in a moment, and finds its template still there.
+_LINGER_S = 20.0
+_END_S = 15.0
+_SHOWN_LINES = 3
+
+
+class EnvironmentBuilding(Exception):
+    """A version's environment isn't there yet: it is being built since `since`, in Unix time."""
+
+    def __init__(self, since: float) -> None:
+        super().__init__()
+        self.since = since
+
+
+@dataclass(slots=True, eq=False)
+class _Own:
+    """An environment in use: the processes in it, and how many versions have it."""
+
+    hold: Hold
+    processes: Processes
+    users: int = 0
+
+
+class Home:
+    """Where one version's process runs, until it is left."""
+
+    def __init__(self, processes: Processes, leave: Callable[[], None] | None = None) -> None:
+        self.processes = processes
+        self._leave = leave
+
+    def leave(self) -> None:
+        """The version's process is no more."""
+        if self._leave is not None:
+            self._leave()
+            self._leave = None
+
+
+class VersionEnvironments:
+    """The environments that one supervisor's versions run in; `gateway` are the processes with the
+    gateway's packages. To be closed on its event loop."""
+
+    def __init__(self, settings: EnvironmentSettings, gateway: Processes) -> None:
+        self._gateway = gateway
+        self._planner = Planner(settings)
+        self._own: dict[str, _Own] = {}
+        self._builds: SingleFlight[str, Environment] = SingleFlight()
+        self._asked_at: dict[str, float] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def home(self, version: VersionId, folder: Path) -> Home:
+        """Where a version is to be loaded whose files are in `folder`.
+
+        Raises EnvironmentBuilding where that isn't there yet, which it will be without anybody's
+        doing, and LoadFailed where it can't be.
+        """
+        if self._planner.builds_nothing(version.environment):
+            return Home(self._gateway)
+        try:
+            choice = await self._planner.plan(
+                files_below(folder), fingerprint=version.fingerprint, tag=version.environment
+            )
+        except NoEnvironment as problem:
+            raise LoadFailed(problem.reason) from None
+        if choice.needs is None:
+            return Home(self._gateway)
+        return self._moved_in(await self._built(choice.needs, folder))
+
+    async def close(self) -> None:
+        """End all builds, and all processes in environments of their own."""
+        await self._planner.builder.close()
+        await asyncio.gather(*(each.processes.close(timeout_s=_END_S) for each in self._all()))
+
+    def abandon(self) -> None:
+        """End all of these processes at once."""
+        for each in self._all():
+            each.processes.abandon()
+
+    def _all(self) -> list[_Own]:
+        return list(self._own.values())
+
+    async def _built(self, needs: Needs, folder: Path) -> Hold:
+        """The environment, held; raises EnvironmentBuilding and LoadFailed."""
+        builder = self._planner.builder
+        digest = builder.digest(needs)
+        if digest in self._own:
+            return self._own[digest].hold
+        hold = await asyncio.to_thread(builder.store.hold, digest)
+        if hold is not None:
+            return hold
+        self._asked_at.setdefault(digest, time.time())
+        build = self._builds.start(digest, partial(builder.build, needs, artifacts=folder))
+        # One that has failed before, lately, fails in a moment.
+        done, _ = await asyncio.wait([build], timeout=0.5)
+        if not done:
+            raise EnvironmentBuilding(self._asked_at[digest])
+        del self._asked_at[digest]
+        try:
+            build.result()
+        except BuildFailed as failed:
+            raise LoadFailed(_said(failed)) from None
+        hold = await asyncio.to_thread(builder.store.hold, digest)
+        if hold is None:  # pruned in this moment
+            raise EnvironmentBuilding(time.time())
+        return hold
+
+    def _moved_in(self, hold: Hold) -> Home:
+        digest = hold.environment.digest
+        own = self._own.get(digest)
+        if own is None:
+            processes = Processes(hold.environment.interpreter)
+            own = self._own[digest] = _Own(hold, processes)
+        elif own.hold is not hold:
+            hold.close()
+        own.users += 1
+        return Home(own.processes, partial(self._left, digest, own))
+
+    def _left(self, digest: str, own: _Own) -> None:
+        own.users -= 1
+        if not own.users:
+            loop = asyncio.get_running_loop()
+            loop.call_later(_LINGER_S, self._close_unless_used, digest, own)
+
+    def _close_unless_used(self, digest: str, own: _Own) -> None:
+        if own.users or self._own.get(digest) is not own:
+            return
+        del self._own[digest]
+        task = asyncio.get_running_loop().create_task(_close(own))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+async def _close(own: _Own) -> None:
+    try:
+        await own.processes.close(timeout_s=_END_S)
+    finally:
+        own.hold.close()
+
+
+def _said(failed: BuildFailed) -> str:
+    lines = " / ".join(failed.lines[-_SHOWN_LINES:])
+    return f"{failed.reason} {lines}".strip()
