@@ -18,12 +18,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import uv
 
 from deployments.environments import guarded_run
 from deployments.environments.bytecode import share_bytecode
+from deployments.environments.failures import Cause, Failure
 from deployments.environments.interpreters import LEAST_PYTHON, Interpreters
 from deployments.environments.masking import credentials_in, shown
 from deployments.environments.model_needs import (
@@ -60,7 +60,8 @@ _SECRET = re.compile(r"UV_INDEX_\w+_(PASSWORD|USERNAME)\Z|UV_\w*(TOKEN|PASSWORD)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSettings:
-    """Bounds of builds; `wheels_only` forbids to build packages, which runs their code."""
+    """Bounds of builds; `most_at_once` is of all processes that share the store, and `wheels_only`
+    forbids to build packages, which runs their code."""
 
     most_at_once: int = 1
     timeout_s: float = 1800.0
@@ -68,26 +69,23 @@ class BuildSettings:
     wheels_only: bool = False
 
 
-Cause = Literal["python", "files", "packages", "too_long", "too_large", "in_use", "disk"]
-
-
 class BuildFailed(Exception):
-    """An environment that can't be had: why in one sentence, and what the tools said of it last.
-    All of it may be shown."""
+    """An environment that can't be had: why in one sentence, and what the tools said of it last;
+    all of it may be shown. It isn't tried again before `retry_at` (Unix time)."""
 
     def __init__(self, cause: Cause, reason: str, lines: Sequence[str] = ()) -> None:
         super().__init__(reason)
         self.cause = cause
         self.reason = reason
         self.lines = tuple(lines)
+        self.retry_at = 0.0
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Building:
-    """A build that isn't at its end: `since` is when it was asked for or begun, in Unix time."""
-
-    state: Literal["waiting", "building"]
-    since: float
+    @classmethod
+    def remembered(cls, failure: Failure) -> BuildFailed:
+        """What was raised when it failed."""
+        failed = cls(failure.cause, failure.reason, failure.lines)
+        failed.retry_at = failure.retry_at
+        return failed
 
 
 def platform() -> str:
@@ -123,9 +121,7 @@ class Builder:
             uv=self._uv, environment=self._environment, may_download=may_download_pythons
         )
         self._platform = platform()
-        self._slots = asyncio.Semaphore(settings.most_at_once)
         self._flights: SingleFlight[str, Environment] = SingleFlight()
-        self._building: dict[str, Building] = {}
 
     def digest(self, needs: Needs) -> str:
         """The name of the environment that meets these needs on this machine."""
@@ -135,12 +131,11 @@ class Builder:
         """The environment, if it is there."""
         return self.store.find(self.digest(needs))
 
-    def building(self) -> Mapping[str, Building]:
-        """The builds that aren't at their end, by digest."""
-        return dict(self._building)
-
-    async def build(self, needs: Needs, *, artifacts: Path | None = None) -> Environment:
-        """The environment that meets the needs, built unless it is there; raises BuildFailed.
+    async def build(
+        self, needs: Needs, *, artifacts: Path | None = None, again: bool = False
+    ) -> Environment:
+        """The environment that meets the needs, built unless it is there; raises BuildFailed, at
+        once where it has just failed, for whatever process, and isn't to be tried `again`.
 
         `artifacts` is the folder of the version's files; it may be left out where the needs have
         none of them (`files`, `folders`). A caller who is cancelled leaves alone.
@@ -148,10 +143,7 @@ class Builder:
         if artifacts is None and needs.source:
             raise ValueError("these needs are in part the version's own files")
         digest = self.digest(needs)
-        found = await asyncio.to_thread(self.store.find, digest)
-        if found is not None:
-            return found
-        return await self._flights.run(digest, partial(self._once, digest, needs, artifacts))
+        return await self._flights.run(digest, partial(self._once, digest, needs, artifacts, again))
 
     async def prune(self, max_bytes: int, in_use: Collection[str]) -> list[Environment]:
         """Remove the least recently used environments while all is larger than that, never one
@@ -161,8 +153,7 @@ class Builder:
         def clear_cache() -> None:
             asyncio.run_coroutine_threadsafe(self._clear_cache(), loop).result()
 
-        kept = {*in_use, *self._building}
-        return await asyncio.to_thread(self.store.prune, max_bytes, kept, clear_cache=clear_cache)
+        return await asyncio.to_thread(self.store.prune, max_bytes, in_use, clear_cache=clear_cache)
 
     async def close(self) -> None:
         """End all builds."""
@@ -172,37 +163,79 @@ class Builder:
         if tasks:
             await asyncio.wait(tasks, timeout=_LAST_WAIT_S)
 
-    async def _once(self, digest: str, needs: Needs, artifacts: Path | None) -> Environment:
-        self._building[digest] = Building(state="waiting", since=time.time())
+    async def _once(
+        self, digest: str, needs: Needs, artifacts: Path | None, again: bool
+    ) -> Environment:
+        since = time.time() if again else 0.0
         try:
             while True:
-                async with self._slots:
-                    lock = self.store.try_to_build(digest)
-                    if lock is not None:
-                        return await self._locked(digest, needs, artifacts, lock)
-                # Another gateway builds it, which takes no slot of ours.
-                await asyncio.sleep(_LOCK_LOOK_S)
+                found = await asyncio.to_thread(self._known, digest, since)
+                if found is not None:
+                    return found
+                locks = self._try_for_locks(digest)
+                if locks is not None:
+                    return await self._locked(digest, needs, artifacts, locks, since)
+                await asyncio.sleep(_LOCK_LOOK_S)  # another builds it, or as many as may build
         except OSError as error:
-            raise BuildFailed(
-                "disk", f"Its environment can't be written: {_said(error)}."
-            ) from None
-        finally:
-            del self._building[digest]
+            raise await self._failed(digest, _disk(error)) from None
+
+    def _known(self, digest: str, since: float) -> Environment | None:
+        """The environment, if it is there; raises BuildFailed where it isn't to be tried again yet,
+        by a failure since then."""
+        found = self.store.find(digest)
+        if found is not None:
+            return found
+        failure = self.store.failure(digest)
+        if failure is not None and failure.failed_at > since and failure.is_fresh(time.time()):
+            raise BuildFailed.remembered(failure)
+        return None
+
+    def _try_for_locks(self, digest: str) -> tuple[int, int] | None:
+        """The lock of who builds it, and that of one of those who may build at once."""
+        lock = self.store.try_to_build(digest)
+        if lock is None:
+            return None
+        try:
+            slot = self.store.try_for_slot(self._settings.most_at_once)
+        except OSError:
+            os.close(lock)
+            raise
+        if slot is None:
+            os.close(lock)
+            return None
+        return lock, slot
 
     async def _locked(
-        self, digest: str, needs: Needs, artifacts: Path | None, lock: int
+        self,
+        digest: str,
+        needs: Needs,
+        artifacts: Path | None,
+        locks: tuple[int, int],
+        since: float,
     ) -> Environment:
         try:
-            found = await asyncio.to_thread(self.store.find, digest)
+            # What another has done just before the locks were free.
+            found = await asyncio.to_thread(self._known, digest, since)
             if found is not None:
-                return found  # another gateway has built it meanwhile
-            self._building[digest] = Building(state="building", since=time.time())
-            return await self._into_place(digest, needs, artifacts, lock)
+                return found
+            try:
+                return await self._into_place(digest, needs, artifacts, locks)
+            except OSError as error:
+                failed = _disk(error)
+            except BuildFailed as error:
+                failed = error
+            raise await self._failed(digest, failed)
         finally:
-            os.close(lock)
+            for lock in locks:
+                os.close(lock)
+
+    async def _failed(self, digest: str, failed: BuildFailed) -> BuildFailed:
+        """The failure as everybody will be told it from now on."""
+        said = (failed.cause, failed.reason, failed.lines)
+        return BuildFailed.remembered(await asyncio.to_thread(self.store.fail, digest, *said))
 
     async def _into_place(
-        self, digest: str, needs: Needs, artifacts: Path | None, lock: int
+        self, digest: str, needs: Needs, artifacts: Path | None, locks: tuple[int, int]
     ) -> Environment:
         work = await asyncio.to_thread(self.store.begin, digest)
         if work is None:
@@ -215,7 +248,7 @@ class Builder:
             folder=self.store.path(digest),
             work=work,
             artifacts=artifacts,
-            lock=lock,
+            locks=locks,
             settings=self._settings,
             environment=self._environment,
             secrets=self._secrets | needs.secrets(),
@@ -254,7 +287,7 @@ class _Build:
         folder: Path,
         work: Path,
         artifacts: Path | None,
-        lock: int,
+        locks: tuple[int, int],
         settings: BuildSettings,
         environment: Mapping[str, str],
         secrets: Collection[str],
@@ -264,7 +297,7 @@ class _Build:
         self._folder = folder
         self._work = work
         self._artifacts = artifacts
-        self._lock = lock
+        self._locks = locks
         self._settings = settings
         self._environment = environment
         self._secrets = secrets
@@ -399,7 +432,7 @@ class _Build:
             stderr=asyncio.subprocess.STDOUT,
             env=self._environment,
             cwd="/",  # no project's settings are found from there
-            pass_fds=(self._lock,),  # the lock is held until all that was started has ended
+            pass_fds=self._locks,  # they are held until all that was started has ended
             start_new_session=True,
         )  # fmt: skip
         assert process.stdin is not None
@@ -458,5 +491,6 @@ def _environment(given: Mapping[str, str], store: Store) -> dict[str, str]:
     }
 
 
-def _said(error: OSError) -> str:
-    return shown(error.strerror or type(error).__name__)
+def _disk(error: OSError) -> BuildFailed:
+    why = shown(error.strerror or type(error).__name__)
+    return BuildFailed("disk", f"Its environment can't be written: {why}.")

@@ -3,7 +3,8 @@
 An environment is a folder `DIGEST` with a file `complete.json` in it, which is written last: what
 lacks it is no environment, and whoever gets its lock removes it. It is built where it will be used,
 since the scripts and the byte code in it name its path. Locks are the system's (flock), so they end
-with the processes that have them: one for who builds, one shared by all who use it. Blocks.
+with the processes that have them: one for who builds, one shared by all who use it, and one for
+each build that may go on at once. Blocks.
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from deployments.environments.failures import Cause, Failure, Failures
 
 _MARKER = "complete.json"
 _USED = "used"
 _LOCKS = ".locks"
 _CACHE = ".cache"
+_FAILED = ".failed"
 _TRASH = ".trash-"
 _WORK = ".work-"
+_BEGUN = "begun"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +72,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
+        self._failures = Failures(self.folder / _FAILED)
 
     @property
     def cache(self) -> Path:
@@ -102,9 +108,25 @@ class Store:
         found = [self.find(path.name) for path in self._folders()]
         return sorted((each for each in found if each is not None), key=lambda each: each.used_at)
 
+    def failure(self, digest: str) -> Failure | None:
+        """Why it couldn't be built the last time; None where it was, or nobody has tried."""
+        return self._failures.find(digest)
+
+    def building(self) -> Mapping[str, float]:
+        """What is being built, by whatever process, and since when (Unix time)."""
+        found: dict[str, float] = {}
+        with contextlib.suppress(OSError):
+            for path in list(self.folder.glob(f"{_WORK}*")):
+                digest = path.name.removeprefix(_WORK)
+                with contextlib.suppress(FileNotFoundError):
+                    begun_at = (path / _BEGUN).stat().st_mtime
+                    if self._is_locked(digest):
+                        found[digest] = begun_at
+        return found
+
     def hold(self, digest: str) -> Hold | None:
         """Use an environment from now on; None where it isn't there."""
-        descriptor = self._lock(digest, "used", fcntl.LOCK_SH)
+        descriptor = self._lock(f"{digest}.used", fcntl.LOCK_SH)
         assert descriptor is not None
         environment = self.find(digest)
         if environment is None:
@@ -115,7 +137,16 @@ class Store:
 
     def try_to_build(self, digest: str) -> int | None:
         """The lock of who builds it, a descriptor to be closed; None while another has it."""
-        return self._lock(digest, "built", fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return self._lock(f"{digest}.built", fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def try_for_slot(self, slots: int) -> int | None:
+        """The lock of one who may build, of so many at once, a descriptor to be closed; None while
+        all are taken."""
+        for number in range(slots):
+            lock = self._lock(f"slot.{number}", fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock is not None:
+                return lock
+        return None
 
     def begin(self, digest: str) -> Path | None:
         """Clear the place for a build, whose lock one has: a new folder for its papers; None
@@ -125,6 +156,7 @@ class Store:
         work = self.folder / f"{_WORK}{digest}"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(mode=0o700)
+        (work / _BEGUN).touch()
         return work
 
     def end(self, digest: str) -> None:
@@ -146,7 +178,12 @@ class Store:
         environment = self.find(digest)
         if environment is None:
             raise OSError("the environment isn't where it was built")
+        self._failures.forget(digest)
         return environment
+
+    def fail(self, digest: str, cause: Cause, reason: str, lines: Sequence[str]) -> Failure:
+        """Remember that a build, whose lock one has, has failed."""
+        return self._failures.add(digest, cause, reason, lines)
 
     def prune(
         self, max_bytes: int, in_use: Collection[str], *, clear_cache: Callable[[], object]
@@ -155,6 +192,7 @@ class Store:
         the least recently used environments; never one in use, here or by another process. Those
         that were removed."""
         self._remove_leftovers()
+        self._failures.remove_old()
         removed: list[Environment] = []
         if self.total_bytes() <= max_bytes:
             return removed
@@ -196,7 +234,7 @@ class Store:
 
     def _remove(self, digest: str) -> bool:
         """Remove it, in one step for who looks; False where somebody uses it."""
-        lock = self._lock(digest, "used", fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = self._lock(f"{digest}.used", fcntl.LOCK_EX | fcntl.LOCK_NB)
         if lock is None:
             return False
         trash = self.folder / f"{_TRASH}{uuid.uuid4().hex}"
@@ -229,12 +267,17 @@ class Store:
             finally:
                 os.close(lock)
 
-    def _lock(self, digest: str, what: str, how: int) -> int | None:
+    def _is_locked(self, digest: str) -> bool:
+        """Whether somebody builds it; two who ask are in nobody's way."""
+        lock = self._lock(f"{digest}.built", fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if lock is not None:
+            os.close(lock)
+        return lock is None
+
+    def _lock(self, name: str, how: int) -> int | None:
         locks = self.folder / _LOCKS
         locks.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(
-            locks / f"{digest}.{what}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
+        descriptor = os.open(locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, how)
         except BlockingIOError:

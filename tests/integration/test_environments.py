@@ -143,7 +143,7 @@ async def test_a_requirement_that_cant_be_resolved_is_told_in_the_resolvers_word
     assert "you require zoopkg==2.0.0" in text
     assert build.store.all() == []
     assert not any(path.is_dir() and path.name[0] != "." for path in build.store.folder.iterdir())
-    assert build.building() == {}
+    assert build.store.building() == {}
 
 
 async def test_credentials_of_an_index_arent_told(tmp_path: Path) -> None:
@@ -282,7 +282,8 @@ async def test_a_full_disk_leaves_nothing(
             await build.build(needs("zoopkg"))
     assert failed.value.cause == "disk"
     assert not build.store.path(build.digest(needs("zoopkg"))).exists()
-    assert await build.build(needs("zoopkg"))
+    assert await build.build(needs("zoopkg"), again=True)
+    assert build.store.failure(build.digest(needs("zoopkg"))) is None
 
 
 def counting(folder: Path) -> str:
@@ -320,8 +321,7 @@ async def test_whoever_asks_at_once_gets_one_build(tmp_path: Path, index: Path) 
     asking = [asyncio.create_task(each.build(wanted)) for each in (one, one, one, two)]
     await until(lambda: builds(tmp_path))
     asking[0].cancel()
-    assert {each.state for each in one.building().values()} == {"building"}
-    assert {each.state for each in two.building().values()} == {"waiting"}
+    assert list(two.store.building()) == [one.digest(wanted)]
     (tmp_path / "go-on").touch()
     found = await asyncio.gather(*asking[1:])
     assert len(set(found)) == 1
@@ -329,19 +329,24 @@ async def test_whoever_asks_at_once_gets_one_build(tmp_path: Path, index: Path) 
 
 
 async def test_no_more_are_built_at_once_than_may(tmp_path: Path, index: Path) -> None:
-    """The others wait, and closing ends all."""
+    """In whatever process: the others wait, and closing ends all."""
     for name in ("one", "two"):
         make_sdist(index, name, "1.0", build_code=counting(tmp_path))
-    build = builder(tmp_path, offline(index), most_at_once=1)
-    asking = [asyncio.create_task(build.build(needs(f"{name}==1.0"))) for name in ("one", "two")]
+    both = [builder(tmp_path, offline(index), most_at_once=1) for _ in range(2)]
+    asking = [
+        asyncio.create_task(build.build(needs(f"{name}==1.0")))
+        for name, build in zip(("one", "two"), both, strict=True)
+    ]
     await until(lambda: builds(tmp_path))
-    assert sorted(each.state for each in build.building().values()) == ["building", "waiting"]
     (pid,) = builds(tmp_path)
-    await build.close()
+    assert len(both[0].store.building()) == 1
+    for build in both:
+        await build.close()
     assert all(task.cancelled() for task in await _ended(asking))
     assert not is_alive(pid)
     assert build.store.all() == []
-    assert build.building() == {}
+    assert build.store.building() == {}
+    assert not any(build.store.failure(build.digest(needs(f"{n}==1.0"))) for n in ("one", "two"))
 
 
 async def _ended(tasks: list[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,77 @@ def test_who_builds_is_alone(tmp_path: Path) -> None:
     assert again is not None
     os.close(again)
     os.close(other)
+
+
+def test_no_more_slots_are_had_than_there_are(tmp_path: Path) -> None:
+    """By all who share the folder, and one that is let go is another's."""
+    locks = [Store(tmp_path).try_for_slot(2) for _ in range(3)]
+    assert [lock is None for lock in locks] == [False, False, True]
+    for lock in locks[:2]:
+        assert lock is not None
+        os.close(lock)
+    again = Store(tmp_path).try_for_slot(1)
+    assert again is not None
+    os.close(again)
+
+
+def test_a_process_that_is_killed_leaves_its_slot(tmp_path: Path) -> None:
+    """And its build is none that goes on."""
+    store = Store(tmp_path)
+    context = multiprocessing.get_context("fork")
+    begun, go_on = context.Event(), context.Event()
+
+    def work() -> None:
+        own = Store(tmp_path)
+        assert own.try_for_slot(1) is not None
+        assert own.try_to_build("a") is not None
+        assert own.begin("a") is not None
+        begun.set()
+        go_on.wait(30)
+        os.kill(os.getpid(), 9)
+
+    before = time.time()
+    process = context.Process(target=work)
+    process.start()
+    assert begun.wait(30)
+    assert store.try_for_slot(1) is None
+    since = store.building()
+    assert list(since) == ["a"]
+    assert before - 1 <= since["a"] <= time.time() + 1
+    go_on.set()
+    process.join(30)
+    assert store.building() == {}
+    slot = store.try_for_slot(1)
+    assert slot is not None
+    os.close(slot)
+
+
+def test_who_asks_what_is_being_built_is_in_nobodys_way(tmp_path: Path) -> None:
+    """Also where there is nothing at all, and of what has ended nothing is told."""
+    assert Store(tmp_path / "none").building() == {}
+    store = Store(tmp_path)
+    lock = store.try_to_build("a")
+    assert lock is not None
+    assert store.begin("a") is not None
+    assert list(Store(tmp_path).building()) == list(store.building()) == ["a"]
+    store.end("a")
+    assert store.building() == {}
+    os.close(lock)
+
+
+def test_a_failure_is_forgotten_with_the_build_that_succeeds(tmp_path: Path) -> None:
+    """Until then pruning leaves it, for a week."""
+    store = Store(tmp_path)
+    store.fail("a", "packages", "No.", ["why"])
+    store.fail("b", "packages", "No.", [])
+    os.utime(tmp_path / ".failed" / "b.json", (0, 0))
+    store.prune(10**9, (), clear_cache=pytest.fail)
+    assert store.failure("b") is None
+    failure = Store(tmp_path).failure("a")
+    assert failure is not None
+    assert failure.lines == ("why",)
+    put(store, "a")
+    assert store.failure("a") is None
 
 
 def test_a_build_that_ends_without_a_marker_leaves_nothing(tmp_path: Path) -> None:

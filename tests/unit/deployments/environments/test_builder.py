@@ -1,0 +1,141 @@
+"""What builders of several processes know of each other. What they build is in
+`tests/integration/test_environments.py`; here nothing is installed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deployments.environments.builder import Builder, BuildFailed, BuildSettings
+from deployments.environments.failures import Failure
+from deployments.environments.model_needs import Needs
+from deployments.environments.store import Store
+
+TOO_OLD = Needs(python_minor=(3, 7))
+"""What no builder builds, and none needs uv to know."""
+
+
+def builder(folder: Path, *, most_at_once: int = 1) -> Builder:
+    return Builder(
+        Store(folder),
+        settings=BuildSettings(most_at_once=most_at_once),
+        gateway_mlflow="3.0.0",
+        environment={},
+    )
+
+
+async def failure_of(build: Builder, *, again: bool = False) -> BuildFailed:
+    with pytest.raises(BuildFailed) as failed:
+        await build.build(TOO_OLD, again=again)
+    return failed.value
+
+
+def remembered(build: Builder) -> Failure | None:
+    return build.store.failure(build.digest(TOO_OLD))
+
+
+async def test_what_failed_for_one_isnt_tried_by_another(tmp_path: Path) -> None:
+    """Both tell the same, and when it is tried again."""
+    one, two = builder(tmp_path), builder(tmp_path)
+    told = [await failure_of(each) for each in (one, one, two)]
+    failure = remembered(two)
+    assert failure is not None
+    assert failure.times == 1
+    for each in told:
+        assert (each.cause, each.reason) == ("python", "It needs Python 3.7, and 3.8 is the least.")
+        assert each.retry_at == failure.retry_at
+
+
+async def test_it_is_tried_again_by_who_is_told_to_and_when_its_time_has_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time counts."""
+    build = builder(tmp_path)
+    first = await failure_of(build)
+    second = await failure_of(build, again=True)
+    assert second.retry_at > first.retry_at
+    monkeypatch.setattr("time.time", lambda: second.retry_at)
+    await failure_of(build)
+    failure = remembered(build)
+    assert failure is not None
+    assert failure.times == 3
+
+
+async def test_a_store_that_cant_be_written_is_told(tmp_path: Path) -> None:
+    """As what it is, and when it is tried again."""
+    (tmp_path / "file").touch()
+    failed = await failure_of(builder(tmp_path / "file" / "environments"))
+    assert failed.cause == "disk"
+    assert failed.retry_at > 0
+
+
+@pytest.mark.parametrize("taken", ["slot", "digest"])
+async def test_who_waits_builds_when_the_other_is_done(tmp_path: Path, taken: str) -> None:
+    """For one of the places of those who may build at once, or for who builds the same."""
+    build = builder(tmp_path)
+    digest = build.digest(TOO_OLD)
+    other = Store(tmp_path)
+    lock = other.try_for_slot(1) if taken == "slot" else other.try_to_build(digest)
+    assert lock is not None
+    asking = asyncio.create_task(failure_of(build))
+    await looked_several_times(build)
+    assert not asking.done()
+    assert remembered(build) is None
+    os.close(lock)
+    assert (await asking).cause == "python"
+    for free in (other.try_for_slot(1), other.try_to_build(digest)):
+        assert free is not None
+        os.close(free)
+
+
+async def test_who_is_closed_while_it_waits_has_not_failed(tmp_path: Path) -> None:
+    """Nothing is remembered of a build that was called off."""
+    build = builder(tmp_path)
+    slot = Store(tmp_path).try_for_slot(1)
+    assert slot is not None
+    asking = asyncio.create_task(build.build(TOO_OLD))
+    await looked_several_times(build)
+    await build.close()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert remembered(build) is None
+    os.close(slot)
+
+
+async def test_a_failure_of_the_one_that_was_waited_for_is_everybodys(tmp_path: Path) -> None:
+    """Who waited for another's build of the same doesn't repeat it."""
+    build = builder(tmp_path)
+    digest = build.digest(TOO_OLD)
+    other = Store(tmp_path)
+    lock = other.try_to_build(digest)
+    assert lock is not None
+    asking = asyncio.create_task(failure_of(build, again=True))
+    await looked_several_times(build)
+    failure = other.fail(digest, "packages", "They can't be installed.", ["why"])
+    os.close(lock)
+    failed = await asking
+    assert (failed.lines, failed.retry_at) == (("why",), failure.retry_at)
+
+
+async def looked_several_times(build: Builder, times: int = 3) -> None:
+    """Until the builder has looked for what it waits for, so many times."""
+    seen = 0
+    original: Callable[[str], Failure | None] = build.store.failure
+    enough = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def counting(digest: str) -> Failure | None:
+        nonlocal seen
+        seen += 1
+        if seen == times:
+            loop.call_soon_threadsafe(enough.set)
+        return original(digest)
+
+    build.store.failure = counting  # type: ignore[method-assign]
+    async with asyncio.timeout(30):
+        await enough.wait()
+    build.store.failure = original  # type: ignore[method-assign,assignment]
