@@ -161,5 +161,6 @@ async def _close(own: _Own) -> None:
 
 
 def _said(failed: BuildFailed) -> str:
-    lines = " / ".join(failed.lines[-_SHOWN_LINES:])
-    return f"{failed.reason} {lines}".strip()
+    said = " / ".join(line.rstrip(".") for line in failed.lines[-_SHOWN_LINES:])
+    why = failed.reason.rstrip(".")
+    return ": ".join(filter(None, ["its environment can't be built", why, said]))

@@ -19,13 +19,13 @@ from typing import Protocol
 
 from deployments.environments.builder import BuildFailed
 from deployments.environments.choice import Choice, NoEnvironment
-from deployments.environments.planner import EnvironmentSettings, Planner
+from deployments.environments.planner import Planner
 from gateway.catalog import Catalog, EnvironmentMode, EnvironmentStatus, ModelVersion, ServedModel
 from gateway.single_flight import SingleFlight
 from registry_sync.records import RegistryUnreachable
 from registry_sync.version_files import FilesUnreadable, VersionFiles
 
-_logger = logging.getLogger("modelmux.environments")
+_logger = logging.getLogger(__name__)
 
 LOOKED_AT = "What it needs is being looked at."
 BUILT = "Its environment is being built."
@@ -67,13 +67,13 @@ class EnvironmentPreparer:
 
     def __init__(
         self,
-        settings: EnvironmentSettings,
+        planner: Planner,
         registry: RegisteredFiles,
         *,
         max_bytes: int,
         changed: Callable[[], Awaitable[None]],
     ) -> None:
-        self._planner = Planner(settings)
+        self._planner = planner
         self._registry = registry
         self._max_bytes = max_bytes
         self._changed = changed
@@ -82,6 +82,7 @@ class EnvironmentPreparer:
         self._reading = asyncio.Semaphore(_READ_AT_ONCE)
         self._building: SingleFlight[str, None] = SingleFlight()
         self._removed: set[str] = set()
+        self._again_at: dict[str, float] = {}
         self._catalog: Catalog | None = None
         self._statuses: Mapping[str, Mapping[int, EnvironmentStatus]] = {}
         self._told: dict[str, EnvironmentStatus] = {}
@@ -183,7 +184,9 @@ class EnvironmentPreparer:
         if not isinstance(plan, _Planned) or plan.digest is None or plan.digest in self._removed:
             return
         status, digest = self._told.get(key), plan.digest
-        if (status is None or status.state != "ready") and digest not in self._building:
+        is_there = status is not None and status.state == "ready"
+        is_due = time.time() >= self._again_at.get(digest, 0.0)
+        if is_due and not is_there and digest not in self._building:
             self._waits_since[digest] = time.time()
             self._building.start(digest, partial(self._build, name, version, plan.choice, digest))
 
@@ -204,6 +207,7 @@ class EnvironmentPreparer:
             # Not built again before somebody asks: there is no room for all.
             self._removed |= {each.digest for each in removed}
         except BuildFailed as failed:
+            self._again_at[digest] = failed.retry_at
             _logger.warning(
                 "the environment of %s version %s can't be built: %s", name, version.number, failed
             )

@@ -6,7 +6,6 @@ Environments are made by uv on the spot, of small packages, for each Python that
 from __future__ import annotations
 
 import asyncio
-import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 
 from deployments.model_process.framing import Message
 from deployments.model_process.messages import Call, packed_call, unpacked_outcome
+from tests.support.pythons import python_of
 from tests.support.supervised import asked, save_code, supervised
 
 AGES = {
@@ -40,15 +40,6 @@ def predict(rows):
         "is": rows["x"] > 1,
     })
 """
-
-
-def python_of(age: str) -> str | None:
-    """The interpreter of that version, on the PATH or pyenv's."""
-    found = shutil.which(f"python{age}")
-    if found is not None and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0:
-        return found
-    versions = Path.home() / ".pyenv" / "versions"
-    return next(map(str, sorted(versions.glob(f"{age}.*/bin/python"))), None)
 
 
 @pytest.fixture(params=AGES, scope="module")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.catalog import ServedModel
+from gateway.catalog import HeldVersion, ModelVersion, ServedModel
 from registry_sync.default_version import BEING_LOADED, DefaultChoice, DefaultPolicy, LoadFacts
 from tests.support.catalogs import BREAKING, LOOSER, PLAIN, catalog, served, signature, version
 
@@ -159,6 +159,26 @@ def test_a_version_that_could_not_be_prepared_waits_with_the_reason() -> None:
     assert choice.held is not None
     assert choice.held.reason == "It can't be loaded."
     assert choice.waiting == version(2)
+
+
+def test_a_version_is_held_until_its_environment_is_there() -> None:
+    """Nothing is loaded meanwhile, and nobody is asked to prepare it."""
+    problems: dict[int, str | None] = {2: "Its environment is being built."}
+
+    def problem(model: ServedModel, wanted: ModelVersion) -> str | None:
+        return problems.get(wanted.number)
+
+    choice = _choose(served(version(1)), environment_problem=problem)
+    assert (choice.number, choice.waiting) == (1, None)
+    assert choice.held == HeldVersion(number=2, reason="Its environment is being built.")
+    problems.clear()
+    assert _choose(served(version(1)), environment_problem=problem).number == 2
+
+
+def test_a_first_default_does_not_wait_for_its_environment() -> None:
+    """Nothing else could answer, and its callers are told what it waits for."""
+    facts = LoadFacts(environment_problem=lambda model, wanted: "Its environment is being built.")
+    assert POLICY.choose((version(1),), {}, previous=None, facts=facts).number == 1
 
 
 def test_a_version_that_the_gate_holds_does_not_wait() -> None:

@@ -30,6 +30,7 @@ MODELS = {
             "default_version": 2, "aliases": {"champion": 2}, "versions": [3, 2, 1],
             "held": {"version": 3, "reason": "It would break.", "differences": []},
             "warnings": [], "predict_url": "/models/m/predict",
+            "environment": {"kind": "own", "state": "building", "seconds": 12.3},
         }
     ],
 }  # fmt: skip
@@ -81,10 +82,11 @@ def url() -> Iterator[str]:
 
 
 def test_models_is_plain_when_piped(url: str) -> None:
-    """One line a model, tab-separated, with what is held."""
+    """One line a model, tab-separated, with what is held and the packages of its default."""
     result = RUN.invoke(app, ["models", "--url", url])
     assert result.exit_code == 0
-    assert result.stdout == "m\tready\t2\t3,2,1\tchampion=2\t3: It would break.\n"
+    held = "3: It would break."
+    assert result.stdout == f"m\tready\t2\t3,2,1\tchampion=2\t{held}\town, building for 12 s\n"
 
 
 def test_what_is_piped_obeys_the_same_rule(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

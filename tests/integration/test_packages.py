@@ -1,0 +1,270 @@
+"""Versions with packages and Pythons of their own behind one gateway: real environments, built by
+uv from packages that are made here and from the index, on the Pythons of this machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import mlflow
+import pytest
+from mlflow.models import ModelSignature
+
+from tests.support.packages import make_sdist, make_wheel
+from tests.support.processes import Gateway, gateway, poll
+from tests.support.pythons import python_of
+from tests.support.registering import client, columns, register
+
+NUMBER, TEXT = columns(("x", "double")), columns(("v", "string"))
+BUILT_S = 300.0
+
+TELLS_ZOO = """
+import mlflow
+import pandas as pd
+
+class Model(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        import zoopkg
+        return pd.DataFrame({"v": [zoopkg.version] * len(model_input)})
+
+mlflow.models.set_model(Model())
+"""
+
+# Run by other Pythons: logs a model as MLflow's documentation does, and tells what it answers.
+LOGS_TREE = """
+import json, sys, mlflow, pandas as pd, sklearn
+from mlflow.models import infer_signature
+from sklearn.ensemble import RandomForestRegressor
+uri, name = sys.argv[1:]
+mlflow.set_tracking_uri(uri)
+rows = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0]})
+model = RandomForestRegressor(n_estimators=3, random_state=0).fit(rows, [0.0, 2.0, 4.0, 6.0])
+info = mlflow.sklearn.log_model(
+    model, "model", signature=infer_signature(rows, model.predict(rows)),
+    registered_model_name=name,
+)
+answer = mlflow.pyfunc.load_model(info.model_uri).predict(rows)
+print(json.dumps({"answer": list(answer), "sklearn": sklearn.__version__}))
+"""
+
+LOGS_PICKLE = """
+import json, sys, mlflow, pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
+
+class Model(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return pd.DataFrame({"v": ["%d.%d" % sys.version_info[:2]] * len(model_input)})
+
+uri, name = sys.argv[1:]
+mlflow.set_tracking_uri(uri)
+signature = ModelSignature(Schema([ColSpec("double", "x")]), Schema([ColSpec("string", "v")]))
+mlflow.pyfunc.log_model(
+    name="model", python_model=Model(), signature=signature, registered_model_name=name
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("index")
+    for version in ("1.0.0", "2.0.0"):
+        make_wheel(folder, "zoopkg", version)
+    make_sdist(folder, "cantbuild", "1.0", build_code="raise SystemExit('no Fortran compiler')")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(
+    mlflow_uri: str, index: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """A gateway over models that bring packages of their own, and some that bring none."""
+    folder = tmp_path_factory.mktemp("packages")
+    for version in ("1.0.0", "2.0.0"):
+        _register_code(mlflow_uri, folder, "packages: zoo", f"zoopkg=={version}")
+    _register_code(mlflow_uri, folder, "packages: broken", "zoopkg==9")
+    _register_code(mlflow_uri, folder, "packages: unbuildable", "cantbuild==1.0")
+    register(mlflow_uri, "packages: plain", lambda rows, params: rows, NUMBER, NUMBER)
+    _register_code(mlflow_uri, folder, "packages: shared", "zoopkg==1.0.0")
+    tag = client(mlflow_uri).set_registered_model_tag
+    tag("packages: shared", "modelmux.environment", "shared")
+    environment = {"UV_FIND_LINKS": str(index)}
+    options = ("--include", "packages: *", "--poll-interval-s", "2")
+    with gateway(mlflow_uri, folder, *options, environment=environment) as running:
+        yield running
+
+
+def _register_code(uri: str, folder: Path, name: str, *requirements: str) -> None:
+    script = folder / "model.py"
+    script.write_text(TELLS_ZOO)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    mlflow.pyfunc.log_model(
+        name="model",
+        python_model=str(script),
+        signature=ModelSignature(NUMBER, TEXT),
+        registered_model_name=name,
+        # Small ones: the whole of MLflow is tried by the models of other Pythons.
+        pip_requirements=["mlflow-skinny", "numpy", "pandas", *requirements],
+    )
+
+
+def _log_elsewhere(uri: str, folder: Path, name: str, script: str, python: str, *of: str) -> Any:
+    """Have another Python log a model, with packages of its age; what it prints last."""
+    base = python_of(python)
+    if base is None:
+        pytest.skip(f"Python {python} isn't here")
+    interpreter = str(folder / python / "bin" / "python")
+    uv = [sys.executable, "-m", "uv", "--quiet"]
+    subprocess.run([*uv, "venv", "--python", base, str(folder / python)], check=True)
+    subprocess.run([*uv, "pip", "install", "--python", interpreter, *of], check=True)
+    file = folder / f"{python}.py"
+    file.write_text(script)
+    command = [interpreter, str(file), uri, name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    return json.loads(lines[-1]) if lines else None
+
+
+def _answered(served: Gateway, name: str, **headers: str) -> Any:
+    """The answer for one row, once its packages are there; meanwhile it is 503 for no other
+    reason, with the time to come again."""
+
+    def ask() -> httpx.Response | None:
+        response = served.predict(name, {"x": 1.0}, **headers)
+        if response.status_code == 200:
+            return response
+        assert response.status_code == 503, response.text
+        assert "environment is being built" in response.json()["detail"], response.text
+        assert 0 < int(response.headers["Retry-After"]) <= 30
+        return None
+
+    return poll(ask, timeout_s=BUILT_S, what=f"an answer of {name}").json()
+
+
+def _version(served: Gateway, name: str, number: int = 1) -> dict[str, Any]:
+    found = {each["version"]: each for each in served.model(name)["version_details"]}
+    return dict(found[number])
+
+
+def test_two_versions_of_one_package_answer_on_one_route(served: Gateway) -> None:
+    """Each from its own: what is pinned is what it runs with, whichever was asked first."""
+    assert _answered(served, "packages: zoo") == [{"v": "2.0.0"}]
+    assert _answered(served, "packages: zoo", X_Model_Version="1") == [{"v": "1.0.0"}]
+    assert _answered(served, "packages: zoo") == [{"v": "2.0.0"}]
+    told = _version(served, "packages: zoo")["environment"]
+    assert (told["kind"], told["state"]) == ("own", "ready")
+    assert told["why"] == "its own: needs zoopkg==1.0.0, which the gateway hasn't"
+
+
+def test_a_model_without_needs_of_its_own_waits_for_nobody(served: Gateway) -> None:
+    """It runs with the gateway's packages, whatever is being built."""
+    assert served.predict("packages: plain", {"x": 1.0}).json() == [{"x": 1.0}]
+    assert _version(served, "packages: plain")["environment"]["kind"] == "gateway"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("packages: broken", "zoopkg==9"),
+        ("packages: unbuildable", "no Fortran compiler"),
+    ],
+)
+def test_what_cannot_be_had_is_told_where_people_look(
+    served: Gateway, name: str, line: str
+) -> None:
+    """The resolver's or the compiler's own words are in the list, on the page, and in the 503."""
+
+    def failed() -> dict[str, Any] | None:
+        told = served.model(name)["environment"]
+        return told if told is not None and told["state"] == "failed" else None
+
+    told = poll(failed, timeout_s=BUILT_S, what="the failed build")
+    assert line in " ".join(told["lines"])
+    assert served.model(name)["status"] == "unservable"
+    response = served.predict(name, {"x": 1.0})
+    assert response.status_code == 503
+    assert line in response.json()["detail"]
+    page = served.client.get(f"/catalog/{name}").text
+    assert line in page
+    metrics = served.client.get("/metrics").text
+    labels = f'model="{name}",version="1",state="failed"'
+    assert f"modelmux_default_environment_not_ready{{{labels}}} 1" in metrics
+
+
+def test_shared_packages_are_never_silently_others(served: Gateway) -> None:
+    """A version that is to run with the gateway's, which lack something, has a warning that names
+    it."""
+
+    def warnings() -> list[str]:
+        return list(served.model("packages: shared")["warnings"])
+
+    (warning,) = poll(warnings, what="the warning")
+    assert "zoopkg==1.0.0" in warning
+    assert _version(served, "packages: shared")["environment"]["kind"] == "gateway"
+
+
+def test_a_default_that_moves_waits_for_its_packages(
+    served: Gateway, mlflow_uri: str, tmp_path: Path
+) -> None:
+    """It is held while they are built; callers are answered by the one before all the time."""
+    name = "packages: moving"
+    register(mlflow_uri, name, lambda rows, params: ["before"] * len(rows), NUMBER, TEXT)
+    served.sync()
+    assert served.predict(name, {"x": 1.0}).json() == [{"v": "before"}]
+    _register_code(mlflow_uri, tmp_path, name, "zoopkg==1.0.0", "idna==3.7")
+    served.sync()
+    held = served.model(name)["held"]
+    assert held is not None
+    assert held["version"] == 2
+    seen = {held["reason"]}
+
+    def moved() -> bool:
+        response = served.predict(name, {"x": 1.0})
+        assert response.status_code == 200, response.text
+        seen.add((served.model(name)["held"] or {"reason": ""})["reason"])
+        return bool(response.json() == [{"v": "1.0.0"}])
+
+    poll(moved, timeout_s=BUILT_S, what="the new default")
+    assert seen & {"Its environment is being built.", "Its environment waits for being built."}
+
+
+def test_a_model_of_another_python_and_scikit_learn_answers_as_there(
+    served: Gateway, mlflow_uri: str, tmp_path: Path
+) -> None:
+    """Pickled by scikit-learn 1.5 on Python 3.10, it answers what MLflow says in that
+    environment."""
+    name = "packages: older tree"
+    told = _log_elsewhere(
+        mlflow_uri, tmp_path, name, LOGS_TREE, "3.10",
+        "mlflow==2.22.1", "scikit-learn==1.5.2", "numpy<2", "setuptools<80",
+    )  # fmt: skip
+    served.sync()
+    poll(
+        lambda: (served.model(name)["environment"] or {}).get("state") == "ready",
+        timeout_s=BUILT_S, what="its environment",
+    )  # fmt: skip
+    response = served.predict(name, [{"x": float(x)} for x in range(4)])
+    assert response.status_code == 200, response.text
+    assert response.json() == told["answer"]
+    assert told["sklearn"] == "1.5.2"
+    why = _version(served, name)["environment"]["why"]
+    assert "needs Python 3.10, the gateway has" in why
+    assert "scikit-learn==1.5.2" in why
+
+
+def test_a_pickle_of_a_newer_python_runs_there(
+    served: Gateway, mlflow_uri: str, tmp_path: Path
+) -> None:
+    """The code of a class pickled by Python 3.12 can be run by no other."""
+    name = "packages: newer pickle"
+    _log_elsewhere(
+        mlflow_uri, tmp_path, name, LOGS_PICKLE, "3.12", "mlflow-skinny", "numpy", "pandas"
+    )
+    served.sync()
+    assert _answered(served, name) == [{"v": "3.12"}]
