@@ -15,7 +15,7 @@ import pytest
 
 from deployments.application_names import application_name
 from tests.support.processes import Gateway, gateway, poll
-from tests.support.processes_of import command_of
+from tests.support.processes_of import command_of, processes_of
 from tests.support.registering import client, columns, register
 
 NUMBER = columns(("x", "double"))
@@ -62,11 +62,12 @@ def until_direct(served: Gateway, **headers: str) -> int:
     return int(process)
 
 
-def replicas() -> list[int]:
-    """The processes of the model's replicas."""
+def replicas(served: Gateway) -> list[int]:
+    """The processes of the model's replicas in that gateway: others of the tests know the model,
+    too."""
     title = f"ServeReplica:{application_name('where')}:"
-    processes = (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit())
-    return [process for process in processes if title in command_of(process)]
+    ours = processes_of(served.process.pid)
+    return [process for process in ours if title in command_of(process)]
 
 
 def test_the_first_call_goes_by_handle_and_later_ones_directly(served: Gateway) -> None:
@@ -74,7 +75,7 @@ def test_the_first_call_goes_by_handle_and_later_ones_directly(served: Gateway) 
     by_version = {number: until_direct(served, X_Model_Version=number) for number in "12"}
     assert len(set(by_version.values())) == 2
     assert len(set(map(_parent, by_version.values()))) == 1
-    assert len(replicas()) == 1
+    assert len(replicas(served)) == 1
 
 
 def test_among_several_replicas_ray_chooses(served: Gateway) -> None:
@@ -97,7 +98,7 @@ def test_a_model_that_is_asked_directly_is_not_idle(served: Gateway) -> None:
 def test_whatever_is_killed_is_replaced_without_an_error(served: Gateway, killed: str) -> None:
     """Callers wait for the successor, and nothing is left of what was below it."""
     first = until_direct(served)
-    template, (replica,) = _parent(first), replicas()
+    template, (replica,) = _parent(first), replicas(served)
     os.kill({"process": first, "template": template, "replica": replica}[killed], signal.SIGKILL)
     poll(lambda: asked(served)[0] != first, what=f"another process after a killed {killed}")
     assert until_direct(served) != first
