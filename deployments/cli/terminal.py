@@ -88,7 +88,7 @@ def write_json(text: str) -> None:
 def models_table(listing: Mapping[str, Any]) -> Group:
     """What a gateway serves: one row a model, its state in colour, what is held and why."""
     models = listing["models"]
-    table = _table("Model", "State", "Default", "Versions", "Aliases")
+    table = _table("Model", "State", "Default", "Versions", "Aliases", "Packages")
     for model in models:
         aliases = ", ".join(f"{alias} → {number}" for alias, number in model["aliases"].items())
         table.add_row(
@@ -97,8 +97,20 @@ def models_table(listing: Mapping[str, Any]) -> Group:
             str(model["default_version"] or "–"),
             ", ".join(map(str, model["versions"])),
             aliases,
+            environment_of(model),
         )
     return Group(table, Text(_count(models), "dim"), *_registry_notes(listing))
+
+
+def environment_of(model: Mapping[str, Any]) -> str:
+    """The packages of a model's default version, in some words."""
+    told = model.get("environment")
+    if told is None:
+        return ""
+    state = told["state"]
+    if told["seconds"] is not None:
+        state = f"{state} for {told['seconds']:.0f} s"
+    return str(told["kind"]) if state == "ready" else f"{told['kind']}, {state}"
 
 
 def _state(model: Mapping[str, Any]) -> Text:
@@ -128,6 +140,49 @@ def _registry_notes(listing: Mapping[str, Any]) -> Iterator[Text]:
     for name in ("problem", "snapshot_problem"):
         if registry.get(name):
             yield Text(registry[name], "yellow")
+
+
+def environments_table(rows: Sequence[Mapping[str, Any]]) -> Group:
+    """Which environment each version runs in: one row a version, its state in colour, and why."""
+    table = _table("Model", "Version", "Packages", "State", "Key", "Size", "Why")
+    colours = {"ready": "green", "failed": "red"}
+    for row in rows:
+        name, version, kind, state, key, size, why, *lines = environment_cells(row)
+        told = Text(why)
+        for line in lines:
+            told.append(f"\n  {line}", "red")
+        state_text = Text(state, colours.get(state, "yellow"))
+        table.add_row(Text(name, "bold"), version, kind, state_text, Text(key, "dim"), size, told)
+    return Group(table, Text(_counted_states(rows), "dim"))
+
+
+def environment_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is told of a version's environment, and as further cells what the tools said of it."""
+    size = row["size_bytes"]
+    why = [row["why"], row["warning"], row["reason"]]
+    return (
+        row["model"],
+        str(row["version"]),
+        row["environment"] or "-",
+        row["state"],
+        row["key"] or "-",
+        "-" if size is None else megabytes(size),
+        " · ".join(filter(None, why)),
+        *row["lines"],
+    )
+
+
+def _counted_states(rows: Sequence[Mapping[str, Any]]) -> str:
+    states = [row["state"] for row in rows]
+    counted = [f"{len(states)} version{'' if len(states) == 1 else 's'}"]
+    others = ("building", "failed", "missing")
+    counted += [f"{states.count(each)} {each}" for each in others if each in states]
+    return " · ".join(counted)
+
+
+def megabytes(size_bytes: int) -> str:
+    """A size as people read it."""
+    return f"{size_bytes / 1e6:,.1f} MB"
 
 
 def answer(body: str) -> RenderableType:
