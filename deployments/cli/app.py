@@ -1,5 +1,5 @@
 """The command line: `modelmux up | down | demo | models | predict | check | openapi | webhook |
-keys new`.
+environments list | environments build | environments prune | keys new`.
 
 Owns arguments, printing and exit codes (0 good, 1 no, 2 can't). Imports Ray only inside `up` and
 `demo`, within the fast path's environment; the other commands are quick and need none of it.
@@ -28,6 +28,7 @@ import typer
 from deployments.api_key_source import is_loopback, keys_of
 from deployments.cli import client as client_commands
 from deployments.cli import registry as registry_commands
+from deployments.cli.environments import environments_app
 from deployments.cli.log_receiver import log_receiver
 from deployments.cli.ray_output import ray_output_file, ray_output_to
 from deployments.cli.registry import settings_of
@@ -48,6 +49,7 @@ app = typer.Typer(
 
 keys_app = typer.Typer(help="Keys of those who may call the gateway.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
+app.add_typer(environments_app, name="environments")
 
 Insecure = Annotated[
     bool | None,

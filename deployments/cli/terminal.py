@@ -142,6 +142,49 @@ def _registry_notes(listing: Mapping[str, Any]) -> Iterator[Text]:
             yield Text(registry[name], "yellow")
 
 
+def environments_table(rows: Sequence[Mapping[str, Any]]) -> Group:
+    """Which environment each version runs in: one row a version, its state in colour, and why."""
+    table = _table("Model", "Version", "Packages", "State", "Key", "Size", "Why")
+    colours = {"ready": "green", "failed": "red"}
+    for row in rows:
+        name, version, kind, state, key, size, why, *lines = environment_cells(row)
+        told = Text(why)
+        for line in lines:
+            told.append(f"\n  {line}", "red")
+        state_text = Text(state, colours.get(state, "yellow"))
+        table.add_row(Text(name, "bold"), version, kind, state_text, Text(key, "dim"), size, told)
+    return Group(table, Text(_counted_states(rows), "dim"))
+
+
+def environment_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is told of a version's environment, and as further cells what the tools said of it."""
+    size = row["size_bytes"]
+    why = [row["why"], row["warning"], row["reason"]]
+    return (
+        row["model"],
+        str(row["version"]),
+        row["environment"] or "-",
+        row["state"],
+        row["key"] or "-",
+        "-" if size is None else megabytes(size),
+        " · ".join(filter(None, why)),
+        *row["lines"],
+    )
+
+
+def _counted_states(rows: Sequence[Mapping[str, Any]]) -> str:
+    states = [row["state"] for row in rows]
+    counted = [f"{len(states)} version{'' if len(states) == 1 else 's'}"]
+    others = ("building", "failed", "missing")
+    counted += [f"{states.count(each)} {each}" for each in others if each in states]
+    return " · ".join(counted)
+
+
+def megabytes(size_bytes: int) -> str:
+    """A size as people read it."""
+    return f"{size_bytes / 1e6:,.1f} MB"
+
+
 def answer(body: str) -> RenderableType:
     """An answer: a table where its rows are records of single values, else coloured JSON."""
     rows = json.loads(body)

@@ -286,3 +286,26 @@ def test_tracing_without_its_packages_is_one_line(monkeypatch: pytest.MonkeyPatc
     result = RUN.invoke(app, ["up", "--tracking-uri", "http://h:1", *ANY_PORT])
     assert result.exit_code == 2
     assert "modelmux[tracing]" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "words"),
+    [
+        (("zoo:1", "--all"), {}, "give a version, or --all"),
+        (("zoo",), {"MODELMUX_ENVIRONMENT": "shared"}, "MODELMUX_ENVIRONMENT is shared"),
+    ],
+)
+def test_environments_arent_built_where_that_cant_be_meant(
+    arguments: tuple[str, ...],
+    variables: dict[str, str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Exit code 2 before anybody is asked."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    done = RUN.invoke(
+        app, ["environments", "build", *arguments, "--tracking-uri", "http://127.0.0.1:9"]
+    )
+    assert done.exit_code == 2
+    assert words in done.stderr
