@@ -6,6 +6,7 @@ Asyncio only.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import os
 from collections.abc import Callable
@@ -74,7 +75,9 @@ class Planner:
         """The environment of a version whose files `read` reads (see `read_needs`), and whose mode
         is said by a tag where it has one; raises NoEnvironment."""
         mode = mode_of(tag, self._settings.mode)
-        needs = read_needs(read, gateway_python=GATEWAY_PYTHON, source=fingerprint)
+        needs = await asyncio.to_thread(
+            read_needs, read, gateway_python=GATEWAY_PYTHON, source=fingerprint
+        )
         choice = choose(needs, mode, self._installed)
         if choice.needs is None or mode == "own":
             return choice
