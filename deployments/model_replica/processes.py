@@ -42,8 +42,10 @@ _DEFAULTS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 # Secrets of the gateway's own processes.
 _SECRETS = frozenset({"MODELMUX_KEYS", "MODELMUX_WEBHOOK_SECRET", "MODELMUX_KEY", "RAY_AUTH_TOKEN"})
 
-# Ray's debugger, which only Ray's own processes have.
-_OF_WORKERS = frozenset({"PYTHONBREAKPOINT"})
+# Ray's debugger, which only Ray's own processes have, and what MLflow notes of a process.
+_OF_ONE_PROCESS = frozenset({"PYTHONBREAKPOINT", "_MLFLOW_TELEMETRY_SESSION_ID"})
+
+_OF_INTERPRETER = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONEXECUTABLE"})
 
 
 def new_address() -> str:
@@ -165,12 +167,12 @@ class Template:
             _task(self._follow(reader, process)),
         ]
 
-    async def fork(self, base: str, supervisor: str, output: Process) -> None:
-        """Have it forked from the base at that address (see `model_process.zygote`); raises
-        OSError where there is none."""
+    async def fork(self, base: str, supervisor: str, token: str) -> None:
+        """Have it forked from the base at that address (see `model_process.zygote`); its output
+        comes to the supervisor's address, with the token. Raises OSError where there is none."""
         reader, self._writer = await _connection(base)
         environ = dict(self._environment)
-        hello = {"environ": environ, "supervisor": supervisor, "token": output.token}
+        hello = {"environ": environ, "supervisor": supervisor, "token": token}
         self._writer.write(line_of(hello))
         self.tasks = [_task(self._follow(reader, None))]
 
@@ -256,6 +258,7 @@ class Processes:
         self._opening: asyncio.Lock = asyncio.Lock()
         self._templates: dict[StartMethod, Template] = {}
         self._by_token: dict[str, Process] = {}
+        self._outputs: dict[str, OutputLines] = {}
         self._greeting: set[asyncio.Task[Any]] = set()
 
     async def prepare(self, method: StartMethod) -> None:
@@ -315,15 +318,15 @@ class Processes:
             return found
 
     async def _opened(self, method: StartMethod) -> Template:
-        environment = model_environment()
+        environment = model_environment(self._interpreter)
         found = Template(self._interpreter, environment)
         base = await self._base(method, environment) if method.forks else None
         try:
             if base is not None:
-                output = Process(lambda event: None, OutputLines("template", {}))
-                self._by_token[output.token] = output
+                token = uuid.uuid4().hex
+                self._outputs[token] = OutputLines("template", {})
                 try:
-                    await found.fork(base, self._address, output)
+                    await found.fork(base, self._address, token)
                 except OSError as error:
                     _logger.info("the zygote's base is gone: %s", error.strerror)
                 else:
@@ -361,6 +364,8 @@ class Processes:
             hello = json.loads(await reader.readline())
             process = self._by_token.get(hello["token"])
             if process is None:
+                if hello["token"] in self._outputs:
+                    await _read_output(reader, self._outputs.pop(hello["token"]))
                 return
             if hello["event"] == "output":
                 await _read_output(reader, process.output)
@@ -431,12 +436,20 @@ def new_mark() -> Path:
     return Path(path)
 
 
-def model_environment() -> dict[str, str]:
-    """What models' processes have of this process's environment."""
+def model_environment(interpreter: str = sys.executable) -> dict[str, str]:
+    """What models' processes that an interpreter runs have of this process's environment."""
     inherited = {
-        name: value for name, value in os.environ.items() if name not in _SECRETS | _OF_WORKERS
+        name: value for name, value in os.environ.items() if name not in _SECRETS | _OF_ONE_PROCESS
     }
-    return {**_DEFAULTS, **inherited}
+    if interpreter == sys.executable:
+        return {**_DEFAULTS, **inherited}
+    # What an environment's `activate` sets, and takes away: the gateway's packages aren't its own.
+    # https://docs.python.org/3/library/venv.html#how-venvs-work
+    folder = os.path.dirname(interpreter)
+    own = {"VIRTUAL_ENV": os.path.dirname(folder)}
+    own["PATH"] = os.pathsep.join(filter(None, [folder, inherited.get("PATH")]))
+    others = {k: v for k, v in inherited.items() if k not in _OF_INTERPRETER}
+    return {**_DEFAULTS, **others, **own}
 
 
 async def _read_output(reader: asyncio.StreamReader, output: OutputLines) -> None:

@@ -399,7 +399,8 @@ async def test_a_version_that_is_evicted_while_it_is_restarted_has_no_process_to
 
 async def test_templates_of_a_zygote_wait_for_no_imports(tmp_path: Path) -> None:
     """Two supervisors get templates of their own from one base, each of which ends with its
-    supervisor; a version's process is as good as any other."""
+    supervisor, at once where nothing is being answered; a version's process is as good as any
+    other."""
     told = []
     where = "import os\ndef predict(rows): return [[os.getpid(), os.getppid()]] * len(rows)\n"
     fresh, parent = save_code(tmp_path, "fresh", FRESH), save_code(tmp_path, "parent", where)
@@ -409,6 +410,8 @@ async def test_templates_of_a_zygote_wait_for_no_imports(tmp_path: Path) -> None
                 told.append(json.loads((await asked(supervisor, fresh, [1.0]))[1][0]))
                 _, (processes,) = await asked(supervisor, parent, [1.0])
                 assert "zygote" in command_of(processes[1])
+                closing_at = time.monotonic()
+            assert time.monotonic() - closing_at < 10.0  # it waits 15 s for what doesn't end
             await until(lambda gone=processes: not any(map(is_alive, gone)))  # type: ignore[misc]
     assert len({each["numpy"] for each in told}) == 2
     for each in told:
