@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from deployments.cli.environment_plans import (
@@ -123,7 +122,7 @@ class _Build:
     def __init__(
         self, planner: Planner, registry: MlflowRegistry, status: StatusLine, *, at_once: int
     ) -> None:
-        self._builder = planner.builder
+        self._planner = planner
         self._registry = registry
         self._status = status
         self._at_once = asyncio.Semaphore(at_once)
@@ -163,7 +162,7 @@ class _Build:
     async def _outcome(self, plan: Plan) -> tuple[bool, str]:
         """Whether there is an environment now, and what is to be said of it."""
         assert plan.digest is not None
-        if self._builder.store.find(plan.digest) is not None:
+        if self._planner.builder.store.find(plan.digest) is not None:
             return True, "ready, it was there"
         begun_at = time.monotonic()
         try:
@@ -179,17 +178,11 @@ class _Build:
 
     async def _environment(self, plan: Plan) -> Environment:
         assert plan.choice is not None
-        needs = plan.choice.needs
-        assert needs is not None
-        with tempfile.TemporaryDirectory(prefix="modelmux-") as name:
-            folder = Path(name) if needs.source else None
-            if folder is not None:
-                version = plan.version
-                files = await asyncio.to_thread(
-                    self._registry.files_of, version.model, version.record.number
-                )
-                await asyncio.to_thread(files.fetch, (*needs.files, *needs.folders), folder)
-            return await self._builder.build(needs, artifacts=folder, again=True)
+        assert plan.choice.needs is not None
+        model, number = plan.version.model, plan.version.record.number
+        return await self._planner.build(
+            plan.choice.needs, partial(self._registry.files_of, model, number), again=True
+        )
 
     async def _tell(self) -> None:
         while True:

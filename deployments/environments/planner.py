@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from deployments.environments.builder import Builder, BuildSettings
 from deployments.environments.choice import Choice, choose, mode_of, on_another_python
-from deployments.environments.model_needs import read_needs
+from deployments.environments.model_needs import Needs, read_needs
 from deployments.environments.satisfaction import GATEWAY_PYTHON, Installed
-from deployments.environments.store import Store
+from deployments.environments.store import Environment, Store
 from deployments.settings import Settings
 from gateway.catalog import EnvironmentMode
 
@@ -30,6 +32,13 @@ class EnvironmentSettings:
     mode: EnvironmentMode = "auto"
     builds: BuildSettings = field(default_factory=BuildSettings)
     may_download_pythons: bool = False
+
+
+class OwnFiles(Protocol):
+    """The files of a version."""
+
+    def fetch(self, paths: Iterable[str], into: Path) -> None:
+        """Bring files, and those in folders, into a folder, under their paths."""
 
 
 def environment_settings(settings: Settings) -> EnvironmentSettings:
@@ -83,6 +92,21 @@ class Planner:
             return choice
         found = await self.builder.interpreters.find(choice.needs.python_minor)
         return choice if found is not None else on_another_python(choice, GATEWAY_PYTHON)
+
+    async def build(
+        self, needs: Needs, files: Callable[[], OwnFiles], *, again: bool = False
+    ) -> Environment:
+        """The environment that meets the needs, built where it isn't there (see `Builder.build`)
+        with those of the version's own files that it takes. `files` gives these, in a thread.
+
+        Raises BuildFailed, OSError, and what `files` and they raise.
+        """
+        with tempfile.TemporaryDirectory(prefix="modelmux-") as name:
+            folder = Path(name) if needs.source else None
+            if folder is not None:
+                found = await asyncio.to_thread(files)
+                await asyncio.to_thread(found.fetch, (*needs.files, *needs.folders), folder)
+            return await self.builder.build(needs, artifacts=folder, again=again)
 
 
 def files_below(folder: Path) -> Callable[[str], bytes | None]:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 from deployments.environments.builder import BuildFailed
@@ -196,13 +194,7 @@ class EnvironmentPreparer:
         try:
             if await asyncio.to_thread(builder.store.find, digest) is not None:
                 return
-            with tempfile.TemporaryDirectory(prefix="modelmux-") as folder:
-                artifacts = Path(folder) if needs.source else None
-                if artifacts is not None:
-                    files = await asyncio.to_thread(self._registry.files_of, name, version.number)
-                    wanted = (*needs.files, *needs.folders)
-                    await asyncio.to_thread(files.fetch, wanted, artifacts)
-                await builder.build(needs, artifacts=artifacts)
+            await self._planner.build(needs, partial(self._registry.files_of, name, version.number))
             removed = await builder.prune(self._max_bytes, {digest})
             # Not built again before somebody asks: there is no room for all.
             self._removed |= {each.digest for each in removed}

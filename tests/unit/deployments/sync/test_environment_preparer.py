@@ -54,7 +54,9 @@ class Builds:
         self.may_end = asyncio.Event()
         self.failure: BuildFailed | None = None
 
-    async def __call__(self, needs: Needs, *, artifacts: Path | None = None) -> None:
+    async def __call__(
+        self, needs: Needs, *, artifacts: Path | None = None, again: bool = False
+    ) -> None:
         self.begun += [str(each) for each in needs.requirements]
         await self.may_end.wait()
         if self.failure is not None:
