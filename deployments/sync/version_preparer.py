@@ -24,6 +24,7 @@ from registry_sync.synchronizer import PreparationFailed
 
 _ASK_LOAD_TIMEOUT_S = 60.0
 _ASK_TIMEOUT_S = 3600.0
+_LOOK_AGAIN_S = 2.0
 
 
 class ReplicaVersionPreparer:
@@ -56,17 +57,25 @@ class ReplicaVersionPreparer:
         """Have it in memory in each replica."""
         environment = model.environment_of(version)
         which = (version.number, version.fingerprint, version.flavor, environment)
+        outcomes = await self._outcomes(handle, which)
+        while any(_is_building(outcome) for outcome in outcomes):
+            # On another node than ours: it has begun to, and a build has an end.
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            outcomes = await self._outcomes(handle, which)
+        for outcome in outcomes:
+            _require_loaded(outcome)
+
+    async def _outcomes(self, handle: ReplicaHandle, which: tuple[object, ...]) -> list[Any]:
+        """What comes of the load in each replica."""
         try:
-            outcomes = await handle.broadcast("load", *which)
+            return await handle.broadcast("load", *which)
         except CallLost as lost:
             if lost.loss is not Loss.NO_APPLICATION:
                 raise
-            # No replica is there, or the handle knows of none yet. A call of one wakes it.
-            async with asyncio.timeout(self._wake_timeout_s):
-                await handle.call("load", *which)
-            outcomes = await handle.broadcast("load", *which)
-        for outcome in outcomes:
-            _require_loaded(outcome)
+        # No replica is there, or the handle knows of none yet. A call of one wakes it.
+        async with asyncio.timeout(self._wake_timeout_s):
+            await handle.call("load", *which)
+        return await handle.broadcast("load", *which)
 
     async def _ask_once(
         self, handle: ReplicaHandle, model: ServedModel, version: ModelVersion
@@ -98,6 +107,10 @@ class ReplicaVersionPreparer:
         except GatewayError as error:
             if version.example is not None:
                 raise PreparationFailed("It fails on its own input example.") from error
+
+
+def _is_building(outcome: Any) -> bool:
+    return not isinstance(outcome, CallLost) and outcome[0] == "building"
 
 
 def _require_loaded(outcome: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from deployments.serve.ports import CallLost, Loss
+from deployments.sync import version_preparer
 from deployments.sync.activator import Activator
 from deployments.sync.version_preparer import ReplicaVersionPreparer
 from gateway.catalog import ModelVersion, ServedModel
@@ -68,6 +69,16 @@ async def test_only_an_example_of_its_own_must_be_answered() -> None:
     await prepared(failing, version(2))
     with pytest.raises(PreparationFailed, match="its own input example"):
         await prepared(failing, version(2, example={"x": 1.0}))
+
+
+async def test_a_build_on_another_node_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The replica there says so until it has loaded the version."""
+    monkeypatch.setattr(version_preparer, "_LOOK_AGAIN_S", 0.0)
+    building = ("building", {"retry_after_s": 5.0, "reason": "its environment is being built"})
+    outcomes = [("ok", None), building, building]
+    replicas = FakeReplicas(load=lambda *_: outcomes.pop(), call=lambda *_: OK)
+    await prepared(replicas, version(2))
+    assert replicas.calls == {"load": 3, "call": 1}
 
 
 async def test_a_model_that_sleeps_is_woken_for_it() -> None:
