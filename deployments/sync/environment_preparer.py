@@ -17,6 +17,7 @@ from typing import Protocol
 
 from deployments.environments.builder import BuildFailed
 from deployments.environments.choice import Choice, NoEnvironment
+from deployments.environments.known_files import KnownFiles, Read
 from deployments.environments.planner import Planner
 from gateway.catalog import Catalog, EnvironmentMode, EnvironmentStatus, ModelVersion, ServedModel
 from gateway.single_flight import SingleFlight
@@ -67,12 +68,14 @@ class EnvironmentPreparer:
         self,
         planner: Planner,
         registry: RegisteredFiles,
+        known_files: KnownFiles,
         *,
         max_bytes: int,
         changed: Callable[[], Awaitable[None]],
     ) -> None:
         self._planner = planner
         self._registry = registry
+        self._known_files = known_files
         self._max_bytes = max_bytes
         self._changed = changed
         self._plans: dict[str, _Planned | _Unplanned] = {}
@@ -123,8 +126,11 @@ class EnvironmentPreparer:
                     self._planning.start(key, partial(self._plan, model.name, version, tag, key))
                 elif version in ahead:
                     self._build_ahead(model.name, version, key)
-        for key in self._plans.keys() - there:
+        gone = self._plans.keys() - there
+        for key in gone:
             del self._plans[key]
+        if gone:
+            self._known_files.forget_all_but(_fingerprints(catalog))
         if self._refreshing is None:
             self._refreshing = asyncio.create_task(self._keep_told(), context=Context())
         self._is_all_due = True
@@ -165,8 +171,8 @@ class EnvironmentPreparer:
         self, name: str, version: ModelVersion, tag: EnvironmentMode | None
     ) -> _Planned | _Unplanned:
         try:
-            files = await asyncio.to_thread(self._registry.files_of, name, version.number)
-            choice = await self._planner.plan(files.read, fingerprint=version.fingerprint, tag=tag)
+            read = await asyncio.to_thread(self._reader, name, version)
+            choice = await self._planner.plan(read, fingerprint=version.fingerprint, tag=tag)
             needs = choice.needs
             return _Planned(choice, None if needs is None else self._planner.builder.digest(needs))
         except NoEnvironment as problem:
@@ -176,6 +182,16 @@ class EnvironmentPreparer:
         except (RegistryUnreachable, FilesUnreadable) as problem:
             again_at = time.monotonic() + _READ_AGAIN_S
             return _Unplanned(f"What it needs can't be read: {problem}", again_at)
+
+    def _reader(self, name: str, version: ModelVersion) -> Read:
+        files: list[VersionFiles] = []
+
+        def read(path: str) -> bytes | None:
+            if not files:
+                files.append(self._registry.files_of(name, version.number))
+            return files[0].read(path)
+
+        return self._known_files.reader(version.fingerprint, read)
 
     def _build_ahead(self, name: str, version: ModelVersion, key: str) -> None:
         plan = self._plans.get(key)
@@ -276,6 +292,10 @@ class EnvironmentPreparer:
 
 def _key(version: ModelVersion, tag: EnvironmentMode | None) -> str:
     return f"{version.fingerprint} {tag or ''}"
+
+
+def _fingerprints(catalog: Catalog) -> set[str]:
+    return {each.fingerprint for model in catalog.models.values() for each in model.versions}
 
 
 def _ahead(model: ServedModel) -> list[ModelVersion]:
