@@ -481,7 +481,9 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
 def _environment(given: Mapping[str, str], store: Store) -> dict[str, str]:
     """What uv and all that it starts see of a process's environment variables."""
     passed = {
-        name: value for name, value in given.items() if _PASSED_ON.match(name) and name not in _OURS
+        name: value
+        for name, value in given.items()
+        if value and _PASSED_ON.match(name) and name not in _OURS
     }
     return {
         "UV_CACHE_DIR": str(store.cache),

@@ -96,7 +96,8 @@ def served(
     tag = client(mlflow_uri).set_registered_model_tag
     tag("packages - shared", "modelmux.environment", "shared")
     # Of all who install on this machine: most of what is built here was downloaded for the tests.
-    cache = subprocess.run([*UV, "cache", "dir"], capture_output=True, text=True, check=True)
+    ask = [sys.executable, "-m", "uv", "cache", "dir"]
+    cache = subprocess.run(ask, capture_output=True, text=True, check=True)
     environment = {"UV_FIND_LINKS": str(index), "UV_CACHE_DIR": cache.stdout.strip()}
     options = ("--include", "packages - *", "--poll-interval-s", "2")
     with gateway(mlflow_uri, folder, *options, environment=environment) as running:
