@@ -255,7 +255,12 @@ def test_8_a_model_runs_with_the_packages_that_it_pins(served: Gateway, uri: str
 
     answered = poll(answers, timeout_s=300.0, what="its packages")
     assert answered == [{"ascii": "xn--bcher-kva.example", "idna": "3.7"}]
-    told = served.model("domain_name")["environment"]
-    assert (told["kind"], told["state"]) == ("own", "ready")
+
+    def told_as_ready() -> Any:
+        environment = served.model("domain_name")["environment"]
+        return environment if environment["state"] == "ready" else None
+
+    told = poll(told_as_ready, what="what is told of them")
+    assert told["kind"] == "own"
     assert told["why"].startswith("its own: needs idna==3.7, the gateway has ")
     assert told["why"] in served.client.get("/catalog/domain_name").text
