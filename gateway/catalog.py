@@ -63,7 +63,7 @@ class ModelVersion(_Frozen):
     `fingerprint` changes whenever other artifacts hide behind the same number (a model deleted and
     registered again). `signature` is the MLmodel file's signature as JSON text, None where there
     is none. `problem` says why the version can't be served, None where it can. `environment` is
-    what its own tag says of its packages.
+    what its own tag says of its packages, `warnings` are of tags that can't be used.
     """
 
     number: int
@@ -78,6 +78,7 @@ class ModelVersion(_Frozen):
     created_at_ms: int = 0
     accept_breaking: bool = False
     environment: EnvironmentMode | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_ready(self) -> bool:
