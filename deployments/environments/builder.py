@@ -127,10 +127,6 @@ class Builder:
         """The name of the environment that meets these needs on this machine."""
         return needs.digest(self._platform)
 
-    def find(self, needs: Needs) -> Environment | None:
-        """The environment, if it is there."""
-        return self.store.find(self.digest(needs))
-
     async def build(
         self, needs: Needs, *, artifacts: Path | None = None, again: bool = False
     ) -> Environment:

@@ -8,10 +8,10 @@ import base64
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
+
+from deployments.environments.whole_file import write_whole
 
 Read = Callable[[str], bytes | None]
 """Gives a file's bytes by its path beside the MLmodel file; None where there is none."""
@@ -51,10 +51,7 @@ class KnownFiles:
         """In one step; a disk that is full costs another reading and nothing else."""
         text = {name: None if each is None else _text(each) for name, each in known.items()}
         with contextlib.suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=self._folder, delete=False) as file:
-                json.dump(text, file)
-            os.replace(file.name, path)
+            write_whole(path, json.dumps(text))
 
 
 def _kept(path: Path) -> dict[str, bytes | None]:
