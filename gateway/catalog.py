@@ -160,6 +160,14 @@ class ServedModel(_Frozen):
         return version.environment or self.options.environment
 
     @property
+    def notable(self) -> frozenset[int]:
+        """The numbers of what most ask for: the default, what is to be it, and what an alias
+        names; of some there may be no version."""
+        default = () if self.default_version is None else (self.default_version,)
+        held = () if self.held is None else (self.held.number,)
+        return frozenset((*default, *held, *self.aliases.values()))
+
+    @property
     def default(self) -> ModelVersion | None:
         """The version that answers where the caller names none."""
         return None if self.default_version is None else self.version(self.default_version)

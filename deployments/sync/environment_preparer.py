@@ -115,8 +115,8 @@ class EnvironmentPreparer:
         self._catalog = catalog
         there = set()
         for model in catalog.models.values():
-            ahead = _ahead(model)
-            for version in sorted(model.versions, key=lambda each: each not in ahead):
+            ahead = model.notable
+            for version in sorted(model.versions, key=lambda each: each.number not in ahead):
                 if not version.is_servable:
                     continue
                 tag = model.environment_of(version)
@@ -124,7 +124,7 @@ class EnvironmentPreparer:
                 there.add(key)
                 if self._is_due(key):
                     self._planning.start(key, partial(self._plan, model.name, version, tag, key))
-                elif version in ahead:
+                elif version.number in ahead:
                     self._build_ahead(model.name, version, key)
         gone = self._plans.keys() - there
         for key in gone:
@@ -163,9 +163,8 @@ class EnvironmentPreparer:
         async with self._reading:
             self._plans[key] = await self._planned(name, version, tag)
         model = None if self._catalog is None else self._catalog.models.get(name)
-        if model is not None and version in _ahead(model):
+        if model is not None and version.number in model.notable:
             self._build_ahead(name, version, key)
-        await self._refresh()
 
     async def _planned(
         self, name: str, version: ModelVersion, tag: EnvironmentMode | None
@@ -247,6 +246,8 @@ class EnvironmentPreparer:
             known = {k: told for k, told in self._told.items() if told.state in settled}
             plans = dict(self._plans)
             to_look_at = {key: plan for key, plan in plans.items() if key not in known}
+            if not to_look_at and not all_of_them and self._told.keys() == plans.keys():
+                return
             looked_at = await asyncio.to_thread(self._looked_at, to_look_at)
             self._told = {key: looked_at.get(key) or known[key] for key in plans}
         statuses = _by_model(self._catalog, self._told)
@@ -296,14 +297,6 @@ def _key(version: ModelVersion, tag: EnvironmentMode | None) -> str:
 
 def _fingerprints(catalog: Catalog) -> set[str]:
     return {each.fingerprint for model in catalog.models.values() for each in model.versions}
-
-
-def _ahead(model: ServedModel) -> list[ModelVersion]:
-    """The versions that are asked for by most: the default, what is to be it, and the aliased."""
-    numbers = {model.default_version, *model.aliases.values()}
-    if model.held is not None:
-        numbers.add(model.held.number)
-    return [each for each in model.versions if each.number in numbers]
 
 
 def _by_model(
