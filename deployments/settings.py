@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from deployments.placement import Placement
 from gateway.admission import AdmissionLimits
 
 HEALTH_CHECK_PERIOD_S = 2.0
@@ -140,6 +141,20 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         description="Applications of models that may be there at once.",
+    )
+    deployment: Literal["own", "shared"] = Field(
+        default="own",
+        description="Where models run: each in a deployment of its `own`, or in the `shared` one, "
+        "where no tag says otherwise.",
+    )
+    shared_replicas: int = Field(
+        default=1, ge=1, le=1000, description="Replicas of the shared deployment."
+    )
+    shared_memory_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="What the models' processes of each of these replicas may take for themselves; "
+        "half of the machine's memory, divided by these replicas, where absent.",
     )
     ingress_replicas: int = Field(
         default=1, ge=1, le=1000, description="Processes that take requests."
@@ -274,6 +289,11 @@ class Settings(BaseSettings):
             rows=self.max_waiting_rows,
             body_bytes=self.max_waiting_bytes,
         )
+
+    @property
+    def placement(self) -> Placement:
+        """Which deployment has which models."""
+        return Placement(default=self.deployment, shared_replicas=self.shared_replicas)
 
     @property
     def environments_dir(self) -> Path:

@@ -101,7 +101,8 @@ class Ingress:
             await self._keys.wait_until_read()
         settings = self._settings
         calls: PredictionBackend = TrafficCounter(
-            RayBackend(SyncActivation(self._sync), _models_of), self._traffic
+            RayBackend(SyncActivation(self._sync), _models_of, placement=settings.placement),
+            self._traffic,
         )
         tracing = None
         if self._spans is not None:

@@ -50,16 +50,18 @@ class Bench:
         self.connected: list[str] = []
         self.refusal: Exception | None = None
         self.is_gone = False
+        self.activates: str | None = None
         pauses = Backoff(least_s=0.0, most_s=0.001)
         self.backend = RayBackend(
             self._activate, self._connect, retries=Retries(most_inside=3, pauses=pauses)
         )
 
-    async def _activate(self, name: str, number: int) -> None:
+    async def _activate(self, name: str, number: int) -> str:
         self.activated.append((name, number, REQUEST.get()))
         await self.may_start.wait()
         if self.refusal is not None:
             raise self.refusal
+        return self.activates or application_name(name)
 
     def _connect(self, application: str) -> FakeReplicas:
         self.connected.append(application)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from deployments.application_names import application_name
+from deployments.application_names import SHARED, application_name
 from deployments.backoff import Backoff
+from deployments.placement import ApplicationPlan, Placement
 from deployments.serve.ports import ApplicationStatus
 from deployments.sync.activator import Activator
 from deployments.sync.application_state import IDLE_AFTER_S
@@ -59,7 +60,7 @@ class Bench:
         return self.status(name) is ApplicationStatus.NOT_STARTED
 
     def runs_with(self, name: str) -> ModelOptions:
-        built: ServedModel = self.serve.built[application_name(name)]
+        built: ApplicationPlan = self.serve.built[application_name(name)]
         return built.options
 
     def retain(self, *models: ServedModel) -> Catalog:
@@ -91,8 +92,8 @@ async def test_what_cannot_be_started_is_deleted_and_told() -> None:
     """Serve can't start it, or has no room until the deadline: the reason comes, nothing stays,
     and the next request tries anew."""
     bench = Bench()
-    bench.serve.cannot_run = lambda built: built.name == "broken"
-    bench.serve.no_room_for = lambda built: built.name == "large"
+    bench.serve.cannot_run = lambda built: built.models == ("broken",)
+    bench.serve.no_room_for = lambda built: built.models == ("large",)
     for name, reason in (
         ("broken", "Its processes can't be started."),
         ("large", "There is no room to start its processes."),
@@ -179,7 +180,7 @@ async def test_options_that_cannot_be_had_are_taken_back() -> None:
 async def test_what_cannot_be_placed_holds_up_no_other() -> None:
     """One that waits for room is tried again and again; others are up meanwhile."""
     bench = Bench(pauses=NEVER)
-    bench.serve.no_room_for = lambda built: built.name == "large"
+    bench.serve.no_room_for = lambda built: built.models == ("large",)
     bench.retain(model("large", min_replicas=1), model("small", min_replicas=1))
     await until(lambda: bench.is_up("small"))
     await until(lambda: bench.activator.not_started)
