@@ -274,7 +274,7 @@ class Supervisor:
                 self._quarantine.loaded(key)
                 self._seen.pop(key, None)
                 self._ready_at[key] = time.monotonic()
-                self._end_surplus(version)
+                await self._take_in(process)
                 self._note_loaded(version, process, time.monotonic() - began)
                 return process
             if process is not None and self._running.get(key) is process:
@@ -435,11 +435,13 @@ class Supervisor:
     def _alive(self) -> list[VersionProcess]:
         return [*self._running.values(), *self._ending]
 
-    def _end_surplus(self, version: VersionId) -> None:
-        """In a replica that models share none has more versions than it may; in one's own Ray's LRU
-        sees to that."""
+    async def _take_in(self, process: VersionProcess) -> None:
+        """What a process that is ready has taken is known from now on, and its model has no more
+        versions than it may; of a replica of its own Ray's LRU sees to that."""
         if self._budget is None:
             return
+        await asyncio.to_thread(self._budget.measure, [process], time.monotonic())
+        version = process.version
         ready = [
             process
             for process in self._running.values()

@@ -60,7 +60,8 @@ async def test_the_least_recently_used_makes_room(tmp_path: Path) -> None:
     async with supervised(tmp_path, sharing=sharing(330)) as supervisor:
         for each in (a, b, a):
             assert await answer(supervisor, each) == [100.0]
-        await until(lambda: supervisor.events.loaded == {"a": 1, "b": 1})
+        now = time.monotonic
+        await until(lambda: all(now() - each.ready_at > 1.0 for each in supervisor._alive()))
         assert await answer(supervisor, c) == [100.0]
         await until(lambda: supervisor.events.loaded == {"a": 1, "c": 1})
         assert events(supervisor, "evicted") == ["b"]
