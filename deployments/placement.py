@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deployments.application_names import SHARED, application_name
+from deployments.settings import Settings
 from gateway.catalog import Catalog, DeploymentKind, ModelOptions, ServedModel
 
 
@@ -74,6 +75,11 @@ class Placement:
             flavors=tuple(sorted({flavor for model in models for flavor in _flavors(model)})),
             is_shared=True,
         )
+
+
+def placement_by(settings: Settings) -> Placement:
+    """As it is set."""
+    return Placement(default=settings.deployment, shared_replicas=settings.shared_replicas)
 
 
 OWN = Placement()

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from deployments.placement import Placement
 from gateway.admission import AdmissionLimits
 
 HEALTH_CHECK_PERIOD_S = 2.0
@@ -289,11 +288,6 @@ class Settings(BaseSettings):
             rows=self.max_waiting_rows,
             body_bytes=self.max_waiting_bytes,
         )
-
-    @property
-    def placement(self) -> Placement:
-        """Which deployment has which models."""
-        return Placement(default=self.deployment, shared_replicas=self.shared_replicas)
 
     @property
     def environments_dir(self) -> Path:

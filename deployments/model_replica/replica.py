@@ -36,7 +36,9 @@ class ModelHost:
         listen_for_no_http()
         configure_logging(settings.logs, "modelmux")
         self._name = uuid.uuid4().hex
-        self._supervisor = Supervisor(settings, keep=_ray_lru(settings.max_loaded_versions))
+        sharing, size = settings.sharing, settings.max_loaded_versions
+        is_alone = sharing is not None and sharing.replicas == 1
+        self._supervisor = Supervisor(settings, keep=_untold if is_alone else _ray_lru(size))
         if settings.events_to is not None:
             self._telling = asyncio.create_task(self._tell(*settings.events_to))
 
@@ -91,6 +93,16 @@ class ModelHost:
                 _logger.info("load events don't arrive: %s", type(error).__name__)
                 continue
             events.take(untold)
+
+
+def _untold(take: Callable[[str], Awaitable[Resident]]) -> Keep:
+    """Nothing is kept: the memory budget says who goes, and of one replica Ray's router needs to
+    know nothing. Ray would count each version ten times a second."""
+
+    async def resident(key: str) -> Resident:
+        return Resident(lambda: None)
+
+    return resident
 
 
 def _ray_lru(size: int) -> Callable[[Callable[[str], Awaitable[Resident]]], Keep]:

@@ -26,6 +26,7 @@ from deployments.environments.planner import Planner, environment_settings
 from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.model_application import ModelApplications, ModelApplicationSettings
 from deployments.model_replica.load_events import LoadEvents
+from deployments.placement import placement_by
 from deployments.serve.applications import RayApplications
 from deployments.serve.channels import reach_replicas_anew
 from deployments.serve.handles import replica_handle
@@ -101,11 +102,12 @@ class SyncService:
             changed=self._take_environments,
         )
         self._models = models
+        self._placement = placement_by(settings)
         self._prepared_flavors: tuple[str, ...] = ()
         self._activator = Activator(
             RayApplications(),
             models.build,
-            placement=settings.placement,
+            placement=self._placement,
             load_anew=self._load_anew,
             max_active_models=settings.max_active_models,
         )
@@ -113,7 +115,7 @@ class SyncService:
             self._activator,
             connect=partial(replica_handle, MODEL_HOST),
             wake_timeout_s=_START_TIMEOUT_S + settings.load_timeout_s,
-            placement=settings.placement,
+            placement=self._placement,
             has_loaded=self._ledger.has_loaded,
         )
         self._synchronizer = Synchronizer(
@@ -277,7 +279,7 @@ class SyncService:
 
     def _prepare_shared(self, catalog: Catalog) -> None:
         """Flavors that are new in the shared deployment are imported before they are asked for."""
-        shared = self._settings.placement.plans(catalog).get(SHARED)
+        shared = self._placement.plans(catalog).get(SHARED)
         if shared is not None and shared.flavors != self._prepared_flavors:
             self._prepared_flavors = shared.flavors
             self._models.prepare(shared.flavors)
