@@ -108,7 +108,7 @@ class VersionProcess:
         self.mark: Mark | None = None
         self.own_bytes: int | None = None
         """What it has of memory for itself, as measured last; None where it wasn't yet."""
-        self.measured_at = 0.0
+        self.resident_bytes, self.measured_at = 0, 0.0
         self.ready_at = 0.0
         """When the version was in memory, of the monotonic clock; 0 before."""
         self._at_end = at_end

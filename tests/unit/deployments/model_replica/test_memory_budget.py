@@ -15,8 +15,18 @@ from deployments.model_replica.memory_budget import (
     Sharing,
     machine_bytes,
     own_bytes,
+    resident_bytes,
 )
 from deployments.model_replica.version_process import State, VersionId, VersionProcess
+
+
+class Running(VersionProcess):
+    """One that is said to be this process."""
+
+    @property
+    def pid(self) -> int | None:
+        return os.getpid()
+
 
 NOW = 1000.0
 MB = 1_000_000
@@ -26,7 +36,7 @@ def process(
     fingerprint: str, *, used_at: float = 0.0, mb: int | None = 30, state: State = State.READY
 ) -> VersionProcess:
     version = VersionId(model=fingerprint, number=1, fingerprint=fingerprint)
-    made = VersionProcess(version, at_end=lambda _: None)
+    made = Running(version, at_end=lambda _: None)
     made.state, made.ready_at = state, used_at
     made.own_bytes = None if mb is None else mb * MB
     return made
@@ -68,15 +78,31 @@ async def test_what_is_coming_or_ending_takes_its_place() -> None:
     """One that loads has room set aside before it can be measured, by what others take; who ends
     has its room until it is gone."""
     budget = MemoryBudget(100 * MB, measure=lambda _: 40 * MB)
-    known = process("known", mb=None)
-    assert budget.has_room([known], coming="next")  # 30 MB each, by guess
-    known.own_bytes = 40 * MB
-    budget._known["known"] = 40 * MB
+    ready = process("ready", mb=None)
     loading = process("loading", mb=None, state=State.LOADING)
-    assert budget.has_room([known], coming="next")
-    assert not budget.has_room([known, loading], coming="next")
+    assert budget.has_room([ready, loading], coming="next")  # 30 MB each, by guess
+    budget.measure([ready], NOW)
+    assert ready.own_bytes == 40 * MB
+    assert budget.has_room([ready], coming="next")
+    assert not budget.has_room([ready, loading], coming="next")
     ending = process("ending", mb=40, state=State.ENDING)
-    assert not budget.has_room([known, ending], coming="next")
+    assert not budget.has_room([ready, ending], coming="next")
+
+
+async def test_who_has_grown_is_measured_at_once() -> None:
+    """Of many that haven't, a few at a time, in turns: a look at each costs milliseconds."""
+    looks: list[int] = []
+    budget = MemoryBudget(10**12, measure=lambda number: looks.append(number) or 30 * MB)
+    processes = [process(str(number)) for number in range(20)]
+    budget.measure(processes, NOW)
+    assert len(looks) == 20
+    processes[7].resident_bytes = 0
+    budget.measure(processes, NOW + 1)
+    assert 1 < len(looks) - 20 <= 5
+    assert processes[7].measured_at == NOW + 1
+    for later in range(2, 12):
+        budget.measure(processes, NOW + later)
+    assert all(each.measured_at > NOW for each in processes)
 
 
 async def test_one_that_needs_more_than_all_is_found() -> None:
@@ -91,7 +117,8 @@ def test_memory_of_ones_own_is_what_the_system_says() -> None:
     own = own_bytes(os.getpid())
     assert own is not None
     assert 1 * MB < own < machine_bytes()
-    assert own_bytes(2**22 + 1) is None
+    assert own <= resident_bytes(os.getpid())
+    assert (own_bytes(2**22 + 1), resident_bytes(2**22 + 1)) == (None, 0)
 
 
 def test_without_a_setting_it_is_half_of_the_machine(
