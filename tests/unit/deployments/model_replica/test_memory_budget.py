@@ -92,7 +92,12 @@ async def test_what_is_coming_or_ending_takes_its_place() -> None:
 async def test_who_has_grown_is_measured_at_once() -> None:
     """Of many that haven't, a few at a time, in turns: a look at each costs milliseconds."""
     looks: list[int] = []
-    budget = MemoryBudget(10**12, measure=lambda number: looks.append(number) or 30 * MB)
+
+    def look(number: int) -> int:
+        looks.append(number)
+        return 30 * MB
+
+    budget = MemoryBudget(10**12, measure=look)
     processes = [process(str(number)) for number in range(20)]
     budget.measure(processes, NOW)
     assert len(looks) == 20
