@@ -175,9 +175,8 @@ class Activator:
             if application.keeps_replica:
                 await self._started(application)
             return
-        if application.moved is not None:
-            await self._load_anew(application.moved)
-            await self._sleep(HANDED_OVER_S)
+        if application.wanted is None:
+            await self._hand_over(application)
         async with application.changing:
             wanted, options = application.wanted, application.options
             if not application.is_running:
@@ -189,6 +188,14 @@ class Activator:
                 application.run_with(wanted.options)
             else:
                 await self._redeploy(application, options)
+
+    async def _hand_over(self, application: Application) -> None:
+        """What its callers have by now is another application's: wait until that can answer, and
+        until they have followed. Raises ActivationFailed."""
+        if application.moved is not None:
+            await self._load_anew(application.moved)
+        if application.moved is not None or application.name == SHARED:
+            await self._sleep(HANDED_OVER_S)
 
     async def _redeploy(self, application: Application, before: ModelOptions) -> None:
         """Change a running application; what can't be placed is taken back, so that a tag never

@@ -304,8 +304,10 @@ async def test_models_share_an_application_that_is_there_unasked() -> None:
     bench.activator.note_use(["alone"])
     with pytest.raises(ActivationFailed, match="none is idle"):
         await bench.activator.activate(model("another", num_cpus=1.0))
+    left_at = bench.clock.now
     bench.retain(model("alone", num_cpus=1.0))
     await until(lambda: SHARED not in bench.serve.statuses)
+    assert bench.clock.now >= left_at + HANDED_OVER_S
 
 
 async def test_a_shared_application_that_does_not_start_is_told_for_each_model() -> None:
