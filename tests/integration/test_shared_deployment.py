@@ -18,7 +18,7 @@ STEADY, OTHER, HANGS, FLOODED, MOVES = (
     f"shared-{name}" for name in ("steady", "other", "hangs", "flooded", "moves")
 )
 LARGE = [f"shared-large-{number}" for number in range(3)]
-ROOM_MB, LARGE_MB = 600, 150
+ROOM_MB, LARGE_MB = 450, 150
 TIMEOUT_S = 2.0
 
 
