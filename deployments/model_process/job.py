@@ -186,7 +186,9 @@ class _LoadedModel:
     def __init__(self, folder: str, mark: Mark, tell: _Teller) -> None:
         import mlflow.pyfunc
 
-        self._predict = mlflow.pyfunc.load_model(folder).predict
+        # What MLflow would warn of is what `deployments.environments` decides and tells. To look for
+        # it, it reads all installed packages: half a second of each load.
+        self._predict = mlflow.pyfunc.load_model(folder, suppress_warnings=True).predict
         self._mark = mark
         self._tell = tell
         from .input import model_input
