@@ -1,8 +1,11 @@
-# The gateway's image. It is small where models allow: what they need beside the gateway is named by
-# MODEL_PACKAGES, pinned by constraints.txt. Reads well with the classic builder and with BuildKit.
+# The gateway's image. Reads well with the classic builder and with BuildKit.
 #
 #   docker build -t modelmux .
-#   docker build -t modelmux --build-arg MODEL_PACKAGES="scikit-learn skops xgboost" .
+#   docker build -t modelmux --build-arg MODEL_PACKAGES="" .
+#
+# Models bring their packages themselves: what the image lacks is installed by uv into environments
+# below /var/lib/modelmux, which belongs on a volume. MODEL_PACKAGES, pinned by constraints.txt, are
+# the gateway's own packages: versions that need exactly these start without a build.
 #
 # What changes most often comes last: after a change of code nothing is downloaded.
 
@@ -54,6 +57,8 @@ WORKDIR /tmp
 # The container's own addresses: where its port is published is not for it to say. Without keys it
 # wants to be told that (MODELMUX_PUBLISHED_HOST).
 ENV MODELMUX_HOST=0.0.0.0 MODELMUX_STATE_DIR=/var/lib/modelmux
+# Other Pythons, where uv is let download them: beside the environments, which need them.
+ENV UV_PYTHON_INSTALL_DIR=/var/lib/modelmux/pythons
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=6 \

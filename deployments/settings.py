@@ -219,6 +219,10 @@ class Settings(BaseSettings):
         description="Whether packages that have no wheel, and whose code would run to build one, "
         "are refused.",
     )
+    environment_python_downloads: bool = Field(
+        default=False,
+        description="Whether uv downloads Pythons that versions need and that aren't here.",
+    )
     keys: str | None = Field(
         default=None, description="The keys that are good, as in a keys file, semicolons between."
     )

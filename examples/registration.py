@@ -8,6 +8,7 @@ registered model      versions  what it shows
 `translation_model`   1, 2, 3   versions by number and alias; 3 renames the column and is held
 `question_answerer`   1         a param with a default
 `delivery_time`       1         columns of four types, one optional
+`domain_name`         1         a package of another release than the gateway's
 ====================  ========  ==================================================================
 
 The modules that train import torch and scikit-learn, so they are imported where they are used: a
@@ -38,7 +39,8 @@ from .quiet import quiet_mlflow, quiet_transformers
 TRANSLATION_MODEL = "translation_model"
 QUESTION_ANSWERER = "question_answerer"
 DELIVERY_TIME = "delivery_time"
-DEMO_MODELS = (TRANSLATION_MODEL, QUESTION_ANSWERER, DELIVERY_TIME)
+DOMAIN_NAME = "domain_name"
+DEMO_MODELS = (TRANSLATION_MODEL, QUESTION_ANSWERER, DELIVERY_TIME, DOMAIN_NAME)
 
 CHAMPION = "champion"
 CHAMPION_VERSION: Literal[2] = 2
@@ -61,6 +63,9 @@ _TRANSLATION_DESCRIPTIONS: Mapping[TranslationVersion, str] = {
 _TRANSFORMER_REQUIREMENTS = ("mlflow", "pandas", "torch", "transformers")
 _NEEDED = ("sklearn", "tokenizers", "torch", "transformers")
 _SKLEARN_REQUIREMENTS = ("mlflow", "numpy", "pandas", "scikit-learn")
+_SMALL_REQUIREMENTS = ("mlflow-skinny", "numpy", "pandas")
+# Not the one of constraints.txt, and small: its environment is there in seconds.
+OTHER_IDNA = "idna==3.7"
 
 
 def _silent(_message: str) -> None:
@@ -91,6 +96,8 @@ def register_demo_models(
         register_question_answerer(tracking_uri, progress=progress, cache_dir=cache_dir)
     if DELIVERY_TIME in wanted:
         register_delivery_time(tracking_uri, progress=progress)
+    if DOMAIN_NAME in wanted:
+        register_domain_name(tracking_uri, progress=progress)
 
 
 def register_translation(
@@ -175,6 +182,17 @@ def register_delivery_time(tracking_uri: str, *, progress: Progress = _silent) -
         description="Gradient boosting on made-up orders; the rain may be left out.",
     )
     return _register(tracking_uri, edition, _save_delivery_time, progress)
+
+
+def register_domain_name(tracking_uri: str, *, progress: Progress = _silent) -> int:
+    """Register the model with a package of its own; the number that its version got."""
+    edition = Edition(
+        model=DOMAIN_NAME,
+        number=1,
+        model_description="Writes the domain names of all languages in ASCII.",
+        description=f"Pins {OTHER_IDNA}, whatever the gateway has, and says which it ran with.",
+    )
+    return _register(tracking_uri, edition, _save_domain_name, progress)
 
 
 def main() -> None:
@@ -303,6 +321,17 @@ def _save_delivery_time(folder: Path, description: Model) -> None:
     )
 
 
+def _save_domain_name(folder: Path, description: Model) -> None:
+    mlflow.pyfunc.save_model(
+        folder,
+        python_model=_HERE / "served" / "domain_writer.py",
+        signature=_domain_name_signature(),
+        input_example=[{"name": "bücher.example"}],
+        pip_requirements=[*_pinned(_SMALL_REQUIREMENTS), OTHER_IDNA],
+        mlflow_model=description,
+    )
+
+
 def _translation_signature(input_label: str) -> ModelSignature:
     return ModelSignature(
         inputs=Schema([ColSpec("string", input_label)]),
@@ -337,6 +366,13 @@ def _delivery_time_signature() -> ModelSignature:
             ]
         ),
         outputs=Schema([ColSpec("double", "minutes")]),
+    )
+
+
+def _domain_name_signature() -> ModelSignature:
+    return ModelSignature(
+        inputs=Schema([ColSpec("string", "name")]),
+        outputs=Schema([ColSpec("string", "ascii"), ColSpec("string", "idna")]),
     )
 
 

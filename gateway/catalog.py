@@ -76,7 +76,7 @@ class ModelVersion(_Frozen):
     `fingerprint` changes whenever other artifacts hide behind the same number (a model deleted and
     registered again). `signature` is the MLmodel file's signature as JSON text, None where there
     is none. `problem` says why the version can't be served, None where it can. `environment` is
-    what its own tag says of its packages.
+    what its own tag says of its packages, `warnings` are of tags that can't be used.
     """
 
     number: int
@@ -91,6 +91,7 @@ class ModelVersion(_Frozen):
     created_at_ms: int = 0
     accept_breaking: bool = False
     environment: EnvironmentMode | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_ready(self) -> bool:
@@ -170,6 +171,14 @@ class ServedModel(_Frozen):
     def environment_of(self, version: ModelVersion) -> EnvironmentMode | None:
         """What a tag says of the packages that a version runs with; its own wins."""
         return version.environment or self.options.environment
+
+    @property
+    def notable(self) -> frozenset[int]:
+        """The numbers of what most ask for: the default, what is to be it, and what an alias
+        names; of some there may be no version."""
+        default = () if self.default_version is None else (self.default_version,)
+        held = () if self.held is None else (self.held.number,)
+        return frozenset((*default, *held, *self.aliases.values()))
 
     @property
     def default(self) -> ModelVersion | None:

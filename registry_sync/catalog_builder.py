@@ -71,7 +71,15 @@ def _decided(
         aliases=dict(record.aliases),
         versions=record.versions,
         options=options,
-        warnings=(*warnings, *_alias_warnings(record.aliases)),
+        warnings=(
+            *warnings,
+            *_alias_warnings(record.aliases),
+            *(
+                f"Version {each.number}: {said}"
+                for each in record.versions
+                for said in each.warnings
+            ),
+        ),
         default_version=choice.number,
         contract=choice.contract,
         earlier_contracts=choice.earlier_contracts,

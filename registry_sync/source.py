@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from gateway.catalog import ModelVersion
 from registry_sync.mlmodel import ModelFacts, read_example, read_mlmodel
 from registry_sync.records import RegisteredModel, RegistryReading, RegistryUnreachable
-from registry_sync.tags import accepts_breaking, environment_mode
+from registry_sync.tags import accepts_breaking, environment_mode, version_warnings
 from registry_sync.version_files import ArtifactStores, FilesUnreadable, VersionFiles
 
 _logger = logging.getLogger(__name__)
@@ -282,6 +282,7 @@ def _changeable(record: MlflowVersion) -> Mapping[str, Any]:
         "description": record.description or "",
         "accept_breaking": accepts_breaking(record.tags or {}),
         "environment": environment_mode(record.tags or {}),
+        "warnings": version_warnings(record.tags or {}),
     }
 
 

@@ -37,6 +37,14 @@ def environment_mode(tags: Mapping[str, str]) -> EnvironmentMode | None:
     return next((mode for mode in get_args(EnvironmentMode) if mode == said), None)
 
 
+def version_warnings(tags: Mapping[str, str]) -> tuple[str, ...]:
+    """A warning for each tag of a model version that can't be used."""
+    said = tags.get(ENVIRONMENT)
+    if said is None or environment_mode(tags) is not None:
+        return ()
+    return (f"Tag {ENVIRONMENT} is ignored: it is none of {', '.join(get_args(EnvironmentMode))}.",)
+
+
 def parse_options(tags: Mapping[str, str]) -> tuple[ModelOptions, tuple[str, ...]]:
     """The options that a registered model's tags set, and a warning for each that can't be used."""
     values: dict[str, str] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import pytest
 
 from tests.support.chromium import chromium
 from tests.support.processes import Gateway, gateway, mlflow_server
-from tests.support.scheduling import Together, place_of
+from tests.support.scheduling import Together, place_of, shared_by
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -28,6 +29,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together:
     """With several processes (`-n`): what shares a gateway is run in one of them."""
     return Together(config, log)
+
+
+_SHARED_GATEWAY = ExitStack()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The shared gateway ends with the last test that needs it: with all its models it takes a good
+    part of a processor, however idle."""
+    follows = None if nextitem is None else shared_by(nextitem.nodeid)
+    if shared_by(item.nodeid) == "gateway" != follows:
+        _SHARED_GATEWAY.close()
 
 
 @pytest.fixture(scope="session")
@@ -55,8 +68,10 @@ def shared_gateway(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("gateway")
     # Models that no test asks any more don't have to run beside the others' all the time.
     calm = {"MODELMUX_IDLE_TIMEOUT_S": "60"}
-    with gateway(mlflow_uri, folder, "--poll-interval-s", "5", environment=calm) as running:
-        yield running
+    with _SHARED_GATEWAY:
+        yield _SHARED_GATEWAY.enter_context(
+            gateway(mlflow_uri, folder, "--poll-interval-s", "5", environment=calm)
+        )
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -27,6 +28,7 @@ _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 15.0
 _POLL_S = 0.2
 _MLFLOW_PORT = 5000
+_SHOWN_LINES = 3
 _NEEDED = ("mlflow.server", "torch", "transformers", "sklearn", "flask")
 
 Say = Callable[[str], None]
@@ -181,6 +183,8 @@ def _say_tour(settings: Settings, say: Say) -> None:
     for model in listing.get("models", ()):  # none where keys are on
         versions = ", ".join(map(str, sorted(model["versions"])))
         say(f"  {model['name']}: versions {versions}, default {model['default_version']}")
+        for line in _of_its_packages(model):
+            say(f"    {line}")
     say("")
     key = ""
     if keys_of(settings) is not None:
@@ -193,6 +197,19 @@ def _say_tour(settings: Settings, say: Say) -> None:
     say(f"  curl {url}/models{key}")
     say(f"  open {url}/ (every model, to look at and to try) or {url}/docs (for clients)")
     say("")
+
+
+def _of_its_packages(model: Mapping[str, Any]) -> Iterator[str]:
+    """What is to be known of a model that doesn't run with the gateway's packages."""
+    environment = model["environment"]
+    if environment is None or environment["kind"] != "own":
+        return
+    yield f"Packages: {environment['why']}."
+    if environment["state"] == "failed":
+        yield environment["reason"]
+        yield from environment["lines"][-_SHOWN_LINES:]
+    elif environment["state"] != "ready":
+        yield "They are being installed, which may take some seconds; until then it answers 503."
 
 
 _TRANSLATION = "/models/translation_model/predict"
@@ -209,4 +226,5 @@ _TOUR: tuple[tuple[str, tuple[str, ...], str], ...] = (
         f'{{"inputs": [{_QUESTION}], "params": {{"max_answer_len": 3}}}}',
     ),
     ("/models/delivery_time/predict", (), f'[{_ORDER[:-1]}, "rain_mm": 12.5}}, {_ORDER}]'),
+    ("/models/domain_name/predict", (), '{"name": "bücher.example"}'),
 )

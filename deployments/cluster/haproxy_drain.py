@@ -1,4 +1,4 @@
-"""Draining HAProxy: it takes no more connections, and what it took is answered.
+"""The end of HAProxy: it takes no more connections, and what it took is answered.
 
 Without this HAProxy goes on listening while the ingress drains and when it is gone, and answers 404
 to whoever comes: the caller would believe that there is no such model. A caller who can't connect
@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
+import signal
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 _logger = logging.getLogger(__name__)
@@ -46,6 +49,19 @@ def close_front_door(admin_socket: Path, *, timeout_s: float) -> None:
                 quiet_since = now
     except OSError as error:
         _logger.warning("HAProxy can't be told to take no more connections: %s", error.strerror)
+
+
+def end_haproxy(admin_socket: Path) -> None:
+    """End HAProxy at once, whose parent is gone with Ray's raylet: it would go on listening."""
+    try:
+        told = _ask(admin_socket, "show info").splitlines()
+    except OSError:
+        return  # it has ended
+    for line in told:
+        name, _, value = line.partition(":")
+        if name == "Pid" and value.strip().isdecimal():
+            with suppress(ProcessLookupError):
+                os.kill(int(value), signal.SIGKILL)
 
 
 def _requests_inside(admin_socket: Path) -> int:

@@ -23,7 +23,7 @@ from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from deployments.application import gateway_application
 from deployments.application_names import APPLICATION, is_models
-from deployments.cluster.haproxy_drain import close_front_door
+from deployments.cluster.haproxy_drain import close_front_door, end_haproxy
 from deployments.cluster.join import joined_ray, running_serve
 from deployments.cluster.join_rules import ServeApplication
 from deployments.cluster.ray_environment import haproxy_admin_socket, inner_host
@@ -103,6 +103,8 @@ def _running(settings: Settings, logs: LogOptions, zygote: str | None) -> Iterat
             _take_down_shared()
         elif ended_ray_process() is None:
             _take_down_serve(settings)
+        elif (admin_socket := haproxy_admin_socket()) is not None:
+            end_haproxy(admin_socket)
 
 
 def _start_serve(settings: Settings) -> None:

@@ -127,10 +127,6 @@ class Builder:
         """The name of the environment that meets these needs on this machine."""
         return needs.digest(self._platform)
 
-    def find(self, needs: Needs) -> Environment | None:
-        """The environment, if it is there."""
-        return self.store.find(self.digest(needs))
-
     async def build(
         self, needs: Needs, *, artifacts: Path | None = None, again: bool = False
     ) -> Environment:
@@ -481,7 +477,9 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
 def _environment(given: Mapping[str, str], store: Store) -> dict[str, str]:
     """What uv and all that it starts see of a process's environment variables."""
     passed = {
-        name: value for name, value in given.items() if _PASSED_ON.match(name) and name not in _OURS
+        name: value
+        for name, value in given.items()
+        if value and _PASSED_ON.match(name) and name not in _OURS
     }
     return {
         "UV_CACHE_DIR": str(store.cache),

@@ -12,7 +12,7 @@ from gateway.catalog import EnvironmentMode
 
 Kind = Literal["gateway", "own"]
 
-_SHOWN = 4
+_SHOWN = 8
 
 
 class NoEnvironment(Exception):

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from random import Random
 from typing import Literal, get_args
 
 from deployments.backoff import Backoff
+from deployments.environments.whole_file import write_whole
 
 Cause = Literal["python", "files", "packages", "too_long", "too_large", "in_use", "disk"]
 
@@ -76,7 +75,7 @@ class Failures:
             retry_at=now + pauses.pause_s(times - 1, self._random),
         )
         with contextlib.suppress(OSError):
-            self._write(digest, failure)
+            write_whole(self._file(digest), json.dumps(asdict(failure)))
         return failure
 
     def forget(self, digest: str) -> None:
@@ -89,18 +88,6 @@ class Failures:
             for path in list(self._folder.iterdir()):
                 if path.stat().st_mtime < time.time() - _KEPT_S:
                     path.unlink(missing_ok=True)
-
-    def _write(self, digest: str, failure: Failure) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        partial = self._folder / f"{digest}.{uuid.uuid4().hex}.partial"
-        try:
-            with partial.open("w", encoding="utf-8") as file:
-                json.dump(asdict(failure), file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.rename(self._file(digest))
-        finally:
-            partial.unlink(missing_ok=True)
 
     def _file(self, digest: str) -> Path:
         return self._folder / f"{digest}.json"

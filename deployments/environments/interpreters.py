@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ LEAST_PYTHON: Minor = (3, 8)
 _PROBE_S = 10.0
 _LIST_S = 30.0
 _INSTALL_S = 600.0
+_DOWNLOAD_AGAIN_S = 300.0
 # A build without the lock of its threads isn't what packages have wheels for.
 _PROBE = (
     "import sys,sysconfig;print(sys.implementation.name,*sys.version_info[:3],"
@@ -59,6 +61,7 @@ class Interpreters:
         self._may_download = may_download
         self._own = own
         self._found: dict[Minor, Interpreter] = {}
+        self._not_before: dict[Minor, float] = {}
 
     async def find(self, minor: Minor) -> Interpreter | None:
         """A Python of that minor, any patch of it; None where there is none to be had."""
@@ -119,9 +122,16 @@ class Interpreters:
             return []
 
     async def _download(self, minor: Minor) -> bool:
+        # Where it can't be had, every version that needs it would wait for it to fail again.
+        if time.monotonic() < self._not_before.get(minor, 0.0):
+            return False
         command = [self._uv, "python", "install", "--no-bin", "--no-progress",
                    "{}.{}".format(*minor)]  # fmt: skip
-        return await self._output(command, timeout_s=_INSTALL_S) is not None
+        is_there = await self._output(command, timeout_s=_INSTALL_S) is not None
+        if not is_there:
+            self._not_before[minor] = time.monotonic() + _DOWNLOAD_AGAIN_S
+            _logger.warning("Python %s.%s can't be downloaded", *minor)
+        return is_there
 
     async def _probe(self, path: str) -> tuple[int, int, int] | None:
         output = await self._output([path, "-I", "-S", "-c", _PROBE], timeout_s=_PROBE_S)

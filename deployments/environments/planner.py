@@ -52,6 +52,7 @@ def environment_settings(settings: Settings) -> EnvironmentSettings:
             max_bytes=settings.max_environment_bytes,
             wheels_only=settings.environment_wheels_only,
         ),
+        may_download_pythons=settings.environment_python_downloads,
     )
 
 

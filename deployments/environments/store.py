@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.environments.failures import Cause, Failure, Failures
+from deployments.environments.whole_file import write_whole
 
 _MARKER = "complete.json"
 _USED = "used"
@@ -169,12 +170,7 @@ class Store:
         """The environment that has been built is one from now on; raises OSError."""
         folder = self.path(digest)
         (folder / _USED).touch()
-        partial = folder / f"{_MARKER}.partial"
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(said, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(folder / _MARKER)
+        write_whole(folder / _MARKER, json.dumps(said))
         environment = self.find(digest)
         if environment is None:
             raise OSError("the environment isn't where it was built")

@@ -186,8 +186,8 @@ class _LoadedModel:
     def __init__(self, folder: str, mark: Mark, tell: _Teller) -> None:
         import mlflow.pyfunc
 
-        # What MLflow would warn of is what the gateway has looked at before. MLflow would read all
-        # that is installed for it, which takes half a second of each load.
+        # What MLflow would warn of is what `deployments.environments` decides and tells. To look
+        # for it, it reads all installed packages: half a second of each load.
         self._predict = mlflow.pyfunc.load_model(folder, suppress_warnings=True).predict
         self._mark = mark
         self._tell = tell

@@ -30,8 +30,10 @@ _LONGEST_LINE = 1024 * 1024
 _ASKED_S = 5.0
 _BACKLOG = 256
 
-# What no package reads while it is imported: Ray's own of a worker, and a shell's.
+# What no package reads while it is imported: Ray's own of a worker, a shell's, and what MLflow
+# notes of a process (mlflow/telemetry), be it at its import or later.
 _OF_RAY = ("RAY_", "SPT_")
+_OF_MLFLOW = "_MLFLOW_TELEMETRY_SESSION_ID"
 _OF_A_SHELL = frozenset({"PWD", "OLDPWD", "SHLVL", "_", "LINES", "COLUMNS", "TERM"})
 
 
@@ -51,7 +53,7 @@ def matters(environ: dict[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environ.items()
-        if name not in _OF_A_SHELL and not name.startswith(_OF_RAY)
+        if name not in _OF_A_SHELL and name != _OF_MLFLOW and not name.startswith(_OF_RAY)
     }
 
 

@@ -42,8 +42,8 @@ _DEFAULTS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 # Secrets of the gateway's own processes.
 _SECRETS = frozenset({"MODELMUX_KEYS", "MODELMUX_WEBHOOK_SECRET", "MODELMUX_KEY", "RAY_AUTH_TOKEN"})
 
-# Ray's debugger, which only Ray's own processes have, and what MLflow notes of a process.
-_OF_ONE_PROCESS = frozenset({"PYTHONBREAKPOINT", "_MLFLOW_TELEMETRY_SESSION_ID"})
+# Ray's debugger, which only Ray's own processes have.
+_OF_WORKERS = frozenset({"PYTHONBREAKPOINT"})
 
 _OF_INTERPRETER = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONEXECUTABLE"})
 
@@ -439,7 +439,7 @@ def new_mark() -> Path:
 def model_environment(interpreter: str = sys.executable) -> dict[str, str]:
     """What models' processes that an interpreter runs have of this process's environment."""
     inherited = {
-        name: value for name, value in os.environ.items() if name not in _SECRETS | _OF_ONE_PROCESS
+        name: value for name, value in os.environ.items() if name not in _SECRETS | _OF_WORKERS
     }
     if interpreter == sys.executable:
         return {**_DEFAULTS, **inherited}

@@ -17,15 +17,15 @@ from deployments.environments.builder import BuildFailed
 from deployments.environments.choice import NoEnvironment
 from deployments.environments.model_needs import Needs
 from deployments.environments.planner import EnvironmentSettings, Planner, files_below
-from deployments.environments.store import Environment, Hold
+from deployments.environments.store import Hold
 from deployments.model_replica.processes import Processes
 from deployments.model_replica.version_process import LoadFailed, VersionId
-from gateway.single_flight import SingleFlight
 
 # A version whose process was killed comes back in a moment, and finds its template still there.
 LINGER_S = 20.0
 _END_S = 15.0
 _SHOWN_LINES = 3
+_SOON_S = 0.5
 
 
 class EnvironmentBuilding(Exception):
@@ -71,7 +71,6 @@ class VersionEnvironments:
         self._linger_s = linger_s
         self._planner = Planner(settings)
         self._own: dict[str, _Own] = {}
-        self._builds: SingleFlight[str, Environment] = SingleFlight()
         self._asked_at: dict[str, float] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -114,18 +113,19 @@ class VersionEnvironments:
             return self._own[digest].hold
         hold = await asyncio.to_thread(builder.store.hold, digest)
         if hold is not None:
+            self._asked_at.pop(digest, None)
             return hold
-        self._asked_at.setdefault(digest, time.time())
-        build = self._builds.start(digest, partial(builder.build, needs, artifacts=folder))
-        # One that has failed before, lately, fails in a moment.
-        done, _ = await asyncio.wait([build], timeout=0.5)
-        if not done:
-            raise EnvironmentBuilding(self._asked_at[digest])
-        del self._asked_at[digest]
+        asked_at = self._asked_at.setdefault(digest, time.time())
         try:
-            build.result()
+            # The build goes on without us; one that has failed lately fails in a moment.
+            async with asyncio.timeout(_SOON_S):
+                await builder.build(needs, artifacts=folder)
+        except TimeoutError:
+            raise EnvironmentBuilding(asked_at) from None
         except BuildFailed as failed:
+            del self._asked_at[digest]
             raise LoadFailed(_said(failed)) from None
+        del self._asked_at[digest]
         hold = await asyncio.to_thread(builder.store.hold, digest)
         if hold is None:  # pruned in this moment
             raise EnvironmentBuilding(time.time())

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from deployments.environments.builder import BuildFailed
 from deployments.environments.choice import Choice, NoEnvironment
+from deployments.environments.known_files import KnownFiles, Read
 from deployments.environments.planner import Planner
 from gateway.catalog import Catalog, EnvironmentMode, EnvironmentStatus, ModelVersion, ServedModel
 from gateway.single_flight import SingleFlight
@@ -67,12 +68,14 @@ class EnvironmentPreparer:
         self,
         planner: Planner,
         registry: RegisteredFiles,
+        known_files: KnownFiles,
         *,
         max_bytes: int,
         changed: Callable[[], Awaitable[None]],
     ) -> None:
         self._planner = planner
         self._registry = registry
+        self._known_files = known_files
         self._max_bytes = max_bytes
         self._changed = changed
         self._plans: dict[str, _Planned | _Unplanned] = {}
@@ -112,8 +115,8 @@ class EnvironmentPreparer:
         self._catalog = catalog
         there = set()
         for model in catalog.models.values():
-            ahead = _ahead(model)
-            for version in sorted(model.versions, key=lambda each: each not in ahead):
+            ahead = model.notable
+            for version in sorted(model.versions, key=lambda each: each.number not in ahead):
                 if not version.is_servable:
                     continue
                 tag = model.environment_of(version)
@@ -121,10 +124,13 @@ class EnvironmentPreparer:
                 there.add(key)
                 if self._is_due(key):
                     self._planning.start(key, partial(self._plan, model.name, version, tag, key))
-                elif version in ahead:
+                elif version.number in ahead:
                     self._build_ahead(model.name, version, key)
-        for key in self._plans.keys() - there:
+        gone = self._plans.keys() - there
+        for key in gone:
             del self._plans[key]
+        if gone:
+            self._known_files.forget_all_but(_fingerprints(catalog))
         if self._refreshing is None:
             self._refreshing = asyncio.create_task(self._keep_told(), context=Context())
         self._is_all_due = True
@@ -157,16 +163,15 @@ class EnvironmentPreparer:
         async with self._reading:
             self._plans[key] = await self._planned(name, version, tag)
         model = None if self._catalog is None else self._catalog.models.get(name)
-        if model is not None and version in _ahead(model):
+        if model is not None and version.number in model.notable:
             self._build_ahead(name, version, key)
-        await self._refresh()
 
     async def _planned(
         self, name: str, version: ModelVersion, tag: EnvironmentMode | None
     ) -> _Planned | _Unplanned:
         try:
-            files = await asyncio.to_thread(self._registry.files_of, name, version.number)
-            choice = await self._planner.plan(files.read, fingerprint=version.fingerprint, tag=tag)
+            read = await asyncio.to_thread(self._reader, name, version)
+            choice = await self._planner.plan(read, fingerprint=version.fingerprint, tag=tag)
             needs = choice.needs
             return _Planned(choice, None if needs is None else self._planner.builder.digest(needs))
         except NoEnvironment as problem:
@@ -176,6 +181,16 @@ class EnvironmentPreparer:
         except (RegistryUnreachable, FilesUnreadable) as problem:
             again_at = time.monotonic() + _READ_AGAIN_S
             return _Unplanned(f"What it needs can't be read: {problem}", again_at)
+
+    def _reader(self, name: str, version: ModelVersion) -> Read:
+        files: list[VersionFiles] = []
+
+        def read(path: str) -> bytes | None:
+            if not files:
+                files.append(self._registry.files_of(name, version.number))
+            return files[0].read(path)
+
+        return self._known_files.reader(version.fingerprint, read)
 
     def _build_ahead(self, name: str, version: ModelVersion, key: str) -> None:
         plan = self._plans.get(key)
@@ -231,6 +246,8 @@ class EnvironmentPreparer:
             known = {k: told for k, told in self._told.items() if told.state in settled}
             plans = dict(self._plans)
             to_look_at = {key: plan for key, plan in plans.items() if key not in known}
+            if not to_look_at and not all_of_them and self._told.keys() == plans.keys():
+                return
             looked_at = await asyncio.to_thread(self._looked_at, to_look_at)
             self._told = {key: looked_at.get(key) or known[key] for key in plans}
         statuses = _by_model(self._catalog, self._told)
@@ -278,12 +295,8 @@ def _key(version: ModelVersion, tag: EnvironmentMode | None) -> str:
     return f"{version.fingerprint} {tag or ''}"
 
 
-def _ahead(model: ServedModel) -> list[ModelVersion]:
-    """The versions that are asked for by most: the default, what is to be it, and the aliased."""
-    numbers = {model.default_version, *model.aliases.values()}
-    if model.held is not None:
-        numbers.add(model.held.number)
-    return [each for each in model.versions if each.number in numbers]
+def _fingerprints(catalog: Catalog) -> set[str]:
+    return {each.fingerprint for model in catalog.models.values() for each in model.versions}
 
 
 def _by_model(

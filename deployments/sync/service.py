@@ -22,6 +22,7 @@ from ray import serve
 from deployments.application_names import MODEL_HOST, SHARED
 from deployments.backoff import Backoff
 from deployments.catalog_updates import CatalogUpdate, Position, RegistryNews, packed
+from deployments.environments.known_files import KnownFiles
 from deployments.environments.planner import Planner, environment_settings
 from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.model_application import ModelApplications, ModelApplicationSettings
@@ -98,6 +99,7 @@ class SyncService:
         self._environments = EnvironmentPreparer(
             Planner(environment_settings(settings)),
             MlflowRegistry(tracking_uri=settings.tracking_uri, registry_uri=settings.registry_uri),
+            KnownFiles(Path(settings.state_dir) / "needs"),
             max_bytes=settings.max_environments_bytes,
             changed=self._take_environments,
         )

@@ -134,8 +134,12 @@ class Stack:
         response.raise_for_status()
         return dict(response.json())
 
+    def ask(self, name: str, row: dict[str, Any], **headers: str) -> httpx.Response:
+        """What comes back for one row."""
+        return self.client.post(f"/models/{name}/predict", json=row, headers=headers)
+
     def predict(self, name: str, **headers: str) -> Any:
         """The model's answer for one row with x = 10."""
-        response = self.client.post(f"/models/{name}/predict", json={"x": 10.0}, headers=headers)
+        response = self.ask(name, {"x": 10.0}, **headers)
         assert response.status_code == 200, response.text
         return response.json()

@@ -13,6 +13,7 @@ import pandas as pd
 from mlflow.models import infer_signature
 from sklearn.linear_model import LinearRegression
 
+from examples.registration import DOMAIN_NAME, register_domain_name
 from gateway.security.api_keys import entry_of, new_secret
 from tests.compose.stack import Stack
 from tests.support.processes import poll
@@ -24,6 +25,7 @@ NAME = "steps"
 SOON_S = 3.0
 """What a webhook tells is seen within about a second; a busy machine may take longer. The gateway
 itself would look after ten minutes."""
+BUILT_S = 300.0
 
 
 def register(stack: Stack, factor: float) -> int:
@@ -92,7 +94,7 @@ def test_the_stack_serves_follows_and_loses_nothing(stack: Stack) -> None:
     before = stack.model(NAME)
     stack.compose("down")
     stack.up()
-    assert stack.model(NAME) == before
+    poll(lambda: stack.model(NAME) == before, what="all that is told of it")
     assert answer(stack, **{"X-Model-Version": "latest"}) == 50
     assert len(registry.list_webhooks()) == 1
     registry.set_registered_model_alias(NAME, "champion", "4")
@@ -102,6 +104,36 @@ def test_the_stack_serves_follows_and_loses_nothing(stack: Stack) -> None:
 def _knows(stack: Stack, number: int) -> bool:
     model = stack.model(NAME)
     return model is not None and number in model["versions"]
+
+
+def test_a_model_has_the_packages_that_it_pins(stack: Stack) -> None:
+    """Its environment is built in the container, and kept when that goes: the next one answers from
+    it at once, beside models that run with the image's own packages."""
+    register_domain_name(stack.mlflow_uri)
+
+    def answers() -> Any:
+        asked = stack.ask(DOMAIN_NAME, {"name": "bücher.example"})
+        return asked.json() if asked.status_code == 200 else None
+
+    started = time.monotonic()
+    answered = [{"ascii": "xn--bcher-kva.example", "idna": "3.7"}]
+    assert poll(answers, timeout_s=BUILT_S, what="its packages") == answered
+    _logger.warning("an environment: built after %.2f s", time.monotonic() - started)
+    of_the_image = stack.execute("gateway", "python", "-c", "import idna; print(idna.__version__)")
+    assert of_the_image.stdout.strip() not in ("", "3.7")
+
+    stack.compose("down")
+    stack.up()
+    assert answers() == answered, "it was built anew"
+    told = {NAME: ("gateway", "ready"), DOMAIN_NAME: ("own", "ready")}
+    poll(lambda: {name: _environment(stack, name) for name in told} == told, what="what is told")
+
+
+def _environment(stack: Stack, name: str) -> tuple[str, str] | None:
+    """Which packages a model runs with, and whether they are there; None where nobody knows yet."""
+    model = stack.model(name)
+    told = None if model is None else model["environment"]
+    return None if told is None else (told["kind"], told["state"])
 
 
 def test_what_is_published_and_what_may_be_written(stack: Stack) -> None:

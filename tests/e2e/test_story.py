@@ -15,7 +15,11 @@ import httpx
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from examples.registration import register_question_answerer, register_translation
+from examples.registration import (
+    register_domain_name,
+    register_question_answerer,
+    register_translation,
+)
 from tests.support.processes import Gateway, poll
 from tests.support.registering import client
 
@@ -234,3 +238,29 @@ def test_7_what_is_deleted_is_gone(served: Gateway, uri: str, answerer: str) -> 
     missing = served.predict(MODEL, SENTENCE)
     assert (missing.status_code, missing.json()["code"]) == (404, "model_not_found")
     assert served.predict("question_answerer", {"question": QUESTIONS[0]}).status_code == 200
+
+
+def test_8_a_model_runs_with_the_packages_that_it_pins(served: Gateway, uri: str) -> None:
+    """It answers from the release that it was logged with, which isn't the gateway's, once that is
+    installed; the list and the page say so."""
+    register_domain_name(uri)
+    served.sync()
+
+    def answers() -> Any:
+        response = served.predict("domain_name", {"name": "bücher.example"})
+        if response.status_code == 503 and "environment is being built" in response.text:
+            return None
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    answered = poll(answers, timeout_s=300.0, what="its packages")
+    assert answered == [{"ascii": "xn--bcher-kva.example", "idna": "3.7"}]
+
+    def told_as_ready() -> Any:
+        environment = served.model("domain_name")["environment"]
+        return environment if environment["state"] == "ready" else None
+
+    told = poll(told_as_ready, what="what is told of them")
+    assert told["kind"] == "own"
+    assert told["why"].startswith("its own: needs idna==3.7, the gateway has ")
+    assert told["why"] in served.client.get("/catalog/domain_name").text

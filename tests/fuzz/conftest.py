@@ -16,7 +16,7 @@ SECONDS = float(os.environ.get("FUZZ_SECONDS") or 15)
 """How long each part that can go on may take; `make fuzz FUZZ_SECONDS=n`."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway that serves models of many kinds, and none that other tests make for their own
     ends; `versions` answers for sure."""

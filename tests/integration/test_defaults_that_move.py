@@ -156,3 +156,4 @@ def test_a_broken_version_that_came_meanwhile_does_not_take_a_model_down(
         what="the process that is always there",
     )
     assert not processes_called(served.running, f"{MODEL}{uncalled}")
+    client(served.uri).delete_registered_model(warm)

@@ -32,6 +32,7 @@ NUMBER = columns(("x", "double"))
 NAME = "monitored"
 HELD = "monitored, held"
 UNLOADABLE = "monitored, can't be loaded"
+UNBUILDABLE = "monitored, can't be built"
 
 
 def _twice(rows: pd.DataFrame, params: Any) -> pd.DataFrame:
@@ -54,6 +55,8 @@ def monitored(mlflow_uri: str, shared_gateway: Gateway) -> Gateway:
     registry.set_registered_model_tag(NAME, "modelmux.max_loaded_versions", "1")
     register(mlflow_uri, HELD, _twice, NUMBER, NUMBER)
     register(mlflow_uri, UNLOADABLE, _twice, NUMBER, NUMBER, on_load=_fail)
+    register(mlflow_uri, UNBUILDABLE, _twice, NUMBER, NUMBER, requirements=["mlflow==1.999"])
+    registry.set_registered_model_tag(UNBUILDABLE, "modelmux.environment", "own")
     shared_gateway.sync()
     register(mlflow_uri, HELD, _twice, columns(("other", "double")), NUMBER)
     shared_gateway.sync()

@@ -172,14 +172,14 @@ def test_a_serve_config_is_deployed_again_and_again(
 ) -> None:
     """The models' applications outlive a new config, a broken model isn't the service's trouble,
     and a GPU is asked of Ray where the tag says so."""
-    good, broken, on_gpu = f"{PREFIX}: good", f"{PREFIX}: broken", f"{PREFIX}: gpu"
+    good, broken, on_gpu = f"{PREFIX} - good", f"{PREFIX} - broken", f"{PREFIX} - gpu"
     register(mlflow_uri, good, lambda rows, params: rows * 2, NUMBER, NUMBER)
     register(mlflow_uri, broken, lambda rows, params: rows, NUMBER, NUMBER, on_load=_fail)
     register(mlflow_uri, on_gpu, _number_of_gpu, NUMBER, NUMBER)
     client(mlflow_uri).set_registered_model_tag(on_gpu, "modelmux.num_gpus", "1")
 
     settings = {"tracking_uri": mlflow_uri, "state_dir": str(tmp_path / "state")}
-    settings["include"] = f"{PREFIX}: *"
+    settings["include"] = f"{PREFIX} - *"
     _deploy(shared, tmp_path, settings)
     assert _predict(shared.url, good).json() == [{"x": 2.0}]
     assert _predict(shared.url, on_gpu).json() == [{"x": 0.0}]

@@ -25,11 +25,12 @@ FLAVORS = [
 
 @pytest.mark.parametrize("flavor", FLAVORS)
 async def test_a_started_process_is_as_good_as_a_fresh_interpreter(
-    flavor: str, tmp_path: Path
+    flavor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two processes of one template answer as a fresh interpreter does, are forked where the table
     says so, which a template with a second thread would not do, share no random numbers, compute
     by all their threads, have worker processes of their own, and end as programs of Python do."""
+    monkeypatch.chdir(tmp_path)  # where traces are kept by MLflow, wherever their store is
     model = saved_model(flavor, tmp_path / "model", sys.executable)
     probed = with_probe(model, tmp_path / "probed")
     method = start_method(flavor)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 
 def python_of(minor: str) -> str | None:
     """The interpreter of that version, on the PATH or pyenv's; None where there is none."""
+    if minor == "{}.{}".format(*sys.version_info):
+        return sys.executable
     found = shutil.which(f"python{minor}")
     if found is not None and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0:
         return found
-    versions = Path.home() / ".pyenv" / "versions"
-    return next(map(str, sorted(versions.glob(f"{minor}.*/bin/python"))), None)
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    return next(map(str, sorted(root.glob(f"versions/{minor}.*/bin/python"))), None)

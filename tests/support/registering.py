@@ -48,6 +48,7 @@ def register(
     on_load: Callable[[], None] | None = None,
     code_paths: Sequence[str] | None = None,
     input_example: Any = None,
+    requirements: Sequence[str] = ("mlflow",),
 ) -> int:
     """Log a function as a pyfunc model and register it; the version's number."""
     signature = None if inputs is None else ModelSignature(inputs, outputs, params)
@@ -58,6 +59,7 @@ def register(
         signature=signature,
         code_paths=code_paths,
         input_example=input_example,
+        pip_requirements=[*requirements],
     )
 
 
@@ -90,9 +92,8 @@ def log(uri: str, name: str, model: Any, **options: Any) -> int:
     info = mlflow.pyfunc.log_model(
         name="model",
         python_model=model,
-        pip_requirements=["mlflow"],
         registered_model_name=name,
-        **options,
+        **{"pip_requirements": ["mlflow"], **options},
     )
     return int(info.registered_model_version)
 

@@ -21,13 +21,14 @@ _SHARED = {
 """Beginnings of names, and what the tests share."""
 
 
-def _shared_by(nodeid: str) -> str | None:
+def shared_by(nodeid: str) -> str | None:
+    """What a test shares with others, by its name."""
     return next((name for start, name in _SHARED.items() if nodeid.startswith(start)), None)
 
 
 def place_of(nodeid: str) -> int:
     """What a test is to be sorted by."""
-    if _shared_by(nodeid) is not None:
+    if shared_by(nodeid) is not None:
         return 0
     return 2 if nodeid.startswith("tests/unit/") else 1
 
@@ -36,4 +37,4 @@ class Together(LoadScopeScheduling):
     """Gives a process all tests that share something, else all of a file, one after another."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return _shared_by(nodeid) or nodeid.partition("::")[0]
+        return shared_by(nodeid) or nodeid.partition("::")[0]

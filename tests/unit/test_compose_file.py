@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,16 @@ OF_OPENTELEMETRY = (
     "OTEL_RESOURCE_ATTRIBUTES",
     "OTEL_TRACES_SAMPLER",
     "OTEL_TRACES_SAMPLER_ARG",
+)
+
+OF_UV = (
+    "UV_DEFAULT_INDEX",
+    "UV_INDEX",
+    "UV_FIND_LINKS",
+    "UV_NO_INDEX",
+    "UV_OFFLINE",
+    "UV_TORCH_BACKEND",
+    "UV_PYTHON_INSTALL_MIRROR",
 )
 
 
@@ -48,6 +59,27 @@ def test_where_traces_go_can_be_said(services: dict[str, Any]) -> None:
     pages = ("docs/8-monitoring.md", "deploy/compose/env.example")
     for text in [(ROOT / page).read_text(encoding="utf-8") for page in pages]:
         assert {name for name in (*passed, SPAN_EXPORTER) if name not in text} == set()
+
+
+def test_where_models_packages_come_from_can_be_said(services: dict[str, Any]) -> None:
+    """uv's variables reach the gateway, unset where nobody sets them; the docs and the example of
+    `.env` name each."""
+    environment = services["gateway"]["environment"]
+    passed = {name: value for name, value in environment.items() if name.startswith("UV_")}
+    assert passed == dict.fromkeys(OF_UV)
+    for page in ("docs/10-operation.md", "deploy/compose/env.example"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert {name for name in passed if name not in text} == set(), page
+
+
+def test_environments_and_pythons_outlive_a_container(services: dict[str, Any]) -> None:
+    """They are below what a volume keeps, by the image's own variables."""
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    kept = "/var/lib/modelmux"
+    assert f"state:{kept}" in services["gateway"]["volumes"]
+    for variable in ("MODELMUX_STATE_DIR", "UV_PYTHON_INSTALL_DIR"):
+        (value,) = re.findall(rf"\b{variable}=(\S+)", dockerfile)
+        assert Path(value).is_relative_to(kept), variable
 
 
 def test_no_password_is_one_that_everybody_knows(services: dict[str, Any]) -> None:

@@ -25,10 +25,14 @@ def documents(path: Path) -> list[Any]:
     return list(yaml.load_all(path.read_text(encoding="utf-8"), loader))
 
 
+def the_one_of(kind: str) -> Any:
+    (found,) = [each for each in documents(KUBERAY) if each["kind"] == kind]
+    return found
+
+
 @pytest.fixture
 def ray_service() -> Any:
-    (found,) = [each for each in documents(KUBERAY) if each["kind"] == "RayService"]
-    return found
+    return the_one_of("RayService")
 
 
 def test_every_pod_has_the_environment_of_the_fast_path(ray_service: Any) -> None:
@@ -52,6 +56,15 @@ def test_every_pod_has_the_state_and_is_asked_how_it_is(ray_service: Any) -> Non
         assert "/var/lib/modelmux" in {each["mountPath"] for each in container["volumeMounts"]}
         assert container["livenessProbe"]
         assert container["readinessProbe"]
+
+
+def test_the_volume_has_room_for_the_environments(ray_service: Any) -> None:
+    """What they may take, by the config's own bound, leaves room for artifacts."""
+    (application,) = yaml.safe_load(ray_service["spec"]["serveConfigV2"])["applications"]
+    bound = application["args"]["max_environments_bytes"]
+    claim = the_one_of("PersistentVolumeClaim")
+    storage = claim["spec"]["resources"]["requests"]["storage"]
+    assert int(storage.removesuffix("Gi")) * 1024**3 >= bound + 10 * 1024**3
 
 
 def test_a_worker_takes_requests_only_with_a_front_door(ray_service: Any) -> None:

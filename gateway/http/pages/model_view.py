@@ -98,9 +98,7 @@ def registered_on(created_at_ms: int) -> str:
 def _shown(model: ServedModel, at_least: int) -> list[ModelVersion]:
     """The newest versions, and whatever is the default, held or has an alias."""
     newest_first = list(reversed(model.versions))
-    notable = {model.default_version, *model.aliases.values()}
-    if model.held is not None:
-        notable.add(model.held.number)
+    notable = model.notable
     return [
         version
         for place, version in enumerate(newest_first)

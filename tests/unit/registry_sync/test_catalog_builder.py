@@ -8,6 +8,7 @@ from gateway.catalog import Catalog
 from registry_sync.catalog_builder import build_catalog
 from registry_sync.default_version import DefaultPolicy, LoadFacts
 from registry_sync.records import RegistryReading
+from registry_sync.tags import version_warnings
 from tests.support.catalogs import BREAKING, LOOSER, record, version
 
 POLICY = DefaultPolicy()
@@ -108,3 +109,14 @@ def test_a_creation_time_that_is_not_known_tells_nothing() -> None:
         .default_version
         is None
     )
+
+
+def test_a_version_s_tag_that_cannot_be_used_is_a_warning_of_its_model() -> None:
+    """It says which version that is."""
+    said = version_warnings({"modelmux.environment": "mine"})
+    assert said == ("Tag modelmux.environment is ignored: it is none of auto, shared, own.",)
+    assert version_warnings({"modelmux.environment": " Own "}) == ()
+    model = build_catalog(
+        (record(version(1), version(2, warnings=said)),), None, policy=DefaultPolicy()
+    ).catalog.models["m"]
+    assert model.warnings == (f"Version 2: {said[0]}",)

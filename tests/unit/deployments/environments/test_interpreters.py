@@ -100,3 +100,14 @@ async def test_a_python_is_downloaded_only_where_that_is_allowed(tmp_path: Path)
     found = await interpreters(tmp_path, uv, may_download=True).find(OTHER)
     assert found is not None
     assert found.version == (3, 7, 99)
+
+
+async def test_a_download_that_failed_is_not_tried_again_at_once(tmp_path: Path) -> None:
+    """Where Pythons can't be reached, each version would wait for that to fail anew."""
+    tries = tmp_path / "tries"
+    uv = program(
+        tmp_path / "uv", f'case "$*" in *list*) echo "[]";; *) echo >> {tries}; exit 2;; esac'
+    )
+    look = interpreters(tmp_path, uv, may_download=True)
+    assert [await look.find(OTHER), await look.find(OTHER)] == [None, None]
+    assert tries.read_text() == "\n"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from deployments.environments.builder import BuildFailed
+from deployments.environments.known_files import KnownFiles
 from deployments.environments.model_needs import Needs
 from deployments.environments.planner import EnvironmentSettings, Planner
 from deployments.sync.environment_preparer import BUILT, LOOKED_AT, EnvironmentPreparer
@@ -74,7 +75,8 @@ async def preparing(
     async def changed() -> None:
         pass
 
-    made = EnvironmentPreparer(planner, registry, max_bytes=10**12, changed=changed)
+    known = KnownFiles(folder / "needs")
+    made = EnvironmentPreparer(planner, registry, known, max_bytes=10**12, changed=changed)
     try:
         yield made
     finally:
@@ -154,6 +156,15 @@ async def test_a_registry_that_is_away_is_asked_again_later(tmp_path: Path) -> N
         told = status(preparer)
         assert told.state == "failed"
         assert told.reason == "What it needs can't be read: The registry is away."
+
+
+async def test_a_restart_needs_no_registry_that_answers(tmp_path: Path) -> None:
+    """What a version needs was read once, and its files never change."""
+    for registry in (Registry(m=NOTHING), Registry()):
+        async with preparing(tmp_path, registry) as preparer:
+            preparer.look(catalog(model()))
+            await preparer.settle(timeout_s=5.0)
+            assert status(preparer).state == "ready"
 
 
 async def test_a_gateway_that_builds_nothing_has_no_problem(tmp_path: Path) -> None:
