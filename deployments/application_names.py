@@ -20,6 +20,9 @@ BUILDER = "deployments.application:build"
 SYNC_SERVICE, INGRESS = "SyncService", "Ingress"
 MODEL_HOST = "ModelHost"
 
+SHARED = "modelmux-shared"
+"""The application of the models that share a deployment."""
+
 _MODEL_PREFIX = "modelmux-model-"
 _DIGEST_DIGITS = 10
 # As `application_name` makes them: prefix, slug, digest. An earlier release had an application for
@@ -38,9 +41,10 @@ def is_gateways(name: str, deployments: Collection[str], *, import_path: str | N
 
 
 def is_models(name: str, deployments: Collection[str]) -> bool:
-    """Whether that application is a model's: one that was just made, or that is ending, has no
-    deployments yet or no more."""
-    return _MODEL_NAME.fullmatch(name) is not None and set(deployments) <= {MODEL_HOST}
+    """Whether that application is a model's, or the one that models share: one that was just made,
+    or that is ending, has no deployments yet or no more."""
+    is_named_so = name == SHARED or _MODEL_NAME.fullmatch(name) is not None
+    return is_named_so and set(deployments) <= {MODEL_HOST}
 
 
 def application_name(model: str) -> str:
@@ -55,7 +59,7 @@ def digest_of(model: str) -> str:
 
 
 def version_key(number: int, fingerprint: str, environment: str | None) -> str:
-    """A version's multiplexed model id: short, and another one for other artifacts or where a tag
-    says something else of its packages."""
+    """A version's multiplexed model id: short, unique among all models', and another one for other
+    artifacts or where a tag says something else of its packages."""
     said = fingerprint if environment is None else f"{fingerprint} {environment}"
-    return f"{number}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
+    return f"{number}-{hashlib.sha256(said.encode()).hexdigest()[:16]}"

@@ -1,10 +1,12 @@
-"""The Serve application of a model: what is deployed, with which settings.
+"""The Serve application of a model, or of those that share one: what is deployed, with which
+settings.
 
 The sync service makes them while it runs (`deployments.sync.activator`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ray import serve
@@ -13,21 +15,28 @@ from ray.serve.config import AutoscalingConfig
 from deployments.application_names import MODEL_HOST
 from deployments.environments.planner import EnvironmentSettings
 from deployments.logs import LogOptions
+from deployments.model_replica.memory_budget import Sharing
 from deployments.model_replica.processes import import_ahead
 from deployments.model_replica.replica import ModelHost
-from deployments.model_replica.start_methods import start_method
+from deployments.model_replica.start_methods import start_methods
 from deployments.model_replica.supervisor import HostSettings
+from deployments.placement import ApplicationPlan
 from deployments.settings import HEALTH_CHECK_PERIOD_S
-from gateway.catalog import ModelOptions, ServedModel
+from gateway.catalog import ModelOptions
 
-# More than any batcher keeps in flight: the bound on waiting work is the gateway's.
+# More than batchers keep in flight for a model: the bound on waiting work is the gateway's.
 _MAX_ONGOING_REQUESTS = 256
+# So many models may have calls that wait, as for a load, without holding up others.
+_MAX_ONGOING_REQUESTS_SHARED = 10_000
+# The memory budget says who goes, long before.
+_MOST_SHARED_VERSIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelApplicationSettings:
     """What every model's application gets; times in seconds. `events_to` is the deployment and the
-    application that hear what is loaded."""
+    application that hear what is loaded, `shared_memory_bytes` the budget of each shared replica.
+    """
 
     tracking_uri: str
     registry_uri: str
@@ -39,6 +48,7 @@ class ModelApplicationSettings:
     environment: tuple[tuple[str, str], ...] = ()
     events_to: tuple[str, str] | None = None
     zygote: str | None = None
+    shared_memory_bytes: int | None = None
     logs: LogOptions = field(default_factory=LogOptions)
 
 
@@ -48,16 +58,17 @@ class ModelApplications:
     def __init__(self, settings: ModelApplicationSettings) -> None:
         self._settings = settings
 
-    def build(self, model: ServedModel) -> serve.Application:
-        """The application of that model; to be called by one thread at a time (see
+    def build(self, plan: ApplicationPlan) -> serve.Application:
+        """The application of that plan; to be called by one thread at a time (see
         `deployments.serve.applications`)."""
-        options, flavor = model.options, model.default.flavor if model.default else None
-        if self._settings.zygote is not None:
-            # Meanwhile: the replica takes as long to start as the packages to be imported.
-            import_ahead(self._settings.zygote, start_method(flavor))
+        options, is_shared = plan.options, plan.is_shared
+        # Meanwhile: the replica takes as long to start as the packages to be imported.
+        self.prepare(plan.flavors)
         deployment = serve.deployment(
             name=MODEL_HOST,
-            max_ongoing_requests=_MAX_ONGOING_REQUESTS,
+            max_ongoing_requests=_MAX_ONGOING_REQUESTS_SHARED
+            if is_shared
+            else _MAX_ONGOING_REQUESTS,
             ray_actor_options=self._actor_options(options),
             autoscaling_config=AutoscalingConfig(
                 min_replicas=options.min_replicas,
@@ -71,7 +82,14 @@ class ModelApplications:
             graceful_shutdown_wait_loop_s=0.5,
             health_check_period_s=HEALTH_CHECK_PERIOD_S,
         )(ModelHost)
-        return deployment.bind(self._host_settings(model))
+        return deployment.bind(self._host_settings(plan))
+
+    def prepare(self, flavors: Iterable[str]) -> None:
+        """Have this machine's zygote import what versions of these flavors need; returns at
+        once."""
+        if self._settings.zygote is not None:
+            for method in start_methods(flavors):
+                import_ahead(self._settings.zygote, method)
 
     def _actor_options(self, options: ModelOptions) -> dict[str, object]:
         actor: dict[str, object] = {"num_cpus": options.num_cpus, "num_gpus": options.num_gpus}
@@ -79,17 +97,24 @@ class ModelApplications:
             actor["runtime_env"] = {"env_vars": dict(self._settings.environment)}
         return actor
 
-    def _host_settings(self, model: ServedModel) -> HostSettings:
+    def _host_settings(self, plan: ApplicationPlan) -> HostSettings:
+        sharing = Sharing(
+            memory_bytes=self._settings.shared_memory_bytes,
+            replicas=plan.options.max_replicas,
+            idle_timeout_s=self._settings.idle_timeout_s,
+        )
         return HostSettings(
-            model=model.name,
             tracking_uri=self._settings.tracking_uri,
             registry_uri=self._settings.registry_uri,
             artifact_folder=self._settings.artifact_folder,
-            max_loaded_versions=model.options.max_loaded_versions,
+            max_loaded_versions=_MOST_SHARED_VERSIONS
+            if plan.is_shared
+            else plan.options.max_loaded_versions,
+            sharing=sharing if plan.is_shared else None,
             environments=self._settings.environments,
             retry_load_after_s=self._settings.load_retry_s,
             load_timeout_s=self._settings.load_timeout_s,
-            flavor=None if model.default is None else model.default.flavor,
+            flavors=plan.flavors,
             events_to=self._settings.events_to,
             zygote=self._settings.zygote,
             logs=self._settings.logs,

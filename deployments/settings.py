@@ -141,6 +141,20 @@ class Settings(BaseSettings):
         ge=1,
         description="Applications of models that may be there at once.",
     )
+    deployment: Literal["own", "shared"] = Field(
+        default="own",
+        description="Where models run: each in a deployment of its `own`, or in the `shared` one, "
+        "where no tag says otherwise.",
+    )
+    shared_replicas: int = Field(
+        default=1, ge=1, le=1000, description="Replicas of the shared deployment."
+    )
+    shared_memory_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="What the models' processes of each of these replicas may take for themselves; "
+        "half of the machine's memory, divided by these replicas, where absent.",
+    )
     ingress_replicas: int = Field(
         default=1, ge=1, le=1000, description="Processes that take requests."
     )

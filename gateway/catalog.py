@@ -30,6 +30,9 @@ EnvironmentMode = Literal["auto", "shared", "own"]
 """Which packages a version runs with: the gateway's (`shared`), some of its `own`, or its own where
 the gateway's aren't what it needs (`auto`)."""
 
+DeploymentKind = Literal["own", "shared"]
+"""Which Serve deployment has a model's versions: one of its `own`, or one that models share."""
+
 LATEST = "latest"
 """The selector for the newest READY version; MLflow reserves the word, so no alias can be it."""
 
@@ -55,6 +58,16 @@ class ModelOptions(_Frozen):
     batching: Literal["auto", "on", "off"] = "auto"
     timeout_s: float | None = Field(default=None, gt=0.0, le=3600.0)
     environment: EnvironmentMode | None = None
+    deployment: DeploymentKind | None = None
+
+    @property
+    def of_an_own_deployment(self) -> list[str]:
+        """Which options are set that a shared deployment can't follow."""
+        return [name for name in _OF_AN_OWN_DEPLOYMENT if getattr(self, name) != _DEFAULTS[name]]
+
+
+_OF_AN_OWN_DEPLOYMENT = ("min_replicas", "max_replicas", "num_cpus", "num_gpus")
+_DEFAULTS = ModelOptions().model_dump()
 
 
 class ModelVersion(_Frozen):
@@ -409,6 +422,7 @@ __all__ = [
     "LATEST",
     "Catalog",
     "Compatibility",
+    "DeploymentKind",
     "EnvironmentMode",
     "EnvironmentStatus",
     "HeldVersion",

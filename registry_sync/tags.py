@@ -63,6 +63,12 @@ def parse_options(tags: Mapping[str, str]) -> tuple[ModelOptions, tuple[str, ...
     if options.max_replicas < options.min_replicas:
         warnings.append("Tag modelmux.max_replicas is below min_replicas; min_replicas is used.")
         options = options.model_copy(update={"max_replicas": options.min_replicas})
+    if options.deployment == "shared" and options.of_an_own_deployment:
+        tags_of_its_own = ", ".join(PREFIX + name for name in options.of_an_own_deployment)
+        warnings.append(
+            f"Tag modelmux.deployment=shared has no effect beside {tags_of_its_own}: "
+            "that takes a deployment of its own."
+        )
     return options, tuple(warnings)
 
 

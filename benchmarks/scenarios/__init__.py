@@ -7,6 +7,7 @@ from benchmarks.scenarios.default_switch import DefaultSwitch
 from benchmarks.scenarios.finding import Scenario
 from benchmarks.scenarios.first_request import FirstRequest
 from benchmarks.scenarios.idle_models import IdleModels
+from benchmarks.scenarios.shared_deployment import SharedDeployment
 from benchmarks.scenarios.transformer_batching import TransformerBatching
 from benchmarks.scenarios.version_processes import VersionProcesses
 
@@ -17,4 +18,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     FirstRequest(),
     IdleModels(),
     VersionProcesses(),
+    SharedDeployment(),
 )

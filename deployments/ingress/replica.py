@@ -20,6 +20,7 @@ from deployments.ingress.serve_middleware import Front
 from deployments.logs import PACKAGES, LogOptions, configure_logging, writer
 from deployments.model_calls.activation import SyncActivation
 from deployments.model_calls.backend import RayBackend
+from deployments.placement import placement_by
 from deployments.serve.channels import reach_replicas_anew
 from deployments.serve.handles import RayHandle, own_replicas, replica_handle
 from deployments.serve.replica_ports import listen_on_own_address
@@ -101,7 +102,8 @@ class Ingress:
             await self._keys.wait_until_read()
         settings = self._settings
         calls: PredictionBackend = TrafficCounter(
-            RayBackend(SyncActivation(self._sync), _models_of), self._traffic
+            RayBackend(SyncActivation(self._sync), _models_of, placement=placement_by(settings)),
+            self._traffic,
         )
         tracing = None
         if self._spans is not None:

@@ -18,21 +18,22 @@ class SyncActivation:
         self._sync = sync
         self._retries = retries
 
-    async def __call__(self, name: str, number: int) -> None:
+    async def __call__(self, name: str, number: int) -> str:
         """See `backend.Activate`."""
         try:
-            problem = await self._ask(name, number)
+            application, problem = await self._ask(name, number)
         except CallLost as lost:
             raise ModelUnavailable(
                 "The model can't be started right now.", retry_after_s=_RETRY_AFTER_S
             ) from lost
-        if problem is not None:
+        if application is None:
             raise ModelUnavailable(problem, retry_after_s=_RETRY_AFTER_S)
+        return application
 
-    async def _ask(self, name: str, number: int) -> str | None:
-        async def ask() -> str | None:
-            problem: str | None = await self._sync.call("activate", name, number)
-            return problem
+    async def _ask(self, name: str, number: int) -> tuple[str | None, str]:
+        async def ask() -> tuple[str | None, str]:
+            answer: tuple[str | None, str] = await self._sync.call("activate", name, number)
+            return answer
 
         try:
             return await ask()

@@ -10,9 +10,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from deployments.application_names import application_name, version_key
 from deployments.model_calls.local_socket import LocalSockets
 from deployments.model_calls.outcomes import (
     answered_by_replica,
@@ -21,8 +21,10 @@ from deployments.model_calls.outcomes import (
     still_starting,
 )
 from deployments.model_calls.retries import PREDICTIONS, Retries
+from deployments.model_replica.version_process import VersionId
+from deployments.placement import OWN, Placement
 from deployments.serve.ports import CallLost, Connect, Loss, ReplicaHandle
-from gateway.catalog import EnvironmentMode, ModelVersion
+from gateway.catalog import EnvironmentMode, ModelVersion, ServedModel
 from gateway.deadline import Deadline
 from gateway.errors import GatewayError, ModelUnavailable, Overloaded
 from gateway.ports import Call, CallResult
@@ -34,20 +36,28 @@ _RETRY_AFTER_S = 1.0
 # Of a request's deadline, for starting what answers it: the rest is for saying so, since a caller
 # who came too early should hear that and not that the model is slow.
 _STARTING_SHARE = 0.9
+# For a model to be loaded by another application, and until that is tried again.
+_MOVE_S = 600.0
+_MOVE_AGAIN_S = 1.0
 
-Activate = Callable[[str, int], Awaitable[None]]
-"""Has the application of a model's version running; raises ModelUnavailable."""
+Activate = Callable[[str, int], Awaitable[str]]
+"""Has the application of a model's version running; its name. Raises ModelUnavailable."""
 
 
 class VersionHandle:
     """Calls of one version, sent to a replica that has it where there is one."""
 
-    def __init__(
-        self, handle: ReplicaHandle, version: ModelVersion, environment: EnvironmentMode | None
-    ) -> None:
+    def __init__(self, handle: ReplicaHandle, version: VersionId) -> None:
         self._handle = handle
-        self._version = (version.number, version.fingerprint, version.flavor, environment)
-        self.key = version_key(version.number, version.fingerprint, environment)
+        self.version = version
+        self.key = version.key
+
+    async def load(self) -> tuple[str, Any]:
+        """Have it in a replica's memory (see `Supervisor.load`); raises CallLost."""
+        outcome: tuple[str, Any] = await self._handle.call(
+            "load", self.version, multiplexed_model_id=self.key
+        )
+        return outcome
 
     async def call(
         self, message: bytes, *, load_timeout_s: float, timeout_s: float
@@ -55,7 +65,7 @@ class VersionHandle:
         """What came of one packed call (see `Supervisor.call`); raises CallLost."""
         outcome: tuple[str, Any] = await self._handle.call(
             "call",
-            *self._version,
+            self.version,
             message,
             load_timeout_s,
             timeout_s,
@@ -68,13 +78,15 @@ class ApplicationHandle:
     """Calls of the versions that one application serves: by the sockets of its replica's processes
     where there are some, else by handle."""
 
-    def __init__(self, handle: ReplicaHandle) -> None:
+    def __init__(self, application: str, handle: ReplicaHandle) -> None:
+        self.application = application
         self._handle = handle
         self._sockets = LocalSockets(handle)
-        self._versions: dict[tuple[str, EnvironmentMode | None], VersionHandle] = {}
+        self._versions: dict[tuple[str, EnvironmentMode | None, int], VersionHandle] = {}
 
-    async def call(self, call: Call, *, start_by: Deadline) -> CallResult:
-        """One call; waits for a load until `start_by`.
+    async def call(self, call: Call, *, start_by: Deadline, is_alone: bool) -> CallResult:
+        """One call; waits for a load until `start_by`. `is_alone` says that there is one replica at
+        most.
 
         Raises CallLost and the errors of `PredictionBackend.call`.
         """
@@ -85,7 +97,7 @@ class ApplicationHandle:
             patience_s=call.patience_s,
             traceparent=call.traceparent,
         )
-        version = self.version(call.version, call.model.environment_of(call.version))
+        version = self.version(call.model, call.version)
         with suppress(ConnectionError):  # the replica knows what became of the process
             answer = await self._sockets.call(version.key, message)
             if answer is not None:
@@ -94,39 +106,75 @@ class ApplicationHandle:
             message, load_timeout_s=start_by.left_s(), timeout_s=call.deadline.left_s()
         )
         answer, address, load_s = answered_by_replica(outcome)
-        if call.model.options.max_replicas == 1:
+        if is_alone:
             self._sockets.learn(version.key, address)
         return call_result(answer, load_s=load_s)
 
-    def version(self, version: ModelVersion, environment: EnvironmentMode | None) -> VersionHandle:
-        """The handle of one version, that runs with the packages that a tag says."""
-        which = (version.fingerprint, environment)
+    def version(self, model: ServedModel, version: ModelVersion) -> VersionHandle:
+        """The handle of one version, as tags say that it runs."""
+        most = model.options.max_loaded_versions
+        which = (version.fingerprint, model.environment_of(version), most)
         found = self._versions.get(which)
         if found is None:
-            found = self._versions[which] = VersionHandle(self._handle, version, environment)
+            made = VersionHandle(self._handle, VersionId.of(model, version))
+            found = self._versions[which] = made
         return found
 
 
 class RayBackend:
-    """A `PredictionBackend` over the applications of a Serve."""
+    """A `PredictionBackend` over the applications of a Serve.
+
+    A model whose tags give it to another application is answered by the one that it had until the
+    other has loaded what is asked for.
+    """
 
     def __init__(
-        self, activate: Activate, connect: Connect, *, retries: Retries = PREDICTIONS
+        self,
+        activate: Activate,
+        connect: Connect,
+        *,
+        placement: Placement = OWN,
+        retries: Retries = PREDICTIONS,
     ) -> None:
         self._activate = activate
         self._connect = connect
+        self._placement = placement
         self._retries = retries
-        self._activations: SingleFlight[str, None] = SingleFlight()
+        self._activations: SingleFlight[str, str] = SingleFlight()
         self._handles: dict[str, ApplicationHandle] = {}
+        self._answered_by: dict[str, str] = {}
+        self._moves: SingleFlight[str, None] = SingleFlight()
 
     async def call(self, call: Call) -> CallResult:
         """See `PredictionBackend.call`."""
-        application = application_name(call.model.name)
+        application = self._application_of(call)
         start_by = call.deadline.share(_STARTING_SHARE)
         try:
             return await self._call(application, call, start_by)
         except CallLost as lost:
             return await self._call_again(application, call, start_by, lost)
+
+    def _application_of(self, call: Call) -> str:
+        name, wanted = call.model.name, self._placement.application_of(call.model)
+        known = self._answered_by.setdefault(name, wanted)
+        if known != wanted:
+            self._moves.start(name, partial(self._move, call, wanted))
+        return known
+
+    async def _move(self, call: Call, application: str) -> None:
+        """Have the model answered by another application once that can."""
+        patience = Deadline.after(_MOVE_S)
+        try:
+            handle = await self._connected(application, call, patience)
+            async with asyncio.timeout(patience.left_s()):
+                outcome, _ = await handle.version(call.model, call.version).load()
+        except (GatewayError, CallLost, TimeoutError) as problem:
+            outcome = str(problem)
+        if outcome == "ok":
+            self._answered_by[call.model.name] = handle.application
+        else:
+            _logger.info("%s isn't in %s yet: %s", call.model.name, application, outcome)
+            await asyncio.sleep(_MOVE_AGAIN_S)
 
     async def _call_again(
         self, application: str, call: Call, start_by: Deadline, lost: CallLost
@@ -142,32 +190,37 @@ class RayBackend:
             raise _given_up(application, again) from again
 
     async def _call(self, application: str, call: Call, start_by: Deadline) -> CallResult:
-        handle = self._handles.get(application) or await self._activated(
-            application, call, start_by
-        )
+        handle = await self._connected(application, call, start_by)
         try:
-            return await handle.call(call, start_by=start_by)
+            is_alone = self._placement.most_replicas(call.model) == 1
+            return await handle.call(call, start_by=start_by, is_alone=is_alone)
         except CallLost as lost:
-            if lost.loss is Loss.NO_APPLICATION and self._handles.get(application) is handle:
-                del self._handles[application]  # it must be made again
+            name = handle.application
+            if lost.loss is Loss.NO_APPLICATION and self._handles.get(name) is handle:
+                del self._handles[name]  # it must be made again
             raise
 
-    async def _activated(
+    async def _connected(
         self, application: str, call: Call, start_by: Deadline
     ) -> ApplicationHandle:
-        """The handle of the application, once it runs: one activation however many wait for it."""
+        """The handle of the application, or of the one that has the model by now, once it runs: one
+        activation however many wait for it."""
+        known = self._handles.get(application)
+        if known is not None:
+            return known
 
-        async def activate() -> None:
-            await self._activate(call.model.name, call.version.number)
+        async def activate() -> str:
+            return await self._activate(call.model.name, call.version.number)
 
         try:
             async with asyncio.timeout(start_by.left_s()):
-                await self._activations.run(application, activate)
+                activated = await self._activations.run(call.model.name, activate)
         except TimeoutError:
             raise still_starting() from None
-        handle = self._handles.get(application)
+        handle = self._handles.get(activated)
         if handle is None:
-            handle = self._handles[application] = ApplicationHandle(self._connect(application))
+            handle = ApplicationHandle(activated, self._connect(activated))
+            self._handles[activated] = handle
         return handle
 
 

@@ -12,28 +12,27 @@ from typing import TypedDict
 _MOST = 1000
 """How many events are kept while nobody takes them; the oldest are dropped."""
 
-Event = tuple[str, int, float] | tuple[str, int, float, str]
-"""What happened (`ok`, `failed` or `evicted`), to which version, how many seconds it took, and of
-one that failed the reason."""
+Event = tuple[str, str, int, float] | tuple[str, str, int, float, str]
+"""What happened (`ok`, `failed` or `evicted`), to which model's which version, how many seconds it
+took, and of one that failed the reason."""
 
 
 class LoadEvents(TypedDict):
     """What is told. `first` is the number of the first of the `events` in the replica's life,
-    `loaded` the count of versions in memory."""
+    `loaded` the counts of versions in memory, by their models."""
 
     host: str
-    model: str
     first: int
     events: list[Event]
-    loaded: int
+    loaded: dict[str, int]
 
 
 class LoadEventLog:
-    """The events of one replica, in their order. `loaded` is how many versions are in memory."""
+    """The events of one replica, in their order. `loaded` is how many versions are in memory, by
+    their models."""
 
-    def __init__(self, model: str) -> None:
-        self.model = model
-        self.loaded = 0
+    def __init__(self) -> None:
+        self.loaded: dict[str, int] = {}
         self._host = uuid.uuid4().hex
         self._events: deque[Event] = deque()
         self._first = 0
@@ -48,26 +47,25 @@ class LoadEventLog:
         """Whether any version was ever loaded, or tried."""
         return bool(self._first or self._events)
 
-    def note_load(self, number: int, spent_s: float) -> None:
+    def note_load(self, model: str, number: int, spent_s: float) -> None:
         """A version is in memory now, after so long."""
-        self._add(("ok", number, spent_s))
+        self._add(("ok", model, number, spent_s))
 
-    def note_failure(self, number: int, spent_s: float, reason: str) -> None:
+    def note_failure(self, model: str, number: int, spent_s: float, reason: str) -> None:
         """A version could not be loaded."""
-        self._add(("failed", number, spent_s, reason))
+        self._add(("failed", model, number, spent_s, reason))
 
-    def note_eviction(self, number: int) -> None:
+    def note_eviction(self, model: str, number: int) -> None:
         """A version is in memory no more: others were used later."""
-        self._add(("evicted", number, 0.0))
+        self._add(("evicted", model, number, 0.0))
 
     def untold(self) -> LoadEvents:
         """All that was not taken, to be told."""
         return {
             "host": self._host,
-            "model": self.model,
             "first": self._first,
             "events": list(self._events),
-            "loaded": self.loaded,
+            "loaded": dict(self.loaded),
         }
 
     def take(self, told: LoadEvents) -> None:

@@ -1,4 +1,4 @@
-"""The Ray Serve deployment of one registered model: a `Supervisor` behind a handle.
+"""The Ray Serve deployment of registered models, of one or of many: a `Supervisor` behind a handle.
 
 Ray's `@serve.multiplexed` keeps the LRU of loaded versions and tells the router which replica has
 which (https://docs.ray.io/en/latest/serve/model-multiplexing.html).
@@ -20,7 +20,6 @@ from deployments.logs import configure_logging
 from deployments.model_replica.supervisor import HostSettings, Keep, Resident, Supervisor
 from deployments.model_replica.version_process import VersionId
 from deployments.serve.replica_ports import listen_for_no_http, listen_on_own_address
-from gateway.catalog import EnvironmentMode
 
 _logger = logging.getLogger("modelmux.model_replica")
 
@@ -30,15 +29,16 @@ _TELL_TIMEOUT_S = 5.0
 
 
 class ModelHost:
-    """Answers for all versions of one model; its methods take and give plain values only."""
+    """Answers for all versions of the models that its application has."""
 
     def __init__(self, settings: HostSettings) -> None:
         listen_on_own_address()
         listen_for_no_http()
         configure_logging(settings.logs, "modelmux")
         self._name = uuid.uuid4().hex
-        self._model = settings.model
-        self._supervisor = Supervisor(settings, keep=_ray_lru(settings.max_loaded_versions))
+        sharing, size = settings.sharing, settings.max_loaded_versions
+        is_alone = sharing is not None and sharing.replicas == 1
+        self._supervisor = Supervisor(settings, keep=_untold if is_alone else _ray_lru(size))
         if settings.events_to is not None:
             self._telling = asyncio.create_task(self._tell(*settings.events_to))
 
@@ -57,40 +57,20 @@ class ModelHost:
         await asyncio.sleep(stay_s)
         return self._name
 
-    async def load(
-        self, number: int, fingerprint: str, flavor: str | None, environment: EnvironmentMode | None
-    ) -> tuple[str, Any]:
+    async def load(self, version: VersionId) -> tuple[str, Any]:
         """See `Supervisor.load`."""
-        return await self._supervisor.load(self._version(number, fingerprint, flavor, environment))
+        return await self._supervisor.load(version)
 
     async def call(
-        self,
-        number: int,
-        fingerprint: str,
-        flavor: str | None,
-        environment: EnvironmentMode | None,
-        message: bytes,
-        load_timeout_s: float,
-        timeout_s: float,
+        self, version: VersionId, message: bytes, load_timeout_s: float, timeout_s: float
     ) -> tuple[str, Any]:
         """See `Supervisor.call`; the call is given up in `timeout_s` seconds, since it may come
         from a machine with another clock."""
         return await self._supervisor.call(
-            self._version(number, fingerprint, flavor, environment),
+            version,
             message,
             load_timeout_s=load_timeout_s,
             give_up_at=time.monotonic() + timeout_s,
-        )
-
-    def _version(
-        self, number: int, fingerprint: str, flavor: str | None, environment: EnvironmentMode | None
-    ) -> VersionId:
-        return VersionId(
-            model=self._model,
-            number=number,
-            fingerprint=fingerprint,
-            flavor=flavor,
-            environment=environment,
         )
 
     async def _tell(self, deployment: str, application: str) -> None:
@@ -110,9 +90,19 @@ class ModelHost:
                     await handle.take_news.remote(untold)
             # A boundary: nobody waits for this task, and what is told next may arrive.
             except Exception as error:  # noqa: BLE001 - the sync service may be away for a while
-                _logger.info("events of %s don't arrive: %s", events.model, type(error).__name__)
+                _logger.info("load events don't arrive: %s", type(error).__name__)
                 continue
             events.take(untold)
+
+
+def _untold(take: Callable[[str], Awaitable[Resident]]) -> Keep:
+    """Nothing is kept: the memory budget says who goes, and of one replica Ray's router needs to
+    know nothing. Ray would count each version ten times a second."""
+
+    async def resident(key: str) -> Resident:
+        return Resident(lambda: None)
+
+    return resident
 
 
 def _ray_lru(size: int) -> Callable[[Callable[[str], Awaitable[Resident]]], Keep]:

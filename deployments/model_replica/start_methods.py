@@ -8,6 +8,7 @@ flavor is spawned where it is.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -62,6 +63,12 @@ OF_ANY_FLAVOR = StartMethod(_MLFLOW, True, "The template imports MLflow, its chi
 """For models whose flavor has no row: their own packages are imported after the fork. So it is with
 those that it would be no use or no good to import ahead: catboost and onnx take less than 0.1 s,
 and onnxruntime starts a thread while it is imported."""
+
+
+def start_methods(flavors: Iterable[str]) -> list[StartMethod]:
+    """What versions of these flavors are started by, each once; where there are none, what those of
+    any flavor may be."""
+    return list(dict.fromkeys(map(start_method, flavors))) or [OF_ANY_FLAVOR]
 
 
 def start_method(flavor: str | None) -> StartMethod:

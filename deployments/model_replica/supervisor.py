@@ -26,11 +26,13 @@ from deployments.logs import LogOptions, fields
 from deployments.model_process.artifacts import artifacts_folder
 from deployments.model_process.messages import given_up_at
 from deployments.model_replica.load_events import LoadEventLog
+from deployments.model_replica.memory_budget import MemoryBudget, Sharing
 from deployments.model_replica.output_lines import OutputLines
 from deployments.model_replica.processes import Processes, StartFailed
 from deployments.model_replica.quarantine import Quarantine, Suspension
-from deployments.model_replica.start_methods import StartMethod, start_method
+from deployments.model_replica.start_methods import StartMethod, start_method, start_methods
 from deployments.model_replica.version_environments import (
+    LINGER_S,
     EnvironmentBuilding,
     Home,
     VersionEnvironments,
@@ -50,6 +52,7 @@ GRACE_S = 5.0
 """How long after the last deadline that a call can have it counts as hung."""
 
 _LOOK_EVERY_S = 0.25
+_WEIGH_EVERY_S = 1.0
 _NOTE_USE_S = 1.0
 _FINISH_S = 15.0
 _KNOWN_GONE_S = 2.0
@@ -64,21 +67,20 @@ _CLOSING = Suspension(kind="load", left_s=1.0, reason="the replica is ending")
 
 @dataclass(frozen=True, kw_only=True)
 class HostSettings:
-    """Where versions of `model` come from and go to, and the environments that they run in; times
-    in seconds.
+    """Where versions come from and go to, and the environments that they run in; times in seconds.
 
-    `flavor` is what the first version that is asked for will probably have, `events_to` the
-    deployment and the application that are told what is loaded, `zygote` the address of the
-    machine's (see `model_process.zygote`).
+    `flavors` are what the first versions that are asked for will probably have, `sharing` is for a
+    replica that many models share, `events_to` the deployment and the application that are told
+    what is loaded, `zygote` the address of the machine's (see `model_process.zygote`).
     """
 
-    model: str
     tracking_uri: str
     registry_uri: str
     artifact_folder: str
     max_loaded_versions: int
     environments: EnvironmentSettings
-    flavor: str | None = None
+    flavors: tuple[str, ...] = ()
+    sharing: Sharing | None = None
     retry_load_after_s: float = 30.0
     load_timeout_s: float = 300.0
     events_to: tuple[str, str] | None = None
@@ -128,11 +130,20 @@ class Supervisor:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._processes = processes or Processes(zygote=settings.zygote)
-        self._environments = VersionEnvironments(settings.environments, self._processes)
+        sharing = settings.sharing
+        self._budget = None if sharing is None else MemoryBudget(sharing.budget_bytes)
+        self._environments = VersionEnvironments(
+            settings.environments,
+            self._processes,
+            linger_s=LINGER_S if sharing is None else max(LINGER_S, sharing.idle_timeout_s),
+        )
         self._quarantine = Quarantine(retry_after_s=settings.retry_load_after_s)
-        self.events = LoadEventLog(settings.model)
+        self.events = LoadEventLog()
         self._versions: dict[str, VersionId] = {}
         self._running: dict[str, VersionProcess] = {}
+        self._ending: set[VersionProcess] = set()
+        self._entering = asyncio.Lock()
+        self._freed = asyncio.Event()
         self._loads: SingleFlight[str, VersionProcess] = SingleFlight()
         self._seen: dict[str, tuple[int, float]] = {}
         self._ready_at: dict[str, float] = {}
@@ -141,8 +152,13 @@ class Supervisor:
         self._keep = keep(self._take)
         self._is_closing = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._go_on(self._watch())
-        self._go_on(self._prepare(start_method(settings.flavor)))
+        methods = start_methods(settings.flavors)
+        self._fetching = next((each for each in methods if each.forks), methods[0])
+        self._go_on(self._watch(self._look, _LOOK_EVERY_S))
+        if self._budget is not None:
+            self._go_on(self._watch(self._look_at_memory, _WEIGH_EVERY_S))
+        for method in methods:
+            self._go_on(self._prepare(method))
 
     async def load(self, version: VersionId) -> tuple[str, Any]:
         """Have the version in memory: `("ok", None)`, or `("load_failed", …)`, `("suspended", …)`
@@ -239,6 +255,7 @@ class Supervisor:
             try:
                 await self._fetch(version)
                 home = await self._environments.home(version, self._folder(version))
+                await self._wait_for_room(key)
                 process = VersionProcess(version, at_end=partial(self._take_end, key, home))
                 self._running[key] = process
                 await process.load(home.processes, start_method(version.flavor), self._job(version))
@@ -257,15 +274,15 @@ class Supervisor:
                 self._quarantine.loaded(key)
                 self._seen.pop(key, None)
                 self._ready_at[key] = time.monotonic()
+                await self._take_in(process)
                 self._note_loaded(version, process, time.monotonic() - began)
                 return process
             if process is not None and self._running.get(key) is process:
                 del self._running[key]
             suspension = self._quarantine.suspension(key)
             if suspension is not None:
-                self.events.note_failure(
-                    version.number, time.monotonic() - began, suspension.reason
-                )
+                spent_s = time.monotonic() - began
+                self.events.note_failure(version.model, version.number, spent_s, suspension.reason)
                 raise VersionUnavailable(suspension)
 
     def _fail(self, key: str, failed: Exception) -> None:
@@ -277,12 +294,17 @@ class Supervisor:
         self._quarantine.load_failed(key, reason)
 
     def _note_loaded(self, version: VersionId, process: VersionProcess, spent_s: float) -> None:
-        self.events.note_load(version.number, spent_s)
-        self.events.loaded = self._loaded_versions()
+        self.events.note_load(version.model, version.number, spent_s)
+        self._count_loaded()
         _logger.info("%s loaded in %.2f s", version.name, spent_s, extra=fields(**version.where))
 
-    def _loaded_versions(self) -> int:
-        return sum(process.state is State.READY for process in self._running.values())
+    def _count_loaded(self) -> None:
+        """By models. One with a replica of its own counts there when nothing of it is left."""
+        known = dict.fromkeys(self.events.loaded, 0) if self._budget is None else {}
+        for process in self._running.values():
+            if process.state is State.READY:
+                known[process.version.model] = known.get(process.version.model, 0) + 1
+        self.events.loaded = known
 
     def _job(self, version: VersionId) -> dict[str, Any]:
         return {
@@ -330,7 +352,7 @@ class Supervisor:
         }
         process = await self._processes.start(
             job,
-            start_method(self._settings.flavor),
+            self._fetching,
             hear=hear,
             output=OutputLines(version.name, version.where),
         )
@@ -342,10 +364,12 @@ class Supervisor:
     def _take_end(self, key: str, home: Home, process: VersionProcess) -> None:
         """A process is no more: whose fault that is, and what comes of it."""
         home.leave()
+        self._ending.discard(process)
+        self._freed.set()
         was_serving = self._running.get(key) is process and process.was_ready
         if self._running.get(key) is process:
             del self._running[key]
-        self.events.loaded = self._loaded_versions()
+        self._count_loaded()
         if process.given_up or not was_serving or self._is_closing:
             return
         where = fields(**process.version.where)
@@ -372,14 +396,18 @@ class Supervisor:
             _logger.info("%s isn't restarted: %s", self._versions[key].name, unavailable)
 
     def _evict(self, key: str) -> None:
-        """The LRU has dropped the version: its process ends, after what it has taken."""
+        """The version makes room for others: its process ends, after what it has taken."""
         process = self._running.get(key)
-        if process is None or process.state is not State.READY:
-            return
+        if process is not None and process.state is State.READY:
+            self.events.note_eviction(process.version.model, process.version.number)
+            self._finish(key, process)
+
+    def _finish(self, key: str, process: VersionProcess) -> None:
+        """Have a process that is ready end after what it has taken."""
         del self._running[key]
-        self.events.note_eviction(process.version.number)
+        self._ending.add(process)
         process.finish()
-        self.events.loaded = self._loaded_versions()
+        self._count_loaded()
         self._go_on(self._see_off(process))
 
     async def _see_off(self, process: VersionProcess) -> None:
@@ -387,17 +415,83 @@ class Supervisor:
         if not await process.wait_for_end(_FINISH_S + self._settings.load_timeout_s):
             process.give_up()
 
-    async def _watch(self) -> None:
-        """Look at all processes now and then: who hangs is given up, and who was used is noted."""
+    async def _wait_for_room(self, key: str) -> None:
+        """Wait until the version fits into the budget beside the others, of which those end that
+        were not used for the longest time. Who comes first is seen to first."""
+        budget = self._budget
+        if budget is None:
+            return
+        async with self._entering:
+            while not budget.has_room(self._alive(), coming=key):
+                if self._is_closing:
+                    raise VersionUnavailable(_CLOSING)
+                self._freed.clear()
+                for process in budget.to_end(self._alive(), time.monotonic(), coming=key):
+                    self._evict(process.version.key)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_EVERY_S):
+                        await self._freed.wait()
+
+    def _alive(self) -> list[VersionProcess]:
+        return [*self._running.values(), *self._ending]
+
+    async def _take_in(self, process: VersionProcess) -> None:
+        """What a process that is ready has taken is known from now on, and its model has no more
+        versions than it may; of a replica of its own Ray's LRU sees to that."""
+        if self._budget is None:
+            return
+        await asyncio.to_thread(self._budget.measure, [process], time.monotonic())
+        version = process.version
+        ready = [
+            process
+            for process in self._running.values()
+            if process.version.model == version.model and process.state is State.READY
+        ]
+        surplus = max(0, len(ready) - version.max_loaded_versions)
+        for process in sorted(ready, key=lambda each: each.used_at)[:surplus]:
+            self._evict(process.version.key)
+
+    async def _watch(self, look: Callable[[], Awaitable[None]], pause_s: float) -> None:
+        """Look at all processes now and then, for ever."""
         while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(pause_s)
             # A boundary: whatever goes wrong with one look, who hangs must be seen by the next.
             try:
-                await self._look()
+                await look()
             except Exception:
                 _logger.exception("the versions' processes can't be looked at")
 
+    async def _look_at_memory(self) -> None:
+        """End who isn't used any more, who doesn't fit at all, and who makes the others not fit."""
+        budget, sharing, now = self._budget, self._settings.sharing, time.monotonic()
+        assert budget is not None
+        assert sharing is not None
+        await asyncio.to_thread(budget.measure, self._alive(), now)
+        for process in budget.too_large(self._running.values()):
+            self._refuse_for_size(process, budget.most_bytes)
+        for key, process in list(self._running.items()):
+            is_idle = process.state is State.READY and not process.is_at_work
+            if is_idle and now - process.used_at > sharing.idle_timeout_s:
+                self._finish(key, process)
+        for process in budget.to_end(self._alive(), now):
+            self._evict(process.version.key)
+
+    def _refuse_for_size(self, process: VersionProcess, most_bytes: int) -> None:
+        version = process.version
+        reason = (
+            f"it takes {(process.own_bytes or 0) // 1_000_000} MB of memory, and the shared "
+            f"deployment has {most_bytes // 1_000_000} MB: it needs a deployment of its own"
+        )
+        _logger.error("%s: %s", version.name, reason, extra=fields(**version.where))
+        self._quarantine.load_failed(version.key, reason)
+        if process.state is State.LOADING:
+            process.give_up()
+        else:
+            self.events.note_failure(version.model, version.number, 0.0, reason)
+            self._finish(version.key, process)
+
     async def _look(self) -> None:
+        """Who hangs is given up, and who was used is noted."""
         now = time.monotonic()
         for key, process in list(self._running.items()):
             if process.state is State.LOADING:

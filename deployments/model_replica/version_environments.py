@@ -22,7 +22,7 @@ from deployments.model_replica.processes import Processes
 from deployments.model_replica.version_process import LoadFailed, VersionId
 
 # A version whose process was killed comes back in a moment, and finds its template still there.
-_LINGER_S = 20.0
+LINGER_S = 20.0
 _END_S = 15.0
 _SHOWN_LINES = 3
 _SOON_S = 0.5
@@ -61,10 +61,14 @@ class Home:
 
 class VersionEnvironments:
     """The environments that one supervisor's versions run in; `gateway` are the processes with the
-    gateway's packages. To be closed on its event loop."""
+    gateway's packages. One that nobody uses keeps its templates for `linger_s` seconds. To be
+    closed on its event loop."""
 
-    def __init__(self, settings: EnvironmentSettings, gateway: Processes) -> None:
+    def __init__(
+        self, settings: EnvironmentSettings, gateway: Processes, *, linger_s: float = LINGER_S
+    ) -> None:
         self._gateway = gateway
+        self._linger_s = linger_s
         self._planner = Planner(settings)
         self._own: dict[str, _Own] = {}
         self._asked_at: dict[str, float] = {}
@@ -142,7 +146,7 @@ class VersionEnvironments:
         own.users -= 1
         if not own.users:
             loop = asyncio.get_running_loop()
-            loop.call_later(_LINGER_S, self._close_unless_used, digest, own)
+            loop.call_later(self._linger_s, self._close_unless_used, digest, own)
 
     def _close_unless_used(self, digest: str, own: _Own) -> None:
         if own.users or self._own.get(digest) is not own:

@@ -22,7 +22,7 @@ from deployments.model_replica.connection import Connection, connected_socket
 from deployments.model_replica.output_lines import OutputLines
 from deployments.model_replica.processes import Process, Processes, new_address, new_mark
 from deployments.model_replica.start_methods import StartMethod
-from gateway.catalog import EnvironmentMode
+from gateway.catalog import EnvironmentMode, ModelVersion, ServedModel
 
 _logger = logging.getLogger("modelmux.version_process")
 
@@ -40,13 +40,27 @@ class State(Enum):
 class VersionId:
     """A version of a model: `fingerprint` tells its artifacts from others under the same number,
     `flavor` is the loader module of its MLmodel file, `environment` what a tag says of the packages
-    that it runs with, where one does."""
+    that it runs with, where one does, `max_loaded_versions` how many of its model's may be in a
+    replica's memory at once."""
 
     model: str
     number: int
     fingerprint: str
     flavor: str | None = None
     environment: EnvironmentMode | None = None
+    max_loaded_versions: int = 3
+
+    @classmethod
+    def of(cls, model: ServedModel, version: ModelVersion) -> VersionId:
+        """That version as the catalog has it."""
+        return cls(
+            model=model.name,
+            number=version.number,
+            fingerprint=version.fingerprint,
+            flavor=version.flavor,
+            environment=model.environment_of(version),
+            max_loaded_versions=model.options.max_loaded_versions,
+        )
 
     @property
     def key(self) -> str:
@@ -92,6 +106,11 @@ class VersionProcess:
         self.was_at_work = False
         self.address = new_address()
         self.mark: Mark | None = None
+        self.own_bytes: int | None = None
+        """What it has of memory for itself, as measured last; None where it wasn't yet."""
+        self.resident_bytes, self.measured_at = 0, 0.0
+        self.ready_at = 0.0
+        """When the version was in memory, of the monotonic clock; 0 before."""
         self._at_end = at_end
         self._process: Process | None = None
         self._is_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -117,6 +136,22 @@ class VersionProcess:
         finally:
             path.unlink(missing_ok=True)
         self.state = State.READY
+        self.ready_at = time.monotonic()
+
+    @property
+    def pid(self) -> int | None:
+        """Its number; None until it has one."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def used_at(self) -> float:
+        """When its last call began, or it was loaded, of the monotonic clock."""
+        return max(self.ready_at, 0.0 if self.mark is None else self.mark.used_at)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a call goes on."""
+        return self.mark is not None and self.mark.is_at_work
 
     @property
     def how_it_ended(self) -> str:
@@ -170,7 +205,7 @@ class VersionProcess:
                 self._log_failed_call(event)
 
     def _end(self) -> None:
-        self.was_at_work = self.mark is not None and self.mark.is_at_work
+        self.was_at_work = self.is_at_work
         self.state = State.ENDED
         self._settle(ProcessEnded(self.how_it_ended))
         if self._connection is not None:

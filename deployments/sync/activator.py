@@ -1,7 +1,7 @@
-"""Creating and deleting the Serve applications of models, one for each model.
+"""Creating and deleting the Serve applications of models: one for each, and one that models share.
 
-They are made on the first request, or at once where `modelmux.min_replicas` asks for it. Must not
-import ray.
+They are made on the first request, or at once where `modelmux.min_replicas` asks for it, as for the
+shared one. Must not import ray.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from deployments.application_names import application_name, is_models
+from deployments.application_names import SHARED, application_name, is_models
 from deployments.backoff import Backoff
+from deployments.placement import OWN, ApplicationPlan, Placement
 from deployments.serve.ports import ApplicationStatus, ServeApplications
 from deployments.sync.application_state import Application, State, longest_idle, placement
 from deployments.sync.reconciler import PAUSES, ActivationFailed, Adjustment, TakenBack
@@ -26,6 +28,10 @@ _logger = logging.getLogger(__name__)
 # Most applications are up after a second or two; one that can't be placed is asked for minutes.
 _FIRST_POLL_S, _POLL_GROWTH, _LONGEST_POLL_S = 0.05, 1.1, 0.5
 
+HANDED_OVER_S = 15.0
+"""How long an application stays once another can answer for its model: ingress replicas hear of it
+with their next long poll, load what they are asked for there, and leave."""
+
 _NOT_FOLLOWED = "Its new tags can't be followed, so it runs by those before."
 
 _RESTORED = frozenset({ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING})
@@ -35,18 +41,25 @@ class _Outdated(Exception):
     """Something else is wanted of an application by now than what it was deployed with."""
 
 
+async def _nothing_to_load(model: ServedModel) -> None:
+    return
+
+
 class Activator:
     """Makes applications, each change of one alone, and knows which are there.
 
     Serve's own state is the truth: a sync service that restarts adopts what is running. `build`
-    makes of a model what Serve deploys. `clock` and `sleep` are in seconds.
+    makes of a plan what Serve deploys. `load_anew` has a model loaded where it is to be from now
+    on, and raises ActivationFailed. `clock` and `sleep` are in seconds.
     """
 
     def __init__(
         self,
         serve: ServeApplications,
-        build: Callable[[ServedModel], Any],
+        build: Callable[[ApplicationPlan], Any],
         *,
+        placement: Placement = OWN,
+        load_anew: Callable[[ServedModel], Awaitable[None]] = _nothing_to_load,
         max_active_models: int | None = None,
         start_timeout_s: float = 120.0,
         pauses: Backoff = PAUSES,
@@ -55,6 +68,8 @@ class Activator:
     ) -> None:
         self._serve = serve
         self._build = build
+        self._placement = placement
+        self._load_anew = load_anew
         self._max_active_models = max_active_models
         self._start_timeout_s = start_timeout_s
         self._pauses = pauses
@@ -73,20 +88,20 @@ class Activator:
                 adopted.used_at = self._clock()
 
     def is_active(self, model: ServedModel) -> bool:
-        """Whether the application of that model is there."""
-        known = self._applications.get(application_name(model.name))
+        """Whether the application that has the model is there."""
+        known = self._applications.get(self._placement.application_of(model))
         return known is not None and known.is_running
 
     async def activate(self, model: ServedModel) -> str:
-        """Have the application of that model running; its name. Raises ActivationFailed.
+        """Have the application that has the model running; its name. Raises ActivationFailed.
 
         A start that is going on is everybody's, and a caller who leaves stops it for nobody.
         """
-        application = self._application(application_name(model.name))
+        application = self._application(self._placement.application_of(model))
         if not await self._is_there(application):
             application.is_asked_for = True
-            if application.state is State.ASLEEP:
-                application.wanted = model
+            if application.state is State.ASLEEP and not application.is_shared:
+                application.wanted = self._placement.plan(model)
             await self._started(application)
         return application.name
 
@@ -100,20 +115,20 @@ class Activator:
     def warnings(self) -> dict[str, list[str]]:
         """What keeps applications that run from being as they should, by their models' names."""
         return {
-            each.wanted.name: [problem]
+            name: [problem]
             for each in self._applications.values()
-            if each.wanted is not None
-            and each.is_running
-            and (problem := each.adjustment.problem) is not None
+            if each.is_running and (problem := each.adjustment.problem) is not None
+            for name in each.models
         }
 
     @property
     def not_started(self) -> dict[str, str]:
         """Why models don't run of which something should, or should have, by their names."""
         return {
-            each.wanted.name: reason
+            name: reason
             for each in self._applications.values()
-            if each.wanted is not None and (reason := each.why_not_started) is not None
+            if (reason := each.why_not_started) is not None
+            for name in each.models
         }
 
     def retain(self, catalog: Catalog) -> None:
@@ -122,10 +137,15 @@ class Activator:
 
         Each is a task of its own, and nobody waits for them.
         """
-        wanted = {application_name(model.name): model for model in catalog.models.values()}
+        wanted = self._placement.plans(catalog)
+        elsewhere = {
+            application_name(model.name): model
+            for model in catalog.models.values()
+            if self._placement.is_shared(model)
+        }
         for name in wanted.keys() | self._applications.keys():
             application = self._application(name)
-            application.wanted = wanted.get(name)
+            application.wanted, application.moved = wanted.get(name), elsewhere.get(name)
             if not application.is_in_line or application.adjustment.is_going_on:
                 application.adjustment.see_to(application.situation)
             elif application.is_forgettable:
@@ -155,6 +175,8 @@ class Activator:
             if application.keeps_replica:
                 await self._started(application)
             return
+        if application.wanted is None:
+            await self._hand_over(application)
         async with application.changing:
             wanted, options = application.wanted, application.options
             if not application.is_running:
@@ -167,6 +189,14 @@ class Activator:
             else:
                 await self._redeploy(application, options)
 
+    async def _hand_over(self, application: Application) -> None:
+        """What its callers have by now is another application's: wait until that can answer, and
+        until they have followed. Raises ActivationFailed."""
+        if application.moved is not None:
+            await self._load_anew(application.moved)
+        if application.moved is not None or application.name == SHARED:
+            await self._sleep(HANDED_OVER_S)
+
     async def _redeploy(self, application: Application, before: ModelOptions) -> None:
         """Change a running application; what can't be placed is taken back, so that a tag never
         takes down what was answering."""
@@ -176,7 +206,7 @@ class Activator:
             wanted = application.wanted
             if wanted is None:
                 return  # it is gone from the catalog meanwhile: the next adjustment deletes it
-            await self._deploy(application.name, wanted.model_copy(update={"options": before}))
+            await self._deploy(application.name, replace(wanted, options=before))
             raise TakenBack(f"{_NOT_FOLLOWED} {failed.reason}") from failed
 
     async def _started(self, application: Application) -> None:
@@ -202,7 +232,7 @@ class Activator:
         """Have room for one more application, if need be by putting the one to sleep that is idle
         for the longest time; raises ActivationFailed."""
         async with self._making_room:
-            while not self._has_room():
+            while not self._has_room(application):
                 idle = longest_idle(self._applications.values(), self._clock())
                 if idle is None:
                     raise ActivationFailed("There is no room for one more model: none is idle.")
@@ -211,10 +241,13 @@ class Activator:
                     await self._delete(idle)
             application.begin(self._clock())
 
-    def _has_room(self) -> bool:
+    def _has_room(self, application: Application) -> bool:
         most = self._max_active_models
-        awake = sum(each.state is not State.ASLEEP for each in self._applications.values())
-        return most is None or awake < most
+        awake = sum(
+            each.state is not State.ASLEEP and each.name != SHARED
+            for each in self._applications.values()
+        )
+        return most is None or awake < most or application.name == SHARED
 
     async def _deploy_as_wanted(self, application: Application) -> ModelOptions:
         """Deploy the application as it is wanted, and again where that changes meanwhile; the
@@ -230,12 +263,12 @@ class Activator:
         raise ActivationFailed("It isn't wanted any more.")
 
     async def _deploy(
-        self, name: str, model: ServedModel, is_wanted: Callable[[], bool] = lambda: True
+        self, name: str, plan: ApplicationPlan, is_wanted: Callable[[], bool] = lambda: True
     ) -> None:
         """Have Serve run it; raises ActivationFailed, and _Outdated where something else is wanted
         before it runs."""
         started = self._clock()
-        await self._serve.run(name, partial(self._build, model))
+        await self._serve.run(name, partial(self._build, plan))
         pause_s = _FIRST_POLL_S
         while (spent_s := self._clock() - started) < self._start_timeout_s:
             status = await self._serve.status(name)

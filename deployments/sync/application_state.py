@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from deployments.placement import ApplicationPlan
 from deployments.sync.reconciler import Adjustment
 from gateway.catalog import ModelOptions, ServedModel
 
@@ -31,7 +32,8 @@ class State(Enum):
 class Application:
     """An application by its name.
 
-    `wanted` is the model as the catalog has it, None where it doesn't. `options` are those that it
+    `wanted` is what it is to be by the catalog, None where it isn't. `moved` is then the model that
+    it had, where another application is to have that. `options` are those that it
     runs with, None where an earlier sync service made it. `is_asked_for` says that a request waits
     for its start. `used_at` is when requests were last heard of, in seconds of the activator's
     clock. `failed_start` is with which placement it did not come up when it was last asked for, and
@@ -41,7 +43,8 @@ class Application:
     name: str
     adjustment: Adjustment
     state: State = State.ASLEEP
-    wanted: ServedModel | None = None
+    wanted: ApplicationPlan | None = None
+    moved: ServedModel | None = None
     options: ModelOptions | None = None
     is_asked_for: bool = False
     used_at: float = 0.0
@@ -75,6 +78,18 @@ class Application:
         return self.state is State.RUNNING
 
     @property
+    def is_shared(self) -> bool:
+        """Whether it is to be that of many models, by what is known of all."""
+        return self.wanted is not None and self.wanted.is_shared
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Whose it is: the names of those that it is to have, or of the one that it had."""
+        if self.wanted is not None:
+            return self.wanted.models
+        return () if self.moved is None else (self.moved.name,)
+
+    @property
     def why_not_started(self) -> str | None:
         """Why it doesn't run where it should, or should have; None where nothing is known. Of a
         placement that is another by now nothing is."""
@@ -86,22 +101,17 @@ class Application:
 
     @property
     def keeps_replica(self) -> bool:
-        """Whether its model wants a replica that nobody asked for."""
-        wanted = self.wanted
-        return (
-            wanted is not None
-            and wanted.default_version is not None
-            and wanted.options.min_replicas > 0
-        )
+        """Whether it wants a replica that nobody asked for."""
+        return self.wanted is not None and self.wanted.keeps_replica
 
     @property
-    def to_deploy(self) -> ServedModel | None:
-        """What it should be deployed as; None where the model is gone from the catalog, or would be
-        started for a tag that is gone."""
+    def to_deploy(self) -> ApplicationPlan | None:
+        """What it should be deployed as; None where its models are gone from the catalog, or it
+        would be started for a tag that is gone."""
         is_due = self.is_running or self.is_asked_for or self.keeps_replica
         return self.wanted if is_due else None
 
-    def still_wants(self, deployed: ServedModel) -> bool:
+    def still_wants(self, deployed: ApplicationPlan) -> bool:
         """Whether that, which is being deployed, is what it should be."""
         now = self.to_deploy
         return now is not None and placement(now.options) == placement(deployed.options)
@@ -121,7 +131,8 @@ class Application:
     def situation(self) -> object:
         """All that an adjustment goes by."""
         wanted = None if self.wanted is None else placement(self.wanted.options)
-        return wanted, self.keeps_replica, self.is_running
+        moved = None if self.moved is None else self.moved.name
+        return wanted, self.keeps_replica, self.is_running, moved
 
     @property
     def is_forgettable(self) -> bool:
@@ -136,7 +147,7 @@ class Application:
 
 def placement(options: ModelOptions) -> dict[str, object]:
     """The options that an application is made with; the gateway reads the others per request."""
-    return options.model_dump(exclude={"timeout_s", "batching", "environment"})
+    return options.model_dump(exclude={"timeout_s", "batching", "environment", "deployment"})
 
 
 def longest_idle(applications: Iterable[Application], now: float) -> Application | None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 
 from deployments.model_replica.load_events import LoadEvents
 from gateway.catalog import Catalog
@@ -27,17 +27,16 @@ SILENCE_S = 35.0
 """After how many seconds a process that tells nothing counts as gone; it tells every ten."""
 
 
-LoadOutcome = tuple[int, str | None]
-"""A version's number, and why it could not be loaded: None where it was, empty where no reason is
-told."""
+LoadOutcome = tuple[str, int, str | None]
+"""A version, by its model's name and its number, and why it could not be loaded: None where it was,
+empty where no reason is told."""
 
 
 @dataclass(slots=True)
 class _Host:
-    model: str
     heard_at: float
     known: int = 0
-    loaded: int = 0
+    loaded: dict[str, int] = field(default_factory=dict)
 
 
 class HostLedger:
@@ -52,18 +51,22 @@ class HostLedger:
 
     def take(self, news: LoadEvents) -> list[LoadOutcome]:
         """Count what is new in what a process tells; the loads among that."""
-        model, first = news["model"], news["first"]
-        host = self._hosts.setdefault(news["host"], _Host(model, self._clock()))
+        first = news["first"]
+        host = self._hosts.setdefault(news["host"], _Host(self._clock()))
         outcomes: list[LoadOutcome] = []
-        for what, number, spent_s, *reason in news["events"][max(0, host.known - first) :]:
+        for what, model, number, spent_s, *reason in news["events"][max(0, host.known - first) :]:
             self._count(model, what, number, spent_s)
             if what != "evicted":
                 failure = reason[0] if reason else ""
-                outcomes.append((number, failure if what == "failed" else None))
+                outcomes.append((model, number, failure if what == "failed" else None))
         host.known = max(host.known, first + len(news["events"]))
         host.heard_at = self._clock()
         host.loaded = news["loaded"]
         return outcomes
+
+    def has_loaded(self, model: str) -> bool:
+        """Whether any version of the model is in memory somewhere."""
+        return any(host.loaded.get(model) for host in self._heard())
 
     def forget_all_but(self, catalog: Catalog) -> None:
         """Drop what the catalog has no more."""
@@ -75,15 +78,11 @@ class HostLedger:
 
     def reading(self) -> Reading:
         """All counts, and what those in memory have who were heard of lately."""
-        now = self._clock()
-        self._hosts = {
-            name: host for name, host in self._hosts.items() if now - host.heard_at < SILENCE_S
-        }
         loaded: Counter[str] = Counter()
         processes: Counter[str] = Counter()
-        for host in self._hosts.values():
-            loaded[host.model] += host.loaded
-            processes[host.model] += 1
+        for host in self._heard():
+            loaded.update(host.loaded)
+            processes.update(host.loaded.keys())
         return {
             LOADS.name: [
                 ((model, str(number), outcome), count)
@@ -96,6 +95,14 @@ class HostLedger:
             LOADED_VERSIONS.name: [((model,), count) for model, count in loaded.items()],
             MODEL_PROCESSES.name: [((model,), count) for model, count in processes.items()],
         }
+
+    def _heard(self) -> Collection[_Host]:
+        """Those who were heard of lately."""
+        now = self._clock()
+        self._hosts = {
+            name: host for name, host in self._hosts.items() if now - host.heard_at < SILENCE_S
+        }
+        return self._hosts.values()
 
     def _count(self, model: str, what: str, number: int, spent_s: float) -> None:
         if what == "evicted":

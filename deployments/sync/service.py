@@ -19,7 +19,7 @@ from random import Random
 
 from ray import serve
 
-from deployments.application_names import MODEL_HOST
+from deployments.application_names import MODEL_HOST, SHARED
 from deployments.backoff import Backoff
 from deployments.catalog_updates import CatalogUpdate, Position, RegistryNews, packed
 from deployments.environments.known_files import KnownFiles
@@ -27,6 +27,7 @@ from deployments.environments.planner import Planner, environment_settings
 from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.model_application import ModelApplications, ModelApplicationSettings
 from deployments.model_replica.load_events import LoadEvents
+from deployments.placement import placement_by
 from deployments.serve.applications import RayApplications
 from deployments.serve.channels import reach_replicas_anew
 from deployments.serve.handles import replica_handle
@@ -38,13 +39,13 @@ from deployments.sync.load_metrics import HostLedger
 from deployments.sync.load_problems import LoadProblems
 from deployments.sync.reconciler import ActivationFailed
 from deployments.sync.version_preparer import ReplicaVersionPreparer
-from gateway.catalog import ModelVersion
+from gateway.catalog import Catalog, ModelVersion, ServedModel
 from gateway.metrics.families import Reading
 from gateway.ports import SyncReport
 from registry_sync.default_version import DefaultPolicy
 from registry_sync.snapshot import Restored, SnapshotStore
 from registry_sync.source import MlflowRegistry, NamePatterns, without_credentials
-from registry_sync.synchronizer import Synchronizer
+from registry_sync.synchronizer import PreparationFailed, Synchronizer
 
 _logger = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ _START_TIMEOUT_S = 120.0
 _SETTLE_S = 10.0
 _LONGEST_PAUSE_S = 60.0
 _ADOPT_AGAIN_S = 0.5
+
+_NOT_MOVED = "It can't move to another deployment yet, so it runs where it did:"
 
 
 class SyncService:
@@ -89,6 +92,7 @@ class SyncService:
                 environment=tuple(sorted(environment.items())),
                 events_to=(here.deployment, here.app_name),
                 zygote=zygote,
+                shared_memory_bytes=settings.shared_memory_bytes,
                 logs=logs,
             )
         )
@@ -99,8 +103,22 @@ class SyncService:
             max_bytes=settings.max_environments_bytes,
             changed=self._take_environments,
         )
+        self._models = models
+        self._placement = placement_by(settings)
+        self._prepared_flavors: tuple[str, ...] = ()
         self._activator = Activator(
-            RayApplications(), models.build, max_active_models=settings.max_active_models
+            RayApplications(),
+            models.build,
+            placement=self._placement,
+            load_anew=self._load_anew,
+            max_active_models=settings.max_active_models,
+        )
+        self._preparer = ReplicaVersionPreparer(
+            self._activator,
+            connect=partial(replica_handle, MODEL_HOST),
+            wake_timeout_s=_START_TIMEOUT_S + settings.load_timeout_s,
+            placement=self._placement,
+            has_loaded=self._ledger.has_loaded,
         )
         self._synchronizer = Synchronizer(
             source=MlflowRegistry(
@@ -113,11 +131,7 @@ class SyncService:
             policy=DefaultPolicy(
                 champion_alias=settings.champion_alias, compatibility=settings.compatibility
             ),
-            preparer=ReplicaVersionPreparer(
-                self._activator,
-                connect=partial(replica_handle, MODEL_HOST),
-                wake_timeout_s=_START_TIMEOUT_S + settings.load_timeout_s,
-            ),
+            preparer=self._preparer,
             environment_problem=self._environments.problem,
             restored=restored,
             # Without a snapshot, still above what readers may have from an earlier life of this.
@@ -194,10 +208,10 @@ class SyncService:
         self._changed.set()
 
     async def take_news(self, news: LoadEvents) -> None:
-        """What a model's process has to tell about its versions."""
-        name, catalog = news["model"], self._synchronizer.catalog
-        model = None if catalog is None else catalog.models.get(name)
-        for number, problem in self._ledger.take(news):
+        """What a replica has to tell about versions of its models."""
+        catalog = self._synchronizer.catalog
+        for name, number, problem in self._ledger.take(news):
+            model = None if catalog is None else catalog.models.get(name)
             version = None if model is None else model.version(number)
             if version is not None and problem is None:
                 self._load_problems.note_load(name, version)
@@ -209,19 +223,28 @@ class SyncService:
         """The numbers of all models' processes."""
         return self._ledger.reading()
 
-    async def activate(self, name: str, number: int) -> str | None:
-        """Have the application of that version running; why that failed, None where it didn't."""
+    async def activate(self, name: str, number: int) -> tuple[str | None, str]:
+        """Have the application that has that version running; its name, or None and why not."""
         await self._adopted.wait()
         catalog = self._synchronizer.catalog
         model = None if catalog is None else catalog.models.get(name)
         version = None if model is None else model.version(number)
         if model is None or version is None:
-            return "The registry has no such version any more."
+            return None, "The registry has no such version any more."
         try:
-            await self._activator.activate(model)
+            return await self._activator.activate(model), ""
         except ActivationFailed as failed:
-            return failed.reason
-        return None
+            return None, failed.reason
+
+    async def _load_anew(self, model: ServedModel) -> None:
+        """Have the default version loaded by the application that is to have the model from now on;
+        raises ActivationFailed."""
+        if model.default is None:
+            return
+        try:
+            await self._preparer.prepare(model, model.default)
+        except PreparationFailed as failed:
+            raise ActivationFailed(f"{_NOT_MOVED} {failed}") from failed
 
     async def _poll(self) -> None:
         """Look for ever. While the registry is silent less and less often, so that one that comes
@@ -252,8 +275,16 @@ class SyncService:
             try:
                 if self._synchronizer.catalog is not None:
                     self._activator.retain(self._synchronizer.catalog)
+                    self._prepare_shared(self._synchronizer.catalog)
             except Exception:
                 _logger.exception("the applications can't be brought in line with the catalog")
+
+    def _prepare_shared(self, catalog: Catalog) -> None:
+        """Flavors that are new in the shared deployment are imported before they are asked for."""
+        shared = self._placement.plans(catalog).get(SHARED)
+        if shared is not None and shared.flavors != self._prepared_flavors:
+            self._prepared_flavors = shared.flavors
+            self._models.prepare(shared.flavors)
 
     async def _adopt(self) -> None:
         """Take over what an earlier sync service made, before anything is made or deleted: to make

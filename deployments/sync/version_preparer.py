@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 
 from deployments.model_calls.backend import VersionHandle
 from deployments.model_calls.outcomes import answered_by_replica, call_result, packed_call
+from deployments.model_replica.version_process import VersionId
+from deployments.placement import OWN, Placement
 from deployments.serve.ports import CallLost, Connect, Loss, ReplicaHandle
 from deployments.sync.activator import Activator
 from deployments.sync.reconciler import ActivationFailed
@@ -29,23 +31,37 @@ _LOOK_AGAIN_S = 2.0
 
 class ReplicaVersionPreparer:
     """Loads a version in every replica of its model, or in one that it wakes within so many
-    seconds, and asks it once, before it takes over."""
+    seconds, and asks it once, before it takes over. In the shared deployment one replica loads it;
+    `has_loaded` says whether any version of a model of that name is in memory there."""
 
-    def __init__(self, activator: Activator, connect: Connect, *, wake_timeout_s: float) -> None:
+    def __init__(
+        self,
+        activator: Activator,
+        connect: Connect,
+        *,
+        wake_timeout_s: float,
+        placement: Placement = OWN,
+        has_loaded: Callable[[str], bool] = lambda name: True,
+    ) -> None:
         self._activator = activator
         self._connect = connect
         self._wake_timeout_s = wake_timeout_s
+        self._placement = placement
+        self._has_loaded = has_loaded
 
     def is_active(self, model: ServedModel) -> bool:
         """See `VersionPreparer.is_active`."""
+        if self._placement.is_shared(model) and not self._has_loaded(model.name):
+            return False
         return self._activator.is_active(model)
 
     async def prepare(self, model: ServedModel, version: ModelVersion) -> None:
         """See `VersionPreparer.prepare`."""
         try:
             handle = self._connect(await self._activator.activate(model))
-            await self._load(handle, model, version)
-            await self._ask_once(handle, model, version)
+            prepared = VersionHandle(handle, VersionId.of(model, version))
+            await self._load(handle, prepared, in_each=not self._placement.is_shared(model))
+            await self._ask_once(prepared, model, version)
         except ActivationFailed as failed:
             raise PreparationFailed(failed.reason) from failed
         except TimeoutError as error:
@@ -53,32 +69,36 @@ class ReplicaVersionPreparer:
         except CallLost as lost:
             raise PreparationFailed("Its process went away while it was loaded.") from lost
 
-    async def _load(self, handle: ReplicaHandle, model: ServedModel, version: ModelVersion) -> None:
-        """Have it in memory in each replica."""
-        environment = model.environment_of(version)
-        which = (version.number, version.fingerprint, version.flavor, environment)
-        outcomes = await self._outcomes(handle, which)
-        while any(_is_building(outcome) for outcome in outcomes):
+    async def _load(self, handle: ReplicaHandle, prepared: VersionHandle, *, in_each: bool) -> None:
+        """Have it in memory in each replica, or in one."""
+
+        async def outcomes() -> list[Any]:
+            if in_each:
+                return await self._outcomes(handle, prepared.version)
+            return [await prepared.load()]
+
+        found = await outcomes()
+        while any(_is_building(outcome) for outcome in found):
             # On another node than ours: it has begun to, and a build has an end.
             await asyncio.sleep(_LOOK_AGAIN_S)
-            outcomes = await self._outcomes(handle, which)
-        for outcome in outcomes:
+            found = await outcomes()
+        for outcome in found:
             _require_loaded(outcome)
 
-    async def _outcomes(self, handle: ReplicaHandle, which: tuple[object, ...]) -> list[Any]:
+    async def _outcomes(self, handle: ReplicaHandle, version: VersionId) -> list[Any]:
         """What comes of the load in each replica."""
         try:
-            return await handle.broadcast("load", *which)
+            return await handle.broadcast("load", version)
         except CallLost as lost:
             if lost.loss is not Loss.NO_APPLICATION:
                 raise
         # No replica is there, or the handle knows of none yet. A call of one wakes it.
         async with asyncio.timeout(self._wake_timeout_s):
-            await handle.call("load", *which)
-        return await handle.broadcast("load", *which)
+            await handle.call("load", version)
+        return await handle.broadcast("load", version)
 
     async def _ask_once(
-        self, handle: ReplicaHandle, model: ServedModel, version: ModelVersion
+        self, prepared: VersionHandle, model: ServedModel, version: ModelVersion
     ) -> None:
         """The first call of a model is often slow: have it behind us. An input example that came
         with the version must be answered; a made-up one, or tensors of zeros, may not suit the
@@ -96,7 +116,7 @@ class ReplicaVersionPreparer:
             give_up_at=time.monotonic() + _ASK_TIMEOUT_S,
             patience_s=_ASK_TIMEOUT_S,
         )
-        outcome = await VersionHandle(handle, version, model.environment_of(version)).call(
+        outcome = await prepared.call(
             message, load_timeout_s=_ASK_LOAD_TIMEOUT_S, timeout_s=_ASK_TIMEOUT_S
         )
         try:

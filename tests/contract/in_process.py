@@ -48,15 +48,10 @@ class InProcessBackend:
     async def _call(self, call: Call) -> CallResult:
         name, version = call.model.name, call.version
         if name not in self._supervisors:
-            self._supervisors[name] = self._supervisor(name, call.model.options.max_loaded_versions)
+            self._supervisors[name] = self._supervisor(call.model.options.max_loaded_versions)
         give_up_at = call.deadline.at_s
         outcome = await self._supervisors[name].call(
-            VersionId(
-                model=name,
-                number=version.number,
-                fingerprint=version.fingerprint,
-                flavor=version.flavor,
-            ),
+            VersionId.of(call.model, version),
             packed_call(call.frame, call.params, give_up_at=give_up_at, patience_s=call.patience_s),
             load_timeout_s=call.deadline.share(0.9).left_s(),
             give_up_at=give_up_at,
@@ -68,11 +63,10 @@ class InProcessBackend:
         for supervisor in self._supervisors.values():
             await supervisor.close()
 
-    def _supervisor(self, name: str, size: int) -> Supervisor:
+    def _supervisor(self, size: int) -> Supervisor:
         if self._processes is None:
             self._processes = Processes()
         settings = HostSettings(
-            model=name,
             tracking_uri=self._tracking_uri,
             registry_uri=self._tracking_uri,
             artifact_folder=str(self._folder),

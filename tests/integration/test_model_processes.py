@@ -18,7 +18,7 @@ import pytest
 from deployments.cluster.zygote import zygote
 from deployments.model_replica.supervisor import GRACE_S
 from tests.support.processes_of import command_of
-from tests.support.supervised import asked, save_code, supervised
+from tests.support.supervised import MODEL, asked, save_code, supervised
 
 PREDICT = "def predict(rows): return rows['x'] * {factor}\n"
 
@@ -100,7 +100,7 @@ async def test_an_evicted_version_s_process_ends(tmp_path: Path) -> None:
         _, (other,) = await asked(supervisor, second, [1.0])
         await until(lambda: not is_alive(pid))
         assert is_alive(other)
-        assert supervisor.events.loaded == 1
+        assert supervisor.events.loaded == {MODEL: 1}
         kinds = [event[0] for event in supervisor.events.untold()["events"]]
         assert kinds == ["ok", "ok", "evicted"]
 
@@ -159,8 +159,8 @@ async def test_a_process_that_somebody_kills_is_started_again_unasked(tmp_path: 
             _, (pid,) = await asked(supervisor, version, [1.0])
             os.kill(pid, signal.SIGKILL)
             await until(lambda pid=pid: not is_alive(pid))  # type: ignore[misc]
-            await until(lambda: supervisor.events.loaded == 0)
-            await until(lambda: supervisor.events.loaded == 1)
+            await until(lambda: supervisor.events.loaded == {MODEL: 0})
+            await until(lambda: supervisor.events.loaded == {MODEL: 1})
         assert (await asked(supervisor, version, [1.0]))[0] == "ok"
 
 
@@ -190,7 +190,7 @@ async def test_a_version_that_cannot_be_loaded_tells_why_and_no_secret(
         assert again[0] == "load_failed"  # remembered: not tried at once
         failures = supervisor.events.untold()["events"]
         assert [event[0] for event in failures] == ["failed"]
-        assert failures[0][3] == reason
+        assert failures[0][4] == reason
 
 
 async def test_who_leaves_takes_nobody_s_load_along(tmp_path: Path) -> None:
@@ -358,8 +358,8 @@ async def test_a_template_that_is_killed_is_replaced(tmp_path: Path) -> None:
         _, ((pid, template),) = await asked(supervisor, version, [1.0])
         os.kill(template, signal.SIGKILL)
         await until(lambda: not is_alive(pid))
-        await until(lambda: supervisor.events.loaded == 0)
-        await until(lambda: supervisor.events.loaded == 1, timeout_s=30.0)
+        await until(lambda: supervisor.events.loaded == {MODEL: 0})
+        await until(lambda: supervisor.events.loaded == {MODEL: 1}, timeout_s=30.0)
         _, ((_, other),) = await asked(supervisor, version, [1.0])
         assert other != template
 
@@ -388,13 +388,13 @@ async def test_a_version_that_is_evicted_while_it_is_restarted_has_no_process_to
     async with supervised(tmp_path, most_versions=1) as supervisor:
         _, (pid,) = await asked(supervisor, first, [1.0])
         os.kill(pid, signal.SIGKILL)
-        await until(lambda: supervisor.events.loaded == 0)
+        await until(lambda: supervisor.events.loaded == {MODEL: 0})
         await asked(supervisor, second, [1.0])
         restarts = [event for event in supervisor.events.untold()["events"] if event[0] == "ok"]
         await until(
             lambda: sum(e[0] == "ok" for e in supervisor.events.untold()["events"]) > len(restarts)
         )
-        await until(lambda: supervisor.events.loaded == 1)
+        await until(lambda: supervisor.events.loaded == {MODEL: 1})
 
 
 async def test_templates_of_a_zygote_wait_for_no_imports(tmp_path: Path) -> None:

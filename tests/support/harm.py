@@ -13,6 +13,7 @@ INGRESS = "ServeReplica:modelmux:Ingress"
 SYNC_SERVICE = "ServeReplica:modelmux:SyncService"
 CONTROLLER = "ServeController"
 MODEL = "ServeReplica:modelmux-model-"
+SHARED = "ServeReplica:modelmux-shared"
 
 
 def processes_called(gateway: Gateway, part: str) -> list[int]:

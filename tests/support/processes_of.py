@@ -16,6 +16,7 @@ _ROLES = (
     ("modelmux up", "modelmux: command line"),
     ("haproxy", "HAProxy"),
     ("ServeReplica:modelmux-model-", "models"),
+    ("ServeReplica:modelmux-shared", "models"),
     ("model_process/start.py", "models"),
     ("ServeController", "Ray: controller"),
     ("", "Ray: the rest"),

@@ -103,7 +103,6 @@ async def supervised(
     """A supervisor over the versions that were saved in `folder`."""
     running = Supervisor(
         HostSettings(
-            model=MODEL,
             tracking_uri=f"sqlite:///{folder}/none.db",
             registry_uri=f"sqlite:///{folder}/none.db",
             artifact_folder=str(folder),

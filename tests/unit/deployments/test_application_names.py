@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.application_names import BUILDER, application_name, is_gateways, is_models
+from deployments.application_names import (
+    BUILDER,
+    SHARED,
+    application_name,
+    is_gateways,
+    is_models,
+    version_key,
+)
 
 GATEWAY = ["SyncService", "Ingress"]
 
@@ -18,6 +25,13 @@ def test_what_is_made_for_a_model_is_known_again(name: str, suffix: str) -> None
     assert is_models(made, ["ModelHost"])
     assert is_models(made, [])  # it was just made, or is ending
     assert not is_gateways(made, ["ModelHost"])
+
+
+def test_the_shared_application_is_known_again() -> None:
+    """By its name and what is in it; another's of that name is left alone."""
+    assert is_models(SHARED, ["ModelHost"])
+    assert is_models(SHARED, [])
+    assert not is_models(SHARED, ["Theirs"])
 
 
 @pytest.mark.parametrize(
@@ -38,6 +52,12 @@ def test_a_prefix_makes_nobody_elses_application_a_models(
 ) -> None:
     """Without the digest, or with other deployments in it, an application is left alone."""
     assert not is_models(name, deployments)
+
+
+def test_versions_of_many_models_have_keys_of_their_own() -> None:
+    """A replica that models share has thousands of them, and tells them apart by nothing else."""
+    keys = {version_key(1, f"model-{number}/1/0/source", None) for number in range(20_000)}
+    assert len(keys) == 20_000
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,11 @@ def activation(sync: FakeReplicas) -> SyncActivation:
 
 
 async def test_a_refusal_is_told() -> None:
-    """The sentence of the sync service, worth another try; nothing where all went well."""
-    sync = FakeReplicas(activate=lambda name, number: None if number == 1 else f"No {name}.")
-    await activation(sync)("m", 1)
+    """The sentence of the sync service, worth another try; the application where all went well."""
+    sync = FakeReplicas(
+        activate=lambda name, number: (name, "") if number == 1 else (None, f"No {name}.")
+    )
+    assert await activation(sync)("m", 1) == "m"
     with pytest.raises(ModelUnavailable, match=r"No m\.") as refused:
         await activation(sync)("m", 2)
     assert refused.value.retry_after_s > 0
@@ -33,9 +35,10 @@ async def test_a_sync_service_that_is_away_is_waited_for() -> None:
     """However often the call is lost: who waits has a deadline of his own."""
     losses = [Loss.INSIDE, Loss.NO_APPLICATION] * 50
 
-    def activate(*_: Any) -> None:
+    def activate(*_: Any) -> tuple[str, str]:
         if losses:
             raise CallLost(losses.pop())
+        return "m", ""
 
     await activation(FakeReplicas(activate=activate))("m", 1)
     assert not losses

@@ -10,26 +10,29 @@ from typing import Any
 
 import pytest
 
-from deployments.application_names import application_name
+from deployments.application_names import SHARED, application_name
 from deployments.backoff import Backoff
 from deployments.model_calls.backend import RayBackend
 from deployments.model_calls.retries import Retries
+from deployments.placement import Placement
 from deployments.serve.ports import CallLost, Loss
 from gateway.contract import Frame
 from gateway.deadline import Deadline
 from gateway.errors import ModelUnavailable, Overloaded
 from gateway.ports import Call, CallResult
 from tests.support.catalogs import served, version
-from tests.support.fake_serve import FakeReplicas, answered
+from tests.support.fake_serve import FakeReplicas, answered, until
 
 REQUEST: ContextVar[str | None] = ContextVar("REQUEST", default=None)
 OK = answered()
 ONE_ROW = Frame(layout="table", names=("x",), columns=([1.0],), rows=1, key=())
 
 
-def call(*, timeout_s: float = 30.0, max_replicas: int = 2) -> Call:
+def call(*, timeout_s: float = 30.0, name: str = "m", **options: Any) -> Call:
     """A call of a model's only version; among several replicas Ray chooses: no socket is used."""
-    model = served(version(1), options={"max_replicas": max_replicas})
+    model = served(
+        version(1, fingerprint=f"{name}/1"), name=name, options=options or {"max_replicas": 2}
+    )
     return Call(
         model=model,
         version=model.versions[0],
@@ -55,11 +58,12 @@ class Bench:
             self._activate, self._connect, retries=Retries(most_inside=3, pauses=pauses)
         )
 
-    async def _activate(self, name: str, number: int) -> None:
+    async def _activate(self, name: str, number: int) -> str:
         self.activated.append((name, number, REQUEST.get()))
         await self.may_start.wait()
         if self.refusal is not None:
             raise self.refusal
+        return application_name(name)
 
     def _connect(self, application: str) -> FakeReplicas:
         self.connected.append(application)
@@ -196,3 +200,81 @@ async def test_a_caller_who_leaves_is_not_sent_again() -> None:
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert bench.replicas.calls["call"] == 1
+
+
+class Applications:
+    """A backend over two shared replicas and models' own; `answered` says which were asked."""
+
+    def __init__(self) -> None:
+        self.answered: list[str] = []
+        self.can_load = asyncio.Event()
+        self.activated: list[str] = []
+        self.shared = FakeReplicas(call=self._call(SHARED), load=self._load)
+        self.placement = Placement(shared_replicas=2)
+        self.backend = RayBackend(self._activate, self._connect, placement=self.placement)
+        self.wanted = SHARED
+
+    def _call(self, application: str) -> Callable[..., Any]:
+        def answer(*_: Any) -> Any:
+            self.answered.append(application)
+            return OK
+
+        return answer
+
+    async def _load(self, *_: Any) -> tuple[str, Any]:
+        await self.can_load.wait()
+        return ("ok", None)
+
+    async def _activate(self, name: str, number: int) -> str:
+        self.activated.append(name)
+        return application_name(name) if self.wanted != SHARED else SHARED
+
+    def _connect(self, application: str) -> FakeReplicas:
+        if application == SHARED:
+            return self.shared
+        return FakeReplicas(call=self._call(application), load=self._load)
+
+
+async def test_models_that_share_an_application_share_its_activation() -> None:
+    """The second model's first request asks nobody whether it runs."""
+    bench = Applications()
+    for name in ("a", "b"):
+        await bench.backend.call(call(name=name, deployment="shared"))
+    assert (bench.answered, bench.activated) == ([SHARED] * 2, ["a"])
+    assert len(set(bench.shared.model_ids)) == 2
+
+
+async def test_a_model_that_moves_is_answered_where_it_was_until_it_is_loaded() -> None:
+    """Its tag gives it to another application: no request waits for the load there."""
+    bench = Applications()
+    bench.wanted = "own"
+    await bench.backend.call(call())
+    bench.wanted = SHARED
+    for _ in range(5):
+        await bench.backend.call(call(deployment="shared"))
+        await asyncio.sleep(0)
+    assert bench.answered == [application_name("m")] * 6
+    bench.can_load.set()
+    await until(lambda: bench.backend._answered_by["m"] == SHARED)
+    await bench.backend.call(call(deployment="shared"))
+    assert bench.answered[-1] == SHARED
+
+
+async def test_a_model_whose_application_moved_is_called_where_the_sync_service_says() -> None:
+    """An ingress whose catalog is a moment old asks for one that isn't to be there any more."""
+    bench = Applications()
+    await bench.backend.call(call())
+    assert bench.answered == [SHARED]
+
+
+async def test_a_model_that_cannot_be_loaded_elsewhere_stays_where_it_is() -> None:
+    """A tag never takes down what was answering."""
+    bench = Applications()
+    bench.shared.methods["load"] = lambda *_: ("load_failed", {})
+    bench.wanted = "own"
+    await bench.backend.call(call())
+    bench.wanted = SHARED
+    await bench.backend.call(call(deployment="shared"))
+    await until(lambda: bench.shared.calls["load"])
+    await bench.backend.call(call(deployment="shared"))
+    assert bench.answered == [application_name("m")] * 3

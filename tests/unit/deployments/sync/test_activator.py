@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from deployments.application_names import application_name
+from deployments.application_names import SHARED, application_name
 from deployments.backoff import Backoff
+from deployments.placement import OWN, ApplicationPlan, Placement
 from deployments.serve.ports import ApplicationStatus
-from deployments.sync.activator import Activator
+from deployments.sync.activator import HANDED_OVER_S, Activator
 from deployments.sync.application_state import IDLE_AFTER_S
 from deployments.sync.reconciler import ActivationFailed
 from gateway.catalog import Catalog, ModelOptions, ServedModel
@@ -30,11 +31,20 @@ def model(name: str, **options: Any) -> ServedModel:
 class Bench:
     """An activator over a Serve without Ray; its clock moves while it waits."""
 
-    def __init__(self, *, room_for: int | None = None, pauses: Backoff = AT_ONCE) -> None:
+    def __init__(
+        self,
+        *,
+        room_for: int | None = None,
+        pauses: Backoff = AT_ONCE,
+        placement: Placement = OWN,
+    ) -> None:
         self.serve = FakeServe()
         self.clock = Clock()
         self.pauses = pauses
         self.room_for = room_for
+        self.placement = placement
+        self.loaded_anew: list[str] = []
+        self.cannot_move: str | None = None
         self.activator = self.restarted()
 
     def restarted(self) -> Activator:
@@ -42,12 +52,19 @@ class Bench:
         self.activator = Activator(
             self.serve,
             lambda wanted: wanted,
+            placement=self.placement,
+            load_anew=self._load_anew,
             max_active_models=self.room_for,
             pauses=self.pauses,
             clock=self.clock,
             sleep=self.clock.sleep,
         )
         return self.activator
+
+    async def _load_anew(self, moved: ServedModel) -> None:
+        if self.cannot_move is not None:
+            raise ActivationFailed(self.cannot_move)
+        self.loaded_anew.append(moved.name)
 
     def status(self, name: str) -> ApplicationStatus:
         return self.serve.statuses.get(application_name(name), ApplicationStatus.NOT_STARTED)
@@ -59,7 +76,7 @@ class Bench:
         return self.status(name) is ApplicationStatus.NOT_STARTED
 
     def runs_with(self, name: str) -> ModelOptions:
-        built: ServedModel = self.serve.built[application_name(name)]
+        built: ApplicationPlan = self.serve.built[application_name(name)]
         return built.options
 
     def retain(self, *models: ServedModel) -> Catalog:
@@ -91,8 +108,8 @@ async def test_what_cannot_be_started_is_deleted_and_told() -> None:
     """Serve can't start it, or has no room until the deadline: the reason comes, nothing stays,
     and the next request tries anew."""
     bench = Bench()
-    bench.serve.cannot_run = lambda built: built.name == "broken"
-    bench.serve.no_room_for = lambda built: built.name == "large"
+    bench.serve.cannot_run = lambda built: built.models == ("broken",)
+    bench.serve.no_room_for = lambda built: built.models == ("large",)
     for name, reason in (
         ("broken", "Its processes can't be started."),
         ("large", "There is no room to start its processes."),
@@ -179,7 +196,7 @@ async def test_options_that_cannot_be_had_are_taken_back() -> None:
 async def test_what_cannot_be_placed_holds_up_no_other() -> None:
     """One that waits for room is tried again and again; others are up meanwhile."""
     bench = Bench(pauses=NEVER)
-    bench.serve.no_room_for = lambda built: built.name == "large"
+    bench.serve.no_room_for = lambda built: built.models == ("large",)
     bench.retain(model("large", min_replicas=1), model("small", min_replicas=1))
     await until(lambda: bench.is_up("small"))
     await until(lambda: bench.activator.not_started)
@@ -267,6 +284,70 @@ async def test_a_serve_that_fails_is_asked_again() -> None:
     bench.serve.is_broken = False
     await until(lambda: bench.is_up("m"))
     await until(lambda: not bench.activator.not_started)
+
+
+ALL_SHARED = Placement(default="shared", shared_replicas=2)
+
+
+async def test_models_share_an_application_that_is_there_unasked() -> None:
+    """One for all of them, with as many replicas as are set; it never sleeps, counts for no model,
+    and goes with the last one in it."""
+    bench = Bench(placement=ALL_SHARED, room_for=1)
+    bench.retain(model("a"), model("b"), model("alone", num_cpus=1.0))
+    await until(lambda: bench.activator.is_active(model("a")))
+    assert bench.serve.done == [("run", SHARED)]
+    assert bench.serve.built[SHARED].options.max_replicas == 2
+    for name in ("a", "b"):
+        assert await bench.activator.activate(model(name)) == SHARED
+    assert await bench.activator.activate(model("alone", num_cpus=1.0)) == application_name("alone")
+    bench.clock.now += IDLE_AFTER_S + 1
+    bench.activator.note_use(["alone"])
+    with pytest.raises(ActivationFailed, match="none is idle"):
+        await bench.activator.activate(model("another", num_cpus=1.0))
+    left_at = bench.clock.now
+    bench.retain(model("alone", num_cpus=1.0))
+    await until(lambda: SHARED not in bench.serve.statuses)
+    assert bench.clock.now >= left_at + HANDED_OVER_S
+
+
+async def test_a_shared_application_that_does_not_start_is_told_for_each_model() -> None:
+    """So that people see it where they look."""
+    bench = Bench(placement=ALL_SHARED)
+    bench.serve.cannot_run = lambda built: True
+    bench.retain(model("a"), model("b"))
+    await until(lambda: bench.activator.not_started)
+    assert bench.activator.not_started.keys() == {"a", "b"}
+
+
+async def test_an_application_goes_once_another_has_its_model() -> None:
+    """The tag moves a model: what answered stays until the model is loaded elsewhere, and for as
+    long after that as ingress replicas take to follow."""
+    bench = Bench()
+    bench.retain(model("m"))
+    await bench.activator.activate(model("m"))
+    bench.cannot_move = "It can't be loaded there."
+    bench.retain(model("m", deployment="shared"))
+    await until(lambda: bench.activator.warnings)
+    assert bench.activator.warnings["m"][0].startswith("It can't be loaded there.")
+    assert bench.is_up("m")
+    bench.cannot_move, moved_at = None, bench.clock.now
+    await until(lambda: bench.is_gone("m"))
+    assert bench.loaded_anew == ["m"]
+    assert bench.clock.now >= moved_at + HANDED_OVER_S
+    await until(lambda: bench.activator.is_active(model("m", deployment="shared")))
+
+
+async def test_a_model_that_moves_back_keeps_its_application() -> None:
+    """The tag was taken back before the other could answer."""
+    bench = Bench(pauses=NEVER)
+    bench.retain(model("m"))
+    await bench.activator.activate(model("m"))
+    bench.cannot_move = "Not yet."
+    bench.retain(model("m", deployment="shared"))
+    await until(lambda: bench.activator.warnings)
+    bench.retain(model("m"))
+    await until(lambda: not bench.activator.warnings)
+    assert ("delete", application_name("m")) not in bench.serve.done
 
 
 @pytest.mark.parametrize("seed", range(30))

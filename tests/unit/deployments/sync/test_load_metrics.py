@@ -21,16 +21,16 @@ def told(ledger: HostLedger, name: str) -> dict[tuple[str, ...], object]:
 
 def test_events_are_counted_once_however_often_they_are_told() -> None:
     """An answer that was lost makes the process tell again; nothing is counted twice or lost."""
-    ledger, log = HostLedger(), LoadEventLog("m")
-    log.note_load(1, 2.0)
-    log.note_load(2, 3.0)
-    log.loaded = 2
+    ledger, log = HostLedger(), LoadEventLog()
+    log.note_load("m", 1, 2.0)
+    log.note_load("m", 2, 3.0)
+    log.loaded = {"m": 2}
     ledger.take(log.untold())  # its answer is lost
-    log.note_failure(3, 0.1, "RuntimeError")
+    log.note_failure("m", 3, 0.1, "RuntimeError")
     again = log.untold()
     ledger.take(again)
-    log.note_eviction(1)
-    log.loaded = 1
+    log.note_eviction("m", 1)
+    log.loaded = {"m": 1}
     log.take(again)
     ledger.take(log.untold())
     assert told(ledger, LOADS.name) == {
@@ -49,9 +49,9 @@ def test_a_process_that_tells_nothing_any_more_has_nothing_in_memory() -> None:
     clock = Clock(0.0)
     ledger = HostLedger(clock)
     for _ in range(2):
-        log = LoadEventLog("m")
-        log.note_load(1, 1.0)
-        log.loaded = 1
+        log = LoadEventLog()
+        log.note_load("m", 1, 1.0)
+        log.loaded = {"m": 1}
         ledger.take(log.untold())
     assert told(ledger, LOADED_VERSIONS.name) == {("m",): 2}
     clock.now = SILENCE_S - 1
@@ -63,10 +63,11 @@ def test_a_process_that_tells_nothing_any_more_has_nothing_in_memory() -> None:
 
 def test_a_log_that_nobody_reads_stays_small() -> None:
     """The oldest events are dropped, and what is in memory is still right."""
-    ledger, log = HostLedger(), LoadEventLog("m")
+    ledger, log = HostLedger(), LoadEventLog()
     for _ in range(1200):
-        log.note_load(1, 1.0)
-        log.note_eviction(1)
+        log.note_load("m", 1, 1.0)
+        log.note_eviction("m", 1)
+    log.loaded = {"m": 0}
     news = log.untold()
     assert len(news["events"]) == 1000
     ledger.take(news)
@@ -78,9 +79,9 @@ def test_what_the_catalog_lacks_is_forgotten() -> None:
     """Models and versions that are gone leave no counts behind."""
     ledger = HostLedger()
     for name in ("m", "gone"):
-        log = LoadEventLog(name)
-        log.note_load(1, 1.0)
-        log.note_load(2, 1.0)
+        log = LoadEventLog()
+        log.note_load(name, 1, 1.0)
+        log.note_load(name, 2, 1.0)
         ledger.take(log.untold())
     ledger.forget_all_but(catalog(served(version(2))))
     assert told(ledger, LOADS.name) == {("m", "2", "ok"): 1}
@@ -93,7 +94,27 @@ def test_loads_are_handed_on_once_with_their_reasons() -> None:
     """What is told again is no news, an eviction is no load, and a process of an earlier release
     tells no reason."""
     ledger = HostLedger()
-    events = [("ok", 1, 1.0, ""), ("failed", 2, 0.1, "ImportError"), ("evicted", 1, 0.0)]
-    news = {"host": "h", "model": "m", "first": 0, "events": events, "loaded": 0}
-    assert ledger.take(news) == [(1, None), (2, "ImportError")]
-    assert ledger.take({**news, "events": [*events, ("failed", 3, 0.1)]}) == [(3, "")]
+    events = [
+        ("ok", "m", 1, 1.0, ""),
+        ("failed", "other", 2, 0.1, "ImportError"),
+        ("evicted", "m", 1, 0.0),
+    ]
+    news = {"host": "h", "first": 0, "events": events, "loaded": {}}
+    assert ledger.take(news) == [("m", 1, None), ("other", 2, "ImportError")]
+    assert ledger.take({**news, "events": [*events, ("failed", "m", 3, 0.1)]}) == [("m", 3, "")]
+
+
+def test_a_process_of_many_models_counts_for_each_that_it_has() -> None:
+    """Versions in memory by their models, of those that were heard of lately."""
+    clock = Clock(0.0)
+    ledger, log = HostLedger(clock), LoadEventLog()
+    log.loaded = {"m": 2, "other": 1}
+    ledger.take(log.untold())
+    assert told(ledger, LOADED_VERSIONS.name) == {("m",): 2, ("other",): 1}
+    assert told(ledger, MODEL_PROCESSES.name) == {("m",): 1, ("other",): 1}
+    assert ledger.has_loaded("m")
+    log.loaded = {"other": 1}
+    ledger.take(log.untold())
+    assert (ledger.has_loaded("m"), ledger.has_loaded("other")) == (False, True)
+    clock.now = SILENCE_S
+    assert not ledger.has_loaded("other")
