@@ -19,10 +19,12 @@ from gateway.contract.differences import Difference, differences
 from gateway.contract.forms import TYPED, Form, Outputs, Read, Write, Written
 from gateway.contract.frames import Frame
 from gateway.contract.outputs import Output
+from gateway.contract.rendering import AnswerColumn
 from gateway.contract.signature import UntypableSignature
 
 __all__ = [
     "TYPED",
+    "AnswerColumn",
     "Contract",
     "Difference",
     "Form",

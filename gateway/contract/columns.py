@@ -36,6 +36,7 @@ Column: TypeAlias = np.ndarray | list[Any]
 masked one where some are null, or a list of Python's values (None, bool, int, float, str, bytes,
 np.datetime64, list, dict). A NaN is a number and no null."""
 
+_NUMBERS_AND_NULL = {float, int, type(None)}
 _PIECE = 1_000
 _ENOUGH = InvalidInput.MAX_VIOLATIONS
 _MISSING = "Required, and missing."
@@ -173,6 +174,7 @@ class _Cells:
     def __init__(self, each: Field) -> None:
         self._field = each
         self._dtype = _dtype_of(each.type)
+        self._is_tensor = isinstance(each.type, TensorOf)
 
     def checked(self, column: Column, rows: int) -> Column:
         """Lists of validated values, or an array of the field's dtype; raises _Refused."""
@@ -180,6 +182,7 @@ class _Cells:
             column = _shaped(column, self._field.type)
         if len(column) != rows:
             raise _Refused(f"Expected {rows} values.")
+        column = self._as_array(column)
         if not isinstance(column, np.ndarray):
             return self._validated(column)
         values, gone = _unmasked(column)
@@ -191,6 +194,26 @@ class _Cells:
         if not fit.all():
             raise self._refusal(values, gone, np.flatnonzero(~_by_row(fit)))
         return _filled(values, gone, self._dtype)
+
+    def _as_array(self, column: Column) -> Column:
+        """A list of numbers and nulls for a field of fractions, in which NaN is a number."""
+        fractions = self._dtype is not None and self._dtype.kind == "f"
+        if (
+            isinstance(column, np.ndarray)
+            or not fractions
+            or isinstance(self._field.type, TensorOf)
+        ):
+            return column
+        kinds = set(map(type, column))
+        if not kinds <= _NUMBERS_AND_NULL:
+            return column
+        try:
+            values = np.array(column, np.float64)
+        except OverflowError:  # a whole number of hundreds of digits
+            return column
+        if type(None) not in kinds:
+            return values
+        return np.ma.MaskedArray(values, [value is None for value in column])
 
     @cached_property
     def _validator(self) -> SchemaValidator:

@@ -20,7 +20,7 @@ from gateway.contract.extension import extended_params, extended_rows
 from gateway.contract.frames import Frame, Framer, Placed
 from gateway.contract.outputs import Output
 from gateway.contract.plain_table import PlainTable
-from gateway.contract.rendering import Renderer
+from gateway.contract.rendering import AnswerColumn, Renderer
 from gateway.contract.signature import read_signature
 from gateway.contract.types import ArrayOf, ObjectOf, Param, Rows
 from gateway.errors import InvalidInput, too_many_rows
@@ -146,6 +146,12 @@ class Contract:
         Raises `InvalidModelOutput` where it doesn't fit the signature.
         """
         return self._renderer.render(outputs, rows)
+
+    def columns(
+        self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int
+    ) -> list[AnswerColumn]:
+        """The same answer by column; raises `InvalidModelOutput`."""
+        return self._renderer.columns(outputs, rows)
 
     def request_schema(self) -> dict[str, Any]:
         """JSON Schema (2020-12) of a request body."""
