@@ -2,6 +2,7 @@
 
     GatewayError
     ├── MalformedJson           400 malformed_json
+    ├── MalformedBody           400 malformed_body
     ├── MalformedRequest        400 malformed_request
     ├── ConflictingVersion      400 conflicting_version
     ├── InvalidHeader           400 invalid_header
@@ -11,6 +12,7 @@
     ├── ModelNotFound           404 model_not_found
     ├── VersionNotFound         404 version_not_found
     ├── MethodNotAllowed        405 method_not_allowed
+    ├── NotAcceptable           406 not_acceptable
     ├── RequestTimeout          408 request_timeout
     ├── SignatureMismatch       409 signature_mismatch
     ├── ModelUnservable         409 model_unservable
@@ -90,6 +92,14 @@ class MalformedJson(GatewayError):
     status = 400
     code = "malformed_json"
     title = "The body is not valid JSON"
+
+
+class MalformedBody(GatewayError):
+    """The body is not what its `Content-Type` or `Content-Encoding` says."""
+
+    status = 400
+    code = "malformed_body"
+    title = "The body is not what its headers say"
 
 
 class MalformedRequest(GatewayError):
@@ -183,6 +193,14 @@ class MethodNotAllowed(GatewayError):
         self.allow = allow
 
 
+class NotAcceptable(GatewayError):
+    """The answer has no form in which the caller would take it (`Accept`)."""
+
+    status = 406
+    code = "not_acceptable"
+    title = "The answer has no such form"
+
+
 class RequestTimeout(GatewayError):
     """The request did not arrive whole in the time that it may take."""
 
@@ -243,11 +261,11 @@ def too_many_rows(limit: int) -> PayloadTooLarge:
 
 
 class UnsupportedMediaType(GatewayError):
-    """The body is not declared as `application/json`."""
+    """The body is declared as nothing that the route takes."""
 
     status = 415
     code = "unsupported_media_type"
-    title = "The body must be application/json"
+    title = "The body is of a type that is not taken here"
 
 
 class InvalidInput(GatewayError):

@@ -15,7 +15,7 @@ from typing import Any
 from gateway.admission import Admission, Visit
 from gateway.availability import Unloadable, VersionKey
 from gateway.catalog import Catalog, Resolution, ServedModel
-from gateway.contract import Contract, Request
+from gateway.contract import TYPED, Contract, Form, Request, Write, Written
 from gateway.deadline import Deadline
 from gateway.errors import (
     CatalogUnavailable,
@@ -33,12 +33,12 @@ _AT_ONCE_ROWS = 16_384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """A finished prediction: the JSON body, the version that gave it, and where the time went.
+    """A finished prediction: the answer, the version that gave it, and where the time went.
 
     `timings_ms` maps a step's name to milliseconds, for the `Server-Timing` header.
     """
 
-    body: bytes
+    answer: Written
     version: int
     rows: int
     timings_ms: Mapping[str, float]
@@ -115,7 +115,13 @@ class PredictionService:
             raise
 
     async def predict(
-        self, resolution: Resolution, body: bytes, visit: Visit, *, timeout_s: float | None = None
+        self,
+        resolution: Resolution,
+        body: bytes,
+        visit: Visit,
+        *,
+        timeout_s: float | None = None,
+        form: Form = TYPED,
     ) -> Prediction:
         """Answer one request body for a resolved version, in `timeout_s` seconds if that is less
         than what holds for the model.
@@ -127,7 +133,7 @@ class PredictionService:
         """
         key = (resolution.model.name, resolution.version.fingerprint)
         try:
-            prediction = await self._predict(resolution, body, visit, timeout_s)
+            prediction = await self._predict(resolution, body, visit, timeout_s, form)
         except GatewayError as error:
             error.model = resolution.model.name
             error.version = resolution.version.number
@@ -143,7 +149,12 @@ class PredictionService:
         return min(usual, self._max_timeout_s)
 
     async def _predict(
-        self, resolution: Resolution, body: bytes, visit: Visit, timeout_s: float | None
+        self,
+        resolution: Resolution,
+        body: bytes,
+        visit: Visit,
+        timeout_s: float | None,
+        form: Form,
     ) -> Prediction:
         started = time.perf_counter()
         patience_s = self._patience_s(resolution.model)
@@ -152,9 +163,11 @@ class PredictionService:
         try:
             async with asyncio.timeout(timeout_s) as limit:
                 if len(body) <= AT_ONCE_BYTES:
-                    request = resolution.contract.parse(body, max_rows=self._max_rows)
+                    request = form.read(resolution.contract, body, self._max_rows)
                 else:
-                    request = await self._parsing.parse(resolution.contract, body, self._max_rows)
+                    request = await self._parsing.parse(
+                        resolution.contract, body, self._max_rows, form.read
+                    )
                 parsed = time.perf_counter()
                 visit.hold_rows(request.rows)
                 results = await self._submit_all(
@@ -167,13 +180,13 @@ class PredictionService:
                 f"No answer within the request's deadline of {timeout_s:g} s."
             ) from None
         called = time.perf_counter()
-        rendered = await _rendered(resolution.contract, request, results)
-        visit.hold_answer(len(rendered))
+        answer = await _written(resolution.contract, request, results, form.write)
+        visit.hold_answer(len(answer.body))
         timings = _timings(results, (called - parsed) * 1e3)
         timings["parse"] = (parsed - started) * 1e3
         timings["render"] = (time.perf_counter() - called) * 1e3
         return Prediction(
-            body=rendered,
+            answer=answer,
             version=resolution.version.number,
             rows=request.rows,
             timings_ms=timings,
@@ -206,12 +219,14 @@ class PredictionService:
         )
 
 
-async def _rendered(contract: Contract, request: Request, results: list[CallResult]) -> bytes:
+async def _written(
+    contract: Contract, request: Request, results: list[CallResult], write: Write
+) -> Written:
     positions = (where for where, _ in request.frames)
     outputs = list(zip(positions, (result.output for result in results), strict=True))
     if request.rows <= _AT_ONCE_ROWS:
-        return contract.render(outputs, request.rows)
-    return await asyncio.to_thread(contract.render, outputs, request.rows)
+        return write(contract, request, outputs)
+    return await asyncio.to_thread(write, contract, request, outputs)
 
 
 def _timings(results: list[CallResult], predict_ms: float) -> dict[str, float]:

@@ -149,7 +149,8 @@ class Ingress:
             tracing=tracing,
         )
         # For what comes to this process's own HTTP server, behind HAProxy.
-        Front.predictions = Boundary(app.state.predict, journal=journal)
+        Front.routes = app.state.predictions
+        Front.predictions = Boundary(app.state.predictions, journal=journal)
 
         # Not the application itself: Ray would look for each request's route in it, too, and put
         # handlers into it that answer in plain text. A function, by which uvicorn knows ASGI 3.

@@ -34,7 +34,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from gateway.errors import GatewayUnavailable, InternalError, RouteNotFound
 from gateway.http.boundary import Boundary
 from gateway.http.predict.disconnect import CallerLeft
-from gateway.http.predict.path import predicted_model
+from gateway.http.predict.routes import PredictionRoutes
 from gateway.http.predict.version_header import RAY_HEADERS
 from gateway.http.request_identity import REQUEST_ID_HEADER, request_id_of
 from gateway.http.server.canned_responses import malformed_request
@@ -56,8 +56,10 @@ _TRY_AGAIN = frozenset({408, 429, 503})
 
 
 class Front:
-    """Where this process's ingress says who answers predictions, once it is there."""
+    """Where this process's ingress says what asks for predictions and who answers, once it is
+    there."""
 
+    routes: PredictionRoutes | None = None
     predictions: ASGIApp | None = None
 
 
@@ -70,10 +72,8 @@ class RequestFront:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request, or pass it on."""
-        predictions = Front.predictions
-        name = None if predictions is None else predicted_model(scope)
-        if predictions is not None and name is not None:
-            scope["path_params"] = {"name": name}
+        routes, predictions = Front.routes, Front.predictions
+        if routes is not None and predictions is not None and routes.takes(scope):
             await predictions(scope, receive, send)
             return
         if scope["type"] == "http":

@@ -108,13 +108,14 @@ class BodyReader:
     def _wrapper(self, value: dict[str, Any], max_rows: int | None) -> Body:
         at = ("inputs",)
         reading = self._inputs(value["inputs"], at, max_rows)
-        params, wrong = self._read_params(value.get("params", {}))
+        params, wrong = self.read_params(value.get("params", {}))
         found = [*reading.found, *wrong, *_strangers(value)]
         if found:
             raise InvalidInput(tuple(found))
         return Body(rows=reading.rows, at=at, single=reading.single, params=params)
 
-    def _read_params(self, value: Any) -> tuple[dict[str, Any], list[Violation]]:
+    def read_params(self, value: Any) -> tuple[dict[str, Any], list[Violation]]:
+        """The validated params of an object, and what is wrong with them."""
         try:
             (params,) = self._params.validate_python([value])
         except ValidationError as error:

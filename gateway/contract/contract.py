@@ -14,14 +14,16 @@ import orjson
 
 from gateway.contract import json_schema
 from gateway.contract.body import BodyReader
+from gateway.contract.columns import ColumnChecker, Table
 from gateway.contract.encoding import Target, encoder
 from gateway.contract.extension import extended_params, extended_rows
 from gateway.contract.frames import Frame, Framer, Placed
 from gateway.contract.outputs import Output
 from gateway.contract.plain_table import PlainTable
-from gateway.contract.rendering import Renderer
+from gateway.contract.rendering import AnswerColumn, Renderer
 from gateway.contract.signature import read_signature
 from gateway.contract.types import ArrayOf, ObjectOf, Param, Rows
+from gateway.errors import InvalidInput, too_many_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +32,14 @@ class Request:
 
     `frames` holds each frame with the positions of its rows in the request; usually there is one,
     with `range(rows)`, and none for an empty list. Params that the caller left out are not in
-    `params`, so that MLflow fills in its defaults.
+    `params`, so that MLflow fills in its defaults. `echo` is what the answer must repeat of the
+    request or follow in it, of a protocol that has such a thing.
     """
 
     rows: int
     frames: Placed
     params: dict[str, Any]
+    echo: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +121,24 @@ class Contract:
             params=self._encoded(read.params),
         )
 
+    def take(self, table: Table, *, max_rows: int | None = None, echo: Any = None) -> Request:
+        """The request that came as columns; it means what the same cells in JSON rows mean.
+
+        Raises `PayloadTooLarge`, and `InvalidInput` with pointers by the table's `places`.
+        """
+        if max_rows is not None and table.rows > max_rows:
+            raise too_many_rows(max_rows)
+        columns, found = self._columns.checked(table)
+        params, wrong = self._reader.read_params(dict(table.params))
+        if found or wrong:
+            raise InvalidInput((*found, *wrong))
+        return Request(
+            rows=table.rows,
+            frames=self._framer.framed(columns, table.rows, table.places.place),
+            params=self._encoded(params),
+            echo=echo,
+        )
+
     def render(self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int) -> bytes:
         """The answer as a JSON list with one element per row of the request.
 
@@ -124,6 +146,12 @@ class Contract:
         Raises `InvalidModelOutput` where it doesn't fit the signature.
         """
         return self._renderer.render(outputs, rows)
+
+    def columns(
+        self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int
+    ) -> list[AnswerColumn]:
+        """The same answer by column; raises `InvalidModelOutput`."""
+        return self._renderer.columns(outputs, rows)
 
     def request_schema(self) -> dict[str, Any]:
         """JSON Schema (2020-12) of a request body."""
@@ -167,6 +195,10 @@ class Contract:
     @cached_property
     def _reader(self) -> BodyReader:
         return BodyReader(self.accepted, self.accepted_params)
+
+    @cached_property
+    def _columns(self) -> ColumnChecker:
+        return ColumnChecker(self.accepted)
 
     @cached_property
     def _plain_table(self) -> PlainTable | None:

@@ -19,9 +19,10 @@ Makes no DataFrame: pandas stays where the model is.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from itertools import repeat
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -38,10 +39,13 @@ from gateway.contract.types import (
     Type,
     integer_bounds,
 )
+from gateway.contract.validation import Path
 from gateway.errors import InvalidInput, Violation
 
 Layout = Literal["table", "tensor", "tensors", "values"]
 Column = np.ndarray | list[Any]
+Place: TypeAlias = Callable[[int | None, str], Path]
+"""Where in the request a row's cell of a column is; without a row, where the column is."""
 
 _BOOLEAN, _STRING = Scalar("boolean"), Scalar("string")
 _KINDS = (type(None), bool, float, str)
@@ -119,12 +123,26 @@ class Framer:
         """
         if not rows:
             return ()
+        cells = {field.name: self._cells(field, rows) for field in self._inputs.fields}
+        named = self._inputs.named
+
+        def place(row: int | None, name: str) -> Path:
+            inner = (name,) if named else ()
+            return at if row is None else (*at, *inner) if single else (*at, row, *inner)
+
+        return self.framed(cells, len(rows), place)
+
+    def framed(self, cells: Mapping[str, Column], rows: int, place: Place) -> Placed:
+        """The same of whole columns by their fields' names: lists of validated values, or arrays
+        of the field's own dtype without nulls."""
+        if not rows:
+            return ()
         if self._inputs.tensors:
-            return self._tensors(rows, at, single)
+            return self._tensors(cells, rows, place)
         if self._as_values:
-            return ((range(len(rows)), self._values(rows)),)
-        groups = self._groups(rows)
-        return tuple((places, self._table(_at(rows, places))) for places in groups)
+            return ((range(rows), self._values(*cells.values())),)
+        groups = self._groups(cells, rows)
+        return tuple((places, self._table(_at(cells, places, rows))) for places in groups)
 
     def zeros(self) -> Frame | None:
         """The fewest rows of tensors of zeros; None where inputs are anything else, or too large
@@ -136,38 +154,32 @@ class Framer:
             return None
         return self._tensor_frame(columns, rows, ())
 
-    def _values(self, rows: list[Any]) -> Frame:
+    def _values(self, column: Column) -> Frame:
         (encode,) = self._encoders.values()
-        values = rows if encode is None else [encode(row) for row in rows]
-        return Frame(layout="values", names=(0,), columns=(values,), rows=len(rows), key="values")
+        plain = _listed(column)
+        values = plain if encode is None else [encode(value) for value in plain]
+        return Frame(layout="values", names=(0,), columns=(values,), rows=len(values), key="values")
 
-    def _groups(self, rows: list[Any]) -> Iterable[Sequence[int]]:
+    def _groups(self, cells: Mapping[str, Column], rows: int) -> Iterable[Sequence[int]]:
         """Rows that may share a DataFrame; nearly always all of them."""
-        if not self._apart:
-            return [range(len(rows))]
-        return _grouped(self._sorts(rows))
+        if all(isinstance(cells[field.name], np.ndarray) for field in self._apart):
+            return [range(rows)]
+        return _grouped(self._sorts(cells, rows))
 
-    def _sorts(self, rows: list[Any]) -> list[Hashable]:
+    def _sorts(self, cells: Mapping[str, Column], rows: int) -> list[Hashable]:
         """What must be equal in rows of one DataFrame, per row."""
-        columns = [[_sort(f, cell) for cell in self._cells(f, rows)] for f in self._apart]
+        columns = [[_sort(f, cell) for cell in cells[f.name][:rows]] for f in self._apart]
         return list(zip(*columns, strict=True))
 
-    def _table(self, rows: list[Any]) -> Frame:
-        fields = [f for f in self._inputs.fields if self._present(f, rows[0])]
+    def _table(self, cells: Mapping[str, Column]) -> Frame:
+        fields = [f for f in self._inputs.fields if _present(f, cells[f.name])]
         labels = dict(zip((f.name for f in self._inputs.fields), self._inputs.labels, strict=True))
         names = tuple(labels[field.name] for field in fields)
         columns = tuple(
-            _column(self._cells(field, rows), field.type, self._encoders[field.name])
-            for field in fields
+            _column(cells[field.name], field.type, self._encoders[field.name]) for field in fields
         )
-        key = (names, *self._sorts(rows[:1]))
-        return Frame(layout="table", names=names, columns=columns, rows=len(rows), key=key)
-
-    def _present(self, field: Field, row: dict[str, Any]) -> bool:
-        """Whether the frame of `row` has the column: all but integers that aren't there."""
-        if field.required or not leaves_no_trace(field.type):
-            return True
-        return row.get(field.name) is not None
+        key = (names, *self._sorts(cells, 1))
+        return Frame(layout="table", names=names, columns=columns, rows=len(columns[0]), key=key)
 
     def _cells(self, field: Field, rows: list[Any]) -> list[Any]:
         if self._inputs.named:
@@ -177,24 +189,24 @@ class Framer:
         position = int(field.name)
         return [row[position] for row in rows]
 
-    def _tensors(self, rows: list[Any], at: tuple[str, ...], single: bool) -> Placed:
-        shapes = self._shapes(rows, at, single)
-        places = self._chunks(_grouped(shapes), at)
-        return tuple((chunk, self._tensor(_at(rows, chunk), shapes[chunk[0]])) for chunk in places)
+    def _tensors(self, cells: Mapping[str, Column], rows: int, place: Place) -> Placed:
+        shapes = self._shapes(cells, rows, place)
+        chunks = self._chunks(_grouped(shapes), place)
+        return tuple(
+            (chunk, self._tensor(_at(cells, chunk, rows), shapes[chunk[0]])) for chunk in chunks
+        )
 
-    def _shapes(self, rows: list[Any], at: tuple[str, ...], single: bool) -> list[Hashable]:
+    def _shapes(self, cells: Mapping[str, Column], rows: int, place: Place) -> list[Hashable]:
         """The inner shapes of each row; raises `InvalidInput` for ragged ones."""
-        shapes: list[Hashable] = [()] * len(rows)
+        shapes: list[Hashable] = [()] * rows
         ragged = []
         for field in self._inputs.fields:
             if not isinstance(field.type, TensorOf) or -1 not in field.type.inner:
                 continue
-            for i, cell in enumerate(self._cells(field, rows)):
-                shape = row_shape(cell, len(field.type.inner))
+            for i, shape in enumerate(_row_shapes(cells[field.name], len(field.type.inner))):
                 shapes[i] = (shapes[i], shape)
                 if shape is None:
-                    name = (field.name,) if self._inputs.named else ()
-                    ragged.append((*at, *name) if single else (*at, i, *name))
+                    ragged.append(place(i, field.name))
         if ragged:
             message = "Expected lists of equal length at each depth."
             raise InvalidInput(
@@ -202,22 +214,20 @@ class Framer:
             )
         return shapes
 
-    def _chunks(
-        self, groups: Iterable[Sequence[int]], at: tuple[str, ...]
-    ) -> Iterable[Sequence[int]]:
+    def _chunks(self, groups: Iterable[Sequence[int]], place: Place) -> Iterable[Sequence[int]]:
         size = self._inputs.chunk
         if size is None:
             return groups
         groups = list(groups)
         if any(len(group) % size for group in groups):
             message = f"Expected a multiple of {size} inputs (of each shape)."
+            at = place(None, self._inputs.fields[0].name)
             raise InvalidInput((Violation(pointer=pointer(at), message=message),))
         return [group[i : i + size] for group in groups for i in range(0, len(group), size)]
 
-    def _tensor(self, rows: list[Any], shapes: Hashable) -> Frame:
-        fields = self._inputs.fields
-        columns = tuple(stack(self._cells(field, rows), field.type) for field in fields)
-        return self._tensor_frame(columns, len(rows), shapes)
+    def _tensor(self, cells: Mapping[str, Column], shapes: Hashable) -> Frame:
+        columns = tuple(_stacked(cells[field.name], field.type) for field in self._inputs.fields)
+        return self._tensor_frame(columns, len(columns[0]), shapes)
 
     def _tensor_frame(self, columns: tuple[Column, ...], rows: int, shapes: Hashable) -> Frame:
         whole = self._inputs.chunk is not None
@@ -248,8 +258,40 @@ def _sort(field: Field, cell: Any) -> Hashable:
     return kind.__name__ if kind in _KINDS else "other"
 
 
-def _at(rows: list[Any], places: Sequence[int]) -> list[Any]:
-    return rows if len(places) == len(rows) else [rows[i] for i in places]
+def _present(field: Field, column: Column) -> bool:
+    """Whether a frame with these cells has the column: all but integers that aren't there."""
+    if field.required or not leaves_no_trace(field.type):
+        return True
+    return column[0] is not None
+
+
+def _at(cells: Mapping[str, Column], places: Sequence[int], rows: int) -> Mapping[str, Column]:
+    if len(places) == rows:
+        return cells
+    return {name: _taken(column, places) for name, column in cells.items()}
+
+
+def _taken(column: Column, places: Sequence[int]) -> Column:
+    return column[places] if isinstance(column, np.ndarray) else [column[i] for i in places]
+
+
+def _listed(column: Column) -> list[Any]:
+    """As plain Python values; moments stay NumPy's, which have the nanoseconds."""
+    if not isinstance(column, np.ndarray):
+        return column
+    return list(column) if column.dtype.kind == "M" else column.tolist()
+
+
+def _row_shapes(column: Column, dimensions: int) -> Iterable[tuple[int, ...] | None]:
+    """The shape of each row; None of a ragged one, or one without elements."""
+    if isinstance(column, np.ndarray):
+        shape = None if 0 in column.shape[1:] else column.shape[1:]
+        return repeat(shape, len(column))
+    return (row_shape(cell, dimensions) for cell in column)
+
+
+def _stacked(column: Column, type_: Type) -> np.ndarray:
+    return column if isinstance(column, np.ndarray) else stack(column, type_)
 
 
 def _grouped(keys: Sequence[Hashable]) -> Iterable[Sequence[int]]:
@@ -260,8 +302,10 @@ def _grouped(keys: Sequence[Hashable]) -> Iterable[Sequence[int]]:
     return [range(len(keys))] if len(groups) == 1 else groups.values()
 
 
-def _column(values: list[Any], type_: Type, encode: Encoder | None) -> Column:
+def _column(values: Column, type_: Type, encode: Encoder | None) -> Column:
     """A column that pandas and MLflow take as the type; null is None, NaN or NaT."""
+    if isinstance(values, np.ndarray):
+        return values
     if isinstance(type_, Scalar) and type_.kind in COLUMN_DTYPES:
         if type_.kind == "boolean" and values[0] is None:
             return values

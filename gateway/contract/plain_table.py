@@ -22,13 +22,13 @@ from gateway.errors import too_many_rows
 
 _NUMBERS = {float, int}
 _FEW = 64
-_Reader = Callable[[Sequence[Any]], Column | None]
+PlainReader = Callable[[Sequence[Any]], Column | None]
 
 
 class PlainTable:
     """Reads rows of one contract whose inputs are named scalars."""
 
-    def __init__(self, inputs: Rows, readers: tuple[_Reader, ...]) -> None:
+    def __init__(self, inputs: Rows, readers: tuple[PlainReader, ...]) -> None:
         self._readers = readers
         self._labels = inputs.labels
         # As `Framer` has it, so that both ways may share a call.
@@ -41,7 +41,7 @@ class PlainTable:
         """A reader of rows of `accepted` for a model with `inputs`; None if they aren't plain."""
         if inputs != accepted or not inputs.named or inputs.tensors or not inputs.fields:
             return None
-        readers = [_reader(field.type) for field in inputs.fields]
+        readers = [plain_reader(field.type) for field in inputs.fields]
         known = tuple(reader for reader in readers if reader is not None)
         # An optional integer that is null makes a frame of another kind (see `frames`).
         may_lack = any(not f.required and leaves_no_trace(f.type) for f in inputs.fields)
@@ -92,7 +92,8 @@ class PlainTable:
         return tuple(found)
 
 
-def _reader(type_: Type) -> _Reader | None:
+def plain_reader(type_: Type) -> PlainReader | None:
+    """Makes a column of values that are what the type says, and not null; None of all others."""
     match type_:
         case Scalar("double" | "float" as kind):
             return _floats(kind)
@@ -106,7 +107,7 @@ def _reader(type_: Type) -> _Reader | None:
             return None
 
 
-def _floats(kind: str) -> _Reader:
+def _floats(kind: str) -> PlainReader:
     bound, dtype = float_bound(kind), COLUMN_DTYPES[kind]
 
     def read(values: Sequence[Any]) -> Column | None:
@@ -124,7 +125,7 @@ def _floats(kind: str) -> _Reader:
     return read
 
 
-def _integers(kind: str) -> _Reader:
+def _integers(kind: str) -> PlainReader:
     low, high = integer_bounds(kind)
 
     def read(values: Sequence[Any]) -> Column | None:

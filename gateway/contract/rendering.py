@@ -7,6 +7,7 @@ columns of the output signature. What each value may be is `coercion.py`'s matte
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any
 
@@ -24,11 +25,26 @@ from gateway.contract.types import (
     Rows,
     TensorOf,
     TupleOf,
+    Type,
     describe,
 )
 from gateway.errors import InvalidModelOutput
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+
+
+UNNAMED = "prediction"
+"""The column of an answer that has no names."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerColumn:
+    """A column of an answer, by what the signature says of it; without one it is anything."""
+
+    name: str
+    type: Type
+    required: bool
+    values: list[Any]
 
 
 class Renderer:
@@ -59,6 +75,55 @@ class Renderer:
                 answers[place] = answer
         return _dumped(answers)
 
+    def columns(
+        self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int
+    ) -> list[AnswerColumn]:
+        """The same answer by column, with the values that JSON would have.
+
+        What has no columns of its own is one, named "prediction". Raises `InvalidModelOutput`.
+        """
+        if self._promised is None:
+            return self._undeclared_columns(outputs, rows)
+        fields = self._promised.fields
+        if not self._promised.named and len(fields) == 1:
+            fields = (replace(fields[0], name=UNNAMED),)
+        values = {field.name: [None] * rows for field in fields}
+        for places, output in outputs:
+            part = self._part_by_column(output, len(places))
+            for name, found in zip(values, part, strict=True):
+                if found is not None:
+                    values[name] = _placed(values[name], places, found)
+        return [AnswerColumn(f.name, f.type, f.required, values[f.name]) for f in fields]
+
+    def _part_by_column(self, output: Output, rows: int) -> list[list[Any] | None]:
+        assert self._promised is not None
+        own = self._own if self._own is not None else self._promised
+        try:
+            if not own.named and len(own.fields) == 1:
+                return [self._coerced(self._promised.fields[0], _bare(output, own, rows))]
+            present = self._present(self._promised, _columns(output, own, rows))
+        except (Unfit, RecursionError):
+            raise InvalidModelOutput("The model's answer is nothing that JSON can say.") from None
+        return [present.get(field.name) for field in self._promised.fields]
+
+    def _undeclared_columns(
+        self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int
+    ) -> list[AnswerColumn]:
+        values: dict[str, list[Any]] = {}
+        for places, output in outputs:
+            by_column = output[0] == "columns"
+            names = [str(name) for name in output[1]] if by_column else [UNNAMED]
+            columns = output[2] if output[0] == "columns" else [output[1]]
+            for name, column in zip(names, columns, strict=True):
+                try:
+                    found = anythings(_counted(column, len(places)))
+                except (Unfit, RecursionError):
+                    raise InvalidModelOutput(
+                        "The model's answer is nothing that JSON can say."
+                    ) from None
+                values[name] = _placed(values.get(name, [None] * rows), places, found)
+        return [AnswerColumn(name, AnyValue(), False, column) for name, column in values.items()]
+
     def _part(self, output: Output, rows: int) -> list[Any]:
         try:
             if self._promised is None:
@@ -72,6 +137,14 @@ class Renderer:
             raise InvalidModelOutput("The model's answer is nothing that JSON can say.") from None
 
     def _rows(self, promised: Rows, columns: dict[str, Column], rows: int) -> list[Any]:
+        present = self._present(promised, columns)
+        if not present:
+            return [{} for _ in range(rows)]
+        if not promised.named:
+            return [list(row) for row in zip(*present.values(), strict=True)]
+        return _records(present)
+
+    def _present(self, promised: Rows, columns: dict[str, Column]) -> dict[str, list[Any]]:
         present = {}
         for field in promised.fields:
             if field.name in columns:
@@ -80,11 +153,7 @@ class Renderer:
                 raise InvalidModelOutput(
                     f"The output {field.name!r} ({describe(field.type)}) is missing."
                 )
-        if not present:
-            return [{} for _ in range(rows)]
-        if not promised.named:
-            return [list(row) for row in zip(*present.values(), strict=True)]
-        return _records(present)
+        return present
 
     def _coerced(self, field: Field, column: Column) -> list[Any]:
         try:
@@ -95,6 +164,15 @@ class Renderer:
                 f"The output {field.name!r} is declared as {describe(field.type)}{optional}, and "
                 "the model answered something else."
             ) from None
+
+
+def _placed(values: list[Any], places: Sequence[int], found: list[Any]) -> list[Any]:
+    """All rows' values with those that belong to these places."""
+    if len(places) == len(values) and places == range(len(values)):
+        return found
+    for place, value in zip(places, found, strict=True):
+        values[place] = value
+    return values
 
 
 def _records(columns: Mapping[str, Column]) -> list[Any]:

@@ -62,12 +62,17 @@ def write_datetimes(moments: np.ndarray) -> list[str | None]:
     years that a request could not send either.
     """
     missing = np.isnat(moments)
-    years = moments.astype("M8[Y]").astype(np.int64) + 1970
-    if ((years < FIRST_YEAR) | (years > LAST_YEAR))[~missing].any():
+    if not are_in_range(moments)[~missing].all():
         raise ValueError
     texts = np.datetime_as_string(moments.astype("M8[ns]"), unit="ns").tolist()
     trimmed = [text.rstrip("0").rstrip(".") if "." in text else text for text in texts]
     return [None if gone else text for text, gone in zip(trimmed, missing.tolist(), strict=True)]
+
+
+def are_in_range(moments: np.ndarray) -> np.ndarray:
+    """Of each moment whether it is one, of a year that a request can send."""
+    years = moments.astype("M8[Y]").astype(np.int64) + 1970  # NaT is of a year far below
+    return (years >= FIRST_YEAR) & (years <= LAST_YEAR)
 
 
 def read_base64(text: object) -> bytes:

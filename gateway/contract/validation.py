@@ -11,9 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
+import numpy as np
 from pydantic_core import CoreSchema, SchemaValidator, ValidationError, core_schema
 
-from gateway.contract.text_formats import pointer, read_base64, read_datetime
+from gateway.contract.text_formats import (
+    are_in_range,
+    pointer,
+    read_base64,
+    read_datetime,
+)
 from gateway.contract.types import (
     AnyValue,
     ArrayOf,
@@ -41,6 +47,11 @@ def rows_validator(row: Type) -> SchemaValidator:
     return SchemaValidator(core_schema.list_schema(_member(Field("", row)), strict=True))
 
 
+def column_validator(field: Field) -> SchemaValidator:
+    """A validator of a list of one column's cells, which reports every cell."""
+    return SchemaValidator(core_schema.list_schema(_member(field), strict=True))
+
+
 def params_validator(params: Iterable[Param]) -> SchemaValidator:
     """A validator of a list of one: the object with the params. Each of them may be absent."""
     fields = {
@@ -63,14 +74,19 @@ def violations(error: ValidationError, at: Path, start: int | None = None) -> li
     then the position of its first row; None is one row, whose position in the list of one that
     it was validated as is no part of the pointer.
     """
+    return [
+        Violation(pointer=pointer((*at, *path)), message=message)
+        for path, message in located(error, start)
+    ]
+
+
+def located(error: ValidationError, start: int | None = None) -> list[tuple[Path, str]]:
+    """The same as paths within what was validated and messages; of too many, one."""
     count = error.error_count()
     if count > MAX_REPORTED:
-        return [Violation(pointer=pointer(at), message=f"Does not fit in {count} places.")]
+        return [((), f"Does not fit in {count} places.")]
     found = error.errors(include_url=False, include_input=False)
-    return [
-        Violation(pointer=pointer((*at, *_place(each["loc"], start))), message=_message(each))
-        for each in found
-    ]
+    return [(_place(each["loc"], start), _message(each)) for each in found]
 
 
 def _place(loc: Path, start: int | None) -> Path:
@@ -185,14 +201,29 @@ def _scalar(kind: str, nullable: bool) -> CoreSchema:
         case "string":
             return _expecting(core_schema.str_schema(strict=True), "a string", nullable)
         case "binary":
-            return _expecting(_calling(read_base64), "bytes as a base64 string", nullable)
+            return _expecting(_calling(_bytes), "bytes as a base64 string", nullable)
         case _:
             what = "a date and time as an ISO 8601 string (years 1678 to 2261)"
-            return _expecting(_calling(read_datetime), what, nullable)
+            return _expecting(_calling(_moment), what, nullable)
 
 
 def _calling(function: Callable[[Any], Any]) -> CoreSchema:
     return core_schema.no_info_plain_validator_function(function)
+
+
+def _bytes(value: Any) -> bytes:
+    """Of base64; what isn't JSON's has bytes themselves."""
+    return value if isinstance(value, bytes) else read_base64(value)
+
+
+def _moment(value: Any) -> np.datetime64:
+    """Of a text; what isn't JSON's has moments themselves."""
+    if not isinstance(value, np.datetime64):
+        return read_datetime(value)
+    if not are_in_range(np.array([value]))[0]:
+        raise ValueError
+    moment: np.datetime64 = value.astype("M8[ns]")
+    return moment
 
 
 def _integer(kind: str, nullable: bool) -> CoreSchema:

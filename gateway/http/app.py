@@ -16,7 +16,6 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
-from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -34,8 +33,10 @@ from gateway.http.boundary import Boundary
 from gateway.http.openapi import Document, DocumentLibrary, require_key
 from gateway.http.pages.routes import page_router
 from gateway.http.predict.body import HttpLimits
+from gateway.http.predict.dialect import Dialect
 from gateway.http.predict.endpoint import PredictEndpoint
 from gateway.http.predict.path import PREDICT_PATH
+from gateway.http.predict.routes import PredictionRoutes
 from gateway.http.problems import install_handlers, problem_of, problem_responses
 from gateway.http.prometheus import metrics_router
 from gateway.http.views import ModelDetail, ModelList, describe_model, list_models
@@ -48,6 +49,9 @@ from gateway.security.webhook_signatures import DeliveryCheck, SyncTrigger
 
 if TYPE_CHECKING:
     from gateway.http.tracing import RequestTracing  # OpenTelemetry: only where tracing is on
+
+DIALECTS: tuple[tuple[str, Dialect], ...] = ((PREDICT_PATH, Dialect()),)
+"""The paths of predictions, and in which protocol each has them."""
 
 ASSETS = Path(__file__).parent / "assets"
 SYNC_PATH = "/registry/sync"
@@ -99,22 +103,31 @@ def create_app(
 ) -> FastAPI:
     """The gateway's ASGI application over a prediction service and a catalog feed.
 
-    `app.state.predict` is the endpoint of predictions, for whoever brings them there by a shorter
-    way. `answers_request_id` and `journal` are of the `Boundary` around the routes. Where `access`
-    is None nothing needs a key; without `webhook_secret` no webhook is taken. Predictions are
-    counted in `traffic` and have spans where there is `tracing`; `/metrics` tells what
+    `app.state.predictions` takes what asks for a prediction, for whoever brings it there by a
+    shorter way. `answers_request_id` and `journal` are of the `Boundary` around the routes. Where
+    `access` is None nothing needs a key; without `webhook_secret` no webhook is taken. Predictions
+    are counted in `traffic` and have spans where there is `tracing`; `/metrics` tells what
     `measurements` give, or the catalog alone.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    predict = PredictEndpoint(
-        service, limits=limits, access=access, traffic=traffic, tracing=tracing
-    )
+
+    def endpoint(dialect: Dialect) -> PredictEndpoint:
+        return PredictEndpoint(
+            service,
+            limits=limits,
+            access=access,
+            traffic=traffic,
+            tracing=tracing,
+            dialect=dialect,
+        )
+
+    predictions = PredictionRoutes([(path, endpoint(dialect)) for path, dialect in DIALECTS])
     if access is not None:
         app.add_middleware(AccessControl, access=access)
     app.add_middleware(Boundary, journal=journal, answers_request_id=answers_request_id)
     install_handlers(app)
-    app.state.predict = predict
-    app.router.routes.append(Route(PREDICT_PATH, predict, methods=["POST"]))
+    app.state.predictions = predictions
+    app.router.routes += predictions.routes
     check = None if webhook_secret is None else DeliveryCheck(webhook_secret)
     webhook = webhook_router(check, SyncTrigger(feed))
     metrics = metrics_router(service, feed, measurements)

@@ -12,7 +12,8 @@ from fastapi import APIRouter, Request, Response
 from gateway.admission import Admission, AdmissionLimits
 from gateway.errors import Forbidden
 from gateway.http.access_control import WEBHOOK_PATH
-from gateway.http.predict.body import HttpLimits, read_json_body
+from gateway.http.predict.body import HttpLimits, read_body
+from gateway.http.predict.dialect import require_json
 from gateway.http.problems import problem_responses
 from gateway.security.webhook_signatures import Delivery, DeliveryCheck, SyncTrigger
 
@@ -40,7 +41,8 @@ def webhook_router(check: DeliveryCheck | None, trigger: SyncTrigger) -> APIRout
         if check is None:
             raise Forbidden("This gateway takes no webhooks: its webhook_secret is not set.")
         with admission.arrive(WEBHOOK_PATH) as visit:
-            body = await read_json_body(
+            require_json(request.scope["headers"])
+            body = await read_body(
                 request.scope["headers"], request.receive, limits=_LIMITS, visit=visit
             )
         check.accept(_delivery(request, body))

@@ -26,6 +26,9 @@ UNKNOWN = ""
 """The model's label where the catalog has none of that name. Prometheus has no difference between
 an empty label and none."""
 
+TYPED = "modelmux"
+"""The protocol's label of the typed route."""
+
 _OK = 200
 
 VersionOf = tuple[str, int]
@@ -56,23 +59,27 @@ class Traffic:
     """Counts of one process, from its start."""
 
     def __init__(self) -> None:
-        self._requests: dict[tuple[str, int | None, int], int] = {}
-        self._answers: dict[VersionOf, _Answers] = {}
+        self._requests: dict[tuple[str, int | None, int, str], int] = {}
+        self._answers: dict[tuple[str, int, str], _Answers] = {}
         self._calls: dict[VersionOf, _Calls] = {}
 
-    def note_answer(self, model: str, version: int, spent_s: float, rows: int) -> None:
+    def note_answer(
+        self, model: str, version: int, spent_s: float, rows: int, *, protocol: str = TYPED
+    ) -> None:
         """A prediction was answered with 200."""
-        self.note_failure(model, version, _OK)
-        key = (model, version)
+        self.note_failure(model, version, _OK, protocol=protocol)
+        key = (model, version, protocol)
         answers = self._answers.get(key)
         if answers is None:
             answers = self._answers[key] = _Answers()
         answers.duration.observe(spent_s)
         answers.rows += rows
 
-    def note_failure(self, model: str, version: int | None, status: int) -> None:
+    def note_failure(
+        self, model: str, version: int | None, status: int, *, protocol: str = TYPED
+    ) -> None:
         """A prediction was answered otherwise; `model` is in the catalog, or UNKNOWN."""
-        requests, key = self._requests, (model, version, status)
+        requests, key = self._requests, (model, version, status, protocol)
         requests[key] = requests.get(key, 0) + 1
 
     def note_call(self, model: str, version: int, rows: int, spent_s: float) -> None:
@@ -87,7 +94,7 @@ class Traffic:
     @property
     def models(self) -> set[str]:
         """The models that anything was counted of."""
-        return {model for model, _, _ in self._requests} - {UNKNOWN}
+        return {model for model, *_ in self._requests} - {UNKNOWN}
 
     def forget_all_but(self, catalog: Catalog) -> None:
         """Drop what the catalog has no more."""
@@ -100,19 +107,22 @@ class Traffic:
 
         for requests in [key for key in self._requests if not is_there(*key[:2])]:
             del self._requests[requests]
-        for answers in [key for key in self._answers if not is_there(*key)]:
+        for answers in [key for key in self._answers if not is_there(*key[:2])]:
             del self._answers[answers]
         for calls in [key for key in self._calls if not is_there(*key)]:
             del self._calls[calls]
 
     def reading(self) -> Reading:
         """All counts, to be told."""
-        answers = [((name, str(number)), each) for (name, number), each in self._answers.items()]
+        answers = [
+            ((name, str(number), protocol), each)
+            for (name, number, protocol), each in self._answers.items()
+        ]
         calls = [((name, str(number)), each) for (name, number), each in self._calls.items()]
         return {
             REQUESTS.name: [
-                ((name, "" if number is None else str(number), str(status)), count)
-                for (name, number, status), count in self._requests.items()
+                ((name, "" if number is None else str(number), str(status), protocol), count)
+                for (name, number, status, protocol), count in self._requests.items()
             ],
             REQUEST_DURATION.name: [(labels, each.duration.bins()) for labels, each in answers],
             REQUEST_ROWS.name: [(labels, each.rows) for labels, each in answers],

@@ -81,14 +81,14 @@ REQUESTS = Family(
     name=f"{PREFIX}requests",
     kind="counter",
     help="Predictions that were answered, by HTTP status; 499: the caller left before.",
-    labels=(*_VERSION, "status"),
+    labels=(*_VERSION, "status", "protocol"),
     by_replica=True,
 )
 REQUEST_DURATION = Family(
     name=f"{PREFIX}request_duration_seconds",
     kind="histogram",
     help="Seconds from a request's arrival to its answer, of predictions answered with 200.",
-    labels=_VERSION,
+    labels=(*_VERSION, "protocol"),
     bounds=_SECONDS,
     by_replica=True,
 )
@@ -96,7 +96,7 @@ REQUEST_ROWS = Family(
     name=f"{PREFIX}request_rows",
     kind="counter",
     help="Rows of predictions answered with 200.",
-    labels=_VERSION,
+    labels=(*_VERSION, "protocol"),
     by_replica=True,
 )
 REQUESTS_IN_FLIGHT = Family(

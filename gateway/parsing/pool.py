@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-from gateway.contract import Contract, Request
+from gateway.contract import TYPED, Contract, Read, Request
 from gateway.errors import GatewayUnavailable
 from gateway.parsing.worker_process import Answer, Job, ParsingProcess
 
@@ -36,14 +36,14 @@ class Parsing:
         self._askers = ThreadPoolExecutor(_SIDE_BY_SIDE, "parsing-process")
         self._idle: list[ParsingProcess] = []
 
-    async def parse(self, contract: Contract, body: bytes, max_rows: int) -> Request:
-        """See `Contract.parse`; raises GatewayUnavailable where the process died of the body."""
+    async def parse(
+        self, contract: Contract, body: bytes, max_rows: int, read: Read = TYPED.read
+    ) -> Request:
+        """See `Read`; raises GatewayUnavailable where the process died of the body."""
         loop = asyncio.get_running_loop()
         if len(body) <= self._in_a_thread_bytes:
-            return await loop.run_in_executor(
-                self._threads, lambda: contract.parse(body, max_rows=max_rows)
-            )
-        job = Job(contract=contract, body=body, max_rows=max_rows)
+            return await loop.run_in_executor(self._threads, lambda: read(contract, body, max_rows))
+        job = Job(contract=contract, body=body, max_rows=max_rows, read=read)
         try:
             answer = await loop.run_in_executor(self._askers, self._ask, job)
         finally:

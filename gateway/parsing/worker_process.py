@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from gateway.contract import Contract, Request
+from gateway.contract import Contract, Read, Request
 from gateway.errors import GatewayError
 
 _LARGE_KIB = 512 * 1024
@@ -52,7 +52,8 @@ class Answer:
 class Job:
     """A body to be parsed, until nobody waits for it any more."""
 
-    def __init__(self, *, contract: Contract, body: bytes, max_rows: int) -> None:
+    def __init__(self, *, contract: Contract, body: bytes, max_rows: int, read: Read) -> None:
+        self.read = read
         self.contract = contract
         self.body = body
         self.max_rows = max_rows
@@ -123,7 +124,7 @@ class ParsingProcess:
 
     def _exchange(self, job: Job) -> Answer | None:
         with suppress(OSError, EOFError):
-            self._connection.send((job.contract, job.max_rows))
+            self._connection.send((job.contract, job.max_rows, job.read))
             self._connection.send_bytes(job.body)
             found = self._connection.recv()
             assert isinstance(found, Answer)
@@ -138,17 +139,17 @@ def answer_all(descriptor: int) -> None:
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     with suppress(OSError, EOFError, KeyboardInterrupt), Connection(descriptor) as connection:
         while True:
-            contract, max_rows = connection.recv()
-            answer = _answer(contract, connection.recv_bytes(), max_rows)
+            contract, max_rows, read = connection.recv()
+            answer = _answer(contract, connection.recv_bytes(), max_rows, read)
             connection.send(answer)
             if answer.is_last:
                 return
 
 
-def _answer(contract: Contract, body: bytes, max_rows: int) -> Answer:
+def _answer(contract: Contract, body: bytes, max_rows: int, read: Read) -> Answer:
     found: Request | tuple[type[GatewayError], dict[str, Any]]
     try:
-        found = contract.parse(body, max_rows=max_rows)
+        found = read(contract, body, max_rows)
     except GatewayError as error:
         found = (type(error), dict(error.__dict__))
     is_last = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _LARGE_KIB

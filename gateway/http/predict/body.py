@@ -1,4 +1,4 @@
-"""Reading a request's body: its declared type, its size and its time, before anything is parsed."""
+"""Reading a request's body: its size and its time, before anything is parsed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from starlette.types import Receive
 
 from gateway.admission import Visit
-from gateway.errors import PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+from gateway.errors import RequestTimeout
+from gateway.http.predict.compression import too_many_bytes, unpacker
 from gateway.http.predict.disconnect import CallerLeft
 from gateway.http.predict.version_header import RawHeaders
-
-_JSON = b"application/json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,33 +22,37 @@ class HttpLimits:
     body_timeout_s: float = 60.0
 
 
-async def read_json_body(
+async def read_body(
     headers: RawHeaders, receive: Receive, *, limits: HttpLimits, visit: Visit
 ) -> bytes:
-    """The whole body.
+    """The whole body, as it was before a `Content-Encoding`; the limit is of that.
 
-    Raises UnsupportedMediaType, and before all of it is read PayloadTooLarge, Overloaded,
-    RequestTimeout and CallerLeft.
+    Raises UnsupportedMediaType for an encoding that isn't known, and before all of it is read
+    PayloadTooLarge, Overloaded, RequestTimeout and CallerLeft; MalformedBody for what isn't in its
+    encoding.
     """
     max_bytes = limits.max_body_bytes
-    declared, length = b"", b""
+    length, coding = b"", b""
     for name, value in headers:
-        if name == b"content-type":
-            declared = value
-        elif name == b"content-length":
+        if name == b"content-length":
             length = value
-        elif name == b"content-encoding" and value.strip().lower() != b"identity":
-            raise UnsupportedMediaType("Send the body as it is, without a Content-Encoding.")
-    if declared != _JSON and declared.partition(b";")[0].strip().lower() != _JSON:
-        raise UnsupportedMediaType("Send the body as application/json.")
+        elif name == b"content-encoding":
+            coding += value
+    unpack = unpacker(coding) if coding else None
     if length.isdigit() and int(length) > max_bytes:
-        raise _too_large(max_bytes)
+        raise too_many_bytes(max_bytes)
     try:
         async with asyncio.timeout(limits.body_timeout_s):
-            return await _received(receive, max_bytes, visit)
+            body = await _received(receive, max_bytes, visit)
     except TimeoutError:
         limit = f"The limit is {limits.body_timeout_s:g} s for the whole body."
         raise RequestTimeout(limit) from None
+    if unpack is not None:
+        packed_bytes = len(body)
+        body = await unpack(body, max_bytes)
+        visit.hold_bytes(max(0, len(body) - packed_bytes))
+    visit.has_come()
+    return body
 
 
 async def _received(receive: Receive, max_bytes: int, visit: Visit) -> bytes:
@@ -60,13 +63,8 @@ async def _received(receive: Receive, max_bytes: int, visit: Visit) -> bytes:
             raise CallerLeft
         chunk = message.get("body", b"")
         if visit.body_bytes + len(chunk) > max_bytes:
-            raise _too_large(max_bytes)
+            raise too_many_bytes(max_bytes)
         visit.hold_bytes(len(chunk))
         chunks.append(chunk)
         if not message.get("more_body", False):
-            visit.has_come()
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def _too_large(max_bytes: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"The limit is {max_bytes} bytes.")

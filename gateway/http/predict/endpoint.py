@@ -1,8 +1,8 @@
-"""`POST /models/{name}/predict`, the one route that must be fast: plain ASGI, headers to bytes.
+"""Predictions, in whatever protocol (`dialect`): plain ASGI, headers to bytes.
 
-It has two doors: the ingress' own HTTP server, past the machinery of Ray and FastAPI, which costs
-more than everything that the gateway does with a small request
-(`deployments.ingress.serve_middleware`), and a route of the application. Must not import ray or
+They must be fast, and have two doors: the ingress' own HTTP server, past the machinery of Ray and
+FastAPI, which costs more than everything that the gateway does with a small request
+(`deployments.ingress.serve_middleware`), and routes of the application. Must not import ray or
 mlflow.
 """
 
@@ -18,11 +18,12 @@ from gateway.admission import Visit
 from gateway.errors import GatewayError, InternalError
 from gateway.http.access_control import Access
 from gateway.http.access_log import note_answer
-from gateway.http.predict.body import HttpLimits, read_json_body
+from gateway.http.predict.body import HttpLimits, read_body
+from gateway.http.predict.compression import WORTH_BYTES, packed
 from gateway.http.predict.deadline_header import timeout_of
+from gateway.http.predict.dialect import Asked, Dialect
 from gateway.http.predict.disconnect import Departure, is_left
-from gateway.http.predict.version_header import VERSION_HEADER, RawHeaders, selector_of
-from gateway.http.problems import problem_of
+from gateway.http.predict.version_header import VERSION_HEADER, RawHeaders
 from gateway.metrics.counters import CALLER_LEFT, UNKNOWN, Traffic
 from gateway.prediction import Prediction, PredictionService
 
@@ -35,7 +36,7 @@ _VERSION = VERSION_HEADER.lower().encode()
 
 
 class PredictEndpoint:
-    """Answers predictions; an error of the gateway is answered as a problem document.
+    """Answers predictions as `dialect` has it; where there is none, as the typed route does.
 
     `access` is None where keys are off: to be said by who makes an endpoint, never forgotten. Each
     answer is counted in `traffic`, and has a span where there is `tracing`. An ASGI application
@@ -51,7 +52,9 @@ class PredictEndpoint:
         access: Access | None,
         traffic: Traffic | None = None,
         tracing: RequestTracing | None = None,
+        dialect: Dialect | None = None,
     ) -> None:
+        self._dialect = Dialect() if dialect is None else dialect
         self._service = service
         self._traffic = Traffic() if traffic is None else traffic
         self._tracing = tracing
@@ -67,14 +70,17 @@ class PredictEndpoint:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        name = scope["path_params"]["name"]
+        protocol, name = self._dialect.protocol, scope["path_params"]["name"]
         try:
+            asked = self._dialect.asked(scope)
+            name = asked.name
             if self._access is not None:
                 self._access.identify(scope).require_call(name)
-            prediction, visit = await self._prediction(name, scope, receive)
+            prediction, visit = await self._prediction(asked, scope, receive)
         except GatewayError as error:
-            self._count_failure(name, error.version, error.status)
-            await problem_of(scope, error)(scope, receive, send)
+            response = self._dialect.problem(scope, error)
+            self._count_failure(name, error.version, response.status_code)
+            await response(scope, receive, send)
             return
         except BaseException as error:
             status = CALLER_LEFT if is_left(error) else InternalError.status
@@ -82,33 +88,40 @@ class PredictEndpoint:
             raise
         with visit:
             note_answer(scope, name, prediction.version, prediction.rows)
-            head = {"type": "http.response.start", "status": 200, "headers": _headers(prediction)}
-            await send(head)
+            headers, body = _headers(prediction), prediction.answer.body
+            if len(body) >= WORTH_BYTES:
+                body, more = await packed(body, scope["headers"])
+                headers += more
+            headers.append((b"content-length", b"%d" % len(body)))
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
             spent_s = time.perf_counter() - started
-            self._traffic.note_answer(name, prediction.version, spent_s, prediction.rows)
-            await _send_body(prediction.body, send)
+            self._traffic.note_answer(
+                name, prediction.version, spent_s, prediction.rows, protocol=protocol
+            )
+            await _send_body(body, send)
 
     def _count_failure(self, name: str, version: int | None, status: int) -> None:
         """A caller's word becomes no label: all names that the catalog lacks are one."""
         model = name if self._service.knows(name) else UNKNOWN
-        self._traffic.note_failure(model, version, status)
+        self._traffic.note_failure(model, version, status, protocol=self._dialect.protocol)
 
     async def _prediction(
-        self, name: str, scope: Scope, receive: Receive
+        self, asked: Asked, scope: Scope, receive: Receive
     ) -> tuple[Prediction, Visit]:
         """The prediction, and the visit to be left when it is sent."""
         headers: RawHeaders = scope["headers"]
-        resolution = self._service.resolve(name, selector_of(headers))
+        resolution = self._service.resolve(asked.name, asked.selector)
         # Now, because not every end names them: a caller may leave, and a bug knows no model.
-        note_answer(scope, name, resolution.version.number, None)
+        note_answer(scope, asked.name, resolution.version.number, None)
+        form = self._dialect.form(headers, resolution)
         timeout_s = timeout_of(headers)
         visit = self._service.arrive(resolution)
         prediction = None
         try:
-            body = await read_json_body(headers, receive, limits=self._limits, visit=visit)
+            body = await read_body(headers, receive, limits=self._limits, visit=visit)
             with Departure(receive):
                 prediction = await self._service.predict(
-                    resolution, body, visit, timeout_s=timeout_s
+                    resolution, body, visit, timeout_s=timeout_s, form=form
                 )
             return prediction, visit
         finally:
@@ -129,10 +142,10 @@ async def _send_body(body: bytes, send: Send) -> None:
 
 def _headers(prediction: Prediction) -> list[tuple[bytes, bytes]]:
     return [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(prediction.body)),
+        (b"content-type", prediction.answer.media_type),
         (_VERSION, b"%d" % prediction.version),
         (b"server-timing", _server_timing(prediction.timings_ms)),
+        *prediction.answer.headers,
     ]
 
 

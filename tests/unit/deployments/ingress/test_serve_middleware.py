@@ -15,6 +15,7 @@ from uvicorn.server import ServerState
 
 from deployments.ingress import serve_middleware as request_front
 from deployments.ingress.serve_middleware import Front, RequestFront
+from gateway.http.predict.routes import PredictionRoutes
 
 REQUEST_ID = b"x-request-id"
 DEADLINE, UNWATCHED = b"x-request-timeout-seconds", b"x-request-disconnect-disabled"
@@ -67,7 +68,9 @@ async def test_predictions_are_answered_before_ray(monkeypatch: pytest.MonkeyPat
     async def endpoint(scope: Any, receive: Any, send: Any) -> None:
         answered.append(scope["path_params"]["name"])
 
-    monkeypatch.setattr(Front, "predictions", staticmethod(endpoint))
+    routes = PredictionRoutes([("/models/{name}/predict", endpoint)])
+    monkeypatch.setattr(Front, "routes", routes)
+    monkeypatch.setattr(Front, "predictions", routes)
     assert await seen("/models/m/predict", method="POST") == []
     assert answered == ["m"]
     assert (DEADLINE, b"0") in await seen("/models/m/predict", method="GET")

@@ -61,7 +61,8 @@ class Bench:
             webhook_secret=WEBHOOK_SECRET,
         )
         self.front: ASGIApp = RequestFront(app) if in_front else app
-        Front.predictions = Boundary(app.state.predict) if in_front else None
+        Front.routes = app.state.predictions
+        Front.predictions = Boundary(app.state.predictions) if in_front else None
         self.client = httpx.AsyncClient(
             transport=httpx.ASGITransport(self.front, raise_app_exceptions=False),
             base_url="http://gw",
@@ -78,7 +79,7 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     made = Bench(in_front=request.param)
     async with made.client:
         yield made
-    Front.predictions = None
+    Front.routes = Front.predictions = None
 
 
 @pytest.mark.parametrize(

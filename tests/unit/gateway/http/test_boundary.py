@@ -18,6 +18,7 @@ from gateway.http.access_log import AccessJournal
 from gateway.http.app import create_app
 from gateway.http.boundary import Boundary
 from gateway.http.predict.body import HttpLimits
+from gateway.http.predict.routes import PredictionRoutes
 from gateway.http.problems import MEDIA_TYPE
 from gateway.metrics.counters import CALLER_LEFT, Traffic
 from gateway.metrics.families import REQUESTS
@@ -114,7 +115,7 @@ class Bench:
             journal=self.journal,
             traffic=self.traffic,
         )
-        self.front = Boundary(_named("m", self.app.state.predict), journal=self.journal)
+        self.front = Boundary(_taken(self.app.state.predictions), journal=self.journal)
 
     def _write(self, lines: bytes) -> bool:
         self.lines += lines
@@ -133,7 +134,7 @@ class Bench:
 
     def statuses(self) -> list[str]:
         """The statuses that predictions were counted with."""
-        return [labels[-1] for labels, _ in self.traffic.reading()[REQUESTS.name]]
+        return [labels[2] for labels, _ in self.traffic.reading()[REQUESTS.name]]
 
     async def ask(self, app: ASGIApp, method: str, path: str) -> httpx.Response:
         # An exception that leaves the application fails the test: a server would answer it.
@@ -143,12 +144,12 @@ class Bench:
             return await client.request(method, path, json=body)
 
 
-def _named(name: str, app: ASGIApp) -> ASGIApp:
-    async def named(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["path_params"] = {"name": name}
-        await app(scope, receive, send)
+def _taken(routes: PredictionRoutes) -> ASGIApp:
+    async def taken(scope: Scope, receive: Receive, send: Send) -> None:
+        assert routes.takes(scope)
+        await routes(scope, receive, send)
 
-    return named
+    return taken
 
 
 @pytest.fixture

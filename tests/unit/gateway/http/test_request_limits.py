@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from gateway.admission import Admission, AdmissionLimits
-from gateway.contract import Contract, Request
+from gateway.contract import TYPED, Contract, Read, Request
 from gateway.http.app import create_app
 from gateway.http.predict.body import HttpLimits
 from gateway.http.predict.endpoint import PredictEndpoint
@@ -121,7 +121,9 @@ class EndlessParsing(Parsing):
 
     began = False
 
-    async def parse(self, contract: Contract, body: bytes, max_rows: int) -> Request:
+    async def parse(
+        self, contract: Contract, body: bytes, max_rows: int, read: Read = TYPED.read
+    ) -> Request:
         self.began = True
         await asyncio.Event().wait()
         raise AssertionError

@@ -27,11 +27,11 @@ def test_answers_are_counted_by_version_and_status() -> None:
     traffic.note_failure("m", None, 413)
     told = traffic.reading()
     assert dict(told[REQUESTS.name]) == {
-        ("m", "1", "200"): 2,
-        ("m", "1", "500"): 1,
-        ("m", "", "413"): 1,
+        ("m", "1", "200", "modelmux"): 2,
+        ("m", "1", "500", "modelmux"): 1,
+        ("m", "", "413", "modelmux"): 1,
     }
-    assert told[REQUEST_ROWS.name] == [(("m", "1"), 5)]
+    assert told[REQUEST_ROWS.name] == [(("m", "1", "modelmux"), 5)]
     ((_, (counts, total)),) = told[REQUEST_DURATION.name]
     assert counts[1] == counts[-1] == 1
     assert sum(counts) == 2
@@ -49,9 +49,12 @@ def test_what_the_catalog_lacks_is_forgotten() -> None:
     traffic.forget_all_but(catalog(served(version(2))))
     told = traffic.reading()
     left = {labels for labels, _ in told[REQUESTS.name]}
-    assert left == {("m", "2", "200"), ("m", "", "413"), (UNKNOWN, "", "404")}
+    assert left == {
+        (*labels, "modelmux")
+        for labels in (("m", "2", "200"), ("m", "", "413"), (UNKNOWN, "", "404"))
+    }
     for family in (REQUEST_DURATION, REQUEST_ROWS, CALL_ROWS, CALL_DURATION):
-        assert [labels for labels, _ in told[family.name]] == [("m", "2")]
+        assert [labels[:2] for labels, _ in told[family.name]] == [("m", "2")]
     assert traffic.models == {"m"}
 
 

@@ -1,0 +1,58 @@
+"""The forms that a request and an answer may have: how one is read and one is written.
+
+A form is a pair of functions over a contract. `Read` crosses to the process that parses large
+bodies, so it is a function of a module, or a `functools.partial` of one, and imports nothing that
+this package doesn't.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from gateway.contract.contract import Contract, Request
+from gateway.contract.outputs import Output
+
+Outputs: TypeAlias = Sequence[tuple[Sequence[int], Output]]
+"""What came back for each frame of a request, with the positions of the frame's rows."""
+
+Read: TypeAlias = Callable[[Contract, bytes, int | None], Request]
+"""Reads a body of at most so many rows; raises what `Contract.parse` and `Contract.take` raise."""
+
+Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """An answer's body, what it is, and headers that belong to it (names in lower case)."""
+
+    body: bytes
+    media_type: bytes = b"application/json"
+    headers: Headers = ()
+
+
+Write: TypeAlias = Callable[[Contract, Request, Outputs], Written]
+"""Writes the answer to a request; raises `InvalidModelOutput`, and `NotAcceptable` for what the
+form has no way to say."""
+
+
+def read_typed(contract: Contract, body: bytes, max_rows: int | None) -> Request:
+    """The typed route's JSON."""
+    return contract.parse(body, max_rows=max_rows)
+
+
+def write_typed(contract: Contract, request: Request, outputs: Outputs) -> Written:
+    """The typed route's JSON: a list with one element per row."""
+    return Written(body=contract.render(outputs, request.rows))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """How a request is read, and its answer written."""
+
+    read: Read = read_typed
+    write: Write = write_typed
+
+
+TYPED = Form()

@@ -1,0 +1,283 @@
+"""Tables of Apache Arrow (IPC stream and file) and Parquet: columns as they are, without a row.
+
+PyArrow is imported where a table is read or written: a gateway without tables does without it. What
+NumPy has a column for is taken as one (numbers, moments), nulls as a mask; all else becomes Python
+values a column at a time. Answers have Arrow's type for what the signature says; what is declared
+as anything is JSON text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import orjson
+
+from gateway.contract import AnswerColumn, Column, Contract, Outputs, Request, Table, Written
+from gateway.contract.text_formats import read_base64
+from gateway.contract.types import (
+    AnyValue,
+    ArrayOf,
+    MapOf,
+    ObjectOf,
+    Scalar,
+    TensorOf,
+    TupleOf,
+    Type,
+)
+from gateway.errors import MalformedBody, NotAcceptable, too_many_rows
+
+STREAM = b"application/vnd.apache.arrow.stream"
+FILE = b"application/vnd.apache.arrow.file"
+PARQUET = b"application/vnd.apache.parquet"
+
+_INDEX = b"pandas"
+
+
+def read(
+    contract: Contract,
+    body: bytes,
+    max_rows: int | None,
+    *,
+    media_type: bytes,
+    params: Mapping[str, Any] | None = None,
+    as_mlflow: bool = False,
+) -> Request:
+    """The request; raises `MalformedBody`, `InvalidInput` and `PayloadTooLarge`.
+
+    Of more rows than `max_rows` none is made: a few bytes may stand for any number of them.
+    """
+    with _refusing(media_type):
+        table = _READ[media_type](body, max_rows)
+        table.validate(full=True)
+        columns = {name: _column(table.column(name)) for name in _own_names(table)}
+    came = Table(columns=columns, rows=table.num_rows, params=params or {}, as_mlflow=as_mlflow)
+    return contract.take(came, max_rows=max_rows)
+
+
+def write(contract: Contract, request: Request, outputs: Outputs, *, media_type: bytes) -> Written:
+    """The answer as a table; raises `NotAcceptable` for what has no column in one."""
+    table = answer_table(contract.columns(outputs, request.rows))
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    if media_type == PARQUET:
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(table, sink)
+    else:
+        made = pa.ipc.new_stream if media_type == STREAM else pa.ipc.new_file
+        with made(sink, table.schema) as writer:
+            writer.write_table(table)
+    return Written(body=sink.getvalue().to_pybytes(), media_type=media_type)
+
+
+def answer_table(columns: list[AnswerColumn]) -> Any:
+    """The columns as a `pyarrow.Table`; raises `NotAcceptable`."""
+    import pyarrow as pa
+
+    try:
+        arrays = [_array(column) for column in columns]
+        return pa.table(arrays, names=[column.name for column in columns])
+    except (pa.ArrowException, OverflowError, ValueError, TypeError):
+        raise NotAcceptable("The answer has no form as a table; ask for JSON.") from None
+
+
+@contextlib.contextmanager
+def _refusing(media_type: bytes) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    # Whatever a reader says about bytes that it can't read.
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        name = media_type.decode("ascii")
+        raise MalformedBody(f"The body is no table of the type {name}.") from error
+
+
+def _from_stream(body: bytes, max_rows: int | None) -> Any:
+    import pyarrow as pa
+
+    with pa.ipc.open_stream(body) as reader:
+        return pa.Table.from_batches(_bounded(reader, max_rows), reader.schema)
+
+
+def _from_file(body: bytes, max_rows: int | None) -> Any:
+    import pyarrow as pa
+
+    with pa.ipc.open_file(body) as reader:
+        batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+        return pa.Table.from_batches(_bounded(batches, max_rows), reader.schema)
+
+
+def _from_parquet(body: bytes, max_rows: int | None) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(pa.BufferReader(body)) as file:
+        if max_rows is not None and file.metadata.num_rows > max_rows:
+            raise too_many_rows(max_rows)
+        return file.read(use_threads=False)
+
+
+def _bounded(batches: Any, max_rows: int | None) -> Iterator[Any]:
+    rows = 0
+    for batch in batches:
+        rows += batch.num_rows
+        if max_rows is not None and rows > max_rows:
+            raise too_many_rows(max_rows)
+        yield batch
+
+
+_READ: dict[bytes, Callable[[bytes, int | None], Any]] = {
+    STREAM: _from_stream,
+    FILE: _from_file,
+    PARQUET: _from_parquet,
+}
+
+
+def _own_names(table: Any) -> list[str]:
+    """The columns without those that are a DataFrame's index, which pandas writes beside them."""
+    names = list(table.column_names)
+    if len(set(names)) < len(names):
+        raise MalformedBody("Two columns of the table have the same name.")
+    told = orjson.loads((table.schema.metadata or {}).get(_INDEX, b"{}"))
+    index = {each for each in told.get("index_columns", []) if isinstance(each, str)}
+    return [name for name in names if name not in index]
+
+
+def _column(chunked: Any) -> Column:
+    """A column as NumPy has it, or as Python's values."""
+    import pyarrow as pa
+
+    type_ = chunked.type
+    if pa.types.is_dictionary(type_):
+        chunked = chunked.cast(type_.value_type)
+        type_ = chunked.type
+    if pa.types.is_fixed_size_list(type_) and not chunked.null_count:
+        whole = _whole(chunked)
+        inner = _column(pa.chunked_array([whole.flatten()]))
+        if isinstance(inner, np.ndarray) and inner.size and not np.ma.is_masked(inner):
+            return inner.reshape(len(whole), type_.list_size, *inner.shape[1:])
+        return list(chunked.to_pylist())
+    if pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_boolean(type_):
+        return _masked(chunked, False if pa.types.is_boolean(type_) else 0)
+    if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
+        return _moments(chunked)
+    if pa.types.is_decimal(type_):
+        return _column(chunked.cast(pa.float64()))
+    if pa.types.is_map(type_):
+        return [None if cell is None else dict(cell) for cell in chunked.to_pylist()]
+    return list(chunked.to_pylist())
+
+
+def _whole(chunked: Any) -> Any:
+    import pyarrow as pa
+
+    whole = chunked.combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):
+        whole = pa.concat_arrays(whole.chunks) if whole.num_chunks else pa.array([], whole.type)
+    return whole
+
+
+def _masked(chunked: Any, empty: Any) -> np.ndarray:
+    if not chunked.null_count:
+        return np.asarray(chunked.to_numpy())
+    gone = chunked.is_null().to_numpy()
+    return np.ma.MaskedArray(chunked.fill_null(empty).to_numpy(), gone)
+
+
+def _moments(chunked: Any) -> np.ndarray:
+    """As naive UTC in the unit that they have; a null is NaT."""
+    import pyarrow as pa
+
+    type_ = chunked.type
+    if pa.types.is_date(type_):
+        chunked, type_ = chunked.cast(pa.date32()), pa.timestamp("s")
+        chunked = chunked.cast(type_)
+    counts = chunked.cast(pa.int64()).to_numpy() if not chunked.null_count else None
+    if counts is not None:
+        return np.asarray(counts, np.int64).view(f"M8[{type_.unit}]")
+    gone = chunked.is_null().to_numpy()
+    filled = chunked.cast(pa.int64()).fill_null(0).to_numpy().view(f"M8[{type_.unit}]").copy()
+    filled[gone] = np.datetime64("NaT")
+    return np.asarray(filled)
+
+
+def _array(column: AnswerColumn) -> Any:
+    """A column of an answer, whose values are those that JSON would have."""
+    import pyarrow as pa
+
+    type_, values = column.type, column.values
+    if isinstance(type_, TensorOf):
+        return _tensors(type_, values)
+    how = _TO_ARROW.get(type_.kind) if isinstance(type_, Scalar) else None
+    if how is not None:
+        values = [None if value is None else how(value) for value in values]
+    if isinstance(type_, AnyValue):
+        values = [None if value is None else _json_text(value) for value in values]
+    return pa.array(values, type=_arrow_type(type_), from_pandas=False)
+
+
+def _tensors(type_: TensorOf, values: list[Any]) -> Any:
+    import pyarrow as pa
+
+    if type_.dtype.kind not in "biuf" or not values:
+        return pa.array(values, type=_arrow_type(type_))
+    array = np.asarray(values, type_.dtype)
+    made = pa.array(array.reshape(-1))
+    for size in reversed(array.shape[1:]):
+        made = pa.FixedSizeListArray.from_arrays(made, size)
+    return made
+
+
+def _json_text(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+
+
+_TO_ARROW: dict[str, Callable[[Any], Any]] = {
+    "binary": read_base64,
+    "datetime": partial(np.datetime64),
+}
+
+
+def _arrow_type(type_: Type) -> Any:
+    import pyarrow as pa
+
+    match type_:
+        case Scalar(kind):
+            return {
+                "boolean": pa.bool_(),
+                "integer": pa.int32(),
+                "long": pa.int64(),
+                "float": pa.float32(),
+                "double": pa.float64(),
+                "string": pa.string(),
+                "binary": pa.binary(),
+                "datetime": pa.timestamp("ns"),
+            }[kind]
+        case ArrayOf(items):
+            return pa.list_(_inner_type(items))
+        case MapOf(values):
+            return pa.map_(pa.string(), _inner_type(values))
+        case ObjectOf(fields):
+            return pa.struct([(field.name, _inner_type(field.type)) for field in fields])
+        case TensorOf(dtype, shape):
+            made = pa.string() if dtype.kind not in "biuf" else pa.from_numpy_dtype(dtype)
+            for _ in shape[1:]:
+                made = pa.list_(made)
+            return made
+        case TupleOf() | AnyValue():
+            return pa.string()
+
+
+def _inner_type(type_: Type) -> Any:
+    """Within lists and objects bytes and moments stay the texts that JSON has for them."""
+    import pyarrow as pa
+
+    if isinstance(type_, Scalar) and type_.kind in _TO_ARROW:
+        return pa.string()
+    return _arrow_type(type_)

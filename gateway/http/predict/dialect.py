@@ -1,0 +1,72 @@
+"""What tells the protocols of predictions apart: how one asks, what bodies it has, how it refuses.
+
+Everything else (keys, limits, deadline, counts) is the endpoint's and the same for all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from starlette.responses import Response
+from starlette.types import Scope
+
+from gateway.catalog import Resolution
+from gateway.contract import TYPED, Form
+from gateway.errors import ConflictingVersion, GatewayError, UnsupportedMediaType
+from gateway.http.predict.version_header import VERSION_HEADER, RawHeaders, selector_of
+from gateway.http.problems import problem_of
+
+JSON = b"application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The model that a request asks for, and the version where it says one."""
+
+    name: str
+    selector: str | None
+
+
+class Dialect:
+    """The base of all, with JSON by the model's contract, and problem documents."""
+
+    protocol: ClassVar[str] = "modelmux"
+    """The value of the metrics' label."""
+
+    def asked(self, scope: Scope) -> Asked:
+        """What the path and the headers name; raises ConflictingVersion where they differ."""
+        path = scope["path_params"]
+        selector, in_path = selector_of(scope["headers"]), path.get("selector")
+        if in_path is not None and selector not in (None, in_path):
+            raise ConflictingVersion(f"The path and {VERSION_HEADER} name different versions.")
+        return Asked(name=path["name"], selector=selector if in_path is None else in_path)
+
+    def form(self, headers: RawHeaders, resolution: Resolution) -> Form:
+        """How the body is read and the answer written, before either is there.
+
+        Raises UnsupportedMediaType and NotAcceptable.
+        """
+        require_json(headers)
+        return TYPED
+
+    def problem(self, scope: Scope, error: GatewayError) -> Response:
+        """The response of an error."""
+        return problem_of(scope, error)
+
+
+def content_type_of(headers: RawHeaders) -> tuple[bytes, bytes]:
+    """The declared media type in lower case, and its parameters as they are."""
+    declared = next((value for name, value in headers if name == b"content-type"), b"")
+    media_type, _, parameters = declared.partition(b";")
+    return media_type.strip().lower(), parameters
+
+
+def require_json(headers: RawHeaders) -> None:
+    """Raise UnsupportedMediaType for what isn't declared as JSON."""
+    for name, value in headers:
+        if name == b"content-type":
+            if value != JSON and value.partition(b";")[0].strip().lower() != JSON:
+                break
+            return
+    raise UnsupportedMediaType("Send the body as application/json.")

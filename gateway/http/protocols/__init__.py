@@ -1,0 +1,1 @@
+"""Other protocols' routes: each a translation to the same service."""
