@@ -31,13 +31,19 @@ from gateway.http.access_control import (
 )
 from gateway.http.access_log import AccessJournal
 from gateway.http.boundary import Boundary
-from gateway.http.openapi import Document, DocumentLibrary, require_key
+from gateway.http.openapi import Document, DocumentLibrary
 from gateway.http.pages.routes import page_router
 from gateway.http.predict.body import HttpLimits
 from gateway.http.predict.endpoint import PredictEndpoint
 from gateway.http.predict.path import PREDICT_PATH
-from gateway.http.problems import install_handlers, problem_of, problem_responses
+from gateway.http.problems import (
+    install_handlers,
+    problem_of,
+    problem_responses,
+    without_titles,
+)
 from gateway.http.prometheus import metrics_router
+from gateway.http.shared_components import refer_to_problems, require_key
 from gateway.http.views import ModelDetail, ModelList, describe_model, list_models
 from gateway.http.webhook import webhook_router
 from gateway.metrics.collection import Measurements
@@ -51,6 +57,9 @@ if TYPE_CHECKING:
 
 ASSETS = Path(__file__).parent / "assets"
 SYNC_PATH = "/registry/sync"
+
+_LICENSE = {"name": "Apache 2.0", "identifier": "Apache-2.0"}
+_ERRORS = 400
 
 _ADMIN = "Needs a key with the scope `admin`."
 _READ = "Needs a key. One with the scope `predict` alone is shown the models that it may call."
@@ -146,13 +155,19 @@ def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:
     # Not `async`: in threads of FastAPI's, since predictions would wait for a list of thousands.
     router = APIRouter(tags=["catalog"])
 
-    @router.get("/models", summary="All served models", responses=problem_responses(503))
+    @router.get(
+        "/models",
+        operation_id="list_models",
+        summary="All served models",
+        responses=problem_responses(503),
+    )
     def models(request: Request) -> ModelList:
         visible = visible_part(request, service.catalog())
         return list_models(visible, service.unloadable, feed.registry)
 
     @router.get(
         "/models/{name}",
+        operation_id="describe_model",
         summary="One model: versions, compatibility, schemas",
         responses=problem_responses(404, 503),
     )
@@ -166,14 +181,15 @@ def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:
 def _operation(service: PredictionService, feed: CatalogFeed) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
-    @router.head("/healthz", include_in_schema=False)
-    @router.get("/healthz", summary="Whether the process is alive")
+    @router.get(
+        "/healthz", operation_id="check_health", summary="Whether the process is alive"
+    )
     async def healthz() -> Health:
         return Health()
 
-    @router.head("/readyz", include_in_schema=False, response_model=None)
     @router.get(
         "/readyz",
+        operation_id="check_readiness",
         summary="Whether a catalog is there",
         response_model=Readiness,
         responses=problem_responses(503),
@@ -195,6 +211,7 @@ def _operation(service: PredictionService, feed: CatalogFeed) -> APIRouter:
 
     @router.post(
         SYNC_PATH,
+        operation_id="look_at_registry",
         summary="Look at the registry now",
         responses=problem_responses(500),
         dependencies=[Depends(require_admin)],
@@ -249,21 +266,31 @@ def _documentation(
 
 
 def _base_document(app: FastAPI, access: Access | None) -> dict[str, Any]:
-    document = get_openapi(
-        title="modelmux",
-        version=distribution_version("modelmux"),
-        summary="Every model of the MLflow registry, by its name alone.",
-        routes=app.routes,
+    document: dict[str, Any] = without_titles(
+        get_openapi(
+            title="modelmux",
+            version=distribution_version("modelmux"),
+            summary="Every model of the MLflow registry, by its name alone.",
+            license_info=_LICENSE,
+            routes=app.routes,
+        )
     )
+    document["info"]["title"] = "modelmux"
+    document["security"] = []  # what needs a key says so itself
     for path, operations in document["paths"].items():
         for operation in operations.values():
             # FastAPI documents a validation error that its own handlers would send: ours don't.
             operation["responses"].pop("422", None)
+            refer_to_problems(operation, _problems_of(operation))
             if access is not None and not access.is_open(path):
                 require_key(operation, _NEEDS.get(path, _READ))
     for schema in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(schema, None)
     return document
+
+
+def _problems_of(operation: dict[str, Any]) -> list[int]:
+    return [int(status) for status in operation["responses"] if int(status) >= _ERRORS]
 
 
 def _conditional(request: Request, document: Document) -> Response:

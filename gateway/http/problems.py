@@ -13,9 +13,11 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
+from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
+from gateway.contract import Difference
 from gateway.errors import (
     GatewayError,
     InternalError,
@@ -123,11 +125,10 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def problem_schema() -> dict[str, Any]:
-    """JSON Schema of the envelope, shared by all errors."""
+def problem_schemas() -> dict[str, Any]:
+    """JSON Schemas of the envelope, shared by all errors, and of what is in it, as components."""
     text = {"type": "string"}
-    return {
-        "title": "Problem",
+    problem = {
         "description": "Problem details (RFC 9457); `code` tells the errors apart.",
         "type": "object",
         "required": ["type", "title", "status", "detail", "instance", "code", "request_id"],
@@ -143,20 +144,44 @@ def problem_schema() -> dict[str, Any]:
             "version": {"type": "integer"},
             "requested_version": {"type": "integer"},
             "default_version": {"type": "integer"},
-            "differences": {"type": "array", "items": {"type": "object"}},
-            "errors": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["pointer", "message"],
-                    "properties": {
-                        "pointer": {**text, "description": "RFC 6901 pointer into the body."},
-                        "message": text,
-                    },
-                },
-            },
+            "differences": _list_of("Difference"),
+            "errors": _list_of("Violation"),
         },
     }
+    violation = {
+        "description": "One place of a body that doesn't fit.",
+        "type": "object",
+        "required": ["pointer", "message"],
+        "properties": {
+            "pointer": {**text, "description": "RFC 6901 pointer into the body."},
+            "message": text,
+        },
+    }
+    return {"Problem": problem, "Violation": violation, "Difference": _difference_schema()}
+
+
+def _difference_schema() -> dict[str, Any]:
+    return without_titles(TypeAdapter(Difference).json_schema(mode="serialization"))
+
+
+def without_titles(schema: Any) -> Any:
+    """A schema of pydantic's without the titles that it gives to every member: generators of
+    clients name classes by them, and members of the same name would have one class."""
+    if isinstance(schema, list):
+        return [without_titles(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: {key: without_titles(each) for key, each in member.items()}
+        if name == "properties"
+        else without_titles(member)
+        for name, member in schema.items()
+        if name != "title" or not isinstance(member, str)
+    }
+
+
+def _list_of(component: str) -> dict[str, Any]:
+    return {"type": "array", "items": {"$ref": f"#/components/schemas/{component}"}}
 
 
 async def _on_gateway_error(request: Request, error: Exception) -> Response:

@@ -17,6 +17,7 @@ from gateway.catalog import (
     ServedModel,
     UntypableSignature,
 )
+from gateway.contract import Difference
 from gateway.http.predict.path import predict_path
 from gateway.ports import RegistryStatus
 
@@ -28,7 +29,7 @@ class HeldView(BaseModel):
 
     version: int
     reason: str
-    differences: list[dict[str, Any]] = []
+    differences: list[Difference] = []
 
 
 class EnvironmentView(BaseModel):
@@ -59,7 +60,7 @@ class VersionView(BaseModel):
     )
     reason: str | None = Field(description="Why it can't be served now; null where it can.")
     compatible: bool | None = Field(description="Keeps the contract; null where it can't be told.")
-    differences: list[dict[str, Any]]
+    differences: list[Difference]
     aliases: list[str]
     is_default: bool
     description: str
@@ -189,7 +190,8 @@ def _summary(model: ServedModel, unloadable: Unloadable) -> dict[str, Any]:
 def _held(held: HeldVersion | None) -> HeldView | None:
     if held is None:
         return None
-    return HeldView(version=held.number, reason=held.reason, differences=list(held.differences))
+    told = {"version": held.number, "reason": held.reason, "differences": held.differences}
+    return HeldView.model_validate(told)
 
 
 def describe_version(
@@ -228,11 +230,11 @@ def _environment(model: ServedModel, number: int | None) -> EnvironmentView | No
 
 def _compatibility(
     catalog: Catalog, model: ServedModel, version: ModelVersion
-) -> tuple[bool | None, list[dict[str, Any]]]:
+) -> tuple[bool | None, list[Difference]]:
     if model.contract is None or not version.is_servable:
         return None, []
     try:
         found = catalog.differences(model, version)
     except UntypableSignature:
         return None, []
-    return not found, [difference.as_dict() for difference in found]
+    return not found, list(found)
