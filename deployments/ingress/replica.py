@@ -20,6 +20,7 @@ from deployments.ingress.serve_middleware import Front
 from deployments.logs import PACKAGES, LogOptions, configure_logging, writer
 from deployments.model_calls.activation import SyncActivation
 from deployments.model_calls.backend import RayBackend
+from deployments.serve.front_door import tells_callers
 from deployments.serve.channels import reach_replicas_anew
 from deployments.serve.handles import RayHandle, own_replicas, replica_handle
 from deployments.serve.replica_ports import listen_on_own_address
@@ -30,6 +31,8 @@ from gateway.http.access_control import Access
 from gateway.http.access_log import AccessJournal
 from gateway.http.app import create_app
 from gateway.http.boundary import Boundary
+from gateway.http.cross_origin import CrossOrigin
+from gateway.http.placement import Placement
 from gateway.http.predict.body import HttpLimits
 from gateway.metrics.counters import Traffic, TrafficCounter
 from gateway.metrics.families import Reading
@@ -145,9 +148,18 @@ class Ingress:
                 replicas=own_replicas(), sync=self._sync, own=self._reading
             ),
             tracing=tracing,
+            placement=Placement(
+                root_path=settings.root_path,
+                proxies=settings.trusted_proxies,
+                front_door_tells=tells_callers(),
+            ),
+            origins=settings.cors_origins,
         )
         # For what comes to this process's own HTTP server, behind HAProxy.
-        Front.predictions = Boundary(app.state.predict, journal=journal)
+        predictions: ASGIApp = Boundary(app.state.predict, journal=journal)
+        if settings.cors_origins:
+            predictions = CrossOrigin(predictions, settings.cors_origins)
+        Front.predictions = predictions
 
         # Not the application itself: Ray would look for each request's route in it, too, and put
         # handlers into it that answer in plain text. A function, by which uvicorn knows ASGI 3.

@@ -84,9 +84,10 @@ def _bare(schema: JsonSchema, row: Type) -> JsonSchema:
     free = isinstance(row, TensorOf) and row.dtype.kind == "O" and not row.inner
     if not free and not isinstance(row, MapOf | AnyValue):
         return schema
+    wrapper: JsonSchema = {"inputs": {}}
     return {
         **schema,
-        "allOf": [{"not": {"type": "object", "required": ["inputs"]}}],
+        "allOf": [{"not": {"type": "object", "properties": wrapper, "required": ["inputs"]}}],
         "description": 'An object with the member "inputs" is read as inputs with params.',
     }
 
@@ -135,7 +136,8 @@ def _schema(type_: Type, *, answer: bool) -> JsonSchema:
         case TupleOf(items):
             members = [_member(Field("", item), answer=answer) for item in items]
             size = {"minItems": len(items), "maxItems": len(items)}
-            return {"type": "array", "prefixItems": members, **size}
+            # `items` says nothing here, and is asked for wherever there is an array.
+            return {"type": "array", "prefixItems": members, "items": {}, **size}
         case ObjectOf(fields):
             return _object(fields, answer)
         case TensorOf():

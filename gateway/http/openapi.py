@@ -49,7 +49,7 @@ TAGS = (
     {"name": "operation", "description": "Health, metrics, and looking at the registry."},
 )
 
-# What every document begins with: where it is served is said behind it (`Document.at`).
+# What every document begins with: where it is served is said behind it (`Document.content_at`).
 _HEAD = b'{"openapi":"%s",' % OPENAPI_VERSION.encode()
 
 # How many models are rendered before others on the event loop have their turn: about 2 ms.
@@ -65,13 +65,16 @@ class Document:
     content: bytes
     etag: str
 
-    def at(self, server: str) -> Document:
-        """The same, and where the gateway is: an address, or a path on the address that the
+    def content_at(self, server: str) -> bytes:
+        """The content that says where the gateway is: an address, or a path on the address that the
         document came from (OpenAPI 3.1, Server Object)."""
-        told = hashlib.blake2b(f"{self.etag} {server}".encode(), digest_size=_DIGEST_BYTES)
         servers = b'"servers":%s,' % orjson.dumps([{"url": server}])
-        content = b"".join((_HEAD, servers, memoryview(self.content)[len(_HEAD) :]))
-        return Document(content, f'"{told.hexdigest()}"')
+        return b"".join((_HEAD, servers, memoryview(self.content)[len(_HEAD) :]))
+
+    def etag_at(self, server: str) -> str:
+        """The entity tag of that content."""
+        told = hashlib.blake2b(f"{self.etag} {server}".encode(), digest_size=_DIGEST_BYTES)
+        return f'"{told.hexdigest()}"'
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Scope
 
 from gateway.contract import Difference
@@ -192,13 +193,31 @@ async def _on_gateway_error(request: Request, error: Exception) -> Response:
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == MethodNotAllowed.status:
-        allow = (error.headers or {}).get("Allow", "")
+        allow = _methods_at(request)
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"Allow": allow})
         return problem_of(request.scope, MethodNotAllowed(f"Allowed here: {allow}.", allow=allow))
     if error.status_code == ModelNotFound.status:
         return problem_of(request.scope, RouteNotFound("See /docs for what there is."))
     _logger.error("unexpected HTTP exception %s", error.status_code, exc_info=error)
     return problem_of(request.scope, InternalError("The gateway failed on this request."))
 
+
+def _methods_at(request: Request) -> str:
+    """What the path can be asked (RFC 9110, section 10.2.1): an exception names the methods of one
+    route, and a path may have several. The pages' files are no route's."""
+    routes = request.app.router.routes
+
+    def is_answered(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in routes)
+
+    methods = list(filter(is_answered, _METHODS))
+    return ", ".join([*(methods or _OF_FILES), "OPTIONS"])
+
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_OF_FILES = ("GET", "HEAD")
 
 _UNTOLD = orjson.dumps(problem_document(InternalError(_SEE_LOG), instance="", request_id=""))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from gateway.errors import GatewayError, Unauthenticated, all_errors
+from gateway.errors import GatewayError, MethodNotAllowed, Unauthenticated, all_errors
 from gateway.http.predict.deadline_header import TIMEOUT_HEADER, TIMEOUT_PATTERN
 from gateway.http.predict.version_header import VERSION_HEADER
 from gateway.http.problems import MEDIA_TYPE, problem_document
@@ -42,7 +42,7 @@ def refer_to_problems(operation: dict[str, Any], statuses: Iterable[int]) -> Non
 @cache
 def shared_components(*, needs_keys: bool) -> dict[str, Any]:
     """All of them but the schemas."""
-    statuses = {error.status for error in all_errors()}
+    statuses = {error.status for error in all_errors()} - {MethodNotAllowed.status}
     if not needs_keys:
         statuses.remove(Unauthenticated.status)
     components = {
@@ -103,10 +103,6 @@ _PROBLEM_HEADERS: dict[str, Any] = {
         "description": "Seconds after which trying again makes sense (RFC 9110, section 10.2.3).",
         "schema": {"type": "integer", "minimum": 1},
     },
-    "Allow": {
-        "description": "The methods that the path has (RFC 9110, section 10.2.1).",
-        "schema": {"type": "string"},
-    },
     "WWW-Authenticate": {
         "description": "What is asked for, and what was wrong (RFC 6750, section 3).",
         "schema": {"type": "string"},
@@ -115,7 +111,6 @@ _PROBLEM_HEADERS: dict[str, Any] = {
 _HEADER_OF_STATUS = {
     401: "WWW-Authenticate",
     403: "WWW-Authenticate",
-    405: "Allow",
     429: _RETRY_AFTER,
     503: _RETRY_AFTER,
 }

@@ -86,7 +86,7 @@ class ModelSummary(BaseModel):
     environment: EnvironmentView | None = Field(
         description="The packages of the default version; null where that isn't known."
     )
-    predict_url: str
+    predict_url: str = Field(description="The path of predictions, with what it is below.")
 
 
 class ModelDetail(ModelSummary):
@@ -127,13 +127,16 @@ def list_models(
     catalog: Catalog,
     unloadable: Unloadable = _NOTHING_SEEN,
     registry: RegistryStatus = RegistryStatus(),  # noqa: B008 - frozen
+    *,
+    below: str = "",
 ) -> ModelList:
-    """Summaries of all models of a catalog, sorted by name; `unloadable` failed to load."""
+    """Summaries of all models of a catalog, sorted by name; `unloadable` failed to load. Callers
+    find the gateway `below` that path."""
     models = sorted(catalog.models.values(), key=lambda m: m.name)
     return ModelList(
         generation=catalog.generation,
         registry=describe_registry(registry, now=datetime.now(UTC)),
-        models=[summarize(model, unloadable) for model in models],
+        models=[summarize(model, unloadable, below=below) for model in models],
     )
 
 
@@ -148,13 +151,13 @@ def describe_registry(registry: RegistryStatus, *, now: datetime) -> RegistryVie
 
 
 def describe_model(
-    catalog: Catalog, name: str, unloadable: Unloadable = _NOTHING_SEEN
+    catalog: Catalog, name: str, unloadable: Unloadable = _NOTHING_SEEN, *, below: str = ""
 ) -> ModelDetail:
-    """Everything about one model; raises ModelNotFound."""
+    """Everything about one model; raises ModelNotFound. See `list_models`."""
     model = catalog.model(name)
     contract = model.promise
     return ModelDetail(
-        **_summary(model, unloadable),
+        **_summary(model, unloadable, below),
         version_details=[
             describe_version(catalog, model, v, unloadable) for v in reversed(model.versions)
         ],
@@ -165,12 +168,14 @@ def describe_model(
     )
 
 
-def summarize(model: ServedModel, unloadable: Unloadable = _NOTHING_SEEN) -> ModelSummary:
-    """One line about a model; `unloadable` failed to load."""
-    return ModelSummary.model_validate(_summary(model, unloadable))
+def summarize(
+    model: ServedModel, unloadable: Unloadable = _NOTHING_SEEN, *, below: str = ""
+) -> ModelSummary:
+    """One line about a model. See `list_models`."""
+    return ModelSummary.model_validate(_summary(model, unloadable, below))
 
 
-def _summary(model: ServedModel, unloadable: Unloadable) -> dict[str, Any]:
+def _summary(model: ServedModel, unloadable: Unloadable, below: str) -> dict[str, Any]:
     problem = why_model_is_silent(model, unloadable)
     return {
         "name": model.name,
@@ -183,7 +188,7 @@ def _summary(model: ServedModel, unloadable: Unloadable) -> dict[str, Any]:
         "held": _held(model.held),
         "warnings": list(model.warnings),
         "environment": _environment(model, model.default_version),
-        "predict_url": predict_path(model.name),
+        "predict_url": f"{below}{predict_path(model.name)}",
     }
 
 

@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 PREDICT_PATH = "/models/{name}/predict"
 
-_PATH = re.compile(PREDICT_PATH.replace("{name}", "([^/]+)"))
+_PATH = re.compile(PREDICT_PATH.replace("{name}", "([^/]+)") + "/?")
 
 
 def predict_path(name: str) -> str:
