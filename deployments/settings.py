@@ -8,8 +8,10 @@ worse than one that fails.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -18,6 +20,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.admission import AdmissionLimits
+from gateway.http.cross_origin import EVERYBODY, ORIGIN_PATTERN
+from gateway.http.placement import PREFIX_PATTERN
 
 HEALTH_CHECK_PERIOD_S = 2.0
 """How often Ray looks whether a replica is alive: until it has looked, one that was killed isn't
@@ -239,6 +243,22 @@ class Settings(BaseSettings):
         default=None, description="The secret that MLflow signs its webhooks with."
     )
 
+    root_path: str = Field(
+        default="",
+        description="The path that callers find the gateway below, where a proxy in front has it "
+        "there: `/ml`.",
+    )
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        default=(),
+        description="Addresses or networks of proxies whose `X-Forwarded-…` headers are believed, "
+        "comma-separated.",
+    )
+    cors_origins: Patterns = Field(
+        default=(),
+        description="Origins whose pages may call the gateway from a browser, comma-separated; `*` "
+        "for all.",
+    )
+
     log_format: Literal["text", "json"] = Field(
         default="text", description="Log lines as `text`, or as `json` objects, one per line."
     )
@@ -265,7 +285,25 @@ class Settings(BaseSettings):
             raise ValueError("the URL names no host")
         return value
 
-    @field_validator("include", "exclude", "public", mode="before")
+    @field_validator("root_path")
+    @classmethod
+    def _is_path(cls, value: str) -> str:
+        path = value.rstrip("/")
+        if not re.fullmatch(PREFIX_PATTERN, path):
+            raise ValueError("not a path, such as /ml")
+        return path
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != EVERYBODY and not re.fullmatch(ORIGIN_PATTERN, origin.lower()):
+                raise ValueError("not an origin, such as https://app.example.com, and not *")
+        return value
+
+    @field_validator(
+        "include", "exclude", "public", "trusted_proxies", "cors_origins", mode="before"
+    )
     @classmethod
     def _split_patterns(cls, value: object) -> object:
         if isinstance(value, str):

@@ -101,6 +101,9 @@ def up(
         Path | None, typer.Option(help="A file with the keys that are good.")
     ] = None,
     insecure: Insecure = None,
+    root_path: Annotated[
+        str | None, typer.Option(help="The path that a proxy has the gateway below, e.g. /ml.")
+    ] = None,
     log_format: Annotated[
         str | None, typer.Option(help="Log lines as text or json. [text]")
     ] = None,
@@ -118,6 +121,7 @@ def up(
         ray_address=ray_address,
         keys_file=keys_file,
         insecure=insecure,
+        root_path=root_path,
         log_format=log_format,
     )
     serve_until_stopped(settings, stop=stop_on_signals(), on_ready=_say_ready)

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deployments.cluster.port_ranges import own_ports
+from deployments.serve.front_door import DIRECTIVES, TELLS_CALLERS
 
 # Bodies of 64 MiB and their columns must fit into one message; Ray's default is 4 MiB.
 _MAX_MESSAGE_BYTES = 512 * 1024 * 1024
@@ -136,7 +137,7 @@ def fast_path_environment(folder: Path, ports: range) -> dict[str, str]:
             "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
             "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
-            "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": f"leastconn\n{_more_defaults(folder)}",
+            DIRECTIVES: f"leastconn\n{_more_defaults(folder)}",
             # Ray shares these by SO_REUSEPORT, or takes the same first one in every cluster: with
             # the defaults, two gateways on one machine answer each other's requests.
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
@@ -229,6 +230,7 @@ def _more_defaults(folder: Path) -> str:
         # Who opened a connection and never asked gets no answer (408) that the next request on it
         # could be taken to have: it is closed.
         "option http-ignore-probes",
+        TELLS_CALLERS,
         *(f"errorfile {status} {_error_file(folder, status)}" for status in _refusals()),
     ]
     return "\n".join(f"    {directive}" for directive in directives)

@@ -22,6 +22,7 @@ from deployments.model_calls.activation import SyncActivation
 from deployments.model_calls.backend import RayBackend
 from deployments.placement import placement_by
 from deployments.serve.channels import reach_replicas_anew
+from deployments.serve.front_door import tells_callers
 from deployments.serve.handles import RayHandle, own_replicas, replica_handle
 from deployments.serve.replica_ports import listen_on_own_address
 from deployments.settings import Settings
@@ -31,6 +32,8 @@ from gateway.http.access_control import Access
 from gateway.http.access_log import AccessJournal
 from gateway.http.app import create_app
 from gateway.http.boundary import Boundary
+from gateway.http.cross_origin import CrossOrigin
+from gateway.http.placement import Placement
 from gateway.http.predict.body import HttpLimits
 from gateway.metrics.counters import Traffic, TrafficCounter
 from gateway.metrics.families import Reading
@@ -147,10 +150,19 @@ class Ingress:
                 replicas=own_replicas(), sync=self._sync, own=self._reading
             ),
             tracing=tracing,
+            placement=Placement(
+                root_path=settings.root_path,
+                proxies=settings.trusted_proxies,
+                front_door_tells=tells_callers(),
+            ),
+            origins=settings.cors_origins,
         )
         # For what comes to this process's own HTTP server, behind HAProxy.
         Front.routes = app.state.predictions
-        Front.predictions = Boundary(app.state.predictions, journal=journal)
+        predictions: ASGIApp = Boundary(app.state.predictions, journal=journal)
+        if settings.cors_origins:
+            predictions = CrossOrigin(predictions, settings.cors_origins)
+        Front.predictions = predictions
 
         # Not the application itself: Ray would look for each request's route in it, too, and put
         # handlers into it that answer in plain text. A function, by which uvicorn knows ASGI 3.

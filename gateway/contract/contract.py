@@ -5,6 +5,7 @@ Puts the modules of this package together; the rules themselves are theirs.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -110,6 +111,7 @@ class Contract:
 
         Raises `MalformedJson`, `PayloadTooLarge`, and `InvalidInput` with pointers into the body.
         """
+        body = body.removeprefix(BOM_UTF8)  # may be ignored (RFC 8259, section 8.1)
         if self._plain_table is not None:
             frame = self._plain_table.read(body, max_rows)
             if frame is not None:

@@ -1,8 +1,12 @@
 """JSON Schema (2020-12) of requests and answers, and the example of a request.
 
-A body is accepted by the parser iff it is valid here, but for two things JSON Schema can't say:
-nested lists of a tensor with free inner dimensions must not be ragged, and a tensor with a fixed
-first dimension takes multiples of that many rows.
+A body is accepted by the parser iff it is valid here, but for three things. Two JSON Schema can't
+say: nested lists of a tensor with free inner dimensions must not be ragged, and a tensor with a
+fixed first dimension takes multiples of that many rows. The third no number in a double's range can
+show: that there is a largest one is what generators of clients break at, and it isn't said.
+
+Only what generators of clients understand is used: no boolean schemas, no types that may be
+anything but null (docs/decisions/0048).
 """
 
 from __future__ import annotations
@@ -33,11 +37,13 @@ from gateway.contract.types import (
 
 JsonSchema = dict[str, Any]
 
-_NOT_NULL = ["boolean", "number", "string", "array", "object"]
+_NOT_NULL: JsonSchema = {"not": {"type": "null"}}
 # The shortest text of the largest float32 reads as a slightly larger number.
 _FLOAT32_WRITTEN_MAX = 3.4028235e38
 _NAN_IS_NULL = "null stands for NaN and the infinities, which JSON lacks."
+ANSWER = "One element per input, in the same order."
 _FORMATS = {"integer": "int32", "long": "int64", "float": "float", "double": "double"}
+_DOUBLES = frozenset({"double", "float64"})
 _float_bound = lru_cache(float_bound)  # asked for every column; numpy takes its time
 
 EXAMPLE_ELEMENTS_AT_MOST = 1_000
@@ -45,27 +51,32 @@ EXAMPLE_ELEMENTS_AT_MOST = 1_000
 gigabytes, and nobody reads an image as nested lists."""
 
 
-def request_schema(
-    inputs: Rows, params: tuple[Param, ...], *, record: JsonSchema | None = None
-) -> JsonSchema:
-    """Everything a request body may be.
+def request_schema(inputs: Rows, params: tuple[Param, ...]) -> JsonSchema:
+    """Everything a request body may be, as one schema that stands alone."""
+    row = record_schema(inputs)
+    wrapper = wrapper_schema(row, params_object(params))
+    one, *others = request_forms(inputs, row=row, wrapper=wrapper)
+    titles = ("One input", "List of inputs", "Inputs with params")
+    forms = [{"title": title, **form} for title, form in zip(titles, (one, *others), strict=False)]
+    return {"title": "Request", "anyOf": forms}
 
-    `record` is put wherever `record_schema(inputs)` belongs: a reference to it, where a document
-    has it once.
-    """
-    row = record_schema(inputs) if record is None else record
-    rows = {"title": "List of inputs", "type": "array", "items": row}
-    if not wraps(inputs):
-        return {"title": "Request", "anyOf": [{"title": "One input", **row}, rows]}
-    wrapper = {
-        "title": "Inputs with params",
+
+def request_forms(inputs: Rows, *, row: JsonSchema, wrapper: JsonSchema) -> list[JsonSchema]:
+    """The forms of a body: one input, a list of them, and inputs with params where the model takes
+    these; made of the schemas of one input and of the wrapper, or of references to them."""
+    rows = {"type": "array", "items": row}
+    return [_bare(row, inputs.row), rows, wrapper] if wraps(inputs) else [row, rows]
+
+
+def wrapper_schema(row: JsonSchema, params: JsonSchema) -> JsonSchema:
+    """Inputs with params, made of the schemas of one input and of the params, or of references."""
+    inputs = {"anyOf": [row, {"type": "array", "items": row}]}
+    return {
         "type": "object",
-        "properties": {"inputs": {"anyOf": [row, rows]}, "params": params_object(params)},
+        "properties": {"inputs": inputs, "params": params},
         "required": ["inputs"],
         "additionalProperties": False,
     }
-    bare = {"title": "One input", **_bare(row, inputs.row)}
-    return {"title": "Request", "anyOf": [bare, rows, wrapper]}
 
 
 def _bare(schema: JsonSchema, row: Type) -> JsonSchema:
@@ -73,9 +84,10 @@ def _bare(schema: JsonSchema, row: Type) -> JsonSchema:
     free = isinstance(row, TensorOf) and row.dtype.kind == "O" and not row.inner
     if not free and not isinstance(row, MapOf | AnyValue):
         return schema
+    wrapper: JsonSchema = {"inputs": {}}
     return {
         **schema,
-        "properties": {"inputs": False},
+        "allOf": [{"not": {"type": "object", "properties": wrapper, "required": ["inputs"]}}],
         "description": 'An object with the member "inputs" is read as inputs with params.',
     }
 
@@ -98,13 +110,17 @@ def _param(param: Param) -> JsonSchema:
 
 def response_schema(outputs: Rows | None) -> JsonSchema:
     """Every answer: a list with one element per row of the request."""
-    row: JsonSchema = {} if outputs is None else _schema(outputs.row, answer=True)
     return {
         "title": "Answer",
-        "description": "One element per input, in the same order.",
+        "description": ANSWER,
         "type": "array",
-        "items": row,
+        "items": answer_schema(outputs),
     }
+
+
+def answer_schema(outputs: Rows | None) -> JsonSchema:
+    """One element of an answer."""
+    return {} if outputs is None else _schema(outputs.row, answer=True)
 
 
 def _schema(type_: Type, *, answer: bool) -> JsonSchema:
@@ -120,7 +136,8 @@ def _schema(type_: Type, *, answer: bool) -> JsonSchema:
         case TupleOf(items):
             members = [_member(Field("", item), answer=answer) for item in items]
             size = {"minItems": len(items), "maxItems": len(items)}
-            return {"type": "array", "prefixItems": members, **size}
+            # `items` says nothing here, and is asked for wherever there is an array.
+            return {"type": "array", "prefixItems": members, "items": {}, **size}
         case ObjectOf(fields):
             return _object(fields, answer)
         case TensorOf():
@@ -133,7 +150,7 @@ def _member(field: Field, *, answer: bool) -> JsonSchema:
     if not field.required:
         return _or_null(schema)
     if isinstance(field.type, AnyValue) and not answer:
-        return {"type": list(_NOT_NULL)}
+        return dict(_NOT_NULL)
     return schema
 
 
@@ -174,7 +191,7 @@ def _dtype(type_: TensorOf, answer: bool) -> JsonSchema:
         case "f":
             return _float(type_.dtype.name, answer)
         case "O":
-            return {} if type_.inner or answer else {"type": list(_NOT_NULL)}
+            return {} if type_.inner or answer else dict(_NOT_NULL)
         case kind:
             return _scalar(SCALAR_KINDS[kind], answer)
 
@@ -203,12 +220,20 @@ def _integer(kind: str) -> JsonSchema:
 
 
 def _float(kind: str, answer: bool) -> JsonSchema:
-    bound = _float_bound(kind)
+    limits = _limits(kind, answer)
     if not answer:
-        return {"type": "number", "minimum": -bound, "maximum": bound}
-    bound = max(bound, _FLOAT32_WRITTEN_MAX) if kind in ("float", "float32") else bound
-    limits = {"minimum": -bound, "maximum": bound}
+        return {"type": "number", **limits}
     return {"type": ["number", "null"], **limits, "description": _NAN_IS_NULL}
+
+
+def _limits(kind: str, answer: bool) -> JsonSchema:
+    """Of what is narrower than JSON's own numbers, as good as every implementation has them."""
+    if kind in _DOUBLES:
+        return {}
+    bound = _float_bound(kind)
+    if answer and kind in ("float", "float32"):
+        bound = max(bound, _FLOAT32_WRITTEN_MAX)
+    return {"minimum": -bound, "maximum": bound}
 
 
 def example_body(inputs: Rows) -> Any:

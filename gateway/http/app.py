@@ -7,15 +7,18 @@ Must not import ray or mlflow. Everything that decides lives in `gateway.predict
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Iterable, Sequence
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import FileResponse
+from fastapi.responses import HTMLResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -30,15 +33,23 @@ from gateway.http.access_control import (
 )
 from gateway.http.access_log import AccessJournal
 from gateway.http.boundary import Boundary
-from gateway.http.openapi import Document, DocumentLibrary, require_key
+from gateway.http.cross_origin import CrossOrigin
+from gateway.http.openapi import Document, DocumentLibrary
 from gateway.http.pages.routes import page_router
+from gateway.http.placement import Placed, Placement, prefix_of, relative_root
 from gateway.http.predict.body import HttpLimits
 from gateway.http.predict.dialect import Dialect
 from gateway.http.predict.endpoint import PredictEndpoint
 from gateway.http.predict.path import PREDICT_PATH
 from gateway.http.predict.routes import PredictionRoutes
-from gateway.http.problems import install_handlers, problem_of, problem_responses
+from gateway.http.problems import (
+    install_handlers,
+    problem_of,
+    problem_responses,
+    without_titles,
+)
 from gateway.http.prometheus import metrics_router
+from gateway.http.shared_components import refer_to_problems, require_key
 from gateway.http.views import ModelDetail, ModelList, describe_model, list_models
 from gateway.http.webhook import webhook_router
 from gateway.metrics.collection import Measurements
@@ -54,7 +65,12 @@ DIALECTS: tuple[tuple[str, Dialect], ...] = ((PREDICT_PATH, Dialect()),)
 """The paths of predictions, and in which protocol each has them."""
 
 ASSETS = Path(__file__).parent / "assets"
+ASSETS_PATH = "/docs/assets"
 SYNC_PATH = "/registry/sync"
+
+_LICENSE = {"name": "Apache 2.0", "identifier": "Apache-2.0"}
+_ERRORS = 400
+_PLACE = re.compile(r"\{\{ (BASE|KEYS) \}\}")
 
 _ADMIN = "Needs a key with the scope `admin`."
 _READ = "Needs a key. One with the scope `predict` alone is shown the models that it may call."
@@ -100,6 +116,8 @@ def create_app(
     traffic: Traffic | None = None,
     measurements: Measurements | None = None,
     tracing: RequestTracing | None = None,
+    placement: Placement | None = None,
+    origins: Collection[str] = (),
 ) -> FastAPI:
     """The gateway's ASGI application over a prediction service and a catalog feed.
 
@@ -107,8 +125,10 @@ def create_app(
     shorter way. `answers_request_id` and `journal` are of the `Boundary` around the routes. Where
     `access` is None nothing needs a key; without `webhook_secret` no webhook is taken. Predictions
     are counted in `traffic` and have spans where there is `tracing`; `/metrics` tells what
-    `measurements` give, or the catalog alone.
+    `measurements` give, or the catalog alone. `placement` says where callers find all this, and
+    pages of `origins` may read it.
     """
+    placement = placement or Placement()
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
 
     def endpoint(dialect: Dialect) -> PredictEndpoint:
@@ -122,23 +142,49 @@ def create_app(
         )
 
     predictions = PredictionRoutes([(path, endpoint(dialect)) for path, dialect in DIALECTS])
-    if access is not None:
-        app.add_middleware(AccessControl, access=access)
-    app.add_middleware(Boundary, journal=journal, answers_request_id=answers_request_id)
-    install_handlers(app)
+    check = None if webhook_secret is None else DeliveryCheck(webhook_secret)
+    routers = (
+        _models(service, feed),
+        _operation(service, feed),
+        metrics_router(service, feed, measurements),
+        webhook_router(check, SyncTrigger(feed)),
+    )
+    base = _base_document([route for router in routers for route in router.routes], access)
+    library = DocumentLibrary(base, needs_keys=access is not None)
+    undocumented = (
+        _documentation(service, library, access, placement),
+        page_router(service, feed, access),
+    )
+    for router in (*routers, *undocumented):
+        _answer_head(router)
+        app.include_router(router)
     app.state.predictions = predictions
     app.router.routes += predictions.routes
-    check = None if webhook_secret is None else DeliveryCheck(webhook_secret)
-    webhook = webhook_router(check, SyncTrigger(feed))
-    metrics = metrics_router(service, feed, measurements)
-    routers = (_models(service, feed), _operation(service, feed), metrics, webhook)
-    for router in routers:
-        app.include_router(router)
-    library = DocumentLibrary(_base_document(app, access), needs_keys=access is not None)
-    app.include_router(_documentation(service, library, access))
-    app.include_router(page_router(service, feed, access))
-    app.mount("/docs/assets", _Assets(directory=ASSETS), name="assets")
+    app.mount(ASSETS_PATH, _Assets(directory=ASSETS), name="assets")
+    install_handlers(app)
+    if access is not None:
+        app.add_middleware(AccessControl, access=access)
+    app.add_middleware(Placed, placement=placement, own=_own_segments(routers))
+    app.add_middleware(Boundary, journal=journal, answers_request_id=answers_request_id)
+    if origins:
+        app.add_middleware(CrossOrigin, origins=origins)
     return app
+
+
+def _answer_head(router: APIRouter) -> None:
+    """Have each route that answers GET answer HEAD (RFC 9110, section 9.3.2), which servers send
+    without the body; after the document is made, which would have both."""
+    for route in router.routes:
+        if isinstance(route, APIRoute) and "GET" in route.methods:
+            route.methods.add("HEAD")
+
+
+def _own_segments(routers: Iterable[APIRouter]) -> frozenset[str]:
+    """What the paths of the application begin with."""
+    paths = [
+        route.path for router in routers for route in router.routes if isinstance(route, Route)
+    ]
+    return frozenset(path.split("/")[1] for path in (*paths, ASSETS_PATH))
 
 
 class _Assets(StaticFiles):
@@ -159,19 +205,27 @@ def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:
     # Not `async`: in threads of FastAPI's, since predictions would wait for a list of thousands.
     router = APIRouter(tags=["catalog"])
 
-    @router.get("/models", summary="All served models", responses=problem_responses(503))
+    @router.get(
+        "/models",
+        operation_id="list_models",
+        summary="All served models",
+        responses=problem_responses(503),
+    )
     def models(request: Request) -> ModelList:
         visible = visible_part(request, service.catalog())
-        return list_models(visible, service.unloadable, feed.registry)
+        below = prefix_of(request.scope)
+        return list_models(visible, service.unloadable, feed.registry, below=below)
 
     @router.get(
         "/models/{name}",
+        operation_id="describe_model",
         summary="One model: versions, compatibility, schemas",
         responses=problem_responses(404, 503),
     )
     def model(name: str, request: Request) -> ModelDetail:
         require_sight(request, name)
-        return describe_model(service.catalog(), name, service.unloadable)
+        below = prefix_of(request.scope)
+        return describe_model(service.catalog(), name, service.unloadable, below=below)
 
     return router
 
@@ -179,14 +233,13 @@ def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:
 def _operation(service: PredictionService, feed: CatalogFeed) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
-    @router.head("/healthz", include_in_schema=False)
-    @router.get("/healthz", summary="Whether the process is alive")
+    @router.get("/healthz", operation_id="check_health", summary="Whether the process is alive")
     async def healthz() -> Health:
         return Health()
 
-    @router.head("/readyz", include_in_schema=False, response_model=None)
     @router.get(
         "/readyz",
+        operation_id="check_readiness",
         summary="Whether a catalog is there",
         response_model=Readiness,
         responses=problem_responses(503),
@@ -208,6 +261,7 @@ def _operation(service: PredictionService, feed: CatalogFeed) -> APIRouter:
 
     @router.post(
         SYNC_PATH,
+        operation_id="look_at_registry",
         summary="Look at the registry now",
         responses=problem_responses(500),
         dependencies=[Depends(require_admin)],
@@ -226,9 +280,14 @@ def _operation(service: PredictionService, feed: CatalogFeed) -> APIRouter:
 
 
 def _documentation(
-    service: PredictionService, library: DocumentLibrary, access: Access | None
+    service: PredictionService,
+    library: DocumentLibrary,
+    access: Access | None,
+    placement: Placement,
 ) -> APIRouter:
     router = APIRouter(include_in_schema=False)
+    page = (ASSETS / "docs.html").read_text()
+    needs_key = access is not None and not access.is_open("/openapi.json")
 
     @router.get("/openapi.json")
     async def openapi(request: Request) -> Response:
@@ -236,42 +295,41 @@ def _documentation(
         await library.prepare(catalog)
         visible = visible_part(request, catalog)
         if visible is not catalog:
-            return _conditional(request, library.document_of(visible.models.values()))
-        return _conditional(request, library.document(catalog))
+            document = library.document_of(visible.models.values())
+        else:
+            document = library.document(catalog)
+        return _conditional(request, document, placement)
 
     @router.get("/models/{name}/openapi.json")
     async def model_openapi(name: str, request: Request) -> Response:
         require_sight(request, name)
-        return _conditional(request, library.document(service.catalog(), name))
+        return _conditional(request, library.document(service.catalog(), name), placement)
 
     @router.get("/docs")
     async def docs(request: Request) -> Response:
-        if access is not None and not access.is_open("/openapi.json"):
-            return FileResponse(ASSETS / "docs-with-key.html")
-        root = request.scope.get("root_path", "").rstrip("/")
-        return get_swagger_ui_html(
-            openapi_url=f"{root}/openapi.json",
-            title="modelmux",
-            swagger_js_url=f"{root}/docs/assets/swagger-ui-bundle.js",
-            swagger_css_url=f"{root}/docs/assets/swagger-ui.css",
-            swagger_favicon_url=f"{root}/docs/assets/favicon.svg",
-            swagger_ui_parameters={"docExpansion": "list", "defaultModelsExpandDepth": 0},
-        )
+        told = {"BASE": relative_root(request.scope), "KEYS": "on" if needs_key else "off"}
+        return HTMLResponse(_PLACE.sub(lambda found: told[found[1]], page))
 
     return router
 
 
-def _base_document(app: FastAPI, access: Access | None) -> dict[str, Any]:
-    document = get_openapi(
-        title="modelmux",
-        version=distribution_version("modelmux"),
-        summary="Every model of the MLflow registry, by its name alone.",
-        routes=app.routes,
+def _base_document(routes: Sequence[BaseRoute], access: Access | None) -> dict[str, Any]:
+    document: dict[str, Any] = without_titles(
+        get_openapi(
+            title="modelmux",
+            version=distribution_version("modelmux"),
+            summary="Every model of the MLflow registry, by its name alone.",
+            license_info=_LICENSE,
+            routes=routes,
+        )
     )
+    document["info"]["title"] = "modelmux"
+    document["security"] = []  # what needs a key says so itself
     for path, operations in document["paths"].items():
         for operation in operations.values():
             # FastAPI documents a validation error that its own handlers would send: ours don't.
             operation["responses"].pop("422", None)
+            refer_to_problems(operation, _problems_of(operation))
             if access is not None and not access.is_open(path):
                 require_key(operation, _NEEDS.get(path, _READ))
     for schema in ("HTTPValidationError", "ValidationError"):
@@ -279,11 +337,17 @@ def _base_document(app: FastAPI, access: Access | None) -> dict[str, Any]:
     return document
 
 
-def _conditional(request: Request, document: Document) -> Response:
+def _problems_of(operation: dict[str, Any]) -> list[int]:
+    return [int(status) for status in operation["responses"] if int(status) >= _ERRORS]
+
+
+def _conditional(request: Request, document: Document, placement: Placement) -> Response:
     """304 where the caller has this document already (RFC 9110, section 13.1.2)."""
-    headers = {"ETag": document.etag, "Cache-Control": "no-cache"}
+    server = placement.server(request.scope)
+    etag = document.etag_at(server)
+    headers = {"ETag": etag, "Cache-Control": "no-cache"}
     given = request.headers.get("if-none-match", "").split(",")
     known = {tag.strip().removeprefix("W/") for tag in given}  # compared weakly, as the RFC says
-    if document.etag in known or "*" in known:
+    if etag in known or "*" in known:
         return Response(status_code=304, headers=headers)
-    return Response(document.content, headers=headers, media_type="application/json")
+    return Response(document.content_at(server), headers=headers, media_type="application/json")

@@ -9,32 +9,48 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import orjson
 
 from gateway.catalog import Catalog, ServedModel
-from gateway.contract import json_schema
-from gateway.errors import GatewayError, all_errors
-from gateway.http.predict.deadline_header import TIMEOUT_HEADER, TIMEOUT_PATTERN
+from gateway.contract import Contract, json_schema
+from gateway.contract.body import wraps
+from gateway.http.component_names import (
+    INPUT,
+    OUTPUT,
+    PARAMS,
+    REQUEST,
+    WRAPPED,
+    component_name,
+    operation_id,
+)
 from gateway.http.predict.path import predict_path
 from gateway.http.predict.version_header import RAY_HEADER, VERSION_HEADER
-from gateway.http.problems import MEDIA_TYPE, problem_document, problem_schema
+from gateway.http.problems import problem_schemas
+from gateway.http.schema_parts import taken_apart
+from gateway.http.shared_components import (
+    PARAMETERS,
+    PREDICT_ERRORS,
+    RESPONSE_HEADERS,
+    refer_to_problems,
+    reference,
+    require_key,
+    shared_components,
+)
 
 OPENAPI_VERSION = "3.1.0"
 
-# Statuses that a predict route can answer with (design: one table for all models).
-_PREDICT_ERRORS = (400, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504)
+TAGS = (
+    {"name": "models", "description": "Predictions: a typed operation for each served model."},
+    {"name": "catalog", "description": "What is served."},
+    {"name": "operation", "description": "Health, metrics, and looking at the registry."},
+)
 
-# What it answers beside these, where keys are on.
-_KEY_ERRORS = (401, 403)
-
-_NOT_IN_A_COMPONENT_NAME = re.compile(r"[^A-Za-z0-9._-]+")
-
+# What every document begins with: where it is served is said behind it (`Document.content_at`).
+_HEAD = b'{"openapi":"%s",' % OPENAPI_VERSION.encode()
 
 # How many models are rendered before others on the event loop have their turn: about 2 ms.
 _SLICE = 4
@@ -48,6 +64,17 @@ class Document:
 
     content: bytes
     etag: str
+
+    def content_at(self, server: str) -> bytes:
+        """The content that says where the gateway is: an address, or a path on the address that the
+        document came from (OpenAPI 3.1, Server Object)."""
+        servers = b'"servers":%s,' % orjson.dumps([{"url": server}])
+        return b"".join((_HEAD, servers, memoryview(self.content)[len(_HEAD) :]))
+
+    def etag_at(self, server: str) -> str:
+        """The entity tag of that content."""
+        told = hashlib.blake2b(f"{self.etag} {server}".encode(), digest_size=_DIGEST_BYTES)
+        return f'"{told.hexdigest()}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,107 +144,94 @@ class DocumentLibrary:
         return self._parts[model.name]
 
 
-def require_key(operation: dict[str, Any], which: str) -> None:
-    """Describe that an operation needs a key; `which` is a sentence about that."""
-    operation["description"] = "\n\n".join(filter(None, (operation.get("description"), which)))
-    operation["security"] = [{_SECURITY_SCHEME: []}]
-    refusals = {str(status): _reference("responses", str(status)) for status in _KEY_ERRORS}
-    operation["responses"] = dict(sorted({**operation["responses"], **refusals}.items()))
-
-
 def _assembled(base: dict[str, Any], parts: Iterable[_ModelPart], *, needs_keys: bool) -> Document:
     """The OpenAPI document: `base` (FastAPI's own) and a typed path for each servable model."""
     digest = hashlib.blake2b(orjson.dumps(base), digest_size=_DIGEST_BYTES)
     paths: dict[str, Any] = dict(base.get("paths", {}))
-    schemas: dict[str, Any] = {"Problem": problem_schema()}
-    schemas.update(base.get("components", {}).get("schemas", {}))
+    schemas = {**base.get("components", {}).get("schemas", {}), **problem_schemas()}
     for part in parts:
         digest.update(part.digest)
         schemas.update(part.schemas)
         if part.operation is not None:
             paths[predict_path(part.model.name)] = {"post": part.operation}
     document = {
-        **base,
-        "openapi": OPENAPI_VERSION,
+        "openapi": OPENAPI_VERSION,  # first: see `_HEAD`
+        **{name: member for name, member in base.items() if name != "openapi"},
         "paths": paths,
-        "components": {**_shared_components(needs_keys=needs_keys), "schemas": schemas},
-        "tags": [{"name": "models", "description": "Every served model."}],
+        "components": {**shared_components(needs_keys=needs_keys), "schemas": schemas},
+        "tags": TAGS,
     }
     return Document(orjson.dumps(document), f'"{digest.hexdigest()}"')
-
-
-@cache
-def _shared_components(*, needs_keys: bool) -> dict[str, Any]:
-    errors = (*_PREDICT_ERRORS, *_KEY_ERRORS) if needs_keys else _PREDICT_ERRORS
-    components = {
-        "responses": {str(status): _problem_response(status) for status in sorted(errors)},
-        "headers": _RESPONSE_HEADERS,
-        "parameters": _PARAMETERS,
-    }
-    return {**components, "securitySchemes": _SECURITY_SCHEMES} if needs_keys else components
 
 
 def _rendered(model: ServedModel, *, needs_keys: bool) -> _ModelPart:
     contract = model.promise
     if contract is None or model.default_version is None:
         return _ModelPart(model, {}, None, b"")
-    component = _component_name(model.name)
-    # Requests have the record in them three times, so that it is worth a component of its own.
-    record = {"$ref": f"#/components/schemas/{component}.Input"}
-    schemas = {
-        f"{component}.Input": json_schema.record_schema(contract.accepted),
-        f"{component}.Request": json_schema.request_schema(
-            contract.accepted, contract.accepted_params, record=record
-        ),
-        f"{component}.Response": contract.response_schema(),
-    }
-    texts = {name: orjson.dumps(schema) for name, schema in schemas.items()}
-    described = _predict_operation(model, component)
+    name = component_name(model.name)
+    texts = {key: orjson.dumps(schema) for key, schema in _schemas(contract, name).items()}
+    described = _predict_operation(model, name)
     if needs_keys:
         require_key(described, "Needs a key with the scope `predict` for this model.")
     operation = orjson.dumps(described)
     digest = hashlib.blake2b(operation, digest_size=_DIGEST_BYTES)
     for text in texts.values():
         digest.update(text)
-    fragments = {name: orjson.Fragment(text) for name, text in texts.items()}
+    fragments = {key: orjson.Fragment(text) for key, text in texts.items()}
     return _ModelPart(model, fragments, orjson.Fragment(operation), digest.digest())
 
 
-def _predict_operation(model: ServedModel, component: str) -> dict[str, Any]:
-    return {
+def _schemas(contract: Contract, name: str) -> dict[str, Any]:
+    """A model's components. None has a title: generators would name their classes by it, and all
+    models' would be called the same."""
+    row = reference("schemas", f"{name}.{INPUT}")
+    wrapper = reference("schemas", f"{name}.{WRAPPED}")
+    forms = json_schema.request_forms(contract.accepted, row=row, wrapper=wrapper)
+    schemas = {
+        **taken_apart(name, INPUT, json_schema.record_schema(contract.accepted)),
+        **taken_apart(name, OUTPUT, json_schema.answer_schema(contract.promised)),
+        f"{name}.{REQUEST}": {"anyOf": forms},
+    }
+    if wraps(contract.accepted):
+        params = reference("schemas", f"{name}.{PARAMS}")
+        schemas |= taken_apart(name, PARAMS, json_schema.params_object(contract.accepted_params))
+        schemas[f"{name}.{WRAPPED}"] = json_schema.wrapper_schema(row, params)
+    return schemas
+
+
+def _predict_operation(model: ServedModel, name: str) -> dict[str, Any]:
+    operation = {
         "tags": ["models"],
-        "operationId": f"predict.{component}",
+        "operationId": operation_id(name),
         "summary": f"Predict with {model.name}",
         "description": _operation_description(model),
         "parameters": [
             _version_parameter(model),
-            *({"$ref": f"#/components/parameters/{name}"} for name in _PARAMETERS),
+            *(reference("parameters", parameter) for parameter in PARAMETERS),
         ],
         "requestBody": {
             "required": True,
-            "content": {"application/json": _request_content(model, component)},
+            "content": {"application/json": _request_content(model, name)},
         },
-        "responses": {
-            "200": {
-                "description": "One element per input row, in order.",
-                "headers": {
-                    name: {"$ref": f"#/components/headers/{name}"} for name in _RESPONSE_HEADERS
-                },
-                "content": {
-                    "application/json": {
-                        "schema": {"$ref": f"#/components/schemas/{component}.Response"}
-                    }
-                },
-            },
-            **{str(status): _reference("responses", str(status)) for status in _PREDICT_ERRORS},
-        },
+        "responses": {"200": _answer(name)},
     }
+    refer_to_problems(operation, PREDICT_ERRORS)
+    return operation
 
 
-def _request_content(model: ServedModel, component: str) -> dict[str, Any]:
-    content = {"schema": {"$ref": f"#/components/schemas/{component}.Request"}}
+def _request_content(model: ServedModel, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": reference("schemas", f"{name}.{REQUEST}")}
     example = model.request_example()
     return content if example is None else {**content, "example": example}
+
+
+def _answer(name: str) -> dict[str, Any]:
+    rows = {"type": "array", "items": reference("schemas", f"{name}.{OUTPUT}")}
+    return {
+        "description": json_schema.ANSWER,
+        "headers": {header: reference("headers", header) for header in RESPONSE_HEADERS},
+        "content": {"application/json": {"schema": rows}},
+    }
 
 
 def _operation_description(model: ServedModel) -> str:
@@ -241,88 +255,4 @@ def _version_parameter(model: ServedModel) -> dict[str, Any]:
             f"Versions: {', '.join(choices[:20])}. Names: {', '.join(named)}."
         ),
         "schema": {"type": "string"},
-        "example": str(model.default_version),
     }
-
-
-def _reference(kind: str, name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/{kind}/{name}"}
-
-
-def _component_name(name: str) -> str:
-    """A component key (OpenAPI: `^[a-zA-Z0-9._-]+$`) that stays unique for any model name."""
-    slug = _NOT_IN_A_COMPONENT_NAME.sub("_", name)
-    if slug == name:
-        return slug
-    return f"{slug}.{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _problem_response(status: int) -> dict[str, Any]:
-    errors = [error for error in all_errors() if error.status == status]
-    return {
-        "description": " · ".join(f"`{error.code}`: {error.title}" for error in errors),
-        "content": {
-            MEDIA_TYPE: {
-                "schema": {"$ref": "#/components/schemas/Problem"},
-                "examples": {error.code: {"value": _problem_example(error)} for error in errors},
-            }
-        },
-    }
-
-
-def _problem_example(error: type[GatewayError]) -> dict[str, Any]:
-    sample = GatewayError(error.title)
-    document = problem_document(sample, instance="/models/name/predict", request_id="4f6c")
-    return {
-        **document,
-        "type": document["type"].replace(sample.code, error.code),
-        "title": error.title,
-        "status": error.status,
-        "code": error.code,
-    }
-
-
-_RESPONSE_HEADERS: dict[str, Any] = {
-    VERSION_HEADER: {
-        "description": "The number of the version that answered.",
-        "schema": {"type": "string"},
-    },
-    "X-Request-ID": {
-        "description": "The caller's request id, or a new one.",
-        "schema": {"type": "string"},
-    },
-    "Server-Timing": {
-        "description": "Milliseconds per step (W3C Server Timing).",
-        "schema": {"type": "string"},
-    },
-}
-
-_PARAMETERS: dict[str, Any] = {
-    "RequestId": {
-        "name": "X-Request-ID",
-        "in": "header",
-        "required": False,
-        "description": "Comes back in the answer and in the log; made up where absent.",
-        "schema": {"type": "string"},
-    },
-    "RequestTimeout": {
-        "name": TIMEOUT_HEADER,
-        "in": "header",
-        "required": False,
-        "description": (
-            "Seconds until the request is answered with 504; lowers the model's own deadline."
-        ),
-        "schema": {"type": "string", "pattern": TIMEOUT_PATTERN},
-        "example": "2.5",
-    },
-}
-
-_SECURITY_SCHEME = "key"
-
-_SECURITY_SCHEMES: dict[str, Any] = {
-    _SECURITY_SCHEME: {
-        "type": "http",
-        "scheme": "bearer",
-        "description": "A key of this gateway, made by `modelmux keys new`.",
-    }
-}

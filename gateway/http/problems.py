@@ -13,9 +13,12 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
+from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Scope
 
+from gateway.contract import Difference
 from gateway.errors import (
     GatewayError,
     InternalError,
@@ -123,11 +126,10 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def problem_schema() -> dict[str, Any]:
-    """JSON Schema of the envelope, shared by all errors."""
+def problem_schemas() -> dict[str, Any]:
+    """JSON Schemas of the envelope, shared by all errors, and of what is in it, as components."""
     text = {"type": "string"}
-    return {
-        "title": "Problem",
+    problem = {
         "description": "Problem details (RFC 9457); `code` tells the errors apart.",
         "type": "object",
         "required": ["type", "title", "status", "detail", "instance", "code", "request_id"],
@@ -143,20 +145,44 @@ def problem_schema() -> dict[str, Any]:
             "version": {"type": "integer"},
             "requested_version": {"type": "integer"},
             "default_version": {"type": "integer"},
-            "differences": {"type": "array", "items": {"type": "object"}},
-            "errors": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["pointer", "message"],
-                    "properties": {
-                        "pointer": {**text, "description": "RFC 6901 pointer into the body."},
-                        "message": text,
-                    },
-                },
-            },
+            "differences": _list_of("Difference"),
+            "errors": _list_of("Violation"),
         },
     }
+    violation = {
+        "description": "One place of a body that doesn't fit.",
+        "type": "object",
+        "required": ["pointer", "message"],
+        "properties": {
+            "pointer": {**text, "description": "RFC 6901 pointer into the body."},
+            "message": text,
+        },
+    }
+    return {"Problem": problem, "Violation": violation, "Difference": _difference_schema()}
+
+
+def _difference_schema() -> dict[str, Any]:
+    return without_titles(TypeAdapter(Difference).json_schema(mode="serialization"))
+
+
+def without_titles(schema: Any) -> Any:
+    """A schema of pydantic's without the titles that it gives to every member: generators of
+    clients name classes by them, and members of the same name would have one class."""
+    if isinstance(schema, list):
+        return [without_titles(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: {key: without_titles(each) for key, each in member.items()}
+        if name == "properties"
+        else without_titles(member)
+        for name, member in schema.items()
+        if name != "title" or not isinstance(member, str)
+    }
+
+
+def _list_of(component: str) -> dict[str, Any]:
+    return {"type": "array", "items": {"$ref": f"#/components/schemas/{component}"}}
 
 
 async def _on_gateway_error(request: Request, error: Exception) -> Response:
@@ -167,13 +193,31 @@ async def _on_gateway_error(request: Request, error: Exception) -> Response:
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == MethodNotAllowed.status:
-        allow = (error.headers or {}).get("Allow", "")
+        allow = _methods_at(request)
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"Allow": allow})
         return problem_of(request.scope, MethodNotAllowed(f"Allowed here: {allow}.", allow=allow))
     if error.status_code == ModelNotFound.status:
         return problem_of(request.scope, RouteNotFound("See /docs for what there is."))
     _logger.error("unexpected HTTP exception %s", error.status_code, exc_info=error)
     return problem_of(request.scope, InternalError("The gateway failed on this request."))
 
+
+def _methods_at(request: Request) -> str:
+    """What the path can be asked (RFC 9110, section 10.2.1): an exception names the methods of one
+    route, and a path may have several. The pages' files are no route's."""
+    routes = request.app.router.routes
+
+    def is_answered(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in routes)
+
+    methods = list(filter(is_answered, _METHODS))
+    return ", ".join([*(methods or _OF_FILES), "OPTIONS"])
+
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_OF_FILES = ("GET", "HEAD")
 
 _UNTOLD = orjson.dumps(problem_document(InternalError(_SEE_LOG), instance="", request_id=""))
 

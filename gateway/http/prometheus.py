@@ -53,6 +53,7 @@ def metrics_router(
 
     @router.get(
         METRICS_PATH,
+        operation_id="read_metrics",
         summary="Prometheus metrics of the whole gateway",
         response_class=Response,
         responses={200: {"content": _CONTENT}},

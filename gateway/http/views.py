@@ -17,6 +17,7 @@ from gateway.catalog import (
     ServedModel,
     UntypableSignature,
 )
+from gateway.contract import Difference
 from gateway.http.predict.path import predict_path
 from gateway.ports import RegistryStatus
 
@@ -28,7 +29,7 @@ class HeldView(BaseModel):
 
     version: int
     reason: str
-    differences: list[dict[str, Any]] = []
+    differences: list[Difference] = []
 
 
 class EnvironmentView(BaseModel):
@@ -59,7 +60,7 @@ class VersionView(BaseModel):
     )
     reason: str | None = Field(description="Why it can't be served now; null where it can.")
     compatible: bool | None = Field(description="Keeps the contract; null where it can't be told.")
-    differences: list[dict[str, Any]]
+    differences: list[Difference]
     aliases: list[str]
     is_default: bool
     description: str
@@ -85,7 +86,7 @@ class ModelSummary(BaseModel):
     environment: EnvironmentView | None = Field(
         description="The packages of the default version; null where that isn't known."
     )
-    predict_url: str
+    predict_url: str = Field(description="The path of predictions, with what it is below.")
 
 
 class ModelDetail(ModelSummary):
@@ -126,13 +127,16 @@ def list_models(
     catalog: Catalog,
     unloadable: Unloadable = _NOTHING_SEEN,
     registry: RegistryStatus = RegistryStatus(),  # noqa: B008 - frozen
+    *,
+    below: str = "",
 ) -> ModelList:
-    """Summaries of all models of a catalog, sorted by name; `unloadable` failed to load."""
+    """Summaries of all models of a catalog, sorted by name; `unloadable` failed to load. Callers
+    find the gateway `below` that path."""
     models = sorted(catalog.models.values(), key=lambda m: m.name)
     return ModelList(
         generation=catalog.generation,
         registry=describe_registry(registry, now=datetime.now(UTC)),
-        models=[summarize(model, unloadable) for model in models],
+        models=[summarize(model, unloadable, below=below) for model in models],
     )
 
 
@@ -147,13 +151,13 @@ def describe_registry(registry: RegistryStatus, *, now: datetime) -> RegistryVie
 
 
 def describe_model(
-    catalog: Catalog, name: str, unloadable: Unloadable = _NOTHING_SEEN
+    catalog: Catalog, name: str, unloadable: Unloadable = _NOTHING_SEEN, *, below: str = ""
 ) -> ModelDetail:
-    """Everything about one model; raises ModelNotFound."""
+    """Everything about one model; raises ModelNotFound. See `list_models`."""
     model = catalog.model(name)
     contract = model.promise
     return ModelDetail(
-        **_summary(model, unloadable),
+        **_summary(model, unloadable, below),
         version_details=[
             describe_version(catalog, model, v, unloadable) for v in reversed(model.versions)
         ],
@@ -164,12 +168,14 @@ def describe_model(
     )
 
 
-def summarize(model: ServedModel, unloadable: Unloadable = _NOTHING_SEEN) -> ModelSummary:
-    """One line about a model; `unloadable` failed to load."""
-    return ModelSummary.model_validate(_summary(model, unloadable))
+def summarize(
+    model: ServedModel, unloadable: Unloadable = _NOTHING_SEEN, *, below: str = ""
+) -> ModelSummary:
+    """One line about a model. See `list_models`."""
+    return ModelSummary.model_validate(_summary(model, unloadable, below))
 
 
-def _summary(model: ServedModel, unloadable: Unloadable) -> dict[str, Any]:
+def _summary(model: ServedModel, unloadable: Unloadable, below: str) -> dict[str, Any]:
     problem = why_model_is_silent(model, unloadable)
     return {
         "name": model.name,
@@ -182,14 +188,15 @@ def _summary(model: ServedModel, unloadable: Unloadable) -> dict[str, Any]:
         "held": _held(model.held),
         "warnings": list(model.warnings),
         "environment": _environment(model, model.default_version),
-        "predict_url": predict_path(model.name),
+        "predict_url": f"{below}{predict_path(model.name)}",
     }
 
 
 def _held(held: HeldVersion | None) -> HeldView | None:
     if held is None:
         return None
-    return HeldView(version=held.number, reason=held.reason, differences=list(held.differences))
+    told = {"version": held.number, "reason": held.reason, "differences": held.differences}
+    return HeldView.model_validate(told)
 
 
 def describe_version(
@@ -228,11 +235,11 @@ def _environment(model: ServedModel, number: int | None) -> EnvironmentView | No
 
 def _compatibility(
     catalog: Catalog, model: ServedModel, version: ModelVersion
-) -> tuple[bool | None, list[dict[str, Any]]]:
+) -> tuple[bool | None, list[Difference]]:
     if model.contract is None or not version.is_servable:
         return None, []
     try:
         found = catalog.differences(model, version)
     except UntypableSignature:
         return None, []
-    return not found, [difference.as_dict() for difference in found]
+    return not found, list(found)

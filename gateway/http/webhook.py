@@ -31,6 +31,7 @@ def webhook_router(check: DeliveryCheck | None, trigger: SyncTrigger) -> APIRout
 
     @router.post(
         WEBHOOK_PATH,
+        operation_id="take_webhook",
         summary="MLflow's registry webhooks: look at the registry soon",
         status_code=202,
         response_class=Response,

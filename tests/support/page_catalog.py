@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from gateway.catalog import Catalog, HeldVersion, ServedModel, compare_signature
 from gateway.errors import GatewayError
 from gateway.http.access_control import Access
 from gateway.http.app import create_app
+from gateway.http.placement import Placement
 from gateway.http.predict.body import HttpLimits
 from gateway.ports import Call, CallResult
 from gateway.prediction import PredictionService
@@ -247,7 +248,14 @@ class FixedKeys:
 class Stage:
     """The application over fakes, answering on a port of the loopback."""
 
-    def __init__(self, now: Catalog, access: Access | None = None) -> None:
+    def __init__(
+        self,
+        now: Catalog,
+        access: Access | None = None,
+        *,
+        placement: Placement | None = None,
+        origins: Collection[str] = (),
+    ) -> None:
         self.feed = StaticFeed(now)
         self.models = FakeModels()
         service = PredictionService(feed=self.feed, submit=self.models.call, default_timeout_s=5)
@@ -256,6 +264,8 @@ class Stage:
             feed=self.feed,
             limits=HttpLimits(max_body_bytes=1024 * 1024),
             access=access,
+            placement=placement,
+            origins=origins,
         )
         self.url = ""
 

@@ -18,6 +18,7 @@ from gateway.http.access_control import Access, require_sight, visible_part
 from gateway.http.pages.listing import Question, listing
 from gateway.http.pages.model_view import model_page
 from gateway.http.pages.rendering import PageRenderer
+from gateway.http.placement import relative_root
 from gateway.http.problems import problem_of
 from gateway.http.request_identity import request_id_of
 from gateway.ports import CatalogFeed
@@ -33,11 +34,11 @@ def page_router(service: PredictionService, feed: CatalogFeed, access: Access | 
 
     @router.get("/")
     async def index(request: Request) -> Response:
-        return await pages.answer(request, "./", pages.index)
+        return await pages.answer(request, pages.index)
 
     @router.get("/catalog/{name}")
     async def model(name: str, request: Request) -> Response:
-        return await pages.answer(request, "../", lambda asked: pages.model(asked, name))
+        return await pages.answer(request, lambda asked: pages.model(asked, name))
 
     return router
 
@@ -56,10 +57,9 @@ class CatalogPages:
         self._renderer = PageRenderer(keys=access is not None)
         self._one_at_a_time = asyncio.Lock()
 
-    async def answer(
-        self, request: Request, base: str, page: Callable[[Request], Response]
-    ) -> Response:
+    async def answer(self, request: Request, page: Callable[[Request], Response]) -> Response:
         """The page, the one that asks for a key, or the one about an error."""
+        base = relative_root(request.scope)
         try:
             if self._access is not None and self._needs_key:
                 if "authorization" not in request.headers:
@@ -78,7 +78,10 @@ class CatalogPages:
         question = Question.of(asked.get("q", ""), asked.get("show", ""), asked.get("page", ""))
         found = listing(self._visible(request), self._service.unloadable, question)
         return self._renderer.page(
-            "index.html", base="./", listing=found, registry=self._feed.registry
+            "index.html",
+            base=relative_root(request.scope),
+            listing=found,
+            registry=self._feed.registry,
         )
 
     def model(self, request: Request, name: str) -> Response:
@@ -90,7 +93,9 @@ class CatalogPages:
             self._service.unloadable,
             more_versions=request.query_params.get("versions") == "more",
         )
-        return self._renderer.page("model.html", base="../", page=page, model=page.summary)
+        return self._renderer.page(
+            "model.html", base=relative_root(request.scope), page=page, model=page.summary
+        )
 
     def _visible(self, request: Request) -> Catalog:
         return visible_part(request, self._service.catalog())
