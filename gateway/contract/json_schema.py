@@ -36,6 +36,10 @@ JsonSchema = dict[str, Any]
 _NOT_NULL = ["boolean", "number", "string", "array", "object"]
 # The shortest text of the largest float32 reads as a slightly larger number.
 _FLOAT32_WRITTEN_MAX = 3.4028235e38
+_ANSWER = (
+    "One element per input, in the same order. A later version may add members to its objects: "
+    "leave those that you don't know aside."
+)
 _NAN_IS_NULL = "null stands for NaN and the infinities, which JSON lacks."
 _FORMATS = {"integer": "int32", "long": "int64", "float": "float", "double": "double"}
 _float_bound = lru_cache(float_bound)  # asked for every column; numpy takes its time
@@ -97,11 +101,15 @@ def _param(param: Param) -> JsonSchema:
 
 
 def response_schema(outputs: Rows | None) -> JsonSchema:
-    """Every answer: a list with one element per row of the request."""
+    """Every answer: a list with one element per row of the request.
+
+    Its objects are open: a later version may answer with more members, and what an answer was
+    promised to be it still is (docs/decisions/0044-answers-may-grow.md).
+    """
     row: JsonSchema = {} if outputs is None else _schema(outputs.row, answer=True)
     return {
         "title": "Answer",
-        "description": "One element per input, in the same order.",
+        "description": _ANSWER,
         "type": "array",
         "items": row,
     }
@@ -148,8 +156,9 @@ def _object(fields: tuple[Field, ...], answer: bool) -> JsonSchema:
     schema: JsonSchema = {
         "type": "object",
         "properties": {field.name: _member(field, answer=answer) for field in fields},
-        "additionalProperties": False,
     }
+    if not answer:
+        schema["additionalProperties"] = False
     required = [field.name for field in fields if field.required]
     return {**schema, "required": required} if required else schema
 
