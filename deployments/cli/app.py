@@ -37,6 +37,7 @@ from deployments.cluster.join_rules import CannotJoin
 from deployments.cluster.ray_environment import fast_path, has_haproxy
 from deployments.cluster.readiness import GatewayFailed, wait_until_ready
 from deployments.logs import PACKAGES, LogOptions, configure_logging
+from deployments.mlflow_environment import set_registry_defaults
 from deployments.settings import Settings, is_writable
 from gateway.security.api_keys import BadKeys, entry_of, new_secret
 
@@ -133,6 +134,7 @@ def serve_until_stopped(settings: Settings, *, stop: Event, on_ready: OnReady) -
     say = _logger.info if as_json else out.print
     if not is_writable(settings.state_dir):
         say(f"The state folder {settings.state_dir} can't be written: no snapshot is kept.")
+    _require_usable_registry(settings)
     ray_output = ray_output_file(settings.state_dir)
     say(f"What Ray itself says is in {ray_output}.")
     with (
@@ -192,7 +194,7 @@ def _serve(
             status.show("Waiting for the catalog …")
             failure = launch.deployment_failure
             for problem in wait_until_ready(settings, stop=stop, failure=failure):
-                say(f"{problem} Trying again until it does.")
+                say(f"{problem} Trying again.")
             status.end()
             if not stop.is_set():
                 on_ready(settings, say)
@@ -334,6 +336,21 @@ def _require_free_port(settings: Settings) -> None:
             probe.bind(address)
     except OSError as error:
         raise fail(f"can't listen on {settings.host}:{settings.port}: {error.strerror}") from error
+
+
+def _require_usable_registry(settings: Settings) -> None:
+    """What can't get better while Ray runs is told before it is started."""
+    from registry_sync.records import RegistryUnusable
+    from registry_sync.source import MlflowRegistry
+
+    set_registry_defaults()
+    registry = MlflowRegistry(
+        tracking_uri=settings.tracking_uri, registry_uri=settings.registry_uri
+    )
+    try:
+        registry.require_usable()
+    except RegistryUnusable as problem:
+        raise fail(str(problem)) from problem
 
 
 def _require_exporter(settings: Settings) -> None:

@@ -42,8 +42,9 @@ from gateway.catalog import ModelVersion
 from gateway.metrics.families import Reading
 from gateway.ports import SyncReport
 from registry_sync.default_version import DefaultPolicy
+from registry_sync.problems import without_credentials
 from registry_sync.snapshot import Restored, SnapshotStore
-from registry_sync.source import MlflowRegistry, NamePatterns, without_credentials
+from registry_sync.source import MlflowRegistry, NamePatterns
 from registry_sync.synchronizer import Synchronizer
 
 _logger = logging.getLogger(__name__)
@@ -111,7 +112,9 @@ class SyncService:
             ),
             snapshots=snapshots,
             policy=DefaultPolicy(
-                champion_alias=settings.champion_alias, compatibility=settings.compatibility
+                champion_alias=settings.champion_alias,
+                champion_stage=settings.champion_stage,
+                compatibility=settings.compatibility,
             ),
             preparer=ReplicaVersionPreparer(
                 self._activator,

@@ -384,15 +384,24 @@ def _variables() -> None:
 # --- MLflow -----------------------------------------------------------------------------------
 
 
-@pin("MlflowClient._get_registry_client", "ArtifactRepository._download_file")
+@pin(
+    "MlflowClient._get_registry_client",
+    "ModelRegistryClient.store",
+    "RegisteredModel._is_prompt",
+    "ArtifactRepository._download_file",
+)
 def _mlflow() -> None:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import RegisteredModel
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
     client = MlflowClient("http://127.0.0.1:1")._get_registry_client()
     parameters = inspect.signature(client.get_model_version_download_uri).parameters
     assert list(parameters) == ["name", "version"]
+    searched = inspect.signature(client.store.search_registered_models).parameters
+    assert {"filter_string", "max_results", "page_token"} <= set(searched)
+    assert not RegisteredModel("m")._is_prompt()
     for repository in (ArtifactRepository, MlflowArtifactsRepository):
         found = inspect.signature(repository._download_file)
         assert list(found.parameters) == ["self", "remote_file_path", "local_path"]

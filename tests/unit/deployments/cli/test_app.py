@@ -288,6 +288,17 @@ def test_tracing_without_its_packages_is_one_line(monkeypatch: pytest.MonkeyPatc
     assert "modelmux[tracing]" in result.output
 
 
+def test_a_registry_that_can_never_be_read_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waiting doesn't mend is said before Ray starts, with what to do: exit code 2."""
+    monkeypatch.chdir(tmp_path)
+    result = RUN.invoke(app, ["up", "--tracking-uri", "./mlruns", *ANY_PORT])
+    assert result.exit_code == 2
+    assert "migrate-filestore" in result.output
+    assert "Traceback" not in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "variables", "words"),
     [
