@@ -91,6 +91,22 @@ def _node() -> None:
     assert ray._private.ray_constants.PROCESS_TYPE_RAYLET == "raylet"
 
 
+@pin("ray._private.state.jobs", "ray.experimental.internal_kv")
+def _owner() -> None:
+    from ray._private import state
+    from ray._private.state import GlobalState
+    from ray.experimental import internal_kv
+
+    assert inspect.signature(state.jobs).parameters == {}
+    told = inspect.getsource(GlobalState.job_table)
+    assert 'job_info["JobID"] = entry.job_id.hex()' in told
+    assert 'job_info["IsDead"] = entry.is_dead' in told
+    put = inspect.signature(internal_kv._internal_kv_put).parameters
+    assert list(put) == ["key", "value", "overwrite", "namespace"]
+    for name in ("_internal_kv_get", "_internal_kv_del"):
+        assert "namespace" in inspect.signature(getattr(internal_kv, name)).parameters
+
+
 @pin("address_info")
 def _address_info() -> None:
     from ray._private.node import Node
