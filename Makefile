@@ -14,7 +14,7 @@ SEED ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test unit coverage compose-test bench bench-quick chaos fuzz lint screenshots format constraints clean
+.PHONY: help install demo test unit coverage compose-test old-servers bench bench-quick chaos fuzz lint screenshots format constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ coverage: $(INSTALLED) ## Run the unit tests and tell what they don't reach; fai
 
 compose-test: $(INSTALLED) ## Build and run docker-compose.yml, and its story; skipped without a Docker engine
 	$(BIN)/python -m pytest --timeout=1800 --log-cli-level=WARNING tests/compose
+
+old-servers: $(INSTALLED) ## Read registries on real MLflow servers of other releases, which uv installs
+	$(BIN)/python -m pytest --timeout=1800 tests/old_servers
 
 bench: $(INSTALLED) ## Measure modelmux beside its peers and its floor (BENCH= for options)
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -86,6 +86,12 @@ class Settings(BaseSettings):
         min_length=1,
         description="The alias that names a model's default version.",
     )
+    champion_stage: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The stage, such as Production, that names the default of a model without "
+        "that alias; none does where absent.",
+    )
     compatibility: Literal["compatible", "exact"] = Field(
         default="compatible",
         description="How strict the gate is: `compatible` by the rules, or `exact` signatures.",

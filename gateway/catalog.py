@@ -76,11 +76,13 @@ class ModelVersion(_Frozen):
     `fingerprint` changes whenever other artifacts hide behind the same number (a model deleted and
     registered again). `signature` is the MLmodel file's signature as JSON text, None where there
     is none. `problem` says why the version can't be served, None where it can. `environment` is
-    what its own tag says of its packages, `warnings` are of tags that can't be used.
+    what its own tag says of its packages, `warnings` are of tags that can't be used. `stage` is
+    the stage that somebody gave it, as MLflow has them beside aliases still.
     """
 
     number: int
     registry_status: str = "READY"
+    stage: str | None = None
     fingerprint: str
     signature: str | None = None
     problem: str | None = None

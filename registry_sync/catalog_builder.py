@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from gateway.catalog import Catalog, ModelVersion, ServedModel, is_version_number
-from registry_sync.default_version import DefaultPolicy, LoadFacts
+from registry_sync.default_version import DefaultPolicy, LoadFacts, is_in_stage
 from registry_sync.records import RegisteredModel, RegistryReading
 from registry_sync.tags import is_served, parse_options
 
+_PRODUCTION = "Production"
 _NOTHING_LOADED = LoadFacts()
 
 
@@ -74,6 +75,7 @@ def _decided(
         warnings=(
             *warnings,
             *_alias_warnings(record.aliases),
+            *_stage_warnings(record, policy, choice.number),
             *(
                 f"Version {each.number}: {said}"
                 for each in record.versions
@@ -100,3 +102,18 @@ def _alias_warnings(aliases: Iterable[str]) -> Iterator[str]:
     for alias in sorted(aliases):
         if is_version_number(alias):
             yield f"Alias {alias} can't be asked for: it reads as the number of a version."
+
+
+def _stage_warnings(
+    record: RegisteredModel, policy: DefaultPolicy, default: int | None
+) -> Iterator[str]:
+    """Where a team lives by stages, which count for nothing unless they are told to."""
+    if policy.champion_stage is not None or policy.champion_alias in record.aliases:
+        return
+    live = [v.number for v in record.versions if is_in_stage(v, _PRODUCTION)]
+    if live and max(live) != default:
+        yield (
+            f"Version {max(live)} is in the stage Production, and stages don't choose the default. "
+            f"Set the alias {policy.champion_alias} on the version that is to answer, or "
+            "MODELMUX_CHAMPION_STAGE=Production for all models."
+        )

@@ -2,7 +2,8 @@
 
 Pure. The rules are the product's promise (docs, "Versions and the gate"):
 
-* The alias `champion` names the default; without it, the newest READY version is it.
+* The alias `champion` names the default; without it, the newest READY version is it. Where a stage
+  counts as well, the newest version in that stage comes before the newest.
 * A default that moves must keep the contract, or carry the tag `modelmux.accept_breaking=true`;
   otherwise it is held and the old version goes on answering.
 * A model seen for the first time has no callers: its default then makes its contract.
@@ -81,9 +82,11 @@ class DefaultChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultPolicy:
-    """How defaults are chosen: the alias that names them, and how strict the gate is."""
+    """How defaults are chosen: the alias that names them, the stage that does so where there is no
+    such alias (None: none), and how strict the gate is."""
 
     champion_alias: str = "champion"
+    champion_stage: str | None = None
     compatibility: Compatibility = "compatible"
 
     def choose(
@@ -95,12 +98,22 @@ class DefaultPolicy:
         facts: LoadFacts,
     ) -> DefaultChoice:
         """The default among `versions` (ascending), given what was promised until now."""
-        by_number = {version.number: version for version in versions}
-        champion = by_number.get(aliases.get(self.champion_alias, -1))
+        champion = self.champion(versions, aliases)
         if previous is None or previous.contract is None:
             return _first_choice(versions, champion)
         newest = _newest([v for v in versions if v.is_ready])
         return self._next_choice(versions, champion or newest, previous, facts)
+
+    def champion(
+        self, versions: Sequence[ModelVersion], aliases: Mapping[str, int]
+    ) -> ModelVersion | None:
+        """The version that the registry names as default, by alias or by stage; None where it
+        names none."""
+        named = aliases.get(self.champion_alias)
+        found = next((v for v in versions if v.number == named), None)
+        if found is not None or self.champion_stage is None:
+            return found
+        return _newest([v for v in versions if is_in_stage(v, self.champion_stage)])
 
     def _next_choice(
         self,
@@ -214,6 +227,11 @@ class DefaultPolicy:
         return _newest(
             [v for v in versions if v.is_servable and not self._differences(v, previous)]
         )
+
+
+def is_in_stage(version: ModelVersion, stage: str) -> bool:
+    """Whether somebody put the version into that stage; case doesn't matter, as for MLflow."""
+    return version.stage is not None and version.stage.lower() == stage.lower()
 
 
 def _first_choice(versions: Sequence[ModelVersion], champion: ModelVersion | None) -> DefaultChoice:

@@ -15,6 +15,10 @@ class RegistryUnreachable(Exception):
     """The registry gave no usable answer; the sentence is meant for people and holds no secret."""
 
 
+class RegistryUnusable(RegistryUnreachable):
+    """It can't be read from here, however long one waits: a package or a setting is wrong."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredModel:
     """A registered model as the registry tells it; `aliases` maps alias to version number,

@@ -1,8 +1,8 @@
 """The registry as it is now: the only client of MLflow's registry.
 
-Owns paging, the reading of MLmodel files (once per version, side by side) and the translation of
-everything MLflow may raise into `RegistryUnreachable` or a version's `problem`. What it reads is
-in `registry_sync.records`; what it means is decided elsewhere.
+Owns paging and the reading of MLmodel files (once per version, side by side); whatever MLflow may
+raise is `RegistryUnreachable` (by `registry_sync.problems`) or a version's `problem`. What it reads
+is in `registry_sync.records`; what it means is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ from mlflow.exceptions import MlflowException
 
 from gateway.catalog import ModelVersion
 from registry_sync.mlmodel import ModelFacts, read_example, read_mlmodel
-from registry_sync.records import RegisteredModel, RegistryReading, RegistryUnreachable
+from registry_sync.problems import is_database_server, registry_problem, require_driver
+from registry_sync.records import (
+    RegisteredModel,
+    RegistryReading,
+    RegistryUnreachable,
+    RegistryUnusable,
+)
 from registry_sync.tags import accepts_breaking, environment_mode, version_warnings
 from registry_sync.version_files import ArtifactStores, FilesUnreadable, VersionFiles
 
@@ -33,8 +39,11 @@ _PAGE = 1000
 _READERS = 8
 _RETRY_UNREADABLE_AFTER_S = 60.0
 
+# What servers say of versions that nobody gave a stage; recent ones say nothing.
+_NO_STAGES = (None, "", "None")
+
 # What a registry that is down, misconfigured or half-way through an answer makes MLflow raise.
-_REGISTRY_FAILURES = (MlflowException, OSError, ValueError, KeyError)
+_REGISTRY_FAILURES = (MlflowException, OSError, ValueError, KeyError, ImportError)
 _UNREADABLE = (*_REGISTRY_FAILURES, FilesUnreadable)
 
 
@@ -103,16 +112,12 @@ class MlflowRegistry:
             models = [m for m in self._search_models() if self._patterns.admit(m.name)]
             versions = self._versions_by_model({m.name for m in models})
         except _REGISTRY_FAILURES as error:
-            _logger.debug("the registry gave no usable answer", exc_info=error)
-            raise RegistryUnreachable(
-                f"The registry at {without_credentials(self._registry_uri)} gives no usable "
-                f"answer ({type(error).__name__})."
-            ) from error
+            raise self._problem(error) from error
         return tuple(_registered_model(model, versions.get(model.name, ())) for model in models)
 
     def read_version(self, name: str, number: int) -> ModelVersion:
         """One version with its facts; raises RegistryUnreachable, LookupError if unknown."""
-        with _answers_about(f"{name} version {number}"):
+        with self._answers_about(f"{name} version {number}"):
             record = self._connected().get_model_version(name, str(number))
             if self._must_read(record):
                 self._read_artifacts(record)
@@ -120,20 +125,55 @@ class MlflowRegistry:
 
     def read_model(self, name: str) -> RegisteredModel:
         """One model without its versions; raises RegistryUnreachable, LookupError if unknown."""
-        with _answers_about(f"a model {name}"):
+        with self._answers_about(f"model {name}"):
             return _registered_model(self._connected().get_registered_model(name), ())
 
     def ready_versions(self, name: str) -> list[int]:
         """The numbers of a model's READY versions; raises RegistryUnreachable."""
-        with _answers_about(f"a model {name}"):
+        with self._answers_about(f"model {name}"):
             found = self._connected().search_model_versions(_named(name))
             return [int(record.version) for record in found if record.status == "READY"]
 
     def files_of(self, name: str, number: int) -> VersionFiles:
         """A version's files, for one thread; raises RegistryUnreachable, FilesUnreadable,
         LookupError if unknown."""
-        with _answers_about(f"{name} version {number}"):
+        with self._answers_about(f"{name} version {number}"):
             return self._files(name, str(number))
+
+    def require_usable(self) -> None:
+        """Raises RegistryUnusable where a registry at that address can't be read by what is
+        installed and set here; asks no server."""
+        try:
+            if is_database_server(self._registry_uri):
+                require_driver(self._registry_uri)
+            else:
+                self._connected()._get_registry_client()  # type: ignore[no-untyped-call]
+        except _REGISTRY_FAILURES as error:
+            problem = self._problem(error)
+            if isinstance(problem, RegistryUnusable):
+                raise problem from error
+
+    def _problem(self, error: Exception) -> RegistryUnreachable:
+        _logger.debug("the registry gave no usable answer", exc_info=error)
+        return registry_problem(error, self._registry_uri)
+
+    @contextmanager
+    def _answers(self) -> Iterator[None]:
+        try:
+            yield
+        # The boundary to MLflow's stores: each raises what its own library does.
+        except Exception as error:
+            raise self._problem(error) from error
+
+    @contextmanager
+    def _answers_about(self, what: str) -> Iterator[None]:
+        """As `_answers`, and LookupError where there is no such thing."""
+        try:
+            yield
+        except _REGISTRY_FAILURES as error:
+            if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+                raise LookupError(f"The registry has no {what}.") from error
+            raise self._problem(error) from error
 
     def _connected(self) -> MlflowClient:
         # Not in the constructor: MLflow resolves the store there, which may fail.
@@ -141,11 +181,20 @@ class MlflowRegistry:
             self._client = MlflowClient(self._tracking_uri, self._registry_uri)
         return self._client
 
-    def _search_models(self) -> Iterator[MlflowModel]:
-        return _all_pages(self._connected().search_registered_models)
+    def _search_models(self) -> list[MlflowModel]:
+        """All but prompts, which recent servers keep among the models and leave out by themselves.
 
-    def _search_versions(self) -> Iterator[MlflowVersion]:
-        return _all_pages(self._connected().search_model_versions)
+        Not by the client's own method, which asks for those whose tag of prompts isn't `true`: a
+        server before 2.21 knows no prompts and gives nothing then, without a word.
+        """
+        with self._answers():
+            registry = self._connected()._get_registry_client()  # type: ignore[no-untyped-call]
+            found = list(_all_pages(registry.store.search_registered_models))
+        return [model for model in found if not model._is_prompt()]
+
+    def _search_versions(self) -> list[MlflowVersion]:
+        with self._answers():
+            return list(_all_pages(self._connected().search_model_versions))
 
     def _versions_by_model(self, names: set[str]) -> dict[str, list[ModelVersion]]:
         wanted = [v for v in self._search_versions() if v.name in names]
@@ -226,26 +275,11 @@ def _example(files: VersionFiles, path: str, signature: str) -> Any:
 def _all_pages(search: Callable[..., Any]) -> Iterator[Any]:
     token: str | None = None
     while True:
-        page = search(max_results=_PAGE, page_token=token)
+        page = search(filter_string=None, max_results=_PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:
             return
-
-
-@contextmanager
-def _answers_about(what: str) -> Iterator[None]:
-    """MLflow's exceptions about one thing, as LookupError or RegistryUnreachable."""
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise LookupError(f"The registry has no {what}.") from error
-        raise RegistryUnreachable(f"The registry answered {error.error_code}.") from error
-    except OSError as error:
-        raise RegistryUnreachable(
-            f"The registry gives no usable answer ({type(error).__name__})."
-        ) from error
 
 
 def _registered_model(model: MlflowModel, versions: Iterable[ModelVersion]) -> RegisteredModel:
@@ -279,6 +313,7 @@ def _changeable(record: MlflowVersion) -> Mapping[str, Any]:
     """What the registry may say anew about the same artifacts."""
     return {
         "registry_status": record.status,
+        "stage": None if record.current_stage in _NO_STAGES else record.current_stage,
         "description": record.description or "",
         "accept_breaking": accepts_breaking(record.tags or {}),
         "environment": environment_mode(record.tags or {}),
@@ -294,9 +329,3 @@ def _named(name: str) -> str:
 
 def _fingerprint(record: MlflowVersion) -> str:
     return f"{record.name}/{record.version}/{record.creation_timestamp}/{record.source}"
-
-
-def without_credentials(uri: str) -> str:
-    """The URI as it may be shown and kept: without user and password."""
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else uri

@@ -186,7 +186,8 @@ class Synchronizer:
 
     async def _on_unreachable(self, error: RegistryUnreachable) -> SyncReport:
         if self._problem is None:
-            _logger.warning("%s What is known goes on being served.", error)
+            known = "Nothing is" if self._catalog is None else "What is known goes on being"
+            _logger.warning("%s %s served.", error, known)
         self._problem = str(error)
         generation = 0 if self._catalog is None else self._catalog.generation
         return SyncReport(generation=generation, problem=self._problem)

@@ -14,7 +14,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
 from pathlib import Path
@@ -29,6 +30,7 @@ from deployments.api_key_source import is_loopback, keys_of
 from deployments.cli import client as client_commands
 from deployments.cli import registry as registry_commands
 from deployments.cli.environments import environments_app
+from deployments.cli.folder_lock import FolderTaken, folder_of_one_gateway
 from deployments.cli.log_receiver import log_receiver
 from deployments.cli.ray_output import ray_output_file, ray_output_to
 from deployments.cli.registry import settings_of
@@ -37,6 +39,7 @@ from deployments.cluster.join_rules import CannotJoin
 from deployments.cluster.ray_environment import fast_path, has_haproxy
 from deployments.cluster.readiness import GatewayFailed, wait_until_ready
 from deployments.logs import PACKAGES, LogOptions, configure_logging
+from deployments.mlflow_environment import set_registry_defaults
 from deployments.settings import Settings, is_writable
 from gateway.security.api_keys import BadKeys, entry_of, new_secret
 
@@ -61,6 +64,9 @@ Say = Callable[[str], None]
 """Tells people a line: on stdout, or in the log where that is JSON."""
 
 OnReady = Callable[[Settings, Say], None]
+
+Lost = Callable[[], str | None]
+"""Why the gateway isn't this process's any more, in one line; None where it is."""
 
 _LOOK_AT_RAY_S = 1.0
 
@@ -107,6 +113,9 @@ def up(
     log_format: Annotated[
         str | None, typer.Option(help="Log lines as text or json. [text]")
     ] = None,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Replace the gateway that a joined cluster has.")
+    ] = False,
 ) -> None:
     """Serve every model of a registry until SIGINT or SIGTERM."""
     settings = settings_of(
@@ -124,11 +133,16 @@ def up(
         root_path=root_path,
         log_format=log_format,
     )
-    serve_until_stopped(settings, stop=stop_on_signals(), on_ready=_say_ready)
+    serve_until_stopped(settings, stop=stop_on_signals(), on_ready=_say_ready, take_over=take_over)
 
 
-def serve_until_stopped(settings: Settings, *, stop: Event, on_ready: OnReady) -> None:
-    """Bring the gateway up, call `on_ready` once it is, and take it down when `stop` is set."""
+def serve_until_stopped(
+    settings: Settings, *, stop: Event, on_ready: OnReady, take_over: bool = False
+) -> None:
+    """Bring the gateway up, call `on_ready` once it is, and take it down when `stop` is set.
+
+    `take_over` puts it in the place of another one that the cluster may have.
+    """
     _require_free_port(settings)
     _require_guard(settings)
     _require_exporter(settings)
@@ -137,11 +151,20 @@ def serve_until_stopped(settings: Settings, *, stop: Event, on_ready: OnReady) -
     say = _logger.info if as_json else out.print
     if not is_writable(settings.state_dir):
         say(f"The state folder {settings.state_dir} can't be written: no snapshot is kept.")
+    _require_usable_registry(settings)
+    with _own_folder(settings):
+        _serve_on_ray(settings, say, stop=stop, on_ready=on_ready, take_over=take_over)
+    say("Stopped.")
+
+
+def _serve_on_ray(
+    settings: Settings, say: Say, *, stop: Event, on_ready: OnReady, take_over: bool
+) -> None:
     ray_output = ray_output_file(settings.state_dir)
     say(f"What Ray itself says is in {ray_output}.")
     with (
         ray_output_to(ray_output) as stderr,
-        status_line(say, live=not as_json) as status,
+        status_line(say, live=settings.log_format != "json") as status,
         _ray_environment(settings, status, stderr) as logs,
     ):
         status.tell("Starting Ray …" if settings.ray_address is None else "Joining Ray …")
@@ -153,10 +176,19 @@ def serve_until_stopped(settings: Settings, *, stop: Event, on_ready: OnReady) -
                 if settings.ray_address is not None:
                     settings = launch.settings_on_cluster(settings)
                     _require_guard(settings, listener="Serve on this cluster listens on")
-                _serve(launch, settings, logs, status, stop=stop, on_ready=on_ready, say=say)
+                deployed = partial(launch.deployed, settings, logs, take_over=take_over)
+                _serve(launch, deployed, settings, status, stop=stop, on_ready=on_ready, say=say)
         except (CannotJoin, GatewayFailed) as error:
             raise fail(str(error)) from error
-    say("Stopped.")
+
+
+@contextmanager
+def _own_folder(settings: Settings) -> Iterator[None]:
+    try:
+        with folder_of_one_gateway(settings.state_dir, url=settings.url):
+            yield
+    except FolderTaken as taken:
+        raise fail(str(taken)) from taken
 
 
 @contextmanager
@@ -181,8 +213,8 @@ def _ray_environment(settings: Settings, status: StatusLine, stderr: int) -> Ite
 
 def _serve(
     launch: ModuleType,
+    deployed: Callable[[], AbstractContextManager[Lost]],
     settings: Settings,
-    logs: LogOptions,
     status: StatusLine,
     *,
     stop: Event,
@@ -192,11 +224,11 @@ def _serve(
     started = time.perf_counter()
     if not stop.is_set():
         status.show("Deploying the gateway …")
-        with launch.deployed(settings, logs):
+        with deployed() as lost:
             status.show("Waiting for the catalog …")
             failure = launch.deployment_failure
             for problem in wait_until_ready(settings, stop=stop, failure=failure):
-                say(f"{problem} Trying again until it does.")
+                say(f"{problem} Trying again.")
             status.end()
             if not stop.is_set():
                 on_ready(settings, say)
@@ -204,17 +236,20 @@ def _serve(
                 say(f"(up after {took:.1f} s; Ctrl-C stops it)")
                 _show_loading(launch, status, stop=stop)
             status.end()
-            _wait_for_the_end(launch, stop)
+            _wait_for_the_end(launch, stop, lost)
             status.tell("Stopping …")
 
 
-def _wait_for_the_end(launch: ModuleType, stop: Event) -> None:
-    """Until `stop` is set, or raises an exit where a process of Ray's has ended that nothing works
-    without: said at once, because Ray ends this one in its own time."""
+def _wait_for_the_end(launch: ModuleType, stop: Event, lost: Lost) -> None:
+    """Until `stop` is set, or raises an exit where there is nothing to wait for any more: said at
+    once, because Ray ends this process in its own time, and who has the gateway now never would."""
     while not stop.wait(_LOOK_AT_RAY_S):
         ended = launch.ended_ray_process()
         if ended is not None:
             raise fail(f"Ray's {ended} has ended, and nothing can be served without it")
+        reason = lost()
+        if reason is not None:
+            raise fail(reason)
 
 
 def _show_loading(launch: ModuleType, status: StatusLine, *, stop: Event) -> None:
@@ -338,6 +373,21 @@ def _require_free_port(settings: Settings) -> None:
             probe.bind(address)
     except OSError as error:
         raise fail(f"can't listen on {settings.host}:{settings.port}: {error.strerror}") from error
+
+
+def _require_usable_registry(settings: Settings) -> None:
+    """What can't get better while Ray runs is told before it is started."""
+    from registry_sync.records import RegistryUnusable
+    from registry_sync.source import MlflowRegistry
+
+    set_registry_defaults()
+    registry = MlflowRegistry(
+        tracking_uri=settings.tracking_uri, registry_uri=settings.registry_uri
+    )
+    try:
+        registry.require_usable()
+    except RegistryUnusable as problem:
+        raise fail(str(problem)) from problem
 
 
 def _require_exporter(settings: Settings) -> None:

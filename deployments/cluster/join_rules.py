@@ -71,6 +71,16 @@ class RunningServe:
             )
         return settings.model_copy(update={"host": self.host})
 
+    def require_no_gateway(self, *, owner: str | None) -> None:
+        """Raises CannotJoin where a gateway runs here that somebody looks after: `owner`, an `up`
+        that lives, or who has the Serve config. One whose `up` has ended is nobody's."""
+        found = next((each for each in self._staying if each.is_gateways), None)
+        instead = "`modelmux down` takes it away, --take-over puts this one in its place"
+        if owner is not None:
+            raise CannotJoin(f"a gateway runs on this cluster already, by {owner}: {instead}")
+        if found is not None and found.import_path is not None:
+            raise CannotJoin(f"a Serve config has a gateway on this cluster already: {instead}")
+
     def _require_name_and_route(self) -> None:
         for each in self._staying:
             if each.name == APPLICATION and not each.is_gateways:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -23,6 +24,7 @@ from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from deployments.application import gateway_application
 from deployments.application_names import APPLICATION, is_models
+from deployments.cluster.gateway_owner import Owner, is_owner, owned_gateway
 from deployments.cluster.haproxy_drain import close_front_door, end_haproxy
 from deployments.cluster.join import joined_ray, running_serve
 from deployments.cluster.join_rules import ServeApplication
@@ -84,23 +86,43 @@ def settings_on_cluster(settings: Settings) -> Settings:
     return settings if found is None else found.settings_here(settings)
 
 
+Lost = Callable[[], str | None]
+"""Why the gateway isn't this process's any more, in one line; None where it is."""
+
+
 @contextmanager
-def deployed(settings: Settings, logs: LogOptions) -> Iterator[None]:
-    """Deploy the gateway's application; on the way out drain it and delete what is ours."""
-    if settings.ray_address is None or running_serve() is None:
+def deployed(settings: Settings, logs: LogOptions, *, take_over: bool = False) -> Iterator[Lost]:
+    """Deploy the gateway's application; on the way out drain it and delete what is ours.
+
+    Yields what tells whether it still is. Raises CannotJoin where the cluster has a gateway, which
+    isn't to be taken over.
+    """
+    if settings.ray_address is None:
         _start_serve(settings)
-    with ExitStack() as beside:
-        address = None if settings.ray_address is not None else beside.enter_context(zygote())
-        yield from _running(settings, logs, address)
+        with zygote() as address:
+            yield from _running(settings, logs, address, lambda: None)
+        return
+    there = running_serve()
+    with owned_gateway(there, take_over=take_over) as owner:
+        if there is None:
+            _start_serve(settings)
+        yield from _running(settings, logs, None, partial(_lost, owner))
 
 
-def _running(settings: Settings, logs: LogOptions, zygote: str | None) -> Iterator[None]:
+def _lost(owner: Owner) -> str | None:
+    return None if is_owner(owner) else "another `modelmux up` has taken the gateway over"
+
+
+def _running(
+    settings: Settings, logs: LogOptions, zygote: str | None, lost: Lost
+) -> Iterator[Lost]:
     try:
         serve.run_many([_gateway(settings, logs, zygote)], wait_for_applications_running=False)
-        yield
+        yield lost
     finally:
         if settings.ray_address is not None:
-            _take_down_shared()
+            if lost() is None:
+                _take_down_shared()
         elif ended_ray_process() is None:
             _take_down_serve(settings)
         elif (admin_socket := haproxy_admin_socket()) is not None:

@@ -25,7 +25,6 @@ from deployments.environments import guarded_run
 from deployments.environments.bytecode import share_bytecode
 from deployments.environments.failures import Cause, Failure
 from deployments.environments.interpreters import LEAST_PYTHON, Interpreters
-from deployments.environments.masking import credentials_in, shown
 from deployments.environments.model_needs import (
     Needs,
     Unreadable,
@@ -36,6 +35,7 @@ from deployments.environments.model_needs import (
 from deployments.environments.requirement_lines import Wanted
 from deployments.environments.store import Environment, Store
 from gateway.single_flight import SingleFlight
+from registry_sync.masking import credentials_in, shown
 
 _LOCK_LOOK_S = 0.2
 _OUTPUT_BYTES = 64 * 1024

@@ -18,7 +18,6 @@ from typing import Any
 import yaml
 from packaging.utils import canonicalize_name
 
-from deployments.environments.masking import credentials_in, shown
 from deployments.environments.requirement_lines import (
     LineReader,
     Lines,
@@ -28,6 +27,7 @@ from deployments.environments.requirement_lines import (
     own_path,
     wanted,
 )
+from registry_sync.masking import credentials_in, shown
 
 Minor = tuple[int, int]
 

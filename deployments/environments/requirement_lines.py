@@ -24,7 +24,7 @@ from packaging.utils import (
     parse_wheel_filename,
 )
 
-from deployments.environments.masking import shown
+from registry_sync.masking import shown
 
 _MAX_FILES = 20
 _MAX_FILE_BYTES = 1024 * 1024

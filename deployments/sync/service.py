@@ -43,8 +43,9 @@ from gateway.catalog import Catalog, ModelVersion, ServedModel
 from gateway.metrics.families import Reading
 from gateway.ports import SyncReport
 from registry_sync.default_version import DefaultPolicy
+from registry_sync.problems import without_credentials
 from registry_sync.snapshot import Restored, SnapshotStore
-from registry_sync.source import MlflowRegistry, NamePatterns, without_credentials
+from registry_sync.source import MlflowRegistry, NamePatterns
 from registry_sync.synchronizer import PreparationFailed, Synchronizer
 
 _logger = logging.getLogger(__name__)
@@ -129,7 +130,9 @@ class SyncService:
             ),
             snapshots=snapshots,
             policy=DefaultPolicy(
-                champion_alias=settings.champion_alias, compatibility=settings.compatibility
+                champion_alias=settings.champion_alias,
+                champion_stage=settings.champion_stage,
+                compatibility=settings.compatibility,
             ),
             preparer=self._preparer,
             environment_problem=self._environments.problem,

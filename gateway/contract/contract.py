@@ -17,7 +17,7 @@ from gateway.contract import json_schema
 from gateway.contract.body import BodyReader
 from gateway.contract.columns import ColumnChecker, Table
 from gateway.contract.encoding import Target, encoder
-from gateway.contract.extension import extended_params, extended_rows
+from gateway.contract.extension import declared_rows, extended_params, extended_rows
 from gateway.contract.frames import Frame, Framer, Placed
 from gateway.contract.outputs import Output
 from gateway.contract.plain_table import PlainTable
@@ -100,11 +100,16 @@ class Contract:
         return self if extended == self else extended
 
     def still_taking(self, earlier: Contract) -> Contract:
-        """This contract for callers who may also send what `earlier` took and it dropped.
+        """This contract for the callers of `earlier`, too: they may also send what that took and
+        this one dropped, as in `extended_by`.
 
-        As in `extended_by`, but the answers are this contract's own.
+        The answers are this contract's own. An optional output that it dropped stays one that may
+        come, so that nothing else ever comes by that name.
         """
-        return replace(self.extended_by(earlier), promised=self.promised)
+        promised = self.promised
+        if promised is not None and earlier.promised is not None:
+            promised = extended_rows(promised, earlier.promised)
+        return replace(self.extended_by(earlier), promised=promised)
 
     def parse(self, body: bytes, *, max_rows: int | None = None) -> Request:
         """The request; of more than `max_rows` rows nothing but their number is looked at.
@@ -212,7 +217,9 @@ class Contract:
 
     @cached_property
     def _renderer(self) -> Renderer:
-        return Renderer(self.outputs, self.promised)
+        if self.promised is None or self.outputs is None:
+            return Renderer(self.outputs, self.promised)
+        return Renderer(self.outputs, declared_rows(self.promised, self.outputs))
 
     @cached_property
     def _param_encoders(self) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from gateway.contract.types import ArrayOf, Field, MapOf, ObjectOf, Param, Rows,
 
 def extended_rows(own: Rows, promised: Rows) -> Rows:
     """What a request for the version may hold: its own inputs, and the promised ones it dropped.
+    Of outputs: what its answers may hold under both promises.
 
-    Where both have a field the version's type holds, because it is at least as free.
+    Where both have a field the version's type holds, because it is at least as free; of an output
+    it is at least as narrow.
     """
     if own.named:
         fields = _fields(own.fields, promised.fields)
@@ -20,6 +22,20 @@ def extended_rows(own: Rows, promised: Rows) -> Rows:
     types = zip(own.fields, promised.fields, strict=True)
     fields = tuple(replace(mine, type=_type(mine.type, theirs.type)) for mine, theirs in types)
     return replace(own, fields=fields)
+
+
+def declared_rows(promised: Rows, own: Rows) -> Rows:
+    """Of what callers were promised, what the version's own outputs declare: what it answers beside
+    these may be something else by the same name."""
+    if own.named and promised.named:
+        fields = _declared(promised.fields, own.fields)
+        names = {field.name for field in fields}
+        labels = zip(promised.fields, promised.labels, strict=True)
+        kept = tuple(label for field, label in labels if field.name in names)
+        return replace(promised, fields=fields, labels=kept)
+    types = zip(promised.fields, own.fields, strict=True)
+    fields = tuple(replace(f, type=_declared_type(f.type, mine.type)) for f, mine in types)
+    return replace(promised, fields=fields)
 
 
 def extended_params(own: tuple[Param, ...], promised: tuple[Param, ...]) -> tuple[Param, ...]:
@@ -59,3 +75,26 @@ def _type(own: Type, promised: Type) -> Type:
             return ObjectOf(_fields(fields, promised_fields))
         case _:
             return own
+
+
+def _declared(promised: tuple[Field, ...], own: tuple[Field, ...]) -> tuple[Field, ...]:
+    mine = {field.name: field.type for field in own}
+    return tuple(
+        replace(field, type=_declared_type(field.type, mine[field.name]))
+        if field.name in mine
+        else field
+        for field in promised
+        if field.name in mine or field.required
+    )
+
+
+def _declared_type(promised: Type, own: Type) -> Type:
+    match promised, own:
+        case ArrayOf(theirs), ArrayOf(mine):
+            return ArrayOf(_declared_type(theirs, mine))
+        case MapOf(theirs), MapOf(mine):
+            return MapOf(_declared_type(theirs, mine))
+        case ObjectOf(fields), ObjectOf(own_fields):
+            return ObjectOf(_declared(fields, own_fields))
+        case _:
+            return promised

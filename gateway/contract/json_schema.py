@@ -40,8 +40,11 @@ JsonSchema = dict[str, Any]
 _NOT_NULL: JsonSchema = {"not": {"type": "null"}}
 # The shortest text of the largest float32 reads as a slightly larger number.
 _FLOAT32_WRITTEN_MAX = 3.4028235e38
+ANSWER = (
+    "One element per input, in the same order. A later version may add members to its objects: "
+    "leave those that you don't know aside."
+)
 _NAN_IS_NULL = "null stands for NaN and the infinities, which JSON lacks."
-ANSWER = "One element per input, in the same order."
 _FORMATS = {"integer": "int32", "long": "int64", "float": "float", "double": "double"}
 _DOUBLES = frozenset({"double", "float64"})
 _float_bound = lru_cache(float_bound)  # asked for every column; numpy takes its time
@@ -109,7 +112,11 @@ def _param(param: Param) -> JsonSchema:
 
 
 def response_schema(outputs: Rows | None) -> JsonSchema:
-    """Every answer: a list with one element per row of the request."""
+    """Every answer: a list with one element per row of the request.
+
+    Its objects are open: a later version may answer with more members, and what an answer was
+    promised to be it still is (docs/decisions/0044-answers-may-grow.md).
+    """
     return {
         "title": "Answer",
         "description": ANSWER,
@@ -165,8 +172,9 @@ def _object(fields: tuple[Field, ...], answer: bool) -> JsonSchema:
     schema: JsonSchema = {
         "type": "object",
         "properties": {field.name: _member(field, answer=answer) for field in fields},
-        "additionalProperties": False,
     }
+    if not answer:
+        schema["additionalProperties"] = False
     required = [field.name for field in fields if field.required]
     return {**schema, "required": required} if required else schema
 

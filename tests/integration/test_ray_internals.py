@@ -91,6 +91,22 @@ def _node() -> None:
     assert ray._private.ray_constants.PROCESS_TYPE_RAYLET == "raylet"
 
 
+@pin("ray._private.state.jobs", "ray.experimental.internal_kv")
+def _owner() -> None:
+    from ray._private import state
+    from ray._private.state import GlobalState
+    from ray.experimental import internal_kv
+
+    assert inspect.signature(state.jobs).parameters == {}
+    told = inspect.getsource(GlobalState.job_table)
+    assert 'job_info["JobID"] = entry.job_id.hex()' in told
+    assert 'job_info["IsDead"] = entry.is_dead' in told
+    put = inspect.signature(internal_kv._internal_kv_put).parameters
+    assert list(put) == ["key", "value", "overwrite", "namespace"]
+    for name in ("_internal_kv_get", "_internal_kv_del"):
+        assert "namespace" in inspect.signature(getattr(internal_kv, name)).parameters
+
+
 @pin("address_info")
 def _address_info() -> None:
     from ray._private.node import Node
@@ -384,15 +400,24 @@ def _variables() -> None:
 # --- MLflow -----------------------------------------------------------------------------------
 
 
-@pin("MlflowClient._get_registry_client", "ArtifactRepository._download_file")
+@pin(
+    "MlflowClient._get_registry_client",
+    "ModelRegistryClient.store",
+    "RegisteredModel._is_prompt",
+    "ArtifactRepository._download_file",
+)
 def _mlflow() -> None:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import RegisteredModel
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
     client = MlflowClient("http://127.0.0.1:1")._get_registry_client()
     parameters = inspect.signature(client.get_model_version_download_uri).parameters
     assert list(parameters) == ["name", "version"]
+    searched = inspect.signature(client.store.search_registered_models).parameters
+    assert {"filter_string", "max_results", "page_token"} <= set(searched)
+    assert not RegisteredModel("m")._is_prompt()
     for repository in (ArtifactRepository, MlflowArtifactsRepository):
         found = inspect.signature(repository._download_file)
         assert list(found.parameters) == ["self", "remote_file_path", "local_path"]

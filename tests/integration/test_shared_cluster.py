@@ -248,8 +248,8 @@ def _number_of_gpu(rows: Any, params: Any) -> Any:
 def test_down_takes_away_what_a_killed_up_left(
     mlflow_uri: str, shared: Shared, tmp_path: Path
 ) -> None:
-    """Killed without a word, `up` leaves the gateway serving; `down` takes it and its models away,
-    and nothing else."""
+    """A second `up` is refused while the first lives. Killed without a word, that one leaves the
+    gateway serving; `down` takes it and its models away, and nothing else."""
     name = f"{PREFIX} then killed"
     register(mlflow_uri, name, lambda rows, params: rows * 3, NUMBER, NUMBER)
     address = shared.cluster.address
@@ -259,6 +259,10 @@ def test_down_takes_away_what_a_killed_up_left(
         mlflow_uri, tmp_path, *options, "--insecure", environment=environment, wait=False
     ) as killed:
         poll(lambda: "Ready: " in killed.log.read_text(), timeout_s=90, what="the gateway")
+        assert _predict(shared.url, name).json() == [{"x": 3.0}]
+        second = ("--state-dir", str(tmp_path / "second"), "--port", str(shared.port), "--insecure")
+        told = shared.refusal(*second)
+        assert f"already, by process {killed.process.pid}" in told
         assert _predict(shared.url, name).json() == [{"x": 3.0}]
         killed.process.send_signal(signal.SIGKILL)
         killed.process.wait(30)

@@ -14,7 +14,7 @@ _SAID = "|".join(
     [
         r"What Ray itself says is in \S+ray\.log\.",
         _STATUS,
-        r".+ Trying again until it does\.",
+        r".+ Trying again\.",
         r"Ready: \d+ model\(s\) at http://\S+  ·  docs at http://\S+/docs",
         r"\(up after [\d.]+ s; Ctrl-C stops it\)",
         r"Stopped\.",

@@ -120,3 +120,19 @@ def test_a_version_s_tag_that_cannot_be_used_is_a_warning_of_its_model() -> None
         (record(version(1), version(2, warnings=said)),), None, policy=DefaultPolicy()
     ).catalog.models["m"]
     assert model.warnings == (f"Version 2: {said[0]}",)
+
+
+def test_a_production_stage_that_counts_for_nothing_is_a_warning() -> None:
+    """Who lives by stages is told that another version answers, and what would change it; nobody
+    is told where the stage's version answers, or a stage or an alias was chosen."""
+    live = (version(1, stage="Production"), version(2, stage="Staging"))
+    (warning,) = next_catalog((record(*live),), None).models["m"].warnings
+    assert warning.startswith("Version 1 is in the stage Production")
+    assert "MODELMUX_CHAMPION_STAGE" in warning
+    alias = record(*live, aliases={"champion": 2})
+    assert next_catalog((alias,), None).models["m"].warnings == ()
+    by_stage = DefaultPolicy(champion_stage="Production")
+    plan = build_catalog((record(*live),), None, policy=by_stage)
+    assert plan.catalog.models["m"].warnings == ()
+    assert plan.catalog.models["m"].default_version == 1
+    assert next_catalog((record(live[0]),), None).models["m"].warnings == ()

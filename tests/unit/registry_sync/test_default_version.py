@@ -253,3 +253,19 @@ def test_the_exact_setting_holds_what_is_only_compatible(compatibility: str, num
     versions = (version(1), version(2, LOOSER))
     choice = policy.choose(versions, {}, previous=served(versions[0]), facts=NOTHING_LOADED)
     assert choice.number == number
+
+
+def test_a_stage_names_the_default_where_it_counts_and_no_alias_does() -> None:
+    """With a champion stage the newest version in it is the default, unless the alias names one."""
+    policy = DefaultPolicy(champion_stage="production")
+    versions = (
+        version(1, stage="Production"),
+        version(2, stage="Production"),
+        version(3, stage="Staging"),
+    )
+    chosen = policy.choose(versions, {}, previous=None, facts=NOTHING_LOADED)
+    named = policy.choose(versions, {"champion": 3}, previous=None, facts=NOTHING_LOADED)
+    unknown = POLICY.choose(versions, {}, previous=None, facts=NOTHING_LOADED)
+    assert (chosen.number, named.number, unknown.number) == (2, 3, 3)
+    none_there = policy.choose((version(4),), {}, previous=None, facts=NOTHING_LOADED)
+    assert none_there.number == 4

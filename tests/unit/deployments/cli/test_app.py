@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from deployments.cli import app as cli
 from deployments.cli.app import app
+from deployments.cli.folder_lock import folder_of_one_gateway
 from deployments.settings import Settings
 from gateway.security.api_keys import Scope, entry_of, parse_keys
 from tests.support.processes import free_port
@@ -286,6 +287,28 @@ def test_tracing_without_its_packages_is_one_line(monkeypatch: pytest.MonkeyPatc
     result = RUN.invoke(app, ["up", "--tracking-uri", "http://h:1", *ANY_PORT])
     assert result.exit_code == 2
     assert "modelmux[tracing]" in result.output
+
+
+def test_a_state_folder_in_use_is_one_line(tmp_path: Path) -> None:
+    """Two gateways in one folder would overwrite what the other one keeps: exit code 2."""
+    held = folder_of_one_gateway(tmp_path, url="http://127.0.0.1:8001")
+    where = ("--tracking-uri", "http://127.0.0.1:9", "--state-dir", str(tmp_path))
+    with held:
+        result = RUN.invoke(app, ["up", *where, *ANY_PORT])
+    assert result.exit_code == 2
+    assert "http://127.0.0.1:8001" in result.stderr.replace("\n", "")
+    assert "Ray" not in result.stdout
+
+
+def test_a_registry_that_can_never_be_read_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waiting doesn't mend is said before Ray starts, with what to do: exit code 2."""
+    monkeypatch.chdir(tmp_path)
+    result = RUN.invoke(app, ["up", "--tracking-uri", "./mlruns", *ANY_PORT])
+    assert result.exit_code == 2
+    assert "migrate-filestore" in result.output
+    assert "Traceback" not in result.output
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,20 @@ def test_a_serve_without_http_is_refused() -> None:
     """Nobody could reach the gateway there."""
     with pytest.raises(CannotJoin, match="no HTTP"):
         _serve(host=None).settings_here(_settings())
+
+
+def test_a_gateway_that_somebody_looks_after_is_left_alone() -> None:
+    """A second `up` is refused where the first one lives, or a Serve config has the gateway, with
+    both ways out; what a dead `up` left is no obstacle."""
+    ours = ServeApplication(name="modelmux", deployments=GATEWAY, route_prefix="/")
+    by_config = replace(ours, import_path="deployments.application:build")
+    with pytest.raises(CannotJoin, match=r"process 7 on there: .*down.*--take-over"):
+        _serve(ours).require_no_gateway(owner="process 7 on there")
+    with pytest.raises(CannotJoin, match="Serve config"):
+        _serve(by_config).require_no_gateway(owner=None)
+    _serve(ours).require_no_gateway(owner=None)
+    _serve(replace(by_config, is_ending=True)).require_no_gateway(owner=None)
+    _serve().require_no_gateway(owner=None)
 
 
 def test_a_route_of_somebody_else_is_refused() -> None:

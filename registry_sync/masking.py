@@ -1,4 +1,5 @@
-"""What may be shown of lines that carry credentials: those of requirements and of tools. Pure."""
+"""What may be shown of lines that carry credentials: those of requirements, of tools and of MLflow.
+Pure."""
 
 from __future__ import annotations
 

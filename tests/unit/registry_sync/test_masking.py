@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.environments.masking import credentials_in, masked, shown
+from registry_sync.masking import credentials_in, masked, shown
 
 
 def test_credentials_of_urls_are_masked_wherever_they_stand() -> None:
