@@ -82,6 +82,11 @@ class Settings(BaseSettings):
         min_length=1,
         description="The alias that names a model's default version.",
     )
+    default_version: Literal["champion_or_newest", "champion"] = Field(
+        default="champion_or_newest",
+        description="What a model's default is without that alias: its newest version, or, with "
+        "`champion`, none: nothing goes live until somebody moves the alias.",
+    )
     compatibility: Literal["compatible", "exact"] = Field(
         default="compatible",
         description="How strict the gate is: `compatible` by the rules, or `exact` signatures.",

@@ -28,6 +28,7 @@ import typer
 from deployments.api_key_source import is_loopback, keys_of
 from deployments.cli import client as client_commands
 from deployments.cli import registry as registry_commands
+from deployments.cli import rollout as rollout_commands
 from deployments.cli.environments import environments_app
 from deployments.cli.log_receiver import log_receiver
 from deployments.cli.ray_output import ray_output_file, ray_output_to
@@ -302,6 +303,9 @@ app.command()(client_commands.predict)
 app.command()(registry_commands.check)
 app.command()(client_commands.openapi)
 app.command()(registry_commands.webhook)
+app.command()(rollout_commands.promote)
+app.command()(rollout_commands.rollback)
+app.command()(rollout_commands.history)
 
 
 @keys_app.command("new")

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from importlib.metadata import version as distribution_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse
@@ -38,7 +38,14 @@ from gateway.http.predict.endpoint import PredictEndpoint
 from gateway.http.predict.path import PREDICT_PATH
 from gateway.http.problems import install_handlers, problem_of, problem_responses
 from gateway.http.prometheus import metrics_router
-from gateway.http.views import ModelDetail, ModelList, describe_model, list_models
+from gateway.http.views import (
+    ModelDetail,
+    ModelHistory,
+    ModelList,
+    describe_history,
+    describe_model,
+    list_models,
+)
 from gateway.http.webhook import webhook_router
 from gateway.metrics.collection import Measurements
 from gateway.metrics.counters import Traffic
@@ -159,6 +166,18 @@ def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:
     def model(name: str, request: Request) -> ModelDetail:
         require_sight(request, name)
         return describe_model(service.catalog(), name, service.unloadable)
+
+    @router.get(
+        "/models/{name}/history",
+        summary="What happened to a model's default, the newest first",
+        responses=problem_responses(404, 500, 503),
+    )
+    async def history(
+        name: str, request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    ) -> ModelHistory:
+        require_sight(request, name)
+        service.catalog().model(name)
+        return describe_history(name, await feed.history(name, limit=limit))
 
     return router
 

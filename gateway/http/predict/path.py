@@ -17,6 +17,11 @@ def predict_path(name: str) -> str:
     return PREDICT_PATH.replace("{name}", quote(name, safe=""))
 
 
+def model_path(name: str) -> str:
+    """The path of what is told about a model, percent-encoded."""
+    return predict_path(name).removesuffix("/predict")
+
+
 def predicted_model(scope: Scope) -> str | None:
     """The name of the model that a request asks a prediction of; None if it asks something else."""
     if scope["type"] != "http" or scope["method"] != "POST" or scope.get("root_path"):
