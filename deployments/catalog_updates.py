@@ -22,6 +22,7 @@ NOWHERE: Position = ("", -1)
 
 # How many models are read before others on the event loop have their turn: about 1 ms.
 _SLICE = 10
+_ON_DISK_ONLY = {"contract", "earlier_contracts"}
 
 
 class CatalogUpdate(TypedDict):
@@ -83,9 +84,14 @@ def packed(catalog: Catalog, names: Collection[str] | None, *, position: Positio
         position=position,
         is_whole=names is None,
         compatibility=catalog.compatibility,
-        models=[catalog.models[name].model_dump_json().encode() for name in sorted(wanted)],
+        models=[_text_of(catalog.models[name]) for name in sorted(wanted)],
         removed=[] if names is None else sorted(set(names) - catalog.models.keys()),
     )
+
+
+def _text_of(model: ServedModel) -> bytes:
+    """Without what only decides on defaults: contracts of ten versions are a lot of text."""
+    return model.model_dump_json(exclude={"former_defaults": {"__all__": _ON_DISK_ONLY}}).encode()
 
 
 async def unpacked(update: CatalogUpdate, known: Catalog | None) -> Catalog:

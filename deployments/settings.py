@@ -92,6 +92,11 @@ class Settings(BaseSettings):
         description="The stage, such as Production, that names the default of a model without "
         "that alias; none does where absent.",
     )
+    default_version: Literal["champion_or_newest", "champion"] = Field(
+        default="champion_or_newest",
+        description="What a model's default is without that alias: its newest version, or, with "
+        "`champion`, none: nothing goes live until somebody moves the alias.",
+    )
     compatibility: Literal["compatible", "exact"] = Field(
         default="compatible",
         description="How strict the gate is: `compatible` by the rules, or `exact` signatures.",

@@ -13,7 +13,7 @@ VersionKey = tuple[str, str]
 Unloadable = Mapping[VersionKey, str]
 """Why versions could not be loaded, as far as this process has seen: sentences for people."""
 
-_NO_DEFAULT = "The model has no default version, and so no contract to answer for."
+_NO_DEFAULT = "The default version is gone, and no other answers for its contract."
 _UNLOADABLE = "It can't be loaded; the gateway's log has the reason."
 
 
@@ -24,7 +24,7 @@ def why_version_is_silent(
     known against it."""
     if version.unservable_reason is not None:
         return version.unservable_reason
-    if model.default is None:
+    if model.default is None and model.contract is not None:
         return _NO_DEFAULT
     return (
         model.not_started

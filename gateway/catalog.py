@@ -140,6 +140,33 @@ class HeldVersion(_Frozen):
     differences: tuple[dict[str, Any], ...] = ()
 
 
+DefaultCause = Literal["named", "newest", "rolled_back", "fell_back", "stands_in"]
+"""What made a version the default: an alias; being the newest; the alias that was moved back to it;
+the default after it being gone; or that the default can't be served, whose contract it keeps."""
+
+_CAUSES: Mapping[DefaultCause, str] = {
+    "named": "The alias that names defaults was moved to it.",
+    "newest": "It was the newest version that is READY.",
+    "rolled_back": "The alias was moved back to it: it was the default before.",
+    "fell_back": "The default after it is gone: it was the default before.",
+    "stands_in": "The default before it can't be served, and it keeps the contract.",
+}
+
+
+class FormerDefault(_Frozen):
+    """A version that was the default, and what was promised then.
+
+    `rolled_back` says that its callers were sent back to an earlier one. Ingress replicas aren't
+    sent the contracts.
+    """
+
+    number: int
+    fingerprint: str
+    contract: str = ""
+    earlier_contracts: tuple[str, ...] = ()
+    rolled_back: bool = False
+
+
 class ServedModel(_Frozen):
     """A registered model: its versions, its default, its contract and what is held back.
 
@@ -147,7 +174,11 @@ class ServedModel(_Frozen):
     outlives that version. `earlier_contracts` are those before it that took what it doesn't: their
     callers' requests are valid still. `problem` says why nothing answers where no version is named.
     `created_at_ms` tells a model that was deleted and registered anew from the one before, 0 where
-    the registry doesn't say. `not_started`, `load_problems` and `environments` are as in `Moment`.
+    the registry doesn't say. `default_cause` is why the default is what it is, `former_defaults`
+    what was before it and is registered still, the last one at the end. `passed_over` is the
+    number up to which no version becomes the default by being the newest: those that were there
+    when the default was deleted and callers were sent back. `not_started`, `load_problems` and
+    `environments` are as in `Moment`.
     """
 
     name: str
@@ -157,6 +188,9 @@ class ServedModel(_Frozen):
     default_version: int | None = None
     contract: str | None = None
     earlier_contracts: tuple[str, ...] = ()
+    default_cause: DefaultCause | None = None
+    former_defaults: tuple[FormerDefault, ...] = ()
+    passed_over: int = 0
     held: HeldVersion | None = None
     options: ModelOptions = ModelOptions()
     warnings: tuple[str, ...] = ()
@@ -186,6 +220,19 @@ class ServedModel(_Frozen):
     def default(self) -> ModelVersion | None:
         """The version that answers where the caller names none."""
         return None if self.default_version is None else self.version(self.default_version)
+
+    @property
+    def default_reason(self) -> str | None:
+        """Why the default is what it is, as a sentence; None where there is none, or it is that of
+        an earlier release."""
+        if self.default_version is None or self.default_cause is None:
+            return None
+        return _CAUSES[self.default_cause]
+
+    @property
+    def default_before(self) -> FormerDefault | None:
+        """The version that a rollback goes to: the last default that nobody was sent back from."""
+        return next((f for f in reversed(self.former_defaults) if not f.rolled_back), None)
 
     @property
     def unservable_reason(self) -> str | None:
@@ -287,6 +334,10 @@ class Catalog(_Frozen):
         model = self.model(name)
         version = _select(model, selector)
         _require_servable(model, version)
+        if model.contract is None and selector is not None:
+            # Nothing was ever promised that it could break: it answers for its own.
+            contract = contract_of(version.signature or "")
+            return Resolution(model=model, version=version, contract=contract)
         if model.contract is None or model.default_version is None:
             raise _without_default(model)
         if version.number != model.default_version:
@@ -424,9 +475,11 @@ __all__ = [
     "LATEST",
     "Catalog",
     "Compatibility",
+    "DefaultCause",
     "DeploymentKind",
     "EnvironmentMode",
     "EnvironmentStatus",
+    "FormerDefault",
     "HeldVersion",
     "ModelOptions",
     "ModelVersion",

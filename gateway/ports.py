@@ -5,13 +5,14 @@ Owns the seams and the small values that cross them. Must not import ray, mlflow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.catalog import Catalog, ModelVersion, ServedModel
 from gateway.contract import Frame, Output
 from gateway.deadline import Deadline
+from gateway.history import HistoryEntry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,9 @@ class CatalogFeed(Protocol):
 
         Raises InternalError where the sync service can't be reached.
         """
+
+    async def history(self, name: str, *, limit: int) -> Sequence[HistoryEntry]:
+        """The last changes of a model, the newest first; raises InternalError likewise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

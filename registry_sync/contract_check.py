@@ -19,12 +19,14 @@ class CannotTell(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """Whether `candidate` may answer for the contract of version `against`."""
+    """Whether `candidate` may answer for the contract of version `against`; `accepts_breaking` is
+    what its tag says."""
 
     model: str
     candidate: int
     against: int
     differences: tuple[dict[str, Any], ...]
+    accepts_breaking: bool = False
 
     @property
     def is_compatible(self) -> bool:
@@ -61,6 +63,7 @@ def check_contract(
         model=name,
         candidate=new.number,
         against=old.number,
+        accepts_breaking=new.accept_breaking,
         differences=tuple(difference.as_dict() for difference in found),
     )
 

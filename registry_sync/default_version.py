@@ -2,15 +2,20 @@
 
 Pure. The rules are the product's promise (docs, "Versions and the gate"):
 
-* The alias `champion` names the default; without it, the newest READY version is it. Where a stage
-  counts as well, the newest version in that stage comes before the newest.
+* The alias `champion` names the default; without it, the newest READY version is it, or, where the
+  setting says so, nothing becomes the default by itself. Where a stage counts as well, the newest
+  version in that stage comes before the newest.
 * A default that moves must keep the contract, or carry the tag `modelmux.accept_breaking=true`;
   otherwise it is held and the old version goes on answering.
 * A model seen for the first time has no callers: its default then makes its contract.
 * A version whose environment isn't there takes over when it is.
 * A version that was never loaded does not replace one that was: it is prepared first. So is every
   default that moves while its model runs.
-* Where the default version itself is gone, the newest version that keeps the contract stands in.
+* Going back is one act: a version that was the default before takes over with the contract that it
+  had then when the alias is moved to it, whatever was let in between.
+* Where the default version itself is gone, the default before it takes over, and what was there
+  meanwhile isn't the default for being the newest; without one the newest version that keeps the
+  contract stands in.
 """
 
 from __future__ import annotations
@@ -18,9 +23,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from gateway.catalog import (
     Compatibility,
+    DefaultCause,
+    FormerDefault,
     HeldVersion,
     ModelVersion,
     ServedModel,
@@ -32,7 +40,10 @@ from gateway.contract import Difference
 BEING_LOADED = "It is being loaded before it takes over."
 
 _NO_READY_VERSION = "It has no version that is READY."
+_FORMER_DEFAULTS = 10
 
+DefaultRule = Literal["champion_or_newest", "champion"]
+"""What makes a version the default where the alias is on none: being the newest, or nothing."""
 
 EnvironmentProblem = Callable[[ServedModel, ModelVersion], str | None]
 """Why a version of a model can't be loaded for want of its environment; None where it can."""
@@ -69,12 +80,16 @@ class DefaultChoice:
     """The default version and its contract, what is held, and why there is no default.
 
     `earlier_contracts` as in `ServedModel`. `waiting` is the version that is held for nothing but
-    that it has to be prepared.
+    that it has to be prepared. `cause`, `former` and `passed_over` are `default_cause`,
+    `former_defaults` and `passed_over` of `ServedModel`.
     """
 
     number: int | None = None
     contract: str | None = None
     earlier_contracts: tuple[str, ...] = ()
+    cause: DefaultCause | None = None
+    former: tuple[FormerDefault, ...] = ()
+    passed_over: int = 0
     held: HeldVersion | None = None
     problem: str | None = None
     waiting: ModelVersion | None = None
@@ -83,10 +98,11 @@ class DefaultChoice:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultPolicy:
     """How defaults are chosen: the alias that names them, the stage that does so where there is no
-    such alias (None: none), and how strict the gate is."""
+    such alias (None: none), what holds without either, and how strict the gate is."""
 
     champion_alias: str = "champion"
     champion_stage: str | None = None
+    rule: DefaultRule = "champion_or_newest"
     compatibility: Compatibility = "compatible"
 
     def choose(
@@ -100,9 +116,39 @@ class DefaultPolicy:
         """The default among `versions` (ascending), given what was promised until now."""
         champion = self.champion(versions, aliases)
         if previous is None or previous.contract is None:
-            return _first_choice(versions, champion)
+            return self._first_choice(versions, champion)
+        if champion is not None:
+            chosen = self._next_choice(versions, champion, previous, facts, champion=champion)
+            return replace(chosen, passed_over=0)
+        current = _unchanged(versions, previous)
+        if current is None and _is_gone(versions, previous):
+            former = _former(versions, previous)
+            if former is not None:
+                return _back_to(former, versions, previous)
+        candidate = None
+        if self.rule == "champion_or_newest":
+            ready = [v for v in versions if v.is_ready and v.number > previous.passed_over]
+            candidate = _newest(ready)
+        return self._next_choice(versions, candidate, previous, facts, champion=None)
+
+    def _first_choice(
+        self, versions: Sequence[ModelVersion], champion: ModelVersion | None
+    ) -> DefaultChoice:
+        if champion is not None and not champion.is_servable:
+            return DefaultChoice(problem=_why_unservable(champion))
+        if champion is None and self.rule == "champion":
+            return DefaultChoice(
+                problem=f"No version has the alias {self.champion_alias}; the setting "
+                "default_version=champion lets nothing else make one the default."
+            )
+        chosen = champion or _newest([v for v in versions if v.is_servable])
+        if chosen is not None:
+            cause: DefaultCause = "newest" if champion is None else "named"
+            return DefaultChoice(number=chosen.number, contract=chosen.signature, cause=cause)
         newest = _newest([v for v in versions if v.is_ready])
-        return self._next_choice(versions, champion or newest, previous, facts)
+        return DefaultChoice(
+            problem=_NO_READY_VERSION if newest is None else _why_unservable(newest)
+        )
 
     def champion(
         self, versions: Sequence[ModelVersion], aliases: Mapping[str, int]
@@ -121,11 +167,15 @@ class DefaultPolicy:
         candidate: ModelVersion | None,
         previous: ServedModel,
         facts: LoadFacts,
+        *,
+        champion: ModelVersion | None,
     ) -> DefaultChoice:
         current = _unchanged(versions, previous)
         if candidate is None or (current is not None and candidate.number == current.number):
             return self._keep(versions, current, previous, facts, held=None)
-        held = self._reason_to_hold(candidate, previous)
+        # Somebody moved the alias back: to what answered before, and by the contract it had then.
+        former = _was_default(candidate, previous) if champion is not None else None
+        held = self._reason_to_hold(candidate, previous, former)
         if held is not None:
             return self._keep(versions, current, previous, facts, held=held)
         problem = facts.environment_problem(previous, candidate)
@@ -133,7 +183,10 @@ class DefaultPolicy:
             held = HeldVersion(number=candidate.number, reason=problem)
             return self._keep(versions, current, previous, facts, held=held)
         if not self._must_wait(candidate, versions, current, previous, facts):
-            return self._taken_over(candidate, previous)
+            if former is not None:
+                return self._went_back(former, candidate, versions, previous)
+            cause: DefaultCause = "newest" if champion is None else "named"
+            return self._taken_over(candidate, versions, previous, cause)
         reason = facts.failed.get(candidate.fingerprint, BEING_LOADED)
         held = HeldVersion(number=candidate.number, reason=reason)
         kept = self._keep(versions, current, previous, facts, held=held)
@@ -156,7 +209,13 @@ class DefaultPolicy:
             return is_new and self._stand_in(_loaded(versions, facts), previous) is not None
         return facts.is_running(previous) or (is_new and current.fingerprint in facts.loaded)
 
-    def _taken_over(self, candidate: ModelVersion, previous: ServedModel) -> DefaultChoice:
+    def _taken_over(
+        self,
+        candidate: ModelVersion,
+        versions: Sequence[ModelVersion],
+        previous: ServedModel,
+        cause: DefaultCause,
+    ) -> DefaultChoice:
         """The candidate's own contract, which goes on taking what it took before, unless it broke
         with that on purpose."""
         breaks = bool(self._differences(candidate, previous))
@@ -164,6 +223,34 @@ class DefaultPolicy:
             number=candidate.number,
             contract=candidate.signature,
             earlier_contracts=() if breaks else _still_needed(candidate, previous),
+            cause=cause,
+            former=_formers(versions, previous, candidate.fingerprint),
+            passed_over=previous.passed_over,
+        )
+
+    def _went_back(
+        self,
+        former: FormerDefault,
+        candidate: ModelVersion,
+        versions: Sequence[ModelVersion],
+        previous: ServedModel,
+    ) -> DefaultChoice:
+        """The contract that was in force then, where today's can't be kept."""
+        if not self._differences(candidate, previous):
+            taken = self._taken_over(candidate, versions, previous, "rolled_back")
+        else:
+            taken = _back_to(former, versions, previous, "rolled_back")
+        if former.rolled_back:  # and now forward again: nobody is sent back from what is left
+            return taken
+        back = [f.fingerprint for f in _later(former, previous)]
+        if previous.default is not None:
+            back.append(previous.default.fingerprint)
+        return replace(
+            taken,
+            former=tuple(
+                f.model_copy(update={"rolled_back": True}) if f.fingerprint in back else f
+                for f in taken.former
+            ),
         )
 
     def _differences(
@@ -176,11 +263,13 @@ class DefaultPolicy:
             exact=self.compatibility == "exact",
         )
 
-    def _reason_to_hold(self, candidate: ModelVersion, previous: ServedModel) -> HeldVersion | None:
+    def _reason_to_hold(
+        self, candidate: ModelVersion, previous: ServedModel, former: FormerDefault | None
+    ) -> HeldVersion | None:
         if candidate.unservable_reason is not None:
             return HeldVersion(number=candidate.number, reason=candidate.unservable_reason)
         found = self._differences(candidate, previous)
-        if not found or candidate.accept_breaking:
+        if not found or candidate.accept_breaking or former is not None:
             return None
         return HeldVersion(
             number=candidate.number,
@@ -200,25 +289,26 @@ class DefaultPolicy:
         *,
         held: HeldVersion | None,
     ) -> DefaultChoice:
-        """The current default where it is still there, else the newest that keeps its contract,
-        of those that were loaded once if there are any."""
-        if current is not None:
-            return DefaultChoice(
-                number=current.number,
-                contract=previous.contract,
-                earlier_contracts=previous.earlier_contracts,
-                held=held,
-            )
-        stand_in = self._stand_in(_loaded(versions, facts), previous)
-        stand_in = stand_in or self._stand_in(versions, previous)
-        if stand_in is not None:
-            return replace(self._taken_over(stand_in, previous), held=held)
-        return DefaultChoice(
+        """The current default where it is still there; where it is gone the one before it; else the
+        newest that keeps its contract, of those that were loaded once if there are any."""
+        same = DefaultChoice(
             contract=previous.contract,
             earlier_contracts=previous.earlier_contracts,
             held=held,
-            problem=_gone(versions),
+            former=_formers(versions, previous, None),
+            passed_over=previous.passed_over,
         )
+        if current is not None:
+            return replace(same, number=current.number, cause=previous.default_cause)
+        former = _former(versions, previous) if _is_gone(versions, previous) else None
+        if former is not None:
+            return replace(_back_to(former, versions, previous), held=held)
+        stand_in = self._stand_in(_loaded(versions, facts), previous)
+        stand_in = stand_in or self._stand_in(versions, previous)
+        if stand_in is not None:
+            taken = self._taken_over(stand_in, versions, previous, "stands_in")
+            return replace(taken, held=held)
+        return replace(same, problem=_gone(versions))
 
     def _stand_in(
         self, versions: Sequence[ModelVersion], previous: ServedModel
@@ -232,16 +322,6 @@ class DefaultPolicy:
 def is_in_stage(version: ModelVersion, stage: str) -> bool:
     """Whether somebody put the version into that stage; case doesn't matter, as for MLflow."""
     return version.stage is not None and version.stage.lower() == stage.lower()
-
-
-def _first_choice(versions: Sequence[ModelVersion], champion: ModelVersion | None) -> DefaultChoice:
-    if champion is not None and not champion.is_servable:
-        return DefaultChoice(problem=_why_unservable(champion))
-    chosen = champion or _newest([v for v in versions if v.is_servable])
-    if chosen is not None:
-        return DefaultChoice(number=chosen.number, contract=chosen.signature)
-    newest = _newest([v for v in versions if v.is_ready])
-    return DefaultChoice(problem=_NO_READY_VERSION if newest is None else _why_unservable(newest))
 
 
 def _still_needed(candidate: ModelVersion, previous: ServedModel) -> tuple[str, ...]:
@@ -259,6 +339,74 @@ def _unchanged(versions: Sequence[ModelVersion], previous: ServedModel) -> Model
     return next(
         (v for v in versions if v.fingerprint == before.fingerprint and v.is_servable), None
     )
+
+
+def _is_gone(versions: Sequence[ModelVersion], previous: ServedModel) -> bool:
+    """Whether the previous default isn't registered any more; one that is but can't be served may
+    come back."""
+    before = previous.default
+    return before is None or all(v.fingerprint != before.fingerprint for v in versions)
+
+
+def _was_default(version: ModelVersion, previous: ServedModel) -> FormerDefault | None:
+    return next((f for f in previous.former_defaults if f.fingerprint == version.fingerprint), None)
+
+
+def _former(versions: Sequence[ModelVersion], previous: ServedModel) -> FormerDefault | None:
+    """The last default before, of those that can be served; one that callers were sent back from
+    is none."""
+    servable = {version.fingerprint for version in versions if version.is_servable}
+    return next(
+        (
+            former
+            for former in reversed(previous.former_defaults)
+            if former.fingerprint in servable and not former.rolled_back
+        ),
+        None,
+    )
+
+
+def _later(former: FormerDefault, previous: ServedModel) -> tuple[FormerDefault, ...]:
+    """What was the default after that one, before the present one."""
+    return previous.former_defaults[previous.former_defaults.index(former) + 1 :]
+
+
+def _back_to(
+    former: FormerDefault,
+    versions: Sequence[ModelVersion],
+    previous: ServedModel,
+    cause: DefaultCause = "fell_back",
+) -> DefaultChoice:
+    """What was the default before, with what was promised then."""
+    return DefaultChoice(
+        number=former.number,
+        contract=former.contract,
+        earlier_contracts=former.earlier_contracts,
+        cause=cause,
+        former=_formers(versions, previous, former.fingerprint),
+        passed_over=max((version.number for version in versions), default=0),
+    )
+
+
+def _formers(
+    versions: Sequence[ModelVersion], previous: ServedModel, present: str | None
+) -> tuple[FormerDefault, ...]:
+    """The defaults before `present` (a fingerprint; None where the default stays), the one that it
+    takes over from at the end, as far as they are registered still."""
+    known = {version.fingerprint for version in versions}
+    former = [f for f in previous.former_defaults if f.fingerprint != present]
+    before = previous.default
+    if present is not None and before is not None and before.fingerprint != present:
+        former = [f for f in former if f.fingerprint != before.fingerprint]
+        former.append(
+            FormerDefault(
+                number=before.number,
+                fingerprint=before.fingerprint,
+                contract=previous.contract or "",
+                earlier_contracts=previous.earlier_contracts,
+            )
+        )
+    return tuple(f for f in former if f.fingerprint in known)[-_FORMER_DEFAULTS:]
 
 
 def _gone(versions: Sequence[ModelVersion]) -> str:

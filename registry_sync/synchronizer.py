@@ -12,13 +12,14 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from gateway.catalog import Catalog, ModelVersion, ServedModel
+from gateway.history import HistoryEntry
 from gateway.ports import RegistryStatus, SyncReport
 from gateway.single_flight import SingleFlight
 from registry_sync.catalog_builder import build_catalog
@@ -34,6 +35,7 @@ from registry_sync.default_version import (
     LoadFacts,
     no_environment_problem,
 )
+from registry_sync.history import history_of
 from registry_sync.records import RegistryReading, RegistryUnreachable
 from registry_sync.snapshot import Restored, SnapshotStore
 from registry_sync.source import RegistrySource
@@ -43,6 +45,13 @@ _logger = logging.getLogger(__name__)
 _LONGEST_RETRY_S = 3600.0
 # Of models that sleep: a night's retraining moves many defaults at once.
 _WOKEN_AT_ONCE = 2
+
+
+class History(Protocol):
+    """Where changes of models are noted."""
+
+    def append(self, entries: Sequence[HistoryEntry]) -> None:
+        """Add what happened. Blocks."""
 
 
 class PreparationFailed(Exception):
@@ -83,6 +92,7 @@ class Synchronizer:
         policy: DefaultPolicy,
         preparer: VersionPreparer,
         environment_problem: EnvironmentProblem = no_environment_problem,
+        history: History | None = None,
         restored: Restored | None = None,
         first_generation: int = 1,
         retry_preparation_s: float = 60.0,
@@ -93,6 +103,7 @@ class Synchronizer:
         self._policy = policy
         self._preparer = preparer
         self._environment_problem = environment_problem
+        self._history = history
         self._retry_preparation_s = retry_preparation_s
         self._clock = clock
         self._catalog = None if restored is None else restored.catalog
@@ -208,6 +219,9 @@ class Synchronizer:
             self._catalog = after
             self._forget_all_but(after)
             await self._announce()
+            if self._history is not None:
+                happened = history_of(changes, before, after, at=time.time())
+                await asyncio.to_thread(self._history.append, happened)
         self._prepare_all(plan.waiting)
         if after is not before or self._snapshots.problem is not None:
             await self._save(after)

@@ -29,6 +29,7 @@ import typer
 from deployments.api_key_source import is_loopback, keys_of
 from deployments.cli import client as client_commands
 from deployments.cli import registry as registry_commands
+from deployments.cli import rollout as rollout_commands
 from deployments.cli.environments import environments_app
 from deployments.cli.folder_lock import FolderTaken, folder_of_one_gateway
 from deployments.cli.log_receiver import log_receiver
@@ -341,6 +342,9 @@ app.command()(client_commands.predict)
 app.command()(registry_commands.check)
 app.command()(client_commands.openapi)
 app.command()(registry_commands.webhook)
+app.command()(rollout_commands.promote)
+app.command()(rollout_commands.rollback)
+app.command()(rollout_commands.history)
 
 
 @keys_app.command("new")

@@ -25,12 +25,12 @@ ClientKey = Annotated[
     str | None,
     typer.Option("--key", envvar="MODELMUX_KEY", help="The key to ask with, where keys are on."),
 ]
-_DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-def models(url: Url = _DEFAULT_URL, key: ClientKey = None) -> None:
+def models(url: Url = DEFAULT_URL, key: ClientKey = None) -> None:
     """List what a running gateway serves."""
-    listing = _ask("GET", url, "/models", key).json()
+    listing = ask("GET", url, "/models", key).json()
     if terminal.out.is_terminal:
         terminal.show(terminal.models_table(listing))
         return
@@ -55,7 +55,7 @@ def predict(
     name: str,
     body: Annotated[str, typer.Argument(metavar="JSON|-", help="The request, or - for stdin.")],
     version: Annotated[str | None, typer.Option(help="Number, alias or latest.")] = None,
-    url: Url = _DEFAULT_URL,
+    url: Url = DEFAULT_URL,
     key: ClientKey = None,
 ) -> None:
     """Ask a model of a running gateway."""
@@ -68,7 +68,7 @@ def predict(
     except UnicodeEncodeError:
         raise fail("the model's name and the request must be text in UTF-8") from None
     started = time.perf_counter()
-    response = _ask("POST", url, path, key, content=content, headers=headers)
+    response = ask("POST", url, path, key, content=content, headers=headers)
     _print_answer(response, milliseconds=(time.perf_counter() - started) * 1000)
 
 
@@ -87,12 +87,12 @@ def _print_answer(response: httpx.Response, *, milliseconds: float) -> None:
 
 
 def openapi(
-    url: Url = _DEFAULT_URL,
+    url: Url = DEFAULT_URL,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A file.")] = None,
     key: ClientKey = None,
 ) -> None:
     """Print (or save) the OpenAPI document of all models."""
-    document = _ask("GET", url, "/openapi.json", key)
+    document = ask("GET", url, "/openapi.json", key)
     if output is None:
         terminal.write_json(document.text)
         return
@@ -102,7 +102,7 @@ def openapi(
         raise fail(f"{output} can't be written: {error.strerror}") from error
 
 
-def _ask(
+def ask(
     method: str,
     url: str,
     path: str,

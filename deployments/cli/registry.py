@@ -6,13 +6,16 @@ They read the settings of the gateway for where the registry is, and need no Ray
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deployments.cli.terminal import NO, differences_table, fail, out, show, write_json
 from deployments.mlflow_environment import set_registry_defaults
 from deployments.settings import BadSettings, Settings, read_settings
+
+if TYPE_CHECKING:
+    from registry_sync.contract_check import CheckResult  # MLflow: only for who needs it
 
 
 def settings_of(**given: Any) -> Settings:
@@ -34,26 +37,8 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Would this version keep the contract? Exit code 0 yes, 1 no, 2 couldn't tell."""
-    from registry_sync.contract_check import CannotTell, check_contract
-    from registry_sync.records import RegistryUnreachable
-    from registry_sync.source import MlflowRegistry
-
     settings = settings_of(tracking_uri=tracking_uri, registry_uri=registry_uri)
-    set_registry_defaults()
-    registry = MlflowRegistry(
-        tracking_uri=settings.tracking_uri, registry_uri=settings.registry_uri
-    )
-    try:
-        result = check_contract(
-            registry,
-            name,
-            candidate,
-            against=against,
-            champion_alias=settings.champion_alias,
-            compatibility=settings.compatibility,
-        )
-    except (CannotTell, RegistryUnreachable) as error:
-        raise fail(str(error)) from error
+    result = contract_checked(settings, name, candidate, against=against)
     if as_json:
         told = {
             "model": result.model,
@@ -64,14 +49,40 @@ def check(
         }
         write_json(json.dumps(told, indent=2, ensure_ascii=False))
     else:
-        _print_differences(result.model, result.candidate, result.against, result.differences)
+        print_differences(result.model, result.candidate, result.against, result.differences)
     if not result.is_compatible:
         raise typer.Exit(NO)
 
 
-def _print_differences(
+def contract_checked(
+    settings: Settings, name: str, candidate: str, *, against: str | None
+) -> CheckResult:
+    """What the comparison says; raises the exit where it can't be made."""
+    from registry_sync.contract_check import CannotTell, check_contract
+    from registry_sync.records import RegistryUnreachable
+    from registry_sync.source import MlflowRegistry
+
+    set_registry_defaults()
+    registry = MlflowRegistry(
+        tracking_uri=settings.tracking_uri, registry_uri=settings.registry_uri
+    )
+    try:
+        return check_contract(
+            registry,
+            name,
+            candidate,
+            against=against,
+            champion_alias=settings.champion_alias,
+            compatibility=settings.compatibility,
+        )
+    except (CannotTell, RegistryUnreachable) as error:
+        raise fail(str(error)) from error
+
+
+def print_differences(
     name: str, candidate: int, against: int, differences: tuple[dict[str, Any], ...]
 ) -> None:
+    """Whether a version keeps the contract of another one, for people."""
     if not differences:
         out.print(f"{name} version {candidate} keeps the contract of version {against}.")
         return

@@ -142,6 +142,26 @@ def _registry_notes(listing: Mapping[str, Any]) -> Iterator[Text]:
             yield Text(registry[name], "yellow")
 
 
+def history_table(entries: Sequence[Mapping[str, Any]]) -> Group:
+    """What happened to a model, the newest first."""
+    table = _table("When (UTC)", "What", "From", "To", "Why")
+    for entry in entries:
+        table.add_row(*(Text(cell) for cell in history_cells(entry)))
+    return Group(table if entries else Text("Nothing is noted."))
+
+
+def history_cells(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """One entry: when, what, from, to, why."""
+    what = entry["event"].replace("_", " ")
+    return (
+        entry["at"].replace("T", " ")[:19],
+        f"{what} {entry['alias']}" if entry["alias"] else what,
+        str(entry["before"] or "-"),
+        str(entry["after"] or "-"),
+        entry["why"] or "",
+    )
+
+
 def environments_table(rows: Sequence[Mapping[str, Any]]) -> Group:
     """Which environment each version runs in: one row a version, its state in colour, and why."""
     table = _table("Model", "Version", "Packages", "State", "Key", "Size", "Why")

@@ -16,6 +16,7 @@ from deployments.catalog_updates import NOWHERE, Position, RegistryNews, moment_
 from deployments.serve.ports import CallLost, ReplicaHandle
 from gateway.catalog import Catalog, Moment
 from gateway.errors import InternalError
+from gateway.history import HistoryEntry
 from gateway.ports import RegistryStatus, SyncReport
 
 _logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ _LATE_S = 15.0
 _RETRY_S = 0.5
 _CATCH_UP_S = 10.0
 _SYNCHRONIZE_S = 120.0
+_HISTORY_S = 10.0
 _AWAY = "The sync service does not answer."
 
 
@@ -75,6 +77,15 @@ class RayCatalogFeed:
         if report.problem is None:
             await self._catch_up(report.generation)
         return report
+
+    async def history(self, name: str, *, limit: int) -> list[HistoryEntry]:
+        """See `CatalogFeed.history`."""
+        try:
+            async with asyncio.timeout(_HISTORY_S):
+                told = await self._sync.call("history", name, limit)
+        except (CallLost, TimeoutError) as error:
+            raise InternalError(_AWAY) from error
+        return [HistoryEntry.model_validate(entry) for entry in told]
 
     async def _catch_up(self, generation: int) -> None:
         """Have what the report is about before the caller looks for it, unless it takes long."""

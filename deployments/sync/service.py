@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from ray import serve
 
@@ -43,6 +44,7 @@ from gateway.catalog import Catalog, ModelVersion, ServedModel
 from gateway.metrics.families import Reading
 from gateway.ports import SyncReport
 from registry_sync.default_version import DefaultPolicy
+from registry_sync.history_file import HistoryFile
 from registry_sync.problems import without_credentials
 from registry_sync.snapshot import Restored, SnapshotStore
 from registry_sync.source import MlflowRegistry, NamePatterns
@@ -78,6 +80,7 @@ class SyncService:
             Path(settings.state_dir), registry=without_credentials(registry_uri)
         )
         restored = snapshots.load()
+        self._history = HistoryFile(Path(settings.state_dir))
         here = serve.get_replica_context()
         self._ledger = HostLedger()
         self._load_problems = LoadProblems()
@@ -132,8 +135,10 @@ class SyncService:
             policy=DefaultPolicy(
                 champion_alias=settings.champion_alias,
                 champion_stage=settings.champion_stage,
+                rule=settings.default_version,
                 compatibility=settings.compatibility,
             ),
+            history=self._history,
             preparer=self._preparer,
             environment_problem=self._environments.problem,
             restored=restored,
@@ -221,6 +226,11 @@ class SyncService:
                 self._synchronizer.note_loaded(version)
             elif version is not None and problem is not None:
                 self._load_problems.note_failure(name, version, problem)
+
+    async def history(self, name: str, limit: int) -> list[dict[str, Any]]:
+        """The newest entries of a model's history, as plain values."""
+        entries = await asyncio.to_thread(self._history.read, name, limit)
+        return [entry.model_dump() for entry in entries]
 
     async def reading(self) -> Reading:
         """The numbers of all models' processes."""

@@ -11,9 +11,9 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from importlib.metadata import version as distribution_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
@@ -50,7 +50,14 @@ from gateway.http.problems import (
 )
 from gateway.http.prometheus import metrics_router
 from gateway.http.shared_components import refer_to_problems, require_key
-from gateway.http.views import ModelDetail, ModelList, describe_model, list_models
+from gateway.http.views import (
+    ModelDetail,
+    ModelHistory,
+    ModelList,
+    describe_history,
+    describe_model,
+    list_models,
+)
 from gateway.http.webhook import webhook_router
 from gateway.metrics.collection import Measurements
 from gateway.metrics.counters import Traffic
@@ -226,6 +233,18 @@ def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:
         require_sight(request, name)
         below = prefix_of(request.scope)
         return describe_model(service.catalog(), name, service.unloadable, below=below)
+
+    @router.get(
+        "/models/{name}/history",
+        summary="What happened to a model's default, the newest first",
+        responses=problem_responses(404, 500, 503),
+    )
+    async def history(
+        name: str, request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    ) -> ModelHistory:
+        require_sight(request, name)
+        service.catalog().model(name)
+        return describe_history(name, await feed.history(name, limit=limit))
 
     return router
 

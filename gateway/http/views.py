@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from gateway.catalog import (
     UntypableSignature,
 )
 from gateway.contract import Difference
+from gateway.history import Event, HistoryEntry
 from gateway.http.predict.path import predict_path
 from gateway.ports import RegistryStatus
 
@@ -79,6 +81,10 @@ class ModelSummary(BaseModel):
     status: Literal["ready", "unservable"]
     reason: str | None = Field(description="Why nothing answers by default; null where it does.")
     default_version: int | None
+    default_reason: str | None = Field(description="Why the default is what it is.")
+    default_before: int | None = Field(
+        description="The version that a rollback goes to; null where there is none."
+    )
     aliases: dict[str, int]
     versions: list[int]
     held: HeldView | None
@@ -100,6 +106,25 @@ class ModelDetail(ModelSummary):
         description="A request body that the default version accepts; null where there is none "
         "that is small."
     )
+
+
+class HistoryEntryView(BaseModel):
+    """One change of a model's default, its aliases, or of what is held."""
+
+    at: datetime = Field(description="In UTC.")
+    event: Event
+    before: int | None = Field(description="A version; null where there was none.")
+    after: int | None = Field(description="A version; null where there is none.")
+    alias: str | None = Field(description="The alias that was moved; null with other events.")
+    why: str | None
+    generation: int = Field(description="The catalog's generation in which it was so first.")
+
+
+class ModelHistory(BaseModel):
+    """What happened to a model, the newest first."""
+
+    model: str
+    entries: list[HistoryEntryView]
 
 
 class RegistryView(BaseModel):
@@ -176,13 +201,15 @@ def summarize(
 
 
 def _summary(model: ServedModel, unloadable: Unloadable, below: str) -> dict[str, Any]:
-    problem = why_model_is_silent(model, unloadable)
+    problem, before = why_model_is_silent(model, unloadable), model.default_before
     return {
         "name": model.name,
         "description": model.description,
         "status": "ready" if problem is None else "unservable",
         "reason": problem,
         "default_version": model.default_version,
+        "default_reason": model.default_reason,
+        "default_before": None if before is None else before.number,
         "aliases": dict(sorted(model.aliases.items())),
         "versions": [v.number for v in reversed(model.versions)],
         "held": _held(model.held),
@@ -190,6 +217,19 @@ def _summary(model: ServedModel, unloadable: Unloadable, below: str) -> dict[str
         "environment": _environment(model, model.default_version),
         "predict_url": f"{below}{predict_path(model.name)}",
     }
+
+
+def describe_history(name: str, entries: Sequence[HistoryEntry]) -> ModelHistory:
+    """A model's history as callers see it."""
+    return ModelHistory(
+        model=name,
+        entries=[
+            HistoryEntryView(
+                at=datetime.fromtimestamp(each.at, UTC), **each.model_dump(exclude={"at", "model"})
+            )
+            for each in entries
+        ],
+    )
 
 
 def _held(held: HeldVersion | None) -> HeldView | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway.catalog import Catalog
+from gateway.history import HistoryEntry
 from gateway.ports import RegistryStatus, SyncReport
 
 
@@ -14,8 +15,12 @@ class StaticFeed:
     def __init__(self, catalog: Catalog | None) -> None:
         self.catalog = catalog
         self.registry = RegistryStatus(silent_for_s=1.0)
+        self.entries: list[HistoryEntry] = []
         self.looks = 0
         self.looked = asyncio.Event()
+
+    async def history(self, name: str, *, limit: int) -> list[HistoryEntry]:
+        return [entry for entry in self.entries if entry.model == name][:limit]
 
     async def synchronize(self) -> SyncReport:
         self.looks += 1

@@ -8,12 +8,13 @@ pages too, with the status and the headers of the problem document that they sta
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import APIRouter, Request, Response
 
 from gateway.catalog import Catalog
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, InternalError
+from gateway.history import HistoryEntry
 from gateway.http.access_control import Access, require_sight, visible_part
 from gateway.http.pages.listing import Question, listing
 from gateway.http.pages.model_view import model_page
@@ -21,9 +22,11 @@ from gateway.http.pages.rendering import PageRenderer
 from gateway.http.placement import relative_root
 from gateway.http.problems import problem_of
 from gateway.http.request_identity import request_id_of
+from gateway.http.views import describe_history
 from gateway.ports import CatalogFeed
 from gateway.prediction import PredictionService
 
+_HISTORY_SHOWN = 20
 _OF_DOCUMENTS = ("content-type", "content-length")
 
 
@@ -57,7 +60,9 @@ class CatalogPages:
         self._renderer = PageRenderer(keys=access is not None)
         self._one_at_a_time = asyncio.Lock()
 
-    async def answer(self, request: Request, page: Callable[[Request], Response]) -> Response:
+    async def answer(
+        self, request: Request, page: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
         """The page, the one that asks for a key, or the one about an error."""
         base = relative_root(request.scope)
         try:
@@ -68,12 +73,15 @@ class CatalogPages:
             # A list of thousands of models is half a second of work: beside the predictions, not in
             # their way. One page at a time, so that many don't crowd them out either.
             async with self._one_at_a_time:
-                return await asyncio.to_thread(page, request)
+                return await page(request)
         except GatewayError as error:
             return self._problem(request, error, base)
 
-    def index(self, request: Request) -> Response:
+    async def index(self, request: Request) -> Response:
         """The list of models."""
+        return await asyncio.to_thread(self._index, request)
+
+    def _index(self, request: Request) -> Response:
         asked = request.query_params
         question = Question.of(asked.get("q", ""), asked.get("show", ""), asked.get("page", ""))
         found = listing(self._visible(request), self._service.unloadable, question)
@@ -84,17 +92,32 @@ class CatalogPages:
             registry=self._feed.registry,
         )
 
-    def model(self, request: Request, name: str) -> Response:
+    async def model(self, request: Request, name: str) -> Response:
         """The page of one model."""
         require_sight(request, name)
+        self._service.catalog().model(name)
+        try:
+            history = await self._feed.history(name, limit=_HISTORY_SHOWN)
+        except InternalError:
+            history = None  # it is said on the page, and the rest of it is of use
+        return await asyncio.to_thread(self._model, request, name, history)
+
+    def _model(
+        self, request: Request, name: str, history: Sequence[HistoryEntry] | None
+    ) -> Response:
         page = model_page(
             self._service.catalog(),
             name,
             self._service.unloadable,
             more_versions=request.query_params.get("versions") == "more",
         )
+        told = None if history is None else describe_history(name, history).entries
         return self._renderer.page(
-            "model.html", base=relative_root(request.scope), page=page, model=page.summary
+            "model.html",
+            base=relative_root(request.scope),
+            page=page,
+            model=page.summary,
+            history=told,
         )
 
     def _visible(self, request: Request) -> Catalog:

@@ -269,3 +269,90 @@ def test_a_stage_names_the_default_where_it_counts_and_no_alias_does() -> None:
     assert (chosen.number, named.number, unknown.number) == (2, 3, 3)
     none_there = policy.choose((version(4),), {}, previous=None, facts=NOTHING_LOADED)
     assert none_there.number == 4
+
+
+def _after(
+    *versions: ModelVersion,
+    before: ServedModel | None,
+    aliases: dict[str, int] | None = None,
+    policy: DefaultPolicy = POLICY,
+) -> ServedModel:
+    """The model after a look that finds these versions and aliases."""
+    choice = policy.choose(versions, aliases or {}, previous=before, facts=NOTHING_LOADED)
+    return ServedModel(
+        name="m",
+        versions=versions,
+        aliases=aliases or {},
+        default_version=choice.number,
+        contract=choice.contract,
+        earlier_contracts=choice.earlier_contracts,
+        default_cause=choice.cause,
+        former_defaults=choice.former,
+        passed_over=choice.passed_over,
+        held=choice.held,
+        problem=choice.problem,
+    )
+
+
+def _let_in() -> tuple[tuple[ModelVersion, ...], ServedModel]:
+    """Version 3 broke the contract of version 2 and was let in; the alias names it."""
+    versions = (version(1), version(2), version(3, BREAKING, accept_breaking=True))
+    model = _after(*versions[:1], before=None, aliases={"champion": 1})
+    model = _after(*versions[:2], before=model, aliases={"champion": 2})
+    return versions, _after(*versions, before=model, aliases={"champion": 3})
+
+
+def test_going_back_after_a_breaking_version_was_let_in_is_one_act() -> None:
+    """The alias moved back to what was the default before takes over at once, with the contract
+    that it had; and forward again, by the contract that that one had."""
+    versions, model = _let_in()
+    assert (model.default_version, model.contract, model.default_cause) == (3, BREAKING, "named")
+    back = _after(*versions, before=model, aliases={"champion": 2})
+    assert (back.default_version, back.contract, back.held) == (2, PLAIN, None)
+    assert back.default_cause == "rolled_back"
+    assert [former.number for former in back.former_defaults] == [1, 3]
+    assert back.default_before is not None
+    assert back.default_before.number == 1  # nobody is sent back to what was rolled back
+    again = _after(*versions, before=back, aliases={"champion": 3})
+    assert (again.default_version, again.contract, again.held) == (3, BREAKING, None)
+    assert again.default_before is not None
+    assert again.default_before.number == 2
+
+
+def test_what_was_never_the_default_is_held_still() -> None:
+    """Going back is for versions that answered before; another one that breaks is held."""
+    versions, model = _let_in()
+    stranger = version(4, PLAIN)
+    held = _after(*versions, stranger, before=model, aliases={"champion": 4})
+    assert held.default_version == 3
+    assert held.held is not None
+    assert held.held.number == 4
+
+
+@pytest.mark.parametrize("aliases", [{}, {"champion": 3}])
+def test_deleting_the_default_falls_back_to_the_one_before(aliases: dict[str, int]) -> None:
+    """With its contract, alias or not; what was there meanwhile isn't the default for being the
+    newest, but what is registered later is."""
+    versions, model = _let_in()
+    later = version(4, signature(("x", "double"), ("w", "string", False)))
+    model = _after(*versions, later, before=model, aliases={"champion": 3})
+    fell = _after(*versions[:2], later, before=model, aliases=aliases)
+    assert (fell.default_version, fell.contract, fell.default_cause) == (2, PLAIN, "fell_back")
+    stays = _after(*versions[:2], later, before=fell)
+    assert (stays.default_version, stays.default_cause) == (2, "fell_back")
+    newer = _after(*versions[:2], later, version(5), before=stays)
+    assert (newer.default_version, newer.default_cause) == (5, "newest")
+
+
+def test_without_an_alias_nothing_goes_live_where_the_setting_says_so() -> None:
+    """A new model has no default, and a default stays what it is when the alias is taken away; the
+    alias alone moves it."""
+    policy = DefaultPolicy(rule="champion")
+    model = _after(version(1), before=None, policy=policy)
+    assert model.default_version is None
+    assert "champion" in (model.problem or "")
+    assert catalog(model).resolve("m", "1").version.number == 1
+    named = _after(version(1), before=model, aliases={"champion": 1}, policy=policy)
+    assert named.default_version == 1
+    stays = _after(version(1), version(2), before=named, policy=policy)
+    assert (stays.default_version, stays.held) == (1, None)

@@ -1,0 +1,105 @@
+"""`modelmux promote`, `rollback` and `history`: which version is the default, and was.
+
+The alias in the registry is what decides; a gateway takes it over at its next look. These commands
+need no Ray.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from deployments.cli import terminal
+from deployments.cli.client import DEFAULT_URL, ClientKey, Url, ask
+from deployments.cli.registry import contract_checked, print_differences, settings_of
+from deployments.cli.terminal import NO, fail, out
+from deployments.mlflow_environment import set_registry_defaults
+from deployments.settings import Settings
+from gateway.http.predict.path import model_path
+
+TrackingUri = Annotated[str | None, typer.Option(help="The MLflow server.")]
+RegistryUri = Annotated[str | None, typer.Option(help="Where it isn't the server's.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")]
+
+
+def promote(
+    name: str,
+    version: Annotated[str, typer.Argument(help="Version number, alias or latest.")],
+    tracking_uri: TrackingUri = None,
+    registry_uri: RegistryUri = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Make a version the default, if it keeps the contract: moves the alias in the registry.
+
+    Exit code 0 moved (or would be), 1 it breaks the contract, 2 couldn't tell.
+    """
+    settings = settings_of(tracking_uri=tracking_uri, registry_uri=registry_uri)
+    result = contract_checked(settings, name, version, against=None)
+    print_differences(result.model, result.candidate, result.against, result.differences)
+    if not result.is_compatible and not result.accepts_breaking:
+        out.print("Set modelmux.accept_breaking=true on this version to let it through.")
+        raise typer.Exit(NO)
+    _move(settings, name, result.candidate, dry_run=dry_run)
+
+
+def rollback(
+    name: str,
+    tracking_uri: TrackingUri = None,
+    registry_uri: RegistryUri = None,
+    url: Url = DEFAULT_URL,
+    key: ClientKey = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Go back to the version that was the default before: moves the alias in the registry.
+
+    The gateway is asked which one that is, and takes it over whatever was let in between. Exit code
+    0 moved (or would be), 1 there is none, 2 couldn't tell.
+    """
+    settings = settings_of(tracking_uri=tracking_uri, registry_uri=registry_uri)
+    model: dict[str, Any] = ask("GET", url, model_path(name), key).json()
+    before = model["default_before"]
+    if before is None:
+        raise fail(f"{name} had no other default before version {model['default_version']}", NO)
+    out.print(f"{name} goes back from version {model['default_version']} to {before}.")
+    _move(settings, name, before, dry_run=dry_run)
+
+
+def _move(settings: Settings, name: str, version: int, *, dry_run: bool) -> None:
+    from registry_sync.aliases import AliasNotMoved, move_alias
+
+    alias = settings.champion_alias
+    if dry_run:
+        out.print(f"Alias {alias} of {name} would name version {version}.")
+        return
+    set_registry_defaults()
+    try:
+        move_alias(
+            name,
+            alias,
+            version,
+            tracking_uri=settings.tracking_uri,
+            registry_uri=settings.registry_uri,
+        )
+    except AliasNotMoved as refused:
+        raise fail(str(refused)) from refused
+    out.print(f"Alias {alias} of {name} names version {version}.")
+
+
+def history(
+    name: str,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="So many of the newest.")] = 20,
+    url: Url = DEFAULT_URL,
+    key: ClientKey = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """What happened to a model's default: promoted, held, rolled back, and why."""
+    told = ask("GET", url, f"{model_path(name)}/history?limit={limit}", key).json()
+    if as_json:
+        terminal.write_json(json.dumps(told["entries"], indent=2, ensure_ascii=False))
+    elif out.is_terminal:
+        terminal.show(terminal.history_table(told["entries"]))
+    else:
+        for entry in told["entries"]:
+            terminal.write_row(*terminal.history_cells(entry))

@@ -1,0 +1,32 @@
+"""What happened to a model's default, as it is told: values only."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Event = Literal[
+    "added", "removed", "registered_anew", "default", "promoted", "rolled_back", "fell_back",
+    "accepted", "held", "released", "alias",
+]  # fmt: skip
+"""`default`: another version answers, by the rule; `promoted`: because the alias was moved to it;
+`rolled_back`: because it was moved back; `fell_back`: because the default is gone; `accepted`: it
+breaks the contract, and is let in by its tag; `held` and `released`: of the gate."""
+
+
+class HistoryEntry(BaseModel):
+    """One change of one model. `before` and `after` are version numbers, None where there is none;
+    `alias` names the alias of an `alias` event. `at` is Unix time, `generation` the catalog's in
+    which it was so first."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at: float
+    model: str
+    event: Event
+    before: int | None = None
+    after: int | None = None
+    alias: str | None = None
+    why: str | None = None
+    generation: int
