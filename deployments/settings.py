@@ -276,6 +276,9 @@ class Settings(BaseSettings):
     access_log: bool = Field(
         default=True, description="Whether each request has a line in the log."
     )
+    access_log_probes: bool = Field(
+        default=False, description="Whether health probes have lines there, too."
+    )
 
     tracing: bool = Field(
         default=False, description="Whether predictions are traced; needs modelmux[tracing]."

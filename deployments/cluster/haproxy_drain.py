@@ -1,8 +1,7 @@
 """The end of HAProxy: it takes no more connections, and what it took is answered.
 
-Without this HAProxy goes on listening while the ingress drains and when it is gone, and answers 404
-to whoever comes: the caller would believe that there is no such model. A caller who can't connect
-knows better, and a load balancer tries elsewhere.
+Without this HAProxy goes on listening while the ingress drains and when it is gone, and answers 503
+to whoever comes. A caller who can't connect knows at once, and a load balancer tries elsewhere.
 
 Speaks HAProxy's runtime API. The names of its sections are Ray's own
 (ray/serve/_private/haproxy_templates.py; docs/11-ray-internals.md).

@@ -46,16 +46,21 @@ _HAPROXY = {
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
 }
 
+_PROXY_MIDDLEWARES = "deployments.ingress.proxy_middleware:middlewares"
+
 _BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 _LAUNCHER_NAME = "modelmux-haproxy"
 _LAUNCHER = """#!/bin/sh
 # Made by modelmux. Ray's template has statistics and metrics on every address, and no other host
-# for the front door than for the replicas: mended here, before HAProxy reads it.
+# for the front door than for the replicas; and where no application is there yet, or any more, it
+# says 404, which nobody tries again: without that it has no server, which is 503. Mended here,
+# before HAProxy reads it.
 set -e
 for argument in "$@"; do
     if [ "$previous" = -f ]; then
         sed -e 's/^\\( *bind \\)\\*\\{{0,1\\}}:/\\1127.0.0.1:/' \\
             -e 's/^\\( *bind \\)127\\.0\\.0\\.1:{port}$/\\1{address}/' \\
+            -e 's/^\\( *http-request return status 404 .*"\\)$/\\1 if !{{ path_beg \\/ }}/' \\
             "$argument" > "$argument.bound"
         mv "$argument.bound" "$argument"
     fi
@@ -117,6 +122,8 @@ def fast_path_environment(folder: Path, ports: range) -> dict[str, str]:
         # No cluster of several machines: Ray's own processes have the loopback as their address
         # (`get_node_ip_address` in ray/_private/services.py), on every system.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # In Ray's own proxy; the ingress' processes are given another one.
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": _PROXY_MIDDLEWARES,
         # Ray would tell the names of models to who asks for its metrics.
         "RAY_enable_metrics_collection": "0",
         # Who can reach Ray's own ports could run code. Ray would keep a token in the home folder,

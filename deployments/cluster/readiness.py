@@ -11,6 +11,8 @@ import httpx
 from deployments.settings import Settings
 
 _POLL_S = 0.1
+# Where it waits for a registry, which may be away for hours.
+_WAITING_POLL_S = 1.0
 _ASK_SERVE_EVERY_S = 1.0
 
 Failure = Callable[[], str | None]
@@ -37,7 +39,7 @@ def wait_until_ready(settings: Settings, *, stop: Event, failure: Failure) -> It
             if time.monotonic() >= ask_at:
                 _require_no(failure)
                 ask_at = time.monotonic() + _ASK_SERVE_EVERY_S
-            stop.wait(_POLL_S)
+            stop.wait(_WAITING_POLL_S if problem else _POLL_S)
 
 
 def _require_no(failure: Failure) -> None:

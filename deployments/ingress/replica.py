@@ -29,7 +29,7 @@ from deployments.settings import Settings
 from gateway.admission import Admission
 from gateway.batching.batcher import MicroBatcher
 from gateway.http.access_control import Access
-from gateway.http.access_log import AccessJournal
+from gateway.http.access_log import PROBES, AccessJournal
 from gateway.http.app import create_app
 from gateway.http.boundary import Boundary
 from gateway.http.cross_origin import CrossOrigin
@@ -76,7 +76,11 @@ class Ingress:
         listen_on_own_address()
         reach_replicas_anew()
         configure_logging(logs, *PACKAGES)
-        self._journal = AccessJournal(writer(logs), as_json=logs.as_json)
+        self._journal = AccessJournal(
+            writer(logs),
+            as_json=logs.as_json,
+            without=frozenset() if settings.access_log_probes else PROBES,
+        )
         self._last_words = writer(logs, wait_s=_LAST_WORDS_S)
         _collect_less_often()
         self._settings = settings

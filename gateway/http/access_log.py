@@ -25,6 +25,9 @@ _logger = logging.getLogger(__name__)
 
 LOGGER = "gateway.access"
 
+PROBES = frozenset({"/healthz", "/readyz"})
+"""Paths that machines ask for all the time, and that tell nothing of who uses the gateway."""
+
 _ANSWERED = "modelmux.answered"
 
 _MOMENT_S = 0.1
@@ -76,11 +79,15 @@ class AccessEntry(NamedTuple):
 
 class AccessJournal:
     """Keeps entries for a moment and writes them as lines, many at a time; loses none that can be
-    written, also at the end, if it is closed then, and says how many are lost."""
+    written, also at the end, if it is closed then, and says how many are lost. Requests for the
+    paths in `without` have no line."""
 
-    def __init__(self, write: Write, *, as_json: bool) -> None:
+    def __init__(
+        self, write: Write, *, as_json: bool, without: frozenset[str] = frozenset()
+    ) -> None:
         self._write = write
         self._line = _json_line if as_json else _text_line
+        self._without = without
         self._entries: list[AccessEntry] = []
         self._lost = self._told = 0
         self._tell_at_s = -inf
@@ -89,6 +96,8 @@ class AccessJournal:
 
     def add(self, entry: AccessEntry) -> None:
         """Keep an entry; called on the event loop."""
+        if entry.scope["path"] in self._without:
+            return
         self._entries.append(entry)
         if self._is_closed:
             self.flush()

@@ -91,7 +91,12 @@ def _node() -> None:
     assert ray._private.ray_constants.PROCESS_TYPE_RAYLET == "raylet"
 
 
-@pin("ray._private.state.jobs", "ray.experimental.internal_kv")
+@pin(
+    "ray._private.state",
+    "ray.experimental.internal_kv._internal_kv_get",
+    "ray.experimental.internal_kv._internal_kv_put",
+    "ray.experimental.internal_kv._internal_kv_del",
+)
 def _owner() -> None:
     from ray._private import state
     from ray._private.state import GlobalState
@@ -358,7 +363,7 @@ def _uvicorn() -> None:
 # --- HAProxy and the environment --------------------------------------------------------------
 
 
-@pin("http_frontend", "bind", "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM")
+@pin("http_frontend", "bind", "http-request", "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM")
 def _template() -> None:
     from ray.serve._private.haproxy import HAProxyConfig
     from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE as TEMPLATE
@@ -369,6 +374,10 @@ def _template() -> None:
     balance = lines.index("balance {{ config.balance_algorithm }}")
     assert lines[balance + 1].startswith("frontend "), "the last of the defaults"
     assert "errorfile 504 {{ config.error_file_path }}" in lines[:balance]
+    refusing = lines[lines.index("backend default_backend") + 1]
+    assert refusing.startswith("http-request return status 404 ")
+    assert refusing.endswith('"')
+    assert sum(line.startswith("http-request return status 404 ") for line in lines) == 1
     algorithm = inspect.signature(HAProxyConfig).parameters["balance_algorithm"].default
     assert algorithm.startswith("leastconn\n"), "taken from the environment as it is"
     assert {line for line in lines if line.startswith("bind ") and "grpc" not in line} == {

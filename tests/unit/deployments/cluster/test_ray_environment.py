@@ -6,9 +6,11 @@ import os
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
-from deployments.cluster.ray_environment import fast_path, inner_host
+from deployments.cluster.ray_environment import fast_path, has_haproxy, inner_host
+from tests.support.processes import free_port, running, wait_for_http
 
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 CONFIG = """\
@@ -16,6 +18,9 @@ frontend prometheus
     bind :9101
 frontend http_frontend
     bind 127.0.0.1:8000
+    default_backend default_backend
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path \\'%[path]\\' not found."
 listen stats
   bind *:8404
   stats uri /stats
@@ -55,6 +60,7 @@ def test_haproxy_has_its_front_door_at_the_host_and_the_rest_on_the_loopback(
         outputs = [subprocess.check_output(command, text=True) for _ in range(2)]
     expected = CONFIG.replace("bind :", "bind 127.0.0.1:").replace("*", "127.0.0.1")
     expected = expected.replace("127.0.0.1:8000", bind)
+    expected = expected.replace('not found."', 'not found." if !{ path_beg / }')
     assert outputs == [f"-db -f {config} -sf 12\n{expected}"] * 2
 
 
@@ -91,3 +97,31 @@ def test_each_run_has_a_token_of_its_own(tmp_path: Path, haproxy: Path) -> None:
             tokens.add(os.environ["RAY_AUTH_TOKEN"])
     assert len(tokens) == 2
     assert all(len(token) == 64 for token in tokens)
+
+
+def test_where_no_application_is_there_a_real_haproxy_says_to_try_again(tmp_path: Path) -> None:
+    """Ray's template has a 404 in plain text for that; by our launcher it is 503 in the envelope,
+    with Retry-After. Ray's own routes go on, and what is no path is still not found."""
+    if not has_haproxy():
+        pytest.skip("there is no HAProxy here")
+    port = free_port()
+    config = tmp_path / "haproxy.cfg"
+    with fast_path(tmp_path, host="127.0.0.1", port=port):
+        balance = os.environ["RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"]
+        defaults = "defaults\n    mode http\n    timeout client 5s\n    timeout server 5s\n"
+        rest = CONFIG.partition("frontend http_frontend")[2].partition("listen stats")[0]
+        rest = rest.replace(":8000", f":{port}")
+        routes = "    http-request return status 200 if { path /-/routes }\n"
+        rest = rest.replace("    default_backend", f"{routes}    default_backend", 1)
+        front = f"frontend http_frontend{rest}"
+        config.write_text(f"{defaults}    timeout connect 5s\n    balance {balance}\n{front}")
+        command = [os.environ[BINARY], "-db", "-f", str(config)]
+        with running(command, log=tmp_path / "log") as process:
+            url = f"http://127.0.0.1:{port}"
+            wait_for_http(f"{url}/-/routes", process, tmp_path / "log")
+            refused = httpx.post(f"{url}/models/m/predict", json={})
+            with httpx.Client() as client:
+                no_path = client.request("OPTIONS", url, extensions={"target": b"*"})
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+    assert refused.json()["code"] == "gateway_unavailable"
+    assert no_path.status_code == 404

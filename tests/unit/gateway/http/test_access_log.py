@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.http import access_log
-from gateway.http.access_log import AccessEntry, AccessJournal, note_answer
+from gateway.http.access_log import PROBES, AccessEntry, AccessJournal, note_answer
 
 MODEL = "a model\nwith=status=200 \u2028"
 
@@ -153,3 +153,16 @@ async def test_lost_lines_are_told_in_the_log_and_not_for_each(
         made.close(paper.write)
     told.append(made.lost)
     assert [int(message.split()[0]) for message in caplog.messages] == told
+
+
+async def test_probes_have_lines_only_where_they_are_asked_for() -> None:
+    """What asks for a gateway's health all the time leaves no lines by default."""
+    paper = Paper()
+    quiet = AccessJournal(paper.write, as_json=False, without=PROBES)
+    for path in ("/readyz", "/healthz", "/readyz/not"):
+        quiet.add(entry(scope(path)))
+    quiet.flush()
+    (line,) = paper.lines
+    assert "path=/readyz/not " in line
+    (told,) = await logged(False, entry(scope("/readyz")))
+    assert "path=/readyz " in told
