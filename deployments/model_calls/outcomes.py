@@ -55,6 +55,12 @@ def call_result(message: Message, *, load_s: float | None = None) -> CallResult:
             raise DeadlineExceeded("The model was busy with others until the deadline.")
         case messages.UNSUPPORTED:
             raise InvalidModelOutput("The model answered something that has no JSON form.")
+        case messages.AMBIGUOUS:
+            raise InvalidModelOutput(
+                "It can't be told whether the lists in the model's answer are one per row or one "
+                "per output. Let it answer with a DataFrame or with one array, or log it with an "
+                "output signature that only one of both fits."
+            )
         case _:
             raise ModelFailed(
                 "The model's own code failed on this request; its log has the reason."

@@ -7,6 +7,7 @@ back is an outcome, a kind and its value; the kinds are
 - `("late", None)`: its turn didn't come before it was given up
 - `("model_failed", None)`: the model's own code raised; the reason goes to the log
 - `("unsupported_output", None)`: the answer has no plain form
+- `("ambiguous_output", None)`: it can't be told what its lists mean (see `answers`)
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .values import Reader, Writer, dumped, loaded
 
 _TIMES = struct.Struct("<dd")
 OK, LATE, MODEL_FAILED, UNSUPPORTED = "ok", "late", "model_failed", "unsupported_output"
+AMBIGUOUS = "ambiguous_output"
 
 Frame = Tuple[str, Tuple[Any, ...], Tuple[Any, ...]]
 

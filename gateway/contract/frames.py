@@ -2,10 +2,14 @@
 
 Owns the rules for null and for what may travel together (measured on MLflow 3.17's enforcement):
 
-- An optional column that a row leaves out is null in it: NaN for float, double and string, as
-  pandas has it in the table that a model was fitted to, NaT for datetime, None for the rest. So a
-  row means the same to the model whoever travels with it, and a model that was fitted to a table
-  finds all of its columns (without one of them a scikit-learn pipeline fails).
+- An optional column that no row of a request has isn't there, as in MLflow's own server: models
+  ask whether it is. Where some rows have it, it is null in the others: NaN for float, double and
+  string, as pandas has it in the table that a model was fitted to, NaT for datetime, None for the
+  rest. Requests that have different columns never share a call. So what a model sees of a request
+  is the same whoever travels with it. (What was fitted to a table gets the columns that it lacks
+  where the model is: `deployments.model_process.input`.)
+- Where MLflow makes a dict of each row before the model sees it, a row has exactly the members that
+  were sent: rows with different ones are in different frames.
 - An optional integer or long takes no null in any form. Rows that lack one are in a frame of
   their own, without that column.
 - An optional boolean is an array of booleans, or None in a column of objects: those are apart.
@@ -104,8 +108,12 @@ def _joined(parts: tuple[Column, ...]) -> Column:
 class Framer:
     """Makes frames of the rows of one contract."""
 
-    def __init__(self, inputs: Rows, accepted: Rows, *, from_type_hints: bool) -> None:
+    def __init__(
+        self, inputs: Rows, accepted: Rows, *, from_type_hints: bool, rows_are_dicts: bool = False
+    ) -> None:
         self._inputs = inputs
+        self._optional = [f for f in inputs.fields if not f.required] if inputs.named else []
+        self._as_dicts = rows_are_dicts
         self._as_values = from_type_hints and not inputs.named and len(inputs.fields) == 1
         target = Target.PLAIN if self._as_values else Target.ENFORCED
         taken = {field.name: field.type for field in accepted.fields}
@@ -123,8 +131,9 @@ class Framer:
             return self._tensors(rows, at, single)
         if self._as_values:
             return ((range(len(rows)), self._values(rows)),)
+        absent = self._absent_in(rows)
         groups = self._groups(rows)
-        return tuple((places, self._table(_at(rows, places))) for places in groups)
+        return tuple((places, self._table(_at(rows, places), absent)) for places in groups)
 
     def zeros(self) -> Frame | None:
         """The fewest rows of tensors of zeros; None where inputs are anything else, or too large
@@ -141,19 +150,30 @@ class Framer:
         values = rows if encode is None else [encode(row) for row in rows]
         return Frame(layout="values", names=(0,), columns=(values,), rows=len(rows), key="values")
 
+    def _absent_in(self, rows: list[Any]) -> frozenset[str]:
+        """The columns that no row of the request has."""
+        return frozenset(
+            f.name for f in self._optional if not any(f.name in row for row in rows)
+        )
+
     def _groups(self, rows: list[Any]) -> Iterable[Sequence[int]]:
         """Rows that may share a DataFrame; nearly always all of them."""
-        if not self._apart:
-            return [range(len(rows))]
-        return _grouped(self._sorts(rows))
+        keys: list[Any] = [self._sorts(rows)] if self._apart else []
+        if self._as_dicts:
+            keys += [[cell is None for cell in self._cells(f, rows)] for f in self._optional]
+        return _grouped(list(zip(*keys, strict=True))) if keys else [range(len(rows))]
 
     def _sorts(self, rows: list[Any]) -> list[Hashable]:
         """What must be equal in rows of one DataFrame, per row."""
         columns = [[_sort(f, cell) for cell in self._cells(f, rows)] for f in self._apart]
         return list(zip(*columns, strict=True))
 
-    def _table(self, rows: list[Any]) -> Frame:
-        fields = [f for f in self._inputs.fields if self._present(f, rows[0])]
+    def _table(self, rows: list[Any], absent: frozenset[str]) -> Frame:
+        fields = [
+            f for f in self._inputs.fields if f.name not in absent and self._present(f, rows[0])
+        ]
+        if not fields:  # one is kept, for a table without columns has no rows
+            fields = [next(f for f in self._optional if not leaves_no_trace(f.type))]
         labels = dict(zip((f.name for f in self._inputs.fields), self._inputs.labels, strict=True))
         names = tuple(labels[field.name] for field in fields)
         columns = tuple(
@@ -164,8 +184,9 @@ class Framer:
         return Frame(layout="table", names=names, columns=columns, rows=len(rows), key=key)
 
     def _present(self, field: Field, row: dict[str, Any]) -> bool:
-        """Whether the frame of `row` has the column: all but integers that aren't there."""
-        if field.required or not leaves_no_trace(field.type):
+        """Whether the frame of `row` has a column that some row of the request has: all but
+        integers that aren't there, and what isn't in the dict that a row will be."""
+        if field.required or not (leaves_no_trace(field.type) or self._as_dicts):
             return True
         return row.get(field.name) is not None
 
