@@ -4,7 +4,7 @@ A list of arrays may hold a row's outputs in each element, or all rows of one ou
 scikit-learn's `predict_proba` has it for several outputs), and a dict of lists may be columns or
 one row's object. What the values are says which, where only one way fits the number of rows and
 the output signature; else the flavor says it, where it always means the same; else the model itself
-is asked once more, about so few rows that both can't look alike. That is done once: what a list
+is asked once more, about another number of rows, so that both can't look alike. That is done once: what a list
 means is a property of the model's code. Where it can't be told, it isn't guessed.
 """
 
@@ -77,9 +77,19 @@ class Reading:
         """
         if isinstance(answer, dict):
             return self._dict(answer, rows, ask)
+        if rows == 1 and self._is_of_one_row(answer):
+            return [answer]
         if isinstance(answer, (list, tuple)) and answer and all(map(_is_sequence, answer)):
             return self._list(answer, rows, ask)
         return answer
+
+    def _is_of_one_row(self, answer: Any) -> bool:
+        """Whether a sequence is what is declared of a row, and its elements aren't."""
+        if self._schema is None or len(self._schema.inputs) != 1 or not _is_sequence(answer):
+            return False
+        declared = _type_of(self._schema.inputs[0])
+        elements = (_at(answer, i) for i in range(min(_length(answer), _LOOKED_AT)))
+        return _fits(answer, declared) and not all(_fits(each, declared) for each in elements)
 
     # --- lists ------------------------------------------------------------------------------------
 
@@ -113,7 +123,7 @@ class Reading:
         if as_rows != as_outputs:
             return _BY_ROW if as_rows else _BY_OUTPUT
         if self._lists is None:
-            self._lists = _meaning_of_one(ask((0,)))
+            self._lists = _meaning_of_list(ask((0,)))
         if self._lists is None:
             raise AmbiguousOutput
         return self._lists
@@ -137,10 +147,11 @@ class Reading:
         as_columns = self._fits_columns(answer, rows)
         if as_object != as_columns:
             return [answer] if as_object else _columns(answer)
-        if rows > 1 or any(map(_is_array, answer.values())):
+        if any(map(_is_array, answer.values())):
             return _columns(answer)
         if self._dicts is None:
-            self._dicts = _meaning_of_two(ask((0, 0)))
+            asked = (0, 0) if rows == 1 else (0,)
+            self._dicts = _meaning_of_dict(ask(asked), len(asked))
         if self._dicts is None:
             raise AmbiguousOutput
         return [answer] if self._dicts == _BY_ROW else _columns(answer)
@@ -188,7 +199,7 @@ def _type_of(spec: Any) -> Any:
     return spec if type(spec).__name__ == "TensorSpec" else spec.type
 
 
-def _meaning_of_one(answer: Any) -> Optional[str]:
+def _meaning_of_list(answer: Any) -> Optional[str]:
     """What a list means of the model that answers one row so."""
     if not isinstance(answer, (list, tuple)) or not all(map(_is_sequence, answer)):
         return None
@@ -197,12 +208,13 @@ def _meaning_of_one(answer: Any) -> Optional[str]:
     return _BY_OUTPUT if answer and all(_length(each) == 1 for each in answer) else None
 
 
-def _meaning_of_two(answer: Any) -> Optional[str]:
-    """What a dict means of the model that answers two rows so."""
+def _meaning_of_dict(answer: Any, rows: int) -> Optional[str]:
+    """What a dict means of the model that answers so many rows so, and as many lists' elements as
+    there were to another number of rows."""
     if not isinstance(answer, dict) or not answer or not all(map(_is_sequence, answer.values())):
         return None
-    lengths = {_length(each) for each in answer.values()}
-    return {(1,): _BY_ROW, (2,): _BY_OUTPUT}.get(tuple(lengths))
+    is_columns = all(_length(each) == rows for each in answer.values())
+    return _BY_OUTPUT if is_columns else _BY_ROW
 
 
 def _columns(answer: Any) -> ByColumn:

@@ -31,6 +31,7 @@ from .messages import (
     LATE,
     MODEL_FAILED,
     OK,
+    REFUSED,
     UNSUPPORTED,
     Outcome,
     packed_outcome,
@@ -194,6 +195,7 @@ class _LoadedModel:
         self._mark = mark
         self._tell = tell
         from .answers import AmbiguousOutput, Reading
+        from .hinted import TypeHint
         from .input import Inputs, rows_of, taken
         from .output import UnsupportedOutput, plain_output
         from .tracing import within_trace
@@ -201,6 +203,7 @@ class _LoadedModel:
         self._inputs = Inputs.of(model)
         self._rows_of = rows_of
         self._taken = taken
+        self._hint = TypeHint.of(model)
         self._reading = Reading.of(model)
         self._ambiguous = AmbiguousOutput
         self._plain_output = plain_output
@@ -231,6 +234,9 @@ class _LoadedModel:
             text = "it can't be told whether the lists in its answer are of rows or of outputs"
             self._tell("call_failed", what=UNSUPPORTED, text=text, stack=[])
             return packed_outcome(Outcome(AMBIGUOUS, None, time.monotonic() - now, begun_at))
+        except _Refused as refused:
+            spent = time.monotonic() - now
+            return packed_outcome(Outcome(REFUSED, refused.refusals, spent, begun_at))
         except _ModelRaised as raised:
             self._tell("call_failed", what=MODEL_FAILED, stack=stack_lines(raised.__cause__)[-60:])
             return packed_outcome(Outcome(MODEL_FAILED, None, time.monotonic() - now, begun_at))
@@ -248,6 +254,9 @@ class _LoadedModel:
             raise
         # A boundary: the model's own code may raise anything.
         except BaseException as error:
+            refusals = self._hint.refusals(call.frame[2][0]) if self._hint else []
+            if refusals:
+                raise _Refused(refusals) from error
             raise _ModelRaised from error
 
     def _answer(self, frame: Any, params: Any) -> Any:
@@ -262,6 +271,14 @@ class _LoadedModel:
         # A boundary: the model's own code may raise anything.
         except Exception:
             return None
+
+
+class _Refused(Exception):
+    """The model's type hint doesn't take what it was called with."""
+
+    def __init__(self, refusals: list[Any]) -> None:
+        super().__init__()
+        self.refusals = refusals
 
 
 class _ModelRaised(Exception):

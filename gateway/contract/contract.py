@@ -17,11 +17,13 @@ from gateway.contract.body import BodyReader
 from gateway.contract.encoding import Target, encoder
 from gateway.contract.extension import extended_params, extended_rows
 from gateway.contract.frames import Frame, Framer, Placed
+from gateway.contract.hinted import located, loosened
 from gateway.contract.outputs import Output
 from gateway.contract.plain_table import PlainTable
 from gateway.contract.rendering import Renderer
 from gateway.contract.signature import read_signature
 from gateway.contract.types import ArrayOf, ObjectOf, Param, Rows
+from gateway.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +32,18 @@ class Request:
 
     `frames` holds each frame with the positions of its rows in the request; usually there is one,
     with `range(rows)`, and none for an empty list. Params that the caller left out are not in
-    `params`, so that MLflow fills in its defaults.
+    `params`, so that MLflow fills in its defaults. `at` and `single` are as in `Body`.
     """
 
     rows: int
     frames: Placed
     params: dict[str, Any]
+    at: tuple[str, ...] = ()
+    single: bool = False
+
+    def located(self, refusal: InvalidInput) -> InvalidInput:
+        """What the model refuses of the rows, with pointers into the body."""
+        return located(refusal, self.at, single=self.single)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +52,8 @@ class Contract:
 
     `inputs`, `outputs` (None: anything) and `params` are the model's own. `accepted`,
     `accepted_params` and `promised` differ from them only where the version answers for the
-    contract of another one (see `extended_by`).
+    contract of another one (see `extended_by`). `rows_are_dicts` where MLflow makes a dict of each
+    row for the model.
     """
 
     inputs: Rows
@@ -54,6 +63,7 @@ class Contract:
     accepted: Rows
     accepted_params: tuple[Param, ...]
     promised: Rows | None
+    rows_are_dicts: bool = False
 
     @classmethod
     def from_signature(
@@ -74,6 +84,7 @@ class Contract:
             accepted=read.inputs,
             accepted_params=read.params,
             promised=read.outputs,
+            rows_are_dicts=read.rows_are_dicts,
         )
 
     def extended_by(self, served: Contract) -> Contract:
@@ -91,6 +102,7 @@ class Contract:
             accepted=extended_rows(self.accepted, served.accepted),
             accepted_params=extended_params(self.accepted_params, served.accepted_params),
             promised=served.promised,
+            rows_are_dicts=self.rows_are_dicts,
         )
         return self if extended == self else extended
 
@@ -115,6 +127,8 @@ class Contract:
             rows=len(read.rows),
             frames=self._framer.frames(read.rows, read.at, read.single),
             params=self._encoded(read.params),
+            at=read.at,
+            single=read.single,
         )
 
     def render(self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int) -> bytes:
@@ -166,7 +180,8 @@ class Contract:
 
     @cached_property
     def _reader(self) -> BodyReader:
-        return BodyReader(self.accepted, self.accepted_params)
+        accepted = loosened(self.accepted) if self.from_type_hints else self.accepted
+        return BodyReader(accepted, self.accepted_params)
 
     @cached_property
     def _plain_table(self) -> PlainTable | None:
@@ -174,7 +189,12 @@ class Contract:
 
     @cached_property
     def _framer(self) -> Framer:
-        return Framer(self.inputs, self.accepted, from_type_hints=self.from_type_hints)
+        return Framer(
+            self.inputs,
+            self.accepted,
+            from_type_hints=self.from_type_hints,
+            rows_are_dicts=self.rows_are_dicts,
+        )
 
     @cached_property
     def _renderer(self) -> Renderer:

@@ -22,6 +22,7 @@ from deployments.model_process.mark import Mark
 from gateway.catalog import contract_of
 from gateway.contract import Contract, Frame
 from gateway.contract.outputs import Output
+from gateway.errors import InvalidInput
 from registry_sync.mlmodel import read_mlmodel
 
 
@@ -41,9 +42,12 @@ class SavedModel:
     def answer(self, body: Any) -> Any:
         """The gateway's answer to a body, as JSON; raises its errors."""
         request = self.contract.parse(json.dumps(body).encode())
-        outputs = [
-            (places, self.called(frame, request.params)) for places, frame in request.frames
-        ]
+        try:
+            outputs = [
+                (places, self.called(frame, request.params)) for places, frame in request.frames
+            ]
+        except InvalidInput as refusal:
+            raise request.located(refusal) from None
         return json.loads(self.contract.render(outputs, request.rows))
 
     def called(self, frame: Frame, params: dict[str, Any]) -> Output:
