@@ -2,16 +2,19 @@
 
 A list of arrays may hold a row's outputs in each element, or all rows of one output (as
 scikit-learn's `predict_proba` has it for several outputs), and a dict of lists may be columns or
-one row's object. What the values are says which, where only one way fits the number of rows and
-the output signature; else the flavor says it, where it always means the same; else the model itself
-is asked once more, about another number of rows, so that both can't look alike. That is done once: what a list
+one row's object. The number of rows and the output signature say which, where only one way fits
+both; else the flavor does, where it always means the same; else the model itself is asked once
+more, about another number of rows, so that both can't look alike. That is done once: what a list
 means is a property of the model's code. Where it can't be told, it isn't guessed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    Ask = Callable[[tuple[int, ...]], Any]
 
 _PER_OUTPUT_FLAVORS = frozenset(
     "mlflow." + name
@@ -21,9 +24,6 @@ _PER_OUTPUT_FLAVORS = frozenset(
     )
 )  # fmt: skip
 """Of these a list of arrays of two or more dimensions has an array for each output."""
-
-_CUSTOM_FLAVORS = frozenset(["mlflow.pyfunc.model"])
-"""Of these nobody but the model's author knows what a list means; of all others it has rows."""
 
 _LOOKED_AT = 8
 """How many elements of a list are compared with the type that is declared."""
@@ -35,9 +35,6 @@ _KINDS = {
     "binary": _TEXTS[1:],
 }
 
-# Asks the model about the rows at some positions of the call; None where it fails on them.
-Ask = Callable[[Tuple[int, ...]], Any]
-
 
 class AmbiguousOutput(Exception):
     """It can't be told whether the answer has rows or outputs."""
@@ -46,19 +43,19 @@ class AmbiguousOutput(Exception):
 class ByColumn(NamedTuple):
     """An answer that has a sequence with one element per row for each of its columns."""
 
-    names: List[Any]
-    columns: List[Any]
+    names: list[Any]
+    columns: list[Any]
 
 
 class Reading:
     """Reads the answers of one model, by its output schema (MLflow's, None where it has none)."""
 
-    def __init__(self, flavor: Optional[str], outputs: Any, *, hinted: bool = False) -> None:
+    def __init__(self, flavor: str | None, outputs: Any, *, hinted: bool = False) -> None:
         self._flavor = flavor or ""
         self._schema = outputs
         self._hinted = hinted
-        self._lists: Optional[str] = None
-        self._dicts: Optional[str] = None
+        self._lists: str | None = None
+        self._dicts: str | None = None
 
     @classmethod
     def of(cls, model: Any) -> Reading:
@@ -66,14 +63,13 @@ class Reading:
         metadata = model.metadata
         hinted = getattr(metadata, "_is_signature_from_type_hint", lambda: False)
         pyfunc = (metadata.flavors or {}).get("python_function", {})
-        return cls(
-            pyfunc.get("loader_module"), metadata.get_output_schema(), hinted=bool(hinted())
-        )
+        return cls(pyfunc.get("loader_module"), metadata.get_output_schema(), hinted=bool(hinted()))
 
     def read(self, answer: Any, rows: int, ask: Ask) -> Any:
         """The answer to so many rows with a value per row, or as `ByColumn`.
 
-        Raises AmbiguousOutput.
+        `ask` asks the model about the rows at some positions of the call; None where it fails on
+        them. Raises AmbiguousOutput.
         """
         if isinstance(answer, dict):
             return self._dict(answer, rows, ask)
@@ -85,9 +81,9 @@ class Reading:
 
     def _is_of_one_row(self, answer: Any) -> bool:
         """Whether a sequence is what is declared of a row, and its elements aren't."""
-        if self._schema is None or len(self._schema.inputs) != 1 or not _is_sequence(answer):
+        if len(self._types()) != 1 or not _is_sequence(answer):
             return False
-        declared = _type_of(self._schema.inputs[0])
+        (declared,) = self._types()
         elements = (_at(answer, i) for i in range(min(_length(answer), _LOOKED_AT)))
         return _fits(answer, declared) and not all(_fits(each, declared) for each in elements)
 
@@ -97,26 +93,36 @@ class Reading:
         if any(_length(each) != rows for each in answer):
             return answer
         if len(answer) != rows:
-            return _turned(answer, rows) if self._has_an_element_per_output(answer) else answer
+            is_outputs = self._has_an_element_per_output(answer, rows, ask)
+            return _turned(answer, rows) if is_outputs else answer
         if rows == 1:  # both ways say the same
             return answer
         meaning = self._known_of_lists(answer) or self._meaning_of_lists(answer, rows, ask)
         return _turned(answer, rows) if meaning == _BY_OUTPUT else answer
 
-    def _has_an_element_per_output(self, answer: Sequence[Any]) -> bool:
-        """Whether what isn't a list of rows, for there are more or fewer, has outputs."""
-        if all(map(_is_array, answer)):
+    def _has_an_element_per_output(self, answer: Sequence[Any], rows: int, ask: Ask) -> bool:
+        """Whether what isn't a list of rows, for there are more or fewer, has outputs. Else it is
+        an answer of another length than its rows."""
+        if len(answer) > 1 and len(self._types()) == len(answer):
             return True
-        return len(answer) > 1 and len(self._types()) == len(answer)
+        if not all(map(_is_array, answer)):
+            return False
+        if rows > 1 or all(each.ndim > 1 for each in answer):
+            return True
+        if self._lists is None:
+            self._lists = _BY_OUTPUT if _has_lengths(ask((0, 0)), 2) else _BY_ROW
+        return self._lists == _BY_OUTPUT
 
-    def _known_of_lists(self, answer: Sequence[Any]) -> Optional[str]:
+    def _known_of_lists(self, answer: Sequence[Any]) -> str | None:
         """What needs no question."""
         if self._hinted:  # by MLflow's rule for type hints: an element per row
             return _BY_ROW
         if self._flavor in _PER_OUTPUT_FLAVORS:
             matrices = all(_is_array(each) and each.ndim > 1 for each in answer)
             return _BY_OUTPUT if matrices else None
-        return None if self._flavor in _CUSTOM_FLAVORS else _BY_ROW
+        # Of a custom model nobody but its author knows it.
+        is_custom = self._flavor.startswith("mlflow.pyfunc") or self._flavor[:7] != "mlflow."
+        return None if is_custom else _BY_ROW
 
     def _meaning_of_lists(self, answer: Sequence[Any], rows: int, ask: Ask) -> str:
         as_rows, as_outputs = self._fits_rows(answer), self._fits_rows(_turned(answer, rows))
@@ -133,7 +139,8 @@ class Reading:
         if len(types) < 2:
             return all(_fits(each, types[0]) for each in answer[:_LOOKED_AT]) if types else True
         return all(
-            len(each) == len(types) and all(map(_fits, each, types)) for each in answer[:_LOOKED_AT]
+            _length(each) == len(types) and all(map(_fits, each, types))
+            for each in answer[:_LOOKED_AT]
         )
 
     # --- dicts ------------------------------------------------------------------------------------
@@ -179,14 +186,15 @@ class Reading:
             for made in (
                 [{name: _at(column, i) for name, column in answer.items()} for i in looked_at],
                 [[_at(column, i) for column in answer.values()] for i in looked_at],
-                [_at(next(iter(answer.values())), i) for i in looked_at if len(answer) == 1] or [{}],
+                [_at(next(iter(answer.values())), i) for i in looked_at if len(answer) == 1]
+                or [{}],
             )
         )
 
     # --- the schema -------------------------------------------------------------------------------
 
-    def _types(self) -> List[Any]:
-        return [] if self._schema is None else [spec.type for spec in self._schema.inputs]
+    def _types(self) -> list[Any]:
+        return [] if self._schema is None else list(map(_type_of, self._schema.inputs))
 
     def _named(self) -> Any:
         """The declared types by their names; empty where they have none."""
@@ -199,29 +207,33 @@ def _type_of(spec: Any) -> Any:
     return spec if type(spec).__name__ == "TensorSpec" else spec.type
 
 
-def _meaning_of_list(answer: Any) -> Optional[str]:
+def _has_lengths(answer: Any, rows: int) -> bool:
+    """Whether it has sequences only, of so many elements each."""
+    if not isinstance(answer, (list, tuple)) or not answer or not all(map(_is_sequence, answer)):
+        return False
+    return all(_length(each) == rows for each in answer)
+
+
+def _meaning_of_list(answer: Any) -> str | None:
     """What a list means of the model that answers one row so."""
-    if not isinstance(answer, (list, tuple)) or not all(map(_is_sequence, answer)):
-        return None
-    if len(answer) == 1:
+    if isinstance(answer, (list, tuple)) and len(answer) == 1:
         return _BY_ROW
-    return _BY_OUTPUT if answer and all(_length(each) == 1 for each in answer) else None
+    return _BY_OUTPUT if _has_lengths(answer, 1) else None
 
 
-def _meaning_of_dict(answer: Any, rows: int) -> Optional[str]:
+def _meaning_of_dict(answer: Any, rows: int) -> str | None:
     """What a dict means of the model that answers so many rows so, and as many lists' elements as
     there were to another number of rows."""
     if not isinstance(answer, dict) or not answer or not all(map(_is_sequence, answer.values())):
         return None
-    is_columns = all(_length(each) == rows for each in answer.values())
-    return _BY_OUTPUT if is_columns else _BY_ROW
+    return _BY_OUTPUT if _has_lengths(list(answer.values()), rows) else _BY_ROW
 
 
 def _columns(answer: Any) -> ByColumn:
     return ByColumn(list(answer), list(answer.values()))
 
 
-def _turned(answer: Sequence[Any], rows: int) -> List[Any]:
+def _turned(answer: Sequence[Any], rows: int) -> list[Any]:
     """A list per row, of a sequence of `rows` elements per output."""
     return [[_at(each, i) for each in answer] for i in range(rows)]
 

@@ -1,16 +1,16 @@
 """The plain columns of a call -> the DataFrame, array or list that MLflow takes.
 
-A DataFrame has the types that MLflow's own server gives its columns, in this process's pandas: texts
-are pandas 3's `str` and objects before, lists and bytes are objects. Columns of which no row of a
-request has anything aren't there, as they aren't in MLflow's; but a model that was fitted to a table
-finds all of its columns, null where nobody sent them: without one it can't answer at all, and a
-row means the same to it alone and beside others.
+A DataFrame has the types that MLflow's own server gives its columns, in this process's pandas:
+texts are pandas 3's `str`, and objects before; lists and bytes are objects. Columns of which no row
+of a request has anything aren't there, as they aren't in MLflow's. But a model that was fitted to a
+table finds all of its columns, null where nobody sent them: without one it can't answer at all, and
+a row means the same to it alone and beside others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ _NULLS: dict[str, Callable[[int], Any]] = {
 class Inputs:
     """Makes what a model takes, by its input schema (MLflow's, None where it has none)."""
 
-    def __init__(self, flavor: Optional[str], inputs: Any) -> None:
+    def __init__(self, flavor: str | None, inputs: Any) -> None:
         self._fitted_to = {}
         if flavor in _FITTED_FLAVORS and inputs is not None and not inputs.is_tensor_spec():
             self._fitted_to = _optional_columns(inputs)
@@ -58,8 +58,8 @@ class Inputs:
 
 def _optional_columns(schema: Any) -> dict[Any, str]:
     """The names and kinds of columns that a row may lack, as far as they take a null."""
-    if not schema.has_input_names():
-        return {}
+    if not schema.has_input_names() or not hasattr(schema, "optional_input_names"):
+        return {}  # which columns may lack was no part of a signature before MLflow 2.5
     kinds = {spec.name: str(getattr(spec.type, "name", "")) for spec in schema.inputs}
     optional = schema.optional_input_names()
     return {name: kinds[name] for name in optional if kinds[name] in _NULLS}
@@ -130,6 +130,4 @@ def _is_of_texts(column: list[Any]) -> bool:
     kinds = set(map(type, column))
     if kinds == {str}:
         return True
-    return kinds <= {str, float} and all(
-        type(value) is str or value != value for value in column
-    )
+    return kinds <= {str, float} and all(type(value) is str or value != value for value in column)

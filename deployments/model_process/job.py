@@ -269,7 +269,7 @@ class _LoadedModel:
         try:
             return self._answer(self._taken(call.frame, rows), call.params)
         # A boundary: the model's own code may raise anything.
-        except Exception:
+        except Exception:  # noqa: BLE001
             return None
 
 

@@ -24,8 +24,8 @@ class UnsupportedOutput(Exception):
 
 
 def plain_output(answer: Any) -> tuple[Any, ...]:
-    """A model's answer as `("columns", names, columns)` or `("values", values)`; a dict is one value
-    (`answers` tells what is columns).
+    """A model's answer as `("columns", names, columns)` or `("values", values)`; a dict is one
+    value (`answers` tells what is columns).
 
     Raises UnsupportedOutput for what has no plain form.
     """

@@ -152,9 +152,7 @@ class Framer:
 
     def _absent_in(self, rows: list[Any]) -> frozenset[str]:
         """The columns that no row of the request has."""
-        return frozenset(
-            f.name for f in self._optional if not any(f.name in row for row in rows)
-        )
+        return frozenset(f.name for f in self._optional if not any(f.name in row for row in rows))
 
     def _groups(self, rows: list[Any]) -> Iterable[Sequence[int]]:
         """Rows that may share a DataFrame; nearly always all of them."""

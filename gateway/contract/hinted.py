@@ -1,10 +1,11 @@
 """Models that were made from type hints: what the model's own classes decide.
 
 MLflow writes a pydantic class as an object whose members are all required, but those that may be
-None: a default is nowhere in the MLmodel file. MLflow asks the class itself, in the model's process,
-when the model is called; so does a gateway, and what the class refuses is told as a refusal of the
-body (`deployments.model_process.hinted`). Nor does the file say that a class has members beyond those
-that it declares: what an object in an answer has more was given by the class, and stays.
+None: a default is nowhere in the MLmodel file. MLflow asks the class itself, in the model's
+process, when the model is called; so does a gateway, and what the class refuses is told as a
+refusal of the body (`deployments.model_process.hinted`). Nor does the file say that a class has
+members beyond those that it declares: what an object in an answer has more was given by the class,
+and stays.
 """
 
 from __future__ import annotations

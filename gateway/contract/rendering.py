@@ -116,7 +116,7 @@ def _dumped(answers: list[Any]) -> bytes:
 
 
 def _is_anything(own: Rows) -> bool:
-    """Whether it declares nothing: MLflow's output signature of a model whose type hints say none."""
+    """Whether it declares nothing, as MLflow has it where type hints say nothing of answers."""
     return not own.named and len(own.fields) == 1 and isinstance(own.fields[0].type, AnyValue)
 
 

@@ -1,7 +1,7 @@
 """Models that MLflow has saved, asked in this process: as a gateway asks them, and as MLflow does.
 
-All of a gateway's way is gone but for the processes: the MLmodel file, the contract, the packed call,
-the model's process's own code, the packed outcome, the answer.
+All of a gateway's way is gone but for the processes: the MLmodel file, the contract, the packed
+call, the code of a model's process, the packed outcome, the answer.
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ class SavedModel:
 
     def called(self, frame: Frame, params: dict[str, Any]) -> Output:
         """What the model answers to one call."""
-        message = packed_call(
-            frame, params, give_up_at=time.monotonic() + 60.0, patience_s=60.0
-        )
+        message = packed_call(frame, params, give_up_at=time.monotonic() + 60.0, patience_s=60.0)
         return call_result(_unpacked(self._loaded.answer(_unpacked(message)))).output
 
     def by_mlflow(self, **payload: Any) -> Any:
