@@ -21,6 +21,7 @@ from gateway.errors import (
     CatalogUnavailable,
     DeadlineExceeded,
     GatewayError,
+    InvalidInput,
     ModelUnavailable,
 )
 from gateway.parsing.pool import AT_ONCE_BYTES, Parsing
@@ -170,9 +171,12 @@ class PredictionService:
                     )
                 parsed = time.perf_counter()
                 visit.hold_rows(request.rows)
-                results = await self._submit_all(
-                    resolution, request, len(body), deadline, patience_s
-                )
+                try:
+                    results = await self._submit_all(
+                        resolution, request, len(body), deadline, patience_s
+                    )
+                except InvalidInput as refusal:  # by the model's own classes
+                    raise request.located(refusal) from None
         except TimeoutError:
             if not limit.expired():
                 raise  # somebody else's: a bug, and no word about the request

@@ -6,7 +6,10 @@ Pure: text in, values out. The file's format is MLflow's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +17,7 @@ import orjson
 import yaml
 
 from gateway.catalog import UntypableSignature, contract_of
+from gateway.contract import Contract
 from gateway.contract.signature import UNSIGNED_EXAMPLE
 from gateway.errors import GatewayError
 
@@ -27,8 +31,21 @@ _FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _OPENINGS = ("[", "{", ":", "- ")
 _MAX_OPENINGS = 5_000
 
+# These make a dict of each row of a table before the model sees it.
+_DICT_FLAVORS = frozenset(
+    {
+        "mlflow.dspy",
+        "mlflow.langchain",
+        "mlflow.llama_index",
+        "mlflow.openai",
+        "mlflow.promptflow",
+        "mlflow.transformers",
+    }
+)
+
 _MAX_EXAMPLE_BYTES = 16 * 1024
 _MAX_EXAMPLE_ROWS = 2
+_MAX_SEARCHED_ROWS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +87,7 @@ def _facts(document: Mapping[str, Any]) -> ModelFacts:
     return ModelFacts(
         signature=signature,
         problem=_problem(pyfunc, signature, has_example=has_example),
-        flavor=_text(pyfunc.get("loader_module")) if isinstance(pyfunc, dict) else None,
+        flavor=_loader_module(document),
         ships_code=any(isinstance(f, dict) and f.get("code") for f in flavors.values()),
         example_path=_example_path(document),
     )
@@ -98,7 +115,14 @@ def _signature(document: Mapping[str, Any]) -> str | None:
         return None
     if document.get("is_signature_from_type_hint"):
         kept["is_signature_from_type_hint"] = True
+    elif document.get("type_hint_from_example") or _loader_module(document) in _DICT_FLAVORS:
+        kept["rows_are_dicts"] = True
     return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _loader_module(document: Mapping[str, Any]) -> str | None:
+    pyfunc = document["flavors"].get("python_function")
+    return _text(pyfunc.get("loader_module")) if isinstance(pyfunc, dict) else None
 
 
 def _example_path(document: Mapping[str, Any]) -> str | None:
@@ -111,44 +135,85 @@ def _text(value: object) -> str | None:
 
 
 def read_example(text: str, signature: str) -> Any:
-    """A serving input example as a request body of ours; None where it doesn't fit the contract."""
+    """A serving input example as a request body of ours; None where it doesn't fit the contract.
+
+    MLflow writes a gap of a table as a bare NaN, which JSON has no word for: it is null here, and a
+    row with one where there may be none is left out.
+    """
     try:
-        body = _as_body(orjson.loads(text))
-        encoded = orjson.dumps(body)
+        contract = contract_of(signature)
+        for body in _bodies(json.loads(text)):
+            sendable = _sendable(body, contract)
+            if sendable is not None:
+                return sendable
+    except _BROKEN:
+        pass
+    return None
+
+
+def _sendable(body: Any, contract: Contract) -> Any:
+    """The body without what JSON has no word for; None where the contract refuses it."""
+    try:
+        sendable = _without_gaps(body)
+        encoded = orjson.dumps(sendable)
         if len(encoded) > _MAX_EXAMPLE_BYTES:
             return None
-        contract_of(signature).parse(encoded)
+        contract.parse(encoded)
     except (*_BROKEN, GatewayError):
         return None
-    return body
+    return sendable
 
 
-def _as_body(example: Any) -> Any:
+def _without_gaps(value: Any) -> Any:
+    """With null for NaN. Raises ValueError for the infinities, which no request can send."""
+    if isinstance(value, float) and not math.isfinite(value):
+        if math.isnan(value):
+            return None
+        raise ValueError
+    if isinstance(value, list):
+        return [_without_gaps(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _without_gaps(each) for key, each in value.items()}
+    return value
+
+
+def _bodies(example: Any) -> Iterator[Any]:
+    """What the example may mean, the likeliest first: its first rows, or the first that can be
+    sent."""
     if not isinstance(example, dict):
-        return example
-    rows = _rows(example)
-    if isinstance(rows, list):
-        rows = rows[:_MAX_EXAMPLE_ROWS]
-        rows = rows[0] if len(rows) == 1 and isinstance(rows[0], dict) else rows
+        yield example
+        return
     params = example.get("params")
-    return {"inputs": rows, "params": params} if params else rows
+    for rows in _readings(example):
+        few = rows[:_MAX_EXAMPLE_ROWS] if isinstance(rows, list) else rows
+        singles = rows[:_MAX_SEARCHED_ROWS] if isinstance(rows, list) else []
+        for inputs in (few, *([row] for row in singles)):
+            one = isinstance(inputs, list) and len(inputs) == 1 and isinstance(inputs[0], dict)
+            inputs = inputs[0] if one else inputs
+            yield {"inputs": inputs, "params": params} if params else inputs
 
 
-def _rows(example: dict[str, Any]) -> Any:
+def _readings(example: dict[str, Any]) -> Iterator[Any]:
     """The rows in one of the scoring protocol's forms (MLflow: "Serve a model", input formats)."""
     if "dataframe_split" in example:
         split = example["dataframe_split"]
         if "columns" not in split:
-            return split["data"]
-        return [dict(zip(split["columns"], row, strict=True)) for row in split["data"]]
+            yield split["data"]
+        else:
+            yield [dict(zip(split["columns"], row, strict=True)) for row in split["data"]]
+        return
     for form in ("dataframe_records", "instances", "inputs"):
         if form in example:
-            return _by_row(example[form])
-    return example
+            yield from _by_row(example[form])
+            return
+    yield example
 
 
-def _by_row(tensors: Any) -> Any:
-    """Named tensors come as columns: turn them into records."""
-    if not isinstance(tensors, dict) or not all(isinstance(v, list) for v in tensors.values()):
-        return tensors
-    return [dict(zip(tensors, row, strict=True)) for row in zip(*tensors.values(), strict=True)]
+def _by_row(inputs: Any) -> Iterator[Any]:
+    """Named tensors come as columns, which are turned into records; a record of lists looks the
+    same."""
+    columns = inputs.values() if isinstance(inputs, dict) else ()
+    if columns and all(isinstance(column, list) for column in columns):
+        with suppress(ValueError):
+            yield [dict(zip(inputs, row, strict=True)) for row in zip(*columns, strict=True)]
+    yield inputs

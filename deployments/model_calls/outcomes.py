@@ -9,12 +9,15 @@ from deployments.model_process import messages
 from deployments.model_process.framing import MalformedMessage, Message
 from deployments.serve.ports import CallLost, Loss
 from gateway.contract import Frame
+from gateway.contract.text_formats import pointer
 from gateway.errors import (
     DeadlineExceeded,
     InternalError,
+    InvalidInput,
     InvalidModelOutput,
     ModelFailed,
     ModelUnavailable,
+    Violation,
 )
 from gateway.ports import LOAD_STEP, MODEL_STEP, CallResult
 
@@ -55,10 +58,28 @@ def call_result(message: Message, *, load_s: float | None = None) -> CallResult:
             raise DeadlineExceeded("The model was busy with others until the deadline.")
         case messages.UNSUPPORTED:
             raise InvalidModelOutput("The model answered something that has no JSON form.")
+        case messages.REFUSED:
+            raise _refused(outcome.value)
+        case messages.AMBIGUOUS:
+            raise InvalidModelOutput(
+                "It can't be told whether the lists in the model's answer are one per row or one "
+                "per output. Let it answer with a DataFrame or with one array, or log it with an "
+                "output signature that only one of both fits."
+            )
         case _:
             raise ModelFailed(
                 "The model's own code failed on this request; its log has the reason."
             )
+
+
+def _refused(refusals: Any) -> InvalidInput:
+    """With pointers that begin with the row's number: `gateway.contract.hinted` locates them."""
+    return InvalidInput(
+        tuple(
+            Violation(pointer=pointer((int(row), *path)), message=str(message))
+            for row, path, message in refusals
+        )
+    )
 
 
 def answered_by_replica(outcome: tuple[str, Any]) -> tuple[Message, str, float]:

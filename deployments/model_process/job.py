@@ -27,9 +27,11 @@ from .channel import connected, line_of, listening
 from .framing import MalformedMessage, Message
 from .mark import Mark
 from .messages import (
+    AMBIGUOUS,
     LATE,
     MODEL_FAILED,
     OK,
+    REFUSED,
     UNSUPPORTED,
     Outcome,
     packed_outcome,
@@ -188,14 +190,22 @@ class _LoadedModel:
 
         # What MLflow would warn of is what `deployments.environments` decides and tells. To look
         # for it, it reads all installed packages: half a second of each load.
-        self._predict = mlflow.pyfunc.load_model(folder, suppress_warnings=True).predict
+        model = mlflow.pyfunc.load_model(folder, suppress_warnings=True)
+        self._predict = model.predict
         self._mark = mark
         self._tell = tell
-        from .input import model_input
+        from .answers import AmbiguousOutput, Reading
+        from .hinted import TypeHint
+        from .input import Inputs, rows_of, taken
         from .output import UnsupportedOutput, plain_output
         from .tracing import within_trace
 
-        self._model_input = model_input
+        self._inputs = Inputs.of(model)
+        self._rows_of = rows_of
+        self._taken = taken
+        self._hint = TypeHint.of(model)
+        self._reading = Reading.of(model)
+        self._ambiguous = AmbiguousOutput
         self._plain_output = plain_output
         self._within_trace = within_trace
         self._unsupported = UnsupportedOutput
@@ -220,6 +230,13 @@ class _LoadedModel:
         except (self._unsupported, RecursionError, TypeError) as error:
             self._tell("call_failed", what=UNSUPPORTED, text=str(error)[:_LONGEST_TEXT], stack=[])
             return packed_outcome(Outcome(UNSUPPORTED, None, time.monotonic() - now, begun_at))
+        except self._ambiguous:
+            text = "it can't be told whether the lists in its answer are of rows or of outputs"
+            self._tell("call_failed", what=UNSUPPORTED, text=text, stack=[])
+            return packed_outcome(Outcome(AMBIGUOUS, None, time.monotonic() - now, begun_at))
+        except _Refused as refused:
+            spent = time.monotonic() - now
+            return packed_outcome(Outcome(REFUSED, refused.refusals, spent, begun_at))
         except _ModelRaised as raised:
             self._tell("call_failed", what=MODEL_FAILED, stack=stack_lines(raised.__cause__)[-60:])
             return packed_outcome(Outcome(MODEL_FAILED, None, time.monotonic() - now, begun_at))
@@ -228,18 +245,40 @@ class _LoadedModel:
 
     def _called(self, call: Any) -> Any:
         try:
-            data = self._model_input(*call.frame)
-            answer = (
-                self._predict(data, params=dict(call.params))
-                if call.params
-                else self._predict(data)
+            answer = self._answer(call.frame, call.params)
+            read = self._reading.read(
+                answer, self._rows_of(call.frame), lambda rows: self._asked_again(call, rows)
             )
-            return self._plain_output(answer)
-        except self._unsupported:
+            return self._plain_output(read)
+        except (self._unsupported, self._ambiguous):
             raise
         # A boundary: the model's own code may raise anything.
         except BaseException as error:
+            refusals = self._hint.refusals(call.frame[2][0]) if self._hint else []
+            if refusals:
+                raise _Refused(refusals) from error
             raise _ModelRaised from error
+
+    def _answer(self, frame: Any, params: Any) -> Any:
+        data = self._inputs.made_of(*frame)
+        return self._predict(data, params=dict(params)) if params else self._predict(data)
+
+    def _asked_again(self, call: Any, rows: tuple[int, ...]) -> Any:
+        """What the model answers to some rows of the call alone; None where it fails on them, which
+        says nothing of what it answered before."""
+        try:
+            return self._answer(self._taken(call.frame, rows), call.params)
+        # A boundary: the model's own code may raise anything.
+        except Exception:  # noqa: BLE001
+            return None
+
+
+class _Refused(Exception):
+    """The model's type hint doesn't take what it was called with."""
+
+    def __init__(self, refusals: list[Any]) -> None:
+        super().__init__()
+        self.refusals = refusals
 
 
 class _ModelRaised(Exception):

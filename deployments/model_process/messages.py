@@ -7,6 +7,8 @@ back is an outcome, a kind and its value; the kinds are
 - `("late", None)`: its turn didn't come before it was given up
 - `("model_failed", None)`: the model's own code raised; the reason goes to the log
 - `("unsupported_output", None)`: the answer has no plain form
+- `("refused", refusals)`: the model's type hint takes not all of its rows (see `hinted`)
+- `("ambiguous_output", None)`: it can't be told what its lists mean (see `answers`)
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from .values import Reader, Writer, dumped, loaded
 
 _TIMES = struct.Struct("<dd")
 OK, LATE, MODEL_FAILED, UNSUPPORTED = "ok", "late", "model_failed", "unsupported_output"
+AMBIGUOUS, REFUSED = "ambiguous_output", "refused"
 
 Frame = Tuple[str, Tuple[Any, ...], Tuple[Any, ...]]
 
@@ -90,7 +93,7 @@ def unpacked_outcome(message: Message) -> Outcome:
     try:
         said = loaded(message.header)
         output = said.get("o")
-        value = None if output is None else _output(output, Reader(message.body))
+        value = said.get("r") if output is None else _output(output, Reader(message.body))
         return Outcome(str(said["k"]), value, float(said["s"]), int(said["b"]))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise MalformedMessage(str(error)) from error
@@ -140,6 +143,8 @@ def _described_outcome(outcome: Outcome, writer: Writer) -> Any:
             said["o"] = ["columns", names, [writer.describe(each) for each in columns]]
         else:
             said["o"] = ["values", writer.describe(rest[0])]
+    elif outcome.kind == REFUSED:
+        said["r"] = outcome.value
     return said
 
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import decimal
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from .answers import ByColumn
 
 
 class UnsupportedOutput(Exception):
@@ -21,7 +24,8 @@ class UnsupportedOutput(Exception):
 
 
 def plain_output(answer: Any) -> tuple[Any, ...]:
-    """A model's answer as `("columns", names, columns)` or `("values", values)`.
+    """A model's answer as `("columns", names, columns)` or `("values", values)`; a dict is one
+    value (`answers` tells what is columns).
 
     Raises UnsupportedOutput for what has no plain form.
     """
@@ -37,28 +41,15 @@ def _plain_output(answer: Any) -> tuple[Any, ...]:
         return ("columns", [_name(name) for name in answer.columns], columns)
     if isinstance(answer, pd.Series):
         return ("values", _plain_series(answer))
-    if isinstance(answer, dict) and _is_by_column(answer):
-        columns = [_plain_value(column) for column in answer.values()]
-        return ("columns", [_name(name) for name in answer], columns)
+    if isinstance(answer, ByColumn):
+        columns = [_plain_value(column) for column in answer.columns]
+        return ("columns", [_name(name) for name in answer.names], columns)
     if isinstance(answer, (list, tuple)):
         return ("values", [_plain_value(value) for value in answer])
     array = _array_in(answer)
     if array is not None and array.ndim:
         return ("values", _plain_array(array))
     return ("values", [_plain_value(answer)])
-
-
-def _is_by_column(answer: dict[Any, Any]) -> bool:
-    """Whether a dict holds one sequence per column, all of one length."""
-    lengths = {
-        len(value) if isinstance(value, (list, tuple, pd.Series)) else value.shape[0]
-        for value in answer.values()
-        if isinstance(value, (list, tuple, pd.Series))
-        or (isinstance(value, np.ndarray) and value.ndim)
-    }
-    return len(lengths) == 1 and all(
-        isinstance(value, (list, tuple, np.ndarray, pd.Series)) for value in answer.values()
-    )
 
 
 def _plain_series(series: pd.Series[Any]) -> Any:
@@ -90,6 +81,8 @@ def _plain_value(value: Any) -> Any:
         return value
     if value is pd.NaT:
         return np.datetime64("NaT")
+    if value is pd.NA:
+        return None
     if isinstance(value, pd.Timestamp):
         naive = value if value.tzinfo is None else value.tz_convert("UTC").tz_localize(None)
         return naive.to_datetime64()
@@ -149,6 +142,12 @@ def _name(key: Any) -> str:
 def _converted(value: Any) -> Any:
     if isinstance(value, pd.Series):
         return _plain_series(value)
+    if isinstance(value, pd.DataFrame):
+        return _records(value)
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    if isinstance(value, decimal.Decimal):
+        return _number(value)
     if isinstance(value, dt.time):  # a time of no day: as pandas writes it
         return value.isoformat()
     if hasattr(value, "isoformat"):
@@ -161,6 +160,19 @@ def _converted(value: Any) -> Any:
     if array is None:
         raise _unsupported(value)
     return _plain_array(array)
+
+
+def _records(table: pd.DataFrame) -> list[Any]:
+    """A table within an answer, as MLflow's own server writes tables."""
+    _, names, columns = _plain_output(table)
+    return [dict(zip(names, row)) for row in zip(*columns)]
+
+
+def _number(value: decimal.Decimal) -> Any:
+    """JSON has one kind of number: a whole one stays exact, another is the nearest float."""
+    if value.is_finite() and value == value.to_integral_value():
+        return int(value)
+    return float(value)
 
 
 def _array_in(value: Any) -> Any:

@@ -89,8 +89,8 @@ def _coercer(type_: Type) -> Coercer:
             return _tuples([coercer(item) for item in items])
         case MapOf(values):
             return _maps(coercer(values))
-        case ObjectOf(fields):
-            return _objects(fields)
+        case ObjectOf(fields, extras):
+            return _objects(fields, open_=extras == "kept")
         case AnyValue():
             return anythings
         case TensorOf():
@@ -257,16 +257,21 @@ def _maps(coerce: Coercer) -> Coercer:
     return lambda column: [one(value) for value in items_of(column)]
 
 
-def _objects(fields: tuple[Field, ...]) -> Coercer:
-    """Undeclared members are dropped; an optional one that is absent stays absent."""
+def _objects(fields: tuple[Field, ...], *, open_: bool) -> Coercer:
+    """An optional member that is absent stays absent; undeclared ones stay in an open object."""
     coercers = [(f.name, f.required, coercer(f.type, optional=not f.required)) for f in fields]
+    declared = {f.name for f in fields}
 
     def one(value: Any) -> dict[str, Any]:
         if not isinstance(value, Mapping):
             raise Unfit
         if any(required and name not in value for name, required, _ in coercers):
             raise Unfit
-        return {name: to([value[name]])[0] for name, _, to in coercers if name in value}
+        made = {name: to([value[name]])[0] for name, _, to in coercers if name in value}
+        if open_ and len(value) > len(made):
+            more = ((_key(name), item) for name, item in value.items())
+            made.update((name, anything(item)) for name, item in more if name not in declared)
+        return made
 
     return lambda column: [one(value) for value in items_of(column)]
 

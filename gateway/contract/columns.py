@@ -98,7 +98,7 @@ class ColumnChecker:
     def checked(self, table: Table) -> tuple[dict[str, Column], list[Violation]]:
         """The columns by their fields' names, as `Framer.framed` takes them; and what is wrong.
 
-        An optional column that is absent is one of nulls.
+        An optional column that is absent isn't among them.
         """
         columns, found = self._matched(table)
         cells = self._cells_of_mlflow if table.as_mlflow else self._cells
@@ -121,8 +121,6 @@ class ColumnChecker:
                 columns[each.name] = (each.name, table.columns[each.name])
             elif each.required:
                 found.append(_violation(table.places, each.name, (), _MISSING))
-            else:
-                columns[each.name] = (each.name, [None] * table.rows)
         if not table.as_mlflow:
             known = {each.name for each in fields}
             strangers = [name for name in table.columns if name not in known][:_ENOUGH]

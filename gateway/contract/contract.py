@@ -19,6 +19,7 @@ from gateway.contract.columns import ColumnChecker, Table
 from gateway.contract.encoding import Target, encoder
 from gateway.contract.extension import declared_rows, extended_params, extended_rows
 from gateway.contract.frames import Frame, Framer, Placed
+from gateway.contract.hinted import located, loosened
 from gateway.contract.outputs import Output
 from gateway.contract.plain_table import PlainTable
 from gateway.contract.rendering import AnswerColumn, Renderer
@@ -33,14 +34,20 @@ class Request:
 
     `frames` holds each frame with the positions of its rows in the request; usually there is one,
     with `range(rows)`, and none for an empty list. Params that the caller left out are not in
-    `params`, so that MLflow fills in its defaults. `echo` is what the answer must repeat of the
-    request or follow in it, of a protocol that has such a thing.
+    `params`, so that MLflow fills in its defaults. `at` and `single` are as in `Body`. `echo` is
+    what the answer must repeat of the request or follow in it, of a protocol that has such a thing.
     """
 
     rows: int
     frames: Placed
     params: dict[str, Any]
+    at: tuple[str, ...] = ()
+    single: bool = False
     echo: Any = None
+
+    def located(self, refusal: InvalidInput) -> InvalidInput:
+        """What the model refuses of the rows, with pointers into the body."""
+        return located(refusal, self.at, single=self.single)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +56,8 @@ class Contract:
 
     `inputs`, `outputs` (None: anything) and `params` are the model's own. `accepted`,
     `accepted_params` and `promised` differ from them only where the version answers for the
-    contract of another one (see `extended_by`).
+    contract of another one (see `extended_by`). `rows_are_dicts` where MLflow makes a dict of each
+    row for the model.
     """
 
     inputs: Rows
@@ -59,6 +67,7 @@ class Contract:
     accepted: Rows
     accepted_params: tuple[Param, ...]
     promised: Rows | None
+    rows_are_dicts: bool = False
 
     @classmethod
     def from_signature(
@@ -79,6 +88,7 @@ class Contract:
             accepted=read.inputs,
             accepted_params=read.params,
             promised=read.outputs,
+            rows_are_dicts=read.rows_are_dicts,
         )
 
     def extended_by(self, served: Contract) -> Contract:
@@ -96,6 +106,7 @@ class Contract:
             accepted=extended_rows(self.accepted, served.accepted),
             accepted_params=extended_params(self.accepted_params, served.accepted_params),
             promised=served.promised,
+            rows_are_dicts=self.rows_are_dicts,
         )
         return self if extended == self else extended
 
@@ -126,6 +137,8 @@ class Contract:
             rows=len(read.rows),
             frames=self._framer.frames(read.rows, read.at, read.single),
             params=self._encoded(read.params),
+            at=read.at,
+            single=read.single,
         )
 
     def take(self, table: Table, *, max_rows: int | None = None, echo: Any = None) -> Request:
@@ -201,7 +214,8 @@ class Contract:
 
     @cached_property
     def _reader(self) -> BodyReader:
-        return BodyReader(self.accepted, self.accepted_params)
+        accepted = loosened(self.accepted) if self.from_type_hints else self.accepted
+        return BodyReader(accepted, self.accepted_params)
 
     @cached_property
     def _columns(self) -> ColumnChecker:
@@ -213,7 +227,12 @@ class Contract:
 
     @cached_property
     def _framer(self) -> Framer:
-        return Framer(self.inputs, self.accepted, from_type_hints=self.from_type_hints)
+        return Framer(
+            self.inputs,
+            self.accepted,
+            from_type_hints=self.from_type_hints,
+            rows_are_dicts=self.rows_are_dicts,
+        )
 
     @cached_property
     def _renderer(self) -> Renderer:

@@ -2,10 +2,14 @@
 
 Owns the rules for null and for what may travel together (measured on MLflow 3.17's enforcement):
 
-- An optional column that a row leaves out is null in it: NaN for float, double and string, as
-  pandas has it in the table that a model was fitted to, NaT for datetime, None for the rest. So a
-  row means the same to the model whoever travels with it, and a model that was fitted to a table
-  finds all of its columns (without one of them a scikit-learn pipeline fails).
+- An optional column that no row of a request has isn't there, as in MLflow's own server: models
+  ask whether it is. Where some rows have it, it is null in the others: NaN for float, double and
+  string, as pandas has it in the table that a model was fitted to, NaT for datetime, None for the
+  rest. Requests that have different columns never share a call. So what a model sees of a request
+  is the same whoever travels with it. (What was fitted to a table gets the columns that it lacks
+  where the model is: `deployments.model_process.input`.)
+- Where MLflow makes a dict of each row before the model sees it, a row has exactly the members that
+  were sent: rows with different ones are in different frames.
 - An optional integer or long takes no null in any form. Rows that lack one are in a frame of
   their own, without that column.
 - An optional boolean is an array of booleans, or None in a column of objects: those are apart.
@@ -108,8 +112,12 @@ def _joined(parts: tuple[Column, ...]) -> Column:
 class Framer:
     """Makes frames of the rows of one contract."""
 
-    def __init__(self, inputs: Rows, accepted: Rows, *, from_type_hints: bool) -> None:
+    def __init__(
+        self, inputs: Rows, accepted: Rows, *, from_type_hints: bool, rows_are_dicts: bool = False
+    ) -> None:
         self._inputs = inputs
+        self._optional = [f for f in inputs.fields if not f.required] if inputs.named else []
+        self._as_dicts = rows_are_dicts
         self._as_values = from_type_hints and not inputs.named and len(inputs.fields) == 1
         target = Target.PLAIN if self._as_values else Target.ENFORCED
         taken = {field.name: field.type for field in accepted.fields}
@@ -123,7 +131,9 @@ class Framer:
         """
         if not rows:
             return ()
-        cells = {field.name: self._cells(field, rows) for field in self._inputs.fields}
+        absent = self._absent_in(rows)
+        there = (field for field in self._inputs.fields if field.name not in absent)
+        cells = {field.name: self._cells(field, rows) for field in there}
         named = self._inputs.named
 
         def place(row: int | None, name: str) -> Path:
@@ -134,7 +144,7 @@ class Framer:
 
     def framed(self, cells: Mapping[str, Column], rows: int, place: Place) -> Placed:
         """The same of whole columns by their fields' names: lists of validated values, or arrays
-        of the field's own dtype without nulls."""
+        of the field's own dtype without nulls. What no row has isn't among them."""
         if not rows:
             return ()
         if self._inputs.tensors:
@@ -142,7 +152,9 @@ class Framer:
         if self._as_values:
             return ((range(rows), self._values(*cells.values())),)
         groups = self._groups(cells, rows)
-        return tuple((places, self._table(_at(cells, places, rows))) for places in groups)
+        return tuple(
+            (places, self._table(_at(cells, places, rows), len(places))) for places in groups
+        )
 
     def zeros(self) -> Frame | None:
         """The fewest rows of tensors of zeros; None where inputs are anything else, or too large
@@ -162,24 +174,47 @@ class Framer:
 
     def _groups(self, cells: Mapping[str, Column], rows: int) -> Iterable[Sequence[int]]:
         """Rows that may share a DataFrame; nearly always all of them."""
-        if all(isinstance(cells[field.name], np.ndarray) for field in self._apart):
-            return [range(rows)]
-        return _grouped(self._sorts(cells, rows))
+        keys: list[Any] = []
+        if not all(isinstance(cells.get(field.name), np.ndarray) for field in self._apart):
+            keys.append(self._sorts(cells, rows))
+        if self._as_dicts:
+            there = (cells[f.name] for f in self._optional if f.name in cells)
+            keys += [[cell is None for cell in column[:rows]] for column in there]
+        return _grouped(list(zip(*keys, strict=True))) if keys else [range(rows)]
+
+    def _absent_in(self, rows: list[Any]) -> frozenset[str]:
+        """The columns that no row of the request has."""
+        return frozenset(f.name for f in self._optional if not any(f.name in row for row in rows))
 
     def _sorts(self, cells: Mapping[str, Column], rows: int) -> list[Hashable]:
         """What must be equal in rows of one DataFrame, per row."""
-        columns = [[_sort(f, cell) for cell in cells[f.name][:rows]] for f in self._apart]
+        nothing = [None] * rows
+        columns = [
+            [_sort(f, cell) for cell in cells.get(f.name, nothing)[:rows]] for f in self._apart
+        ]
         return list(zip(*columns, strict=True))
 
-    def _table(self, cells: Mapping[str, Column]) -> Frame:
-        fields = [f for f in self._inputs.fields if _present(f, cells[f.name])]
+    def _table(self, cells: Mapping[str, Column], rows: int) -> Frame:
+        fields = [f for f in self._inputs.fields if self._present(f, cells.get(f.name))]
+        if not fields:  # one is kept, for a table without columns has no rows
+            kept = next(f for f in self._optional if not leaves_no_trace(f.type))
+            fields, cells = [kept], {**cells, kept.name: [None] * rows}
         labels = dict(zip((f.name for f in self._inputs.fields), self._inputs.labels, strict=True))
         names = tuple(labels[field.name] for field in fields)
         columns = tuple(
             _column(cells[field.name], field.type, self._encoders[field.name]) for field in fields
         )
         key = (names, *self._sorts(cells, 1))
-        return Frame(layout="table", names=names, columns=columns, rows=len(columns[0]), key=key)
+        return Frame(layout="table", names=names, columns=columns, rows=rows, key=key)
+
+    def _present(self, field: Field, column: Column | None) -> bool:
+        """Whether a frame with these cells has the column: all but integers that aren't there,
+        and what isn't in the dict that a row will be."""
+        if column is None:
+            return False
+        if field.required or not (leaves_no_trace(field.type) or self._as_dicts):
+            return True
+        return column[0] is not None
 
     def _cells(self, field: Field, rows: list[Any]) -> list[Any]:
         if self._inputs.named:
@@ -256,13 +291,6 @@ def _sort(field: Field, cell: Any) -> Hashable:
     if kind is int:
         return "long" if _LONG_MIN <= cell <= _LONG_MAX else "larger"
     return kind.__name__ if kind in _KINDS else "other"
-
-
-def _present(field: Field, column: Column) -> bool:
-    """Whether a frame with these cells has the column: all but integers that aren't there."""
-    if field.required or not leaves_no_trace(field.type):
-        return True
-    return column[0] is not None
 
 
 def _at(cells: Mapping[str, Column], places: Sequence[int], rows: int) -> Mapping[str, Column]:

@@ -97,7 +97,7 @@ def _bare(schema: JsonSchema, row: Type) -> JsonSchema:
 
 def record_schema(inputs: Rows) -> JsonSchema:
     """One input: an object where the columns have names, else the bare value or values."""
-    return _member(Field("", inputs.row), answer=False)
+    return _schema(inputs.row, answer=False)
 
 
 def params_object(params: Iterable[Param]) -> JsonSchema:
@@ -145,8 +145,8 @@ def _schema(type_: Type, *, answer: bool) -> JsonSchema:
             size = {"minItems": len(items), "maxItems": len(items)}
             # `items` says nothing here, and is asked for wherever there is an array.
             return {"type": "array", "prefixItems": members, "items": {}, **size}
-        case ObjectOf(fields):
-            return _object(fields, answer)
+        case ObjectOf(fields, extras):
+            return _object(fields, answer, closed=extras == "refused")
         case TensorOf():
             return _tensor(type_, answer)
 
@@ -168,12 +168,12 @@ def _or_null(schema: JsonSchema) -> JsonSchema:
     return {**schema, "type": [types, "null"]}
 
 
-def _object(fields: tuple[Field, ...], answer: bool) -> JsonSchema:
+def _object(fields: tuple[Field, ...], answer: bool, *, closed: bool) -> JsonSchema:
     schema: JsonSchema = {
         "type": "object",
         "properties": {field.name: _member(field, answer=answer) for field in fields},
     }
-    if not answer:
+    if closed and not answer:
         schema["additionalProperties"] = False
     required = [field.name for field in fields if field.required]
     return {**schema, "required": required} if required else schema
@@ -199,7 +199,7 @@ def _dtype(type_: TensorOf, answer: bool) -> JsonSchema:
         case "f":
             return _float(type_.dtype.name, answer)
         case "O":
-            return {} if type_.inner or answer else dict(_NOT_NULL)
+            return {}
         case kind:
             return _scalar(SCALAR_KINDS[kind], answer)
 

@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 
 from gateway.contract.coercion import Coercer, Column, Unfit, anythings, coercer
+from gateway.contract.one_column import of_one_column
 from gateway.contract.outputs import Output
 from gateway.contract.types import (
     AnyValue,
@@ -24,7 +25,6 @@ from gateway.contract.types import (
     ObjectOf,
     Rows,
     TensorOf,
-    TupleOf,
     Type,
     describe,
 )
@@ -129,6 +129,8 @@ class Renderer:
             if self._promised is None:
                 return _undeclared(output, rows)
             own = self._own if self._own is not None else self._promised
+            if _is_anything(own):
+                return _undeclared(output, rows)
             if not own.named and len(own.fields) == 1:
                 return self._coerced(self._promised.fields[0], _bare(output, own, rows))
             columns = _columns(output, own, rows)
@@ -157,7 +159,7 @@ class Renderer:
 
     def _coerced(self, field: Field, column: Column) -> list[Any]:
         try:
-            return self._coercers[field.name](column)
+            return self._coercers[field.name](of_one_column(column, field.type))
         except (Unfit, RecursionError):
             optional = "" if field.required else ", optional"
             raise InvalidModelOutput(
@@ -191,6 +193,11 @@ def _dumped(answers: list[Any]) -> bytes:
         raise InvalidModelOutput("The model's answer is nothing that JSON can say.") from None
 
 
+def _is_anything(own: Rows) -> bool:
+    """Whether it declares nothing, as MLflow has it where type hints say nothing of answers."""
+    return not own.named and len(own.fields) == 1 and isinstance(own.fields[0].type, AnyValue)
+
+
 def _undeclared(output: Output, rows: int) -> list[Any]:
     if output[0] == "columns":
         columns = [anythings(_counted(column, rows)) for column in output[2]]
@@ -205,11 +212,7 @@ def _bare(output: Output, own: Rows, rows: int) -> Column:
     """The one unnamed column of a signature."""
     type_ = own.fields[0].type
     if output[0] == "values":
-        values = _counted(output[1], rows)
-        flat = not isinstance(type_, ArrayOf | TensorOf | AnyValue)
-        if flat and isinstance(values, np.ndarray) and values.ndim == 2 and values.shape[1] == 1:
-            return values[:, 0]
-        return values
+        return _counted(output[1], rows)
     columns = [_counted(column, rows) for column in output[2]]
     if isinstance(type_, ObjectOf | MapOf) and not _holds_dicts(columns):
         return [dict(zip(output[1], row, strict=True)) for row in zip(*columns, strict=True)]
@@ -260,20 +263,14 @@ def _of_records(records: list[Any], own: Rows) -> dict[str, Column]:
 def _split(values: Column, own: Rows) -> list[Column]:
     """Values without names as as many columns as the signature has."""
     count = len(own.fields)
-    if isinstance(values, np.ndarray) and values.ndim > 1:
-        if count == 1 and (values.shape[1] != 1 or _takes_many(own.fields[0])):
-            return [values]
-        return [values[:, i] for i in range(values.shape[1])]
     if count == 1:
         return [values]
+    if isinstance(values, np.ndarray) and values.ndim > 1:
+        return [values[:, i] for i in range(values.shape[1])]
     rows = list(values)
     if all(isinstance(row, list | tuple | np.ndarray) and len(row) == count for row in rows):
         return [[row[i] for row in rows] for i in range(count)]
     raise InvalidModelOutput(f"{count} output columns are declared, and the model gave one.")
-
-
-def _takes_many(field: Field) -> bool:
-    return isinstance(field.type, ArrayOf | TensorOf | TupleOf | AnyValue)
 
 
 def _by_position(columns: list[Column], own: Rows) -> dict[str, Column]:

@@ -25,6 +25,7 @@ from mlflow.types.schema import (
     TensorSpec,
 )
 
+from gateway.contract.hinted import opened
 from gateway.contract.types import (
     AnyValue,
     ArrayOf,
@@ -73,6 +74,7 @@ class Signature:
     outputs: Rows | None
     params: tuple[Param, ...]
     from_type_hints: bool
+    rows_are_dicts: bool = False
 
 
 def read_signature(signature: Mapping[str, Any] | None, *, from_type_hints: bool) -> Signature:
@@ -90,7 +92,10 @@ def read_signature(signature: Mapping[str, Any] | None, *, from_type_hints: bool
         params = _params(_read("params", signature, ParamSchema.from_json))
     # MLflow writes the flag beside the signature; registries hand it over inside of it.
     hinted = from_type_hints or bool(signature.get("is_signature_from_type_hint"))
-    return Signature(inputs, outputs, params, hinted)
+    outputs = opened(outputs) if hinted else outputs
+    return Signature(
+        inputs, outputs, params, hinted, rows_are_dicts=bool(signature.get("rows_are_dicts"))
+    )
 
 
 def _read(section: str, signature: Mapping[str, Any], reader: Callable[[str], _Read]) -> _Read:

@@ -34,7 +34,12 @@ DATETIME_PATTERN = (
     f"^(?:{_YEAR}-{_MONTH_AND_DAY}|{_LEAP_YEAR}-02-29)"
     f"(?:[T ]{_TIME}(?:Z|[+-]{_HOUR}:[0-5][0-9])?)?{_END}"
 )
-BASE64_PATTERN = rf"^(?:[A-Za-z0-9+/]{{4}})*(?:[A-Za-z0-9+/]{{2}}==|[A-Za-z0-9+/]{{3}}=)?{_END}"
+_BREAKS = r"[\r\n]*"
+_DIGITS = rf"(?:[A-Za-z0-9+/]{_BREAKS})"
+BASE64_PATTERN = (
+    rf"^{_BREAKS}(?:{_DIGITS}{{4}})*"
+    rf"(?:{_DIGITS}{{2}}={_BREAKS}=|{_DIGITS}{{3}}=)?{_BREAKS}{_END}"
+)
 
 _DATETIME = re.compile(DATETIME_PATTERN)
 
@@ -76,11 +81,17 @@ def are_in_range(moments: np.ndarray) -> np.ndarray:
 
 
 def read_base64(text: object) -> bytes:
-    """The bytes of standard base64 with its padding (RFC 4648, section 4); raises `ValueError`.
+    """The bytes of standard base64 with its padding (RFC 4648, section 4), in lines or in one;
+    raises `ValueError`.
 
-    Accepts exactly what `BASE64_PATTERN` does, without running it over megabytes.
+    Accepts exactly what `BASE64_PATTERN` does, without running it over megabytes. MLflow writes
+    lines into input examples (`base64.encodebytes`).
     """
-    if not isinstance(text, str) or len(text) % 4 or text.endswith("==="):
+    if not isinstance(text, str):
+        raise ValueError
+    if "\n" in text or "\r" in text:
+        text = text.replace("\n", "").replace("\r", "")
+    if len(text) % 4 or text.endswith("==="):
         raise ValueError
     return binascii.a2b_base64(text, strict_mode=True)
 

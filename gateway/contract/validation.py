@@ -43,8 +43,12 @@ MAX_REPORTED = 10_000
 
 
 def rows_validator(row: Type) -> SchemaValidator:
-    """A validator of a list of rows; unlike lists inside of a row it reports every row."""
-    return SchemaValidator(core_schema.list_schema(_member(Field("", row)), strict=True))
+    """A validator of a list of rows; unlike lists inside of a row it reports every row.
+
+    Of a row that may be anything it takes null as well: with [1, null] two inputs are meant.
+    """
+    each = _schema(row) if isinstance(row, AnyValue) else _member(Field("", row))
+    return SchemaValidator(core_schema.list_schema(each, strict=True))
 
 
 def column_validator(field: Field) -> SchemaValidator:
@@ -187,7 +191,7 @@ def _dtype(type_: TensorOf) -> CoreSchema:
         case "M":
             return _scalar("datetime", False)
         case _:
-            return core_schema.any_schema() if type_.inner else _member(Field("", AnyValue()))
+            return core_schema.any_schema()
 
 
 def _scalar(kind: str, nullable: bool) -> CoreSchema:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import orjson
 import pytest
+from mlflow.models import ModelSignature
+from mlflow.types.schema import Array, ColSpec, Schema
 
 from registry_sync.mlmodel import read_example, read_mlmodel
 from tests.support.catalogs import signature
@@ -102,3 +105,34 @@ def test_a_file_that_cannot_be_served_says_why(text: str, word: str) -> None:
 def test_an_example_is_a_body_that_the_contract_accepts_or_none(example: Any, body: Any) -> None:
     """MLflow's serving forms become records; what doesn't fit the signature is dropped."""
     assert read_example(orjson.dumps(example).decode(), signature(("x", "double"))) == body
+
+
+@pytest.mark.parametrize(
+    ("rows", "body"),
+    [
+        ("[[1.5, NaN]]", {"x": 1.5, "y": None}),
+        ("[[1.5, NaN], [NaN, 2.5], [3.5, 4.5]]", {"x": 1.5, "y": None}),
+        ("[[NaN, 1.5], [2.5, 3.5]]", {"x": 2.5, "y": 3.5}),
+        ("[[Infinity, 1.5], [2.5, 3.5]]", {"x": 2.5, "y": 3.5}),
+        ("[[NaN, NaN]]", None),
+    ],
+)
+def test_a_gap_in_an_example_is_null_where_there_may_be_one(rows: str, body: Any) -> None:
+    """MLflow writes a gap as a bare NaN; rows that nobody could send are passed over."""
+    example = f'{{"dataframe_split": {{"columns": ["x", "y"], "data": {rows}}}}}'
+    assert read_example(example, signature(("x", "double"), ("y", "double", False))) == body
+
+
+def test_an_example_of_lists_is_one_record_where_the_signature_has_lists() -> None:
+    """A dict of lists has columns, or one row's lists."""
+    text = orjson.dumps({"inputs": {"labels": ["a", "b"], "scores": [0.5]}}).decode()
+    lists = Schema([ColSpec(Array("string"), "labels"), ColSpec(Array("double"), "scores")])
+    declared = orjson.dumps(ModelSignature(lists).to_dict()).decode()
+    assert read_example(text, declared) == {"labels": ["a", "b"], "scores": [0.5]}
+
+
+def test_bytes_of_an_example_come_in_lines() -> None:
+    """MLflow writes bytes as base64 with a line's end after each 76 characters."""
+    written = base64.encodebytes(b"a" * 100).decode()
+    text = orjson.dumps({"dataframe_records": [{"x": written}]}).decode()
+    assert read_example(text, signature(("x", "binary"))) == {"x": written}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import decimal
 import enum
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 import pydantic
 import pytest
 
+from deployments.model_process.answers import ByColumn
 from deployments.model_process.output import UnsupportedOutput, plain_output
 
 
@@ -108,7 +110,9 @@ def is_plain(value: Any) -> bool:
         ("text", ("values", ["text"])),
         (3.5, ("values", [3.5])),
         ({"a": 1}, ("values", [{"a": 1}])),
-        ({"a": [1, 2], "b": ["x", "y"]}, ("columns", ["a", "b"], [[1, 2], ["x", "y"]])),
+        ({"a": [1, 2], "b": ["x", "y"]}, ("values", [{"a": [1, 2], "b": ["x", "y"]}])),
+        (ByColumn(["a", 1], [[1, 2], own([1, 2])]),
+         ("columns", ["a", "1"], [[1, 2], np.array([1, 2])])),
         ({"a": [1, 2], "b": [1]}, ("values", [{"a": [1, 2], "b": [1]}])),
         ([Answer(text="t")], ("values", [{"text": "t", "when": None}])),
         ([Point(1.0)], ("values", [{"x": 1.0}])),
@@ -119,7 +123,10 @@ def is_plain(value: Any) -> bool:
         ([Own64(1.5), Own32(1.5)], ("values", [1.5, np.float32(1.5)])),
         (own([1.0, 2.0]), ("values", np.array([1.0, 2.0]))),
         ([own([1.0]), {"a": own([2.0])}], ("values", [np.array([1.0]), {"a": np.array([2.0])}])),
-        ({"a": own([1, 2])}, ("columns", ["a"], [np.array([1, 2])])),
+        ({"a": own([1, 2])}, ("values", [{"a": np.array([1, 2])}])),
+        ([bytearray(b"a"), memoryview(b"b")], ("values", [b"a", b"b"])),
+        ([pd.NA, decimal.Decimal("1.5"), decimal.Decimal(2)], ("values", [None, 1.5, 2])),
+        ([pd.DataFrame({"x": [1]})], ("values", [[{"x": np.int64(1)}]])),
         (pd.DataFrame({"a": own([1.0])}), ("columns", ["a"], [np.array([1.0])])),
         (pd.DataFrame({"a": objects(own([1.0]))}), ("columns", ["a"], [[np.array([1.0])]])),
         (objects("a", Word("b")), ("values", ["a", "b"])),

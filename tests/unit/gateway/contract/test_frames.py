@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import math
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mlflow.models.utils import _enforce_schema
 from mlflow.types.schema import AnyType, Array, Map, Object, Property, Schema
 
@@ -66,12 +69,68 @@ def test_nulls_share_a_frame(type_: Any, value: Any, missing: dict[str, None]) -
 
 
 @pytest.mark.parametrize("type_", ["boolean", "double", "float", "string", "datetime", Map("long")])
-def test_what_is_left_out_is_null_alone_and_in_company(type_: Any) -> None:
-    """An optional column is there and null for a row that leaves it out, with or without others."""
+def test_what_no_row_of_a_request_has_is_not_there(type_: Any) -> None:
+    """An optional column is absent where all rows leave it out, and null where one has it or says
+    null; a request with it and one without never share a call."""
     columns = [column("long", "n"), column(type_, "x", required=False)]
-    for row in ({"n": 1, "x": None}, {"n": 1}):
-        assert pd.isna(seen_by_model(columns, row)["x"][0])
-    assert only(contract(columns), {"n": 1}).key == only(contract(columns), {"n": 1, "x": None}).key
+    assert list(seen_by_model(columns, [{"n": 1}, {"n": 2}])) == ["n"]
+    assert pd.isna(seen_by_model(columns, [{"n": 1}, {"n": 2, "x": None}])["x"]).all()
+    model = contract(columns)
+    absent, null = only(model, {"n": 1}), only(model, {"n": 1, "x": None})
+    assert absent.key != null.key
+    assert absent.key == only(model, [{"n": 2}]).key
+
+
+_KINDS: dict[str, Any] = {
+    "b": ("boolean", [True, False]), "d": ("double", [0.5, 2.0]), "l": ("long", [1, 2**53 + 1]),
+    "s": ("string", ["a", ""]), "t": ("datetime", ["2020-01-01", "2021-01-01T12:00"]),
+    "y": ("binary", ["YQ==", ""]), "a": (AnyType(), [1, 0.5, "a", True, {"k": 1}, [1]]),
+    "m": (Map("long"), [{}, {"k": 1}]),
+}  # fmt: skip
+_OPTIONAL = [column(type_, name, required=False) for name, (type_, _) in _KINDS.items()]
+_requests = st.lists(
+    st.fixed_dictionaries(
+        {"n": st.integers(0, 9)},
+        optional={name: st.none() | st.sampled_from(cells) for name, (_, cells) in _KINDS.items()},
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+def _seen(frame: Frame, schema: Schema) -> list[Any]:
+    """What a model sees of each row: its columns, their types, and the values with theirs."""
+    table = _enforce_schema(model_input(frame), schema)
+    values = [[table[name].iloc[i] for name in table] for i in range(len(table))]
+    types = [(name, str(table[name].dtype)) for name in table]
+    return [(types, [(type(value), repr(value)) for value in row]) for row in values]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(_requests, min_size=2, max_size=4))
+def test_a_request_is_the_same_alone_and_in_company(requests: list[Any]) -> None:
+    """Whichever requests share a call, a model sees of each what it would see of it alone."""
+    columns = [column("long", "n"), *_OPTIONAL]
+    model, schema = contract(columns), Schema(columns)
+    frames = [frame for each in requests for _, frame in model.parse(body(each)).frames]
+    for key in {frame.key for frame in frames}:
+        company = [frame for frame in frames if frame.key == key]
+        alone = [row for frame in company for row in _seen(frame, schema)]
+        assert _seen(Frame.concat(company), schema) == alone
+
+
+@settings(max_examples=60, deadline=None)
+@given(_requests)
+def test_a_row_that_becomes_a_dict_is_the_same_alone_and_in_company(rows: list[Any]) -> None:
+    """Where MLflow makes dicts of a table, each row has what it has in a request of its own: what
+    was sent, and nothing else."""
+    columns = [column("long", "n"), *_OPTIONAL]
+    model, schema = dataclasses.replace(contract(columns), rows_are_dicts=True), Schema(columns)
+    for places, frame in model.parse(body(rows)).frames:
+        assert set(frame.names) <= {"n"} | {k for k, v in rows[places[0]].items() if v is not None}
+        for place, seen in zip(places, _seen(frame, schema), strict=True):
+            ((_, one),) = model.parse(body(rows[place])).frames
+            assert (one.key, _seen(one, schema)) == (frame.key, [seen])
 
 
 @pytest.mark.parametrize("kind", ["integer", "long"])
@@ -116,7 +175,7 @@ def test_a_missing_text_is_what_pandas_has_for_it() -> None:
     """A scikit-learn pipeline that was fitted to a table with missing texts knows them again."""
     fitted_to = pd.DataFrame({"x": ["a", None]})["x"]
     columns = [column("string", "x", required=False), column("long", "n")]
-    made = seen_by_model(columns, {"n": 1})["x"]
+    made = seen_by_model(columns, {"n": 1, "x": None})["x"]
     assert type(made[0]) is type(fitted_to[1]) is float
 
 

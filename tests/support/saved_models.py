@@ -1,0 +1,84 @@
+"""Models that MLflow has saved, asked in this process: as a gateway asks them, and as MLflow does.
+
+All of a gateway's way is gone but for the processes: the MLmodel file, the contract, the packed
+call, the code of a model's process, the packed outcome, the answer.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+from mlflow.pyfunc.scoring_server import _parse_json_data, invocations
+
+from deployments.model_calls.outcomes import call_result, packed_call
+from deployments.model_process.framing import Inbox, Message
+from deployments.model_process.job import _LoadedModel
+from deployments.model_process.mark import Mark
+from gateway.catalog import contract_of
+from gateway.contract import Contract, Frame
+from gateway.contract.outputs import Output
+from gateway.errors import InvalidInput
+from registry_sync.mlmodel import read_mlmodel
+
+
+class SavedModel:
+    """The model in a folder that `mlflow.<flavor>.save_model` has written."""
+
+    def __init__(self, folder: Path) -> None:
+        facts = read_mlmodel((folder / "MLmodel").read_text())
+        assert facts.problem is None, facts.problem
+        self.contract: Contract = contract_of(facts.signature or "")
+        self.events: list[dict[str, Any]] = []
+        mark = folder.with_name(f"{folder.name}-{uuid.uuid4().hex}.mark")
+        mark.write_bytes(bytes(64))
+        self._loaded = _LoadedModel(str(folder), Mark(str(mark)), self._hear)
+        self._by_mlflow = mlflow.pyfunc.load_model(str(folder))
+
+    def answer(self, body: Any) -> Any:
+        """The gateway's answer to a body, as JSON; raises its errors."""
+        request = self.contract.parse(json.dumps(body).encode())
+        try:
+            outputs = [
+                (places, self.called(frame, request.params)) for places, frame in request.frames
+            ]
+        except InvalidInput as refusal:
+            raise request.located(refusal) from None
+        return json.loads(self.contract.render(outputs, request.rows))
+
+    def called(self, frame: Frame, params: dict[str, Any]) -> Output:
+        """What the model answers to one call."""
+        message = packed_call(frame, params, give_up_at=time.monotonic() + 60.0, patience_s=60.0)
+        return call_result(_unpacked(self._loaded.answer(_unpacked(message)))).output
+
+    def by_mlflow(self, **payload: Any) -> Any:
+        """What MLflow's own server answers, of its `predictions` where it has them."""
+        response = invocations(
+            json.dumps(payload),
+            "application/json",
+            self._by_mlflow,
+            self._by_mlflow.metadata.get_input_schema(),
+        )
+        assert response.status == 200, response.response
+        answer = json.loads(response.response)
+        return answer.get("predictions", answer) if isinstance(answer, dict) else answer
+
+    def mlflow_input(self, **payload: Any) -> Any:
+        """What MLflow's own server makes of a body, before the signature is enforced."""
+        schema = self._by_mlflow.metadata.get_input_schema()
+        return _parse_json_data(json.dumps(payload), self._by_mlflow.metadata, schema).data
+
+    def _hear(self, event: str, **said: Any) -> None:
+        self.events.append({"event": event, **said})
+
+
+def _unpacked(message: bytes) -> Message:
+    inbox = Inbox()
+    inbox.feed(message)
+    found = inbox.next()
+    assert found is not None
+    return found
