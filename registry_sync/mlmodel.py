@@ -16,6 +16,7 @@ import yaml
 from gateway.catalog import UntypableSignature, contract_of
 from gateway.contract.signature import UNSIGNED_EXAMPLE
 from gateway.errors import GatewayError
+from registry_sync.wrappers import amended
 
 # What a file makes YAML, JSON and those who read them raise that isn't what it should be; a deeply
 # nested one ends in RecursionError.
@@ -98,6 +99,7 @@ def _signature(document: Mapping[str, Any]) -> str | None:
         return None
     if document.get("is_signature_from_type_hint"):
         kept["is_signature_from_type_hint"] = True
+    kept.update(amended(document, kept))
     return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode()
 
 

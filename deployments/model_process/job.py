@@ -38,6 +38,7 @@ from .messages import (
 from .stacks import stack_lines
 
 _LONGEST_TEXT = 2000
+_LONGEST_REASON = 300
 
 
 def main(_: list[str]) -> None:
@@ -219,7 +220,8 @@ class _LoadedModel:
             return packed_outcome(outcome)
         except (self._unsupported, RecursionError, TypeError) as error:
             self._tell("call_failed", what=UNSUPPORTED, text=str(error)[:_LONGEST_TEXT], stack=[])
-            return packed_outcome(Outcome(UNSUPPORTED, None, time.monotonic() - now, begun_at))
+            why = str(error)[:_LONGEST_REASON] if isinstance(error, self._unsupported) else None
+            return packed_outcome(Outcome(UNSUPPORTED, why, time.monotonic() - now, begun_at))
         except _ModelRaised as raised:
             self._tell("call_failed", what=MODEL_FAILED, stack=stack_lines(raised.__cause__)[-60:])
             return packed_outcome(Outcome(MODEL_FAILED, None, time.monotonic() - now, begun_at))

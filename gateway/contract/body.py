@@ -23,6 +23,7 @@ from gateway.contract.types import (
     Param,
     Rows,
     TensorOf,
+    TextOrTexts,
     TupleOf,
     Type,
     takes_lists,
@@ -215,6 +216,8 @@ def resembles(value: Any, type_: Type) -> bool:
     match type_:
         case AnyValue():
             return value is not None
+        case TextOrTexts():
+            return not isinstance(value, dict)
         case ArrayOf() | TupleOf():
             return isinstance(value, list)
         case TensorOf():

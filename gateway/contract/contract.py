@@ -44,13 +44,15 @@ class Contract:
 
     `inputs`, `outputs` (None: anything) and `params` are the model's own. `accepted`,
     `accepted_params` and `promised` differ from them only where the version answers for the
-    contract of another one (see `extended_by`).
+    contract of another one (see `extended_by`). A version that is called `row_by_row` answers each
+    input by a call of its own.
     """
 
     inputs: Rows
     outputs: Rows | None
     params: tuple[Param, ...]
     from_type_hints: bool
+    row_by_row: bool = False
     accepted: Rows
     accepted_params: tuple[Param, ...]
     promised: Rows | None
@@ -71,6 +73,7 @@ class Contract:
             outputs=read.outputs,
             params=read.params,
             from_type_hints=read.from_type_hints,
+            row_by_row=read.row_by_row,
             accepted=read.inputs,
             accepted_params=read.params,
             promised=read.outputs,
@@ -83,11 +86,8 @@ class Contract:
         the type it had and left out before the model is called; answers are those of `served`.
         Only for versions that may: `differences(served, self)` is empty.
         """
-        extended = Contract(
-            inputs=self.inputs,
-            outputs=self.outputs,
-            params=self.params,
-            from_type_hints=self.from_type_hints,
+        extended = replace(
+            self,
             accepted=extended_rows(self.accepted, served.accepted),
             accepted_params=extended_params(self.accepted_params, served.accepted_params),
             promised=served.promised,
@@ -118,7 +118,8 @@ class Contract:
         )
 
     def render(self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int) -> bytes:
-        """The answer as a JSON list with one element per row of the request.
+        """The answer as a JSON list: one element per row of the request, or as many as the version
+        gave where it was called for this request alone.
 
         `outputs` has what came back for each frame, with the positions of the frame's rows.
         Raises `InvalidModelOutput` where it doesn't fit the signature.
@@ -170,11 +171,16 @@ class Contract:
 
     @cached_property
     def _plain_table(self) -> PlainTable | None:
-        return PlainTable.of(self.inputs, self.accepted)
+        return None if self.row_by_row else PlainTable.of(self.inputs, self.accepted)
 
     @cached_property
     def _framer(self) -> Framer:
-        return Framer(self.inputs, self.accepted, from_type_hints=self.from_type_hints)
+        return Framer(
+            self.inputs,
+            self.accepted,
+            from_type_hints=self.from_type_hints,
+            row_by_row=self.row_by_row,
+        )
 
     @cached_property
     def _renderer(self) -> Renderer:

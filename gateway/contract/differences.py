@@ -27,6 +27,7 @@ from gateway.contract.types import (
     Rows,
     Scalar,
     TensorOf,
+    TextOrTexts,
     Type,
     describe,
 )
@@ -283,6 +284,8 @@ def _wider(type_: Type, *, than: Type) -> bool:
     """Whether every value of `than` is one of the type."""
     if isinstance(type_, AnyValue):
         return not isinstance(than, TensorOf)
+    if isinstance(type_, TextOrTexts):
+        return than in (Scalar("string"), ArrayOf(Scalar("string")))
     if isinstance(type_, Scalar) and isinstance(than, Scalar):
         return type_.kind in _WIDER.get(than.kind, ())
     return False

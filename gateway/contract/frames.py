@@ -11,6 +11,8 @@ Owns the rules for null and for what may travel together (measured on MLflow 3.1
 - An optional boolean is an array of booleans, or None in a column of objects: those are apart.
 - In a column of Any each kind of value is apart from all others: MLflow and pandas choose the
   column's type by all of its values, so that one row's neighbour could change another's.
+- A row with a list of strings in a column of `TextOrTexts` goes alone: MLflow's wrappers look at
+  the first row's. So does each row of a model that is called row by row (`Contract.row_by_row`).
 - Rows of tensors with different inner shapes are in different frames, and a fixed first
   dimension makes frames of exactly that many rows.
 
@@ -35,6 +37,7 @@ from gateway.contract.types import (
     Rows,
     Scalar,
     TensorOf,
+    TextOrTexts,
     Type,
     integer_bounds,
 )
@@ -104,8 +107,11 @@ def _joined(parts: tuple[Column, ...]) -> Column:
 class Framer:
     """Makes frames of the rows of one contract."""
 
-    def __init__(self, inputs: Rows, accepted: Rows, *, from_type_hints: bool) -> None:
+    def __init__(
+        self, inputs: Rows, accepted: Rows, *, from_type_hints: bool, row_by_row: bool = False
+    ) -> None:
         self._inputs = inputs
+        self._row_by_row = row_by_row
         self._as_values = from_type_hints and not inputs.named and len(inputs.fields) == 1
         target = Target.PLAIN if self._as_values else Target.ENFORCED
         taken = {field.name: field.type for field in accepted.fields}
@@ -122,7 +128,7 @@ class Framer:
         if self._inputs.tensors:
             return self._tensors(rows, at, single)
         if self._as_values:
-            return ((range(len(rows)), self._values(rows)),)
+            return self._in_values(rows)
         groups = self._groups(rows)
         return tuple((places, self._table(_at(rows, places))) for places in groups)
 
@@ -136,6 +142,11 @@ class Framer:
             return None
         return self._tensor_frame(columns, rows, ())
 
+    def _in_values(self, rows: list[Any]) -> Placed:
+        if not self._row_by_row:
+            return ((range(len(rows)), self._values(rows)),)
+        return tuple((range(i, i + 1), _alone(self._values([row]))) for i, row in enumerate(rows))
+
     def _values(self, rows: list[Any]) -> Frame:
         (encode,) = self._encoders.values()
         values = rows if encode is None else [encode(row) for row in rows]
@@ -143,6 +154,8 @@ class Framer:
 
     def _groups(self, rows: list[Any]) -> Iterable[Sequence[int]]:
         """Rows that may share a DataFrame; nearly always all of them."""
+        if self._row_by_row:
+            return [range(i, i + 1) for i in range(len(rows))]
         if not self._apart:
             return [range(len(rows))]
         return _grouped(self._sorts(rows))
@@ -161,7 +174,13 @@ class Framer:
             for field in fields
         )
         key = (names, *self._sorts(rows[:1]))
-        return Frame(layout="table", names=names, columns=columns, rows=len(rows), key=key)
+        frame = Frame(layout="table", names=names, columns=columns, rows=len(rows), key=key)
+        return _alone(frame) if self._row_by_row or self._has_texts(rows[0]) else frame
+
+    def _has_texts(self, row: Any) -> bool:
+        """Whether some column of strings has a list of them in the row."""
+        fields = [f for f in self._apart if isinstance(f.type, TextOrTexts)]
+        return any(isinstance(cell, list) for f in fields for cell in self._cells(f, [row]))
 
     def _present(self, field: Field, row: dict[str, Any]) -> bool:
         """Whether the frame of `row` has the column: all but integers that aren't there."""
@@ -233,19 +252,26 @@ class Framer:
 
 def splits(field: Field) -> bool:
     """Whether what a row has in the column decides with which others it may travel (`_sort`)."""
-    if isinstance(field.type, AnyValue):
+    if isinstance(field.type, AnyValue | TextOrTexts):
         return True
     return not field.required and (leaves_no_trace(field.type) or field.type == _BOOLEAN)
 
 
 def _sort(field: Field, cell: Any) -> Hashable:
     """Equal for cells that may be in one column."""
+    if isinstance(field.type, TextOrTexts):
+        return object() if isinstance(cell, list) else "text"
     if not isinstance(field.type, AnyValue):
         return cell is None
     kind = type(cell)
     if kind is int:
         return "long" if _LONG_MIN <= cell <= _LONG_MAX else "larger"
     return kind.__name__ if kind in _KINDS else "other"
+
+
+def _alone(frame: Frame) -> Frame:
+    """The frame as one that never shares a call."""
+    return replace(frame, key=object(), whole=True)
 
 
 def _at(rows: list[Any], places: Sequence[int]) -> list[Any]:
@@ -266,7 +292,7 @@ def _column(values: list[Any], type_: Type, encode: Encoder | None) -> Column:
         if type_.kind == "boolean" and values[0] is None:
             return values
         return np.array(values, dtype=COLUMN_DTYPES[type_.kind])
-    if type_ == _STRING and None in values:
+    if (type_ == _STRING or isinstance(type_, TextOrTexts)) and None in values:
         return [np.nan if value is None else value for value in values]
     if encode is None:
         return values

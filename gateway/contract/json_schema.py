@@ -25,6 +25,7 @@ from gateway.contract.types import (
     Rows,
     Scalar,
     TensorOf,
+    TextOrTexts,
     TupleOf,
     Type,
     float_bound,
@@ -37,6 +38,10 @@ _NOT_NULL = ["boolean", "number", "string", "array", "object"]
 # The shortest text of the largest float32 reads as a slightly larger number.
 _FLOAT32_WRITTEN_MAX = 3.4028235e38
 _NAN_IS_NULL = "null stands for NaN and the infinities, which JSON lacks."
+_LENGTH_OF_ANSWERS = (
+    "One element per input, in the same order; of a model that answers with another number of them "
+    "(a forecast, an embedding of each token), as many as it gave."
+)
 _FORMATS = {"integer": "int32", "long": "int64", "float": "float", "double": "double"}
 _float_bound = lru_cache(float_bound)  # asked for every column; numpy takes its time
 
@@ -97,11 +102,11 @@ def _param(param: Param) -> JsonSchema:
 
 
 def response_schema(outputs: Rows | None) -> JsonSchema:
-    """Every answer: a list with one element per row of the request."""
+    """Every answer: a list, with one element per row of the request where the model answers so."""
     row: JsonSchema = {} if outputs is None else _schema(outputs.row, answer=True)
     return {
         "title": "Answer",
-        "description": "One element per input, in the same order.",
+        "description": _LENGTH_OF_ANSWERS,
         "type": "array",
         "items": row,
     }
@@ -111,6 +116,8 @@ def _schema(type_: Type, *, answer: bool) -> JsonSchema:
     match type_:
         case Scalar(kind):
             return _scalar(kind, answer)
+        case TextOrTexts():
+            return {"type": ["string", "array"], "items": {"type": "string"}, "minItems": 1}
         case ArrayOf(items):
             return {"type": "array", "items": _schema(items, answer=answer)}
         case MapOf(values):
@@ -141,7 +148,8 @@ def _or_null(schema: JsonSchema) -> JsonSchema:
     types = schema.get("type")
     if types is None or "null" in types:
         return schema
-    return {**schema, "type": [types, "null"]}
+    several = types if isinstance(types, list) else [types]
+    return {**schema, "type": [*several, "null"]}
 
 
 def _object(fields: tuple[Field, ...], answer: bool) -> JsonSchema:
@@ -249,6 +257,8 @@ def _example(type_: Type) -> Any:
             return {field.name: _example(field.type) for field in fields if field.required}
         case TensorOf():
             return _example_tensor(type_)
+        case TextOrTexts():
+            return _EXAMPLES["string"]
         case Scalar(kind):
             return _EXAMPLES[kind]
         case AnyValue():

@@ -1,4 +1,5 @@
-"""Outputs of a model -> the JSON answer, one element per row of the request.
+"""Outputs of a model -> the JSON answer: one element per row of the request, or as many as the
+model gave where it was called for that request alone.
 
 Owns how what models return (DataFrames, arrays, lists of values or dicts) is matched with the
 columns of the output signature. What each value may be is `coercion.py`'s matter.
@@ -14,7 +15,7 @@ import numpy as np
 import orjson
 
 from gateway.contract.coercion import Coercer, Column, Unfit, anythings, coercer
-from gateway.contract.outputs import Output
+from gateway.contract.outputs import Output, row_count
 from gateway.contract.types import (
     AnyValue,
     ArrayOf,
@@ -49,12 +50,13 @@ class Renderer:
 
     def render(self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int) -> bytes:
         """The JSON list; raises `InvalidModelOutput`."""
+        parts = [(places, self._part(output, _rows_of(output))) for places, output in outputs]
+        if len(parts) == 1:
+            return _dumped(parts[0][1])
+        if any(len(places) != len(part) for places, part in parts):
+            return _dumped(_in_order(parts, rows))
         answers: list[Any] = [None] * rows
-        for places, output in outputs:
-            part = self._part(output, len(places))
-            if len(places) == rows and places == range(rows):
-                answers = part
-                continue
+        for places, part in parts:
             for place, answer in zip(places, part, strict=True):
                 answers[place] = answer
         return _dumped(answers)
@@ -62,11 +64,11 @@ class Renderer:
     def _part(self, output: Output, rows: int) -> list[Any]:
         try:
             if self._promised is None:
-                return _undeclared(output, rows)
+                return _undeclared(output)
             own = self._own if self._own is not None else self._promised
             if not own.named and len(own.fields) == 1:
-                return self._coerced(self._promised.fields[0], _bare(output, own, rows))
-            columns = _columns(output, own, rows)
+                return self._coerced(self._promised.fields[0], _bare(output, own))
+            columns = _columns(output, own)
             return self._rows(self._promised, columns, rows)
         except (Unfit, RecursionError):
             raise InvalidModelOutput("The model's answer is nothing that JSON can say.") from None
@@ -97,6 +99,24 @@ class Renderer:
             ) from None
 
 
+def _rows_of(output: Output) -> int:
+    """How many rows the answer has; raises `InvalidModelOutput` where its columns disagree."""
+    rows = row_count(output)
+    if rows is None:
+        raise InvalidModelOutput("The columns of the model's answer have different lengths.")
+    return rows
+
+
+def _in_order(parts: Sequence[tuple[Sequence[int], list[Any]]], rows: int) -> list[Any]:
+    """Answers of other lengths than their rows, one after the other, where the rows were."""
+    if [place for places, _ in parts for place in places] != list(range(rows)):
+        raise InvalidModelOutput(
+            "The model was called several times for these rows, and answered with other numbers of "
+            "them: which are whose can't be told. Ask for one input at a time."
+        )
+    return [answer for _, part in parts for answer in part]
+
+
 def _records(columns: Mapping[str, Column]) -> list[Any]:
     """Rows as dicts; both forms are several times as fast as to make each of them in Python."""
     if len(columns) == 1:
@@ -113,26 +133,26 @@ def _dumped(answers: list[Any]) -> bytes:
         raise InvalidModelOutput("The model's answer is nothing that JSON can say.") from None
 
 
-def _undeclared(output: Output, rows: int) -> list[Any]:
+def _undeclared(output: Output) -> list[Any]:
     if output[0] == "columns":
-        columns = [anythings(_counted(column, rows)) for column in output[2]]
+        columns = [anythings(column) for column in output[2]]
         names = [str(name) for name in output[1]]
         if len(set(names)) < len(names):
             raise InvalidModelOutput("Two columns of the model's answer have the same name.")
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    return anythings(_counted(output[1], rows))
+    return anythings(output[1])
 
 
-def _bare(output: Output, own: Rows, rows: int) -> Column:
+def _bare(output: Output, own: Rows) -> Column:
     """The one unnamed column of a signature."""
     type_ = own.fields[0].type
     if output[0] == "values":
-        values = _counted(output[1], rows)
+        values = output[1]
         flat = not isinstance(type_, ArrayOf | TensorOf | AnyValue)
         if flat and isinstance(values, np.ndarray) and values.ndim == 2 and values.shape[1] == 1:
             return values[:, 0]
         return values
-    columns = [_counted(column, rows) for column in output[2]]
+    columns = list(output[2])
     if isinstance(type_, ObjectOf | MapOf) and not _holds_dicts(columns):
         return [dict(zip(output[1], row, strict=True)) for row in zip(*columns, strict=True)]
     if len(columns) == 1:
@@ -146,15 +166,15 @@ def _holds_dicts(columns: list[Column]) -> bool:
     return len(columns) == 1 and all(isinstance(value, Mapping) for value in columns[0])
 
 
-def _columns(output: Output, own: Rows, rows: int) -> dict[str, Column]:
+def _columns(output: Output, own: Rows) -> dict[str, Column]:
     """The columns by the names that the model's own signature gives them."""
     if output[0] == "columns":
-        names, columns = output[1], [_counted(column, rows) for column in output[2]]
+        names, columns = output[1], list(output[2])
         given = dict(zip((str(name) for name in names), columns, strict=True))
         if own.named and any(field.name in given for field in own.fields):
             return given
         return _by_position(columns, own)
-    values = _counted(output[1], rows)
+    values = output[1]
     if own.named and _all_are(values, Mapping):
         return _of_records(list(values), own)
     return _by_position(_split(values, own), own)
@@ -205,11 +225,3 @@ def _by_position(columns: list[Column], own: Rows) -> dict[str, Column]:
             f"The model gave {len(columns)} columns, and {len(own.fields)} are declared: {names}."
         )
     return {field.name: column for field, column in zip(own.fields, columns, strict=True)}
-
-
-def _counted(column: Column, rows: int) -> Column:
-    """The column itself, if it has one element for each row of its frame."""
-    sized = isinstance(column, list | tuple) or (isinstance(column, np.ndarray) and column.ndim > 0)
-    if not sized or len(column) != rows:
-        raise InvalidModelOutput(f"The model was given {rows} rows and answered another number.")
-    return column

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -36,6 +36,7 @@ from gateway.contract.types import (
     Rows,
     Scalar,
     TensorOf,
+    TextOrTexts,
     Type,
     depth,
 )
@@ -51,6 +52,12 @@ HOW_TO_SIGN = f"{_SIGNED}, or with an input_example=, from which MLflow infers i
 UNSIGNED_EXAMPLE = (
     f"The model has an input example but no signature, and MLflow inferred none from it. {_SIGNED}."
 )
+
+TEXTS_IN_STRINGS = "texts_in_strings"
+"""The member of a signature mapping that is true where columns of strings take lists of them."""
+
+ROW_BY_ROW = "row_by_row"
+"""The member of a signature mapping that is true where the model is called for each row."""
 
 _TENSOR_KINDS = {"b", "i", "u", "f", "U", "S", "O", "M"}
 
@@ -73,6 +80,7 @@ class Signature:
     outputs: Rows | None
     params: tuple[Param, ...]
     from_type_hints: bool
+    row_by_row: bool = False
 
 
 def read_signature(signature: Mapping[str, Any] | None, *, from_type_hints: bool) -> Signature:
@@ -90,7 +98,19 @@ def read_signature(signature: Mapping[str, Any] | None, *, from_type_hints: bool
         params = _params(_read("params", signature, ParamSchema.from_json))
     # MLflow writes the flag beside the signature; registries hand it over inside of it.
     hinted = from_type_hints or bool(signature.get("is_signature_from_type_hint"))
-    return Signature(inputs, outputs, params, hinted)
+    if signature.get(TEXTS_IN_STRINGS):
+        inputs = _with_texts(inputs)
+    return Signature(inputs, outputs, params, hinted, bool(signature.get(ROW_BY_ROW)))
+
+
+def _with_texts(inputs: Rows) -> Rows:
+    """Named columns of strings take lists of them, too."""
+    if not inputs.named:
+        return inputs
+    fields = tuple(
+        replace(f, type=TextOrTexts()) if f.type == Scalar("string") else f for f in inputs.fields
+    )
+    return replace(inputs, fields=fields)
 
 
 def _read(section: str, signature: Mapping[str, Any], reader: Callable[[str], _Read]) -> _Read:

@@ -73,6 +73,13 @@ class TupleOf:
 
 
 @dataclass(frozen=True, slots=True)
+class TextOrTexts:
+    """A string or a list of strings: what a column of strings takes where MLflow's wrapper of the
+    flavor has several texts in one input (the labels of a zero-shot classifier, texts to embed).
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class AnyValue:
     """Any JSON value. As an element or map value also null, as a required member not."""
 
@@ -93,7 +100,7 @@ class TensorOf:
         return self.shape[1:]
 
 
-Type: TypeAlias = Scalar | ArrayOf | MapOf | ObjectOf | TupleOf | AnyValue | TensorOf
+Type: TypeAlias = Scalar | TextOrTexts | ArrayOf | MapOf | ObjectOf | TupleOf | AnyValue | TensorOf
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +178,8 @@ def describe(type_: Type) -> str:
     match type_:
         case Scalar(kind):
             return kind
+        case TextOrTexts():
+            return "string or Array(string)"
         case ArrayOf(items):
             return f"Array({describe(items)})"
         case MapOf(values):
@@ -194,6 +203,8 @@ def describe_field(field: Field) -> str:
 def depth(type_: Type) -> int:
     """How many lists and objects are nested at most."""
     match type_:
+        case TextOrTexts():
+            return 1
         case ArrayOf(inner) | MapOf(inner):
             return 1 + depth(inner)
         case ObjectOf(fields):

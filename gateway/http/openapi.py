@@ -199,7 +199,7 @@ def _predict_operation(model: ServedModel, component: str) -> dict[str, Any]:
         },
         "responses": {
             "200": {
-                "description": "One element per input row, in order.",
+                "description": "What the model answered, as a list.",
                 "headers": {
                     name: {"$ref": f"#/components/headers/{name}"} for name in _RESPONSE_HEADERS
                 },
