@@ -19,6 +19,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from gateway.catalog import (
+    UNTYPED_SIGNATURE,
     Compatibility,
     HeldVersion,
     ModelVersion,
@@ -189,6 +190,9 @@ class DefaultPolicy:
     ) -> DefaultChoice:
         """The current default where it is still there, else the newest that keeps its contract,
         of those that were loaded once if there are any."""
+        if current is not None and current.signature != previous.contract:
+            # It was given a signature where it is, or is served without one from now on.
+            return replace(self._taken_over(current, previous), held=held)
         if current is not None:
             return DefaultChoice(
                 number=current.number,
@@ -204,7 +208,7 @@ class DefaultPolicy:
             contract=previous.contract,
             earlier_contracts=previous.earlier_contracts,
             held=held,
-            problem=_gone(versions),
+            problem=_gone(versions, previous),
         )
 
     def _stand_in(
@@ -238,14 +242,20 @@ def _unchanged(versions: Sequence[ModelVersion], previous: ServedModel) -> Model
     before = previous.default
     if before is None:
         return None
-    return next(
-        (v for v in versions if v.fingerprint == before.fingerprint and v.is_servable), None
-    )
+    return next((v for v in versions if _is_same(v, before) and v.is_servable), None)
 
 
-def _gone(versions: Sequence[ModelVersion]) -> str:
-    if not any(v.is_ready for v in versions):
+def _is_same(version: ModelVersion, before: ModelVersion) -> bool:
+    """Whether they are the same artifacts, into which a signature may have been written since."""
+    return version.fingerprint in (before.fingerprint, before.registered_as)
+
+
+def _gone(versions: Sequence[ModelVersion], previous: ServedModel) -> str:
+    newest = _newest([v for v in versions if v.is_ready])
+    if newest is None:
         return _NO_READY_VERSION
+    if previous.contract == UNTYPED_SIGNATURE:  # which any that can be served would keep
+        return _why_unservable(newest)
     return (
         "Its default version is gone and no other keeps its contract; register one that does, or "
         "set modelmux.accept_breaking=true on the one to serve."

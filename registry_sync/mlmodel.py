@@ -28,6 +28,7 @@ _FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _OPENINGS = ("[", "{", ":", "- ")
 _MAX_OPENINGS = 5_000
 
+_NOTHING_TO_CALL = "It has no python_function flavor, so there is nothing to call."
 _MAX_EXAMPLE_BYTES = 16 * 1024
 _MAX_EXAMPLE_ROWS = 2
 
@@ -36,11 +37,16 @@ _MAX_EXAMPLE_ROWS = 2
 class ModelFacts:
     """What an MLmodel file says; `problem` is why the version can't be served, else None.
 
-    `example_path` is the serving input example's path beside the file, None where there is none.
+    `unsigned` is the same where it is for want of a signature that can be served: then the version
+    can still be, without types or by those of its input example. `example_path` is the serving
+    input example's path beside the file, None where there is none; `logged_example` is what the
+    file says of the example itself.
     """
 
     signature: str | None = None
     problem: str | None = None
+    unsigned: str | None = None
+    logged_example: Mapping[str, Any] | None = None
     flavor: str | None = None
     ships_code: bool = False
     example_path: str | None = None
@@ -67,19 +73,22 @@ def _facts(document: Mapping[str, Any]) -> ModelFacts:
     flavors: Mapping[str, Any] = document["flavors"]
     pyfunc = flavors.get("python_function")
     signature = _signature(document)
-    has_example = bool(document.get("saved_input_example_info"))
+    example = document.get("saved_input_example_info")
+    callable_ = isinstance(pyfunc, dict)
+    unsigned = _unsigned(signature, has_example=bool(example)) if callable_ else None
     return ModelFacts(
-        signature=signature,
-        problem=_problem(pyfunc, signature, has_example=has_example),
+        signature=None if unsigned else signature,
+        problem=unsigned if callable_ else _NOTHING_TO_CALL,
+        unsigned=unsigned,
+        logged_example=example if isinstance(example, dict) else None,
         flavor=_text(pyfunc.get("loader_module")) if isinstance(pyfunc, dict) else None,
         ships_code=any(isinstance(f, dict) and f.get("code") for f in flavors.values()),
         example_path=_example_path(document),
     )
 
 
-def _problem(pyfunc: object, signature: str | None, *, has_example: bool) -> str | None:
-    if not isinstance(pyfunc, dict):
-        return "It has no python_function flavor, so there is nothing to call."
+def _unsigned(signature: str | None, *, has_example: bool) -> str | None:
+    """Why there is no signature that can be served; None where there is one."""
     if signature is None and has_example:
         return UNSIGNED_EXAMPLE
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from gateway.contract import json_schema
-from gateway.contract.body import BodyReader
+from gateway.contract.body import Body, BodyReader
 from gateway.contract.encoding import Target, encoder
 from gateway.contract.extension import extended_params, extended_rows
 from gateway.contract.frames import Frame, Framer, Placed
@@ -22,6 +22,8 @@ from gateway.contract.plain_table import PlainTable
 from gateway.contract.rendering import Renderer
 from gateway.contract.signature import read_signature
 from gateway.contract.types import ArrayOf, ObjectOf, Param, Rows
+from gateway.contract.untyped import untyped_frames
+from gateway.errors import too_many_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +47,7 @@ class Contract:
     `inputs`, `outputs` (None: anything) and `params` are the model's own. `accepted`,
     `accepted_params` and `promised` differ from them only where the version answers for the
     contract of another one (see `extended_by`). A version that is called `row_by_row` answers each
-    input by a call of its own.
+    input by a call of its own. One that is `untyped` has no signature: it takes and gives anything.
     """
 
     inputs: Rows
@@ -53,6 +55,7 @@ class Contract:
     params: tuple[Param, ...]
     from_type_hints: bool
     row_by_row: bool = False
+    untyped: bool = False
     accepted: Rows
     accepted_params: tuple[Param, ...]
     promised: Rows | None
@@ -74,6 +77,7 @@ class Contract:
             params=read.params,
             from_type_hints=read.from_type_hints,
             row_by_row=read.row_by_row,
+            untyped=read.untyped,
             accepted=read.inputs,
             accepted_params=read.params,
             promised=read.outputs,
@@ -84,8 +88,11 @@ class Contract:
 
         Requests may also hold what `served` has and this version dropped, which is validated by
         the type it had and left out before the model is called; answers are those of `served`.
-        Only for versions that may: `differences(served, self)` is empty.
+        Only for versions that may: `differences(served, self)` is empty. Where either is untyped
+        nothing was promised, or nothing can be kept: it is this version's own contract.
         """
+        if self.untyped or served.untyped:
+            return self
         extended = replace(
             self,
             accepted=extended_rows(self.accepted, served.accepted),
@@ -111,11 +118,20 @@ class Contract:
             if frame is not None:
                 return Request(rows=frame.rows, frames=((range(frame.rows), frame),), params={})
         read = self._reader.read(body, max_rows)
+        if self.untyped:
+            return self._untyped(read, max_rows)
         return Request(
             rows=len(read.rows),
             frames=self._framer.frames(read.rows, read.at, read.single),
             params=self._encoded(read.params),
         )
+
+    def _untyped(self, read: Body, max_rows: int | None) -> Request:
+        frames = untyped_frames(read.rows, single=read.single)
+        rows = sum(len(places) for places, _ in frames)
+        if max_rows is not None and rows > max_rows:
+            raise too_many_rows(max_rows)
+        return Request(rows=rows, frames=frames, params={})
 
     def render(self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int) -> bytes:
         """The answer as a JSON list: one element per row of the request, or as many as the version
@@ -146,8 +162,8 @@ class Contract:
 
     def example(self) -> Any:
         """A small request body that `parse` accepts, without the optional columns; None where the
-        tensors are too large for one."""
-        return json_schema.example_body(self.inputs)
+        tensors are too large for one, and where nobody knows what the model takes."""
+        return None if self.untyped else json_schema.example_body(self.inputs)
 
     def zeros(self) -> Frame | None:
         """A frame that the model takes although its tensors are too large for an `example`: the

@@ -96,8 +96,11 @@ def differences(
 ) -> tuple[Difference, ...]:
     """Why `candidate` may not answer for `contract`; empty where it may.
 
-    With `exact` it may only where the signatures are equal (type hints or not makes none).
+    With `exact` it may only where the signatures are equal (type hints or not makes none). Where
+    either has no signature there is nothing to compare.
     """
+    if contract.untyped or candidate.untyped:
+        return ()
     found = [
         *_compared_inputs(contract.accepted, candidate.inputs, exact),
         *_compared_params(contract.accepted_params, candidate.params, exact),

@@ -43,7 +43,7 @@ from gateway.contract.types import (
 )
 from gateway.errors import InvalidInput, Violation
 
-Layout = Literal["table", "tensor", "tensors", "values"]
+Layout = Literal["table", "tensor", "tensors", "values", "records"]
 Column = np.ndarray | list[Any]
 
 _BOOLEAN, _STRING = Scalar("boolean"), Scalar("string")
@@ -59,6 +59,7 @@ class Frame:
     - `tensor`: `columns[0]` is the ndarray
     - `tensors`: `dict(zip(names, columns))`, ndarrays
     - `values`: `columns[0]` is a list of plain Python values (models made from type hints)
+    - `records`: `pd.DataFrame(columns[0])`, a list of dicts (models without a signature)
 
     Frames of one contract with equal `key` may be concatenated. One that is `whole` has the fixed
     number of rows that the model asks for: it is never sliced, and no other has its key.

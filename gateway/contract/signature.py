@@ -26,6 +26,7 @@ from mlflow.types.schema import (
 )
 
 from gateway.contract.types import (
+    ANYTHING,
     AnyValue,
     ArrayOf,
     Field,
@@ -44,13 +45,18 @@ from gateway.contract.types import (
 # JSON itself is read to 200 levels (jiter's limit); a type must leave room for the body's form.
 MAX_DEPTH = 64
 
+_UNTYPED = (
+    "Or set the tag modelmux.signature=none on the model or the version, and it is served without "
+    "types."
+)
 _SIGNED = (
     "Log the model with one: mlflow.<flavor>.log_model(…, signature=mlflow.models.infer_signature("
     "model_input, model_output))"
 )
-HOW_TO_SIGN = f"{_SIGNED}, or with an input_example=, from which MLflow infers it."
+HOW_TO_SIGN = f"{_SIGNED}, or with an input_example=, from which MLflow infers it. {_UNTYPED}"
 UNSIGNED_EXAMPLE = (
-    f"The model has an input example but no signature, and MLflow inferred none from it. {_SIGNED}."
+    "The model has an input example but no signature, and none can be inferred from it. "
+    f"{_SIGNED}. {_UNTYPED}"
 )
 
 TEXTS_IN_STRINGS = "texts_in_strings"
@@ -58,6 +64,12 @@ TEXTS_IN_STRINGS = "texts_in_strings"
 
 ROW_BY_ROW = "row_by_row"
 """The member of a signature mapping that is true where the model is called for each row."""
+
+UNTYPED = "untyped"
+"""The member of a signature mapping that is true where there is no signature, and need not be."""
+
+UNTYPED_SIGNATURE = '{"untyped":true}'
+"""The signature of models that are served without one, as JSON text."""
 
 _TENSOR_KINDS = {"b", "i", "u", "f", "U", "S", "O", "M"}
 
@@ -81,10 +93,13 @@ class Signature:
     params: tuple[Param, ...]
     from_type_hints: bool
     row_by_row: bool = False
+    untyped: bool = False
 
 
 def read_signature(signature: Mapping[str, Any] | None, *, from_type_hints: bool) -> Signature:
     """Read the `signature` mapping of an MLmodel file; raises `UntypableSignature`."""
+    if signature and signature.get(UNTYPED):
+        return Signature(ANYTHING, None, (), from_type_hints=False, untyped=True)
     if not signature or not any(signature.get(k) for k in ("inputs", "outputs", "params")):
         raise UntypableSignature(f"The model has no signature. {HOW_TO_SIGN}")
     if not signature.get("inputs"):

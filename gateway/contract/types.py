@@ -136,6 +136,10 @@ class Rows:
         return max(firsts - {-1}, default=None)
 
 
+ANYTHING = Rows((Field("0", AnyValue()),), (0,), named=False)
+"""The inputs of a model without a signature: any value but null, or a list of values."""
+
+
 @dataclass(frozen=True, slots=True)
 class Param:
     """A parameter of a model; `type` is an `ArrayOf` for the shape (-1,).

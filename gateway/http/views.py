@@ -15,12 +15,17 @@ from gateway.catalog import (
     ModelOptions,
     ModelVersion,
     ServedModel,
+    Typing,
     UntypableSignature,
 )
 from gateway.http.predict.path import predict_path
 from gateway.ports import RegistryStatus
 
 _NOTHING_SEEN: Unloadable = {}
+_TYPES_FROM = (
+    "`signature`; `input example` where they are inferred from it; `none` where there is no "
+    "signature: requests and answers are untyped, where the tag modelmux.signature=none says so."
+)
 
 
 class HeldView(BaseModel):
@@ -64,6 +69,7 @@ class VersionView(BaseModel):
     is_default: bool
     description: str
     flavor: str | None
+    types_from: Typing = Field(description=_TYPES_FROM)
     created_at_ms: int
     environment: EnvironmentView | None = Field(
         description="Its packages; null where that isn't known yet."
@@ -78,6 +84,9 @@ class ModelSummary(BaseModel):
     status: Literal["ready", "unservable"]
     reason: str | None = Field(description="Why nothing answers by default; null where it does.")
     default_version: int | None
+    types_from: Typing | None = Field(
+        description=f"Of the default version, null where there is none. {_TYPES_FROM}"
+    )
     aliases: dict[str, int]
     versions: list[int]
     held: HeldView | None
@@ -177,6 +186,7 @@ def _summary(model: ServedModel, unloadable: Unloadable) -> dict[str, Any]:
         "status": "ready" if problem is None else "unservable",
         "reason": problem,
         "default_version": model.default_version,
+        "types_from": None if model.default is None else model.default.typing,
         "aliases": dict(sorted(model.aliases.items())),
         "versions": [v.number for v in reversed(model.versions)],
         "held": _held(model.held),
@@ -212,6 +222,7 @@ def describe_version(
         is_default=version.number == model.default_version,
         description=version.description,
         flavor=version.flavor,
+        types_from=version.typing,
         created_at_ms=version.created_at_ms,
         environment=_environment(model, version.number),
     )
