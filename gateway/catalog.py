@@ -16,6 +16,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.contract import Contract, Difference, UntypableSignature, differences
+from gateway.contract.signature import UNTYPED_SIGNATURE
 from gateway.errors import (
     ModelNotFound,
     ModelUnavailable,
@@ -25,6 +26,8 @@ from gateway.errors import (
 )
 
 Compatibility = Literal["compatible", "exact"]
+
+Typing = Literal["signature", "input example", "none"]
 
 EnvironmentMode = Literal["auto", "shared", "own"]
 """Which packages a version runs with: the gateway's (`shared`), some of its `own`, or its own where
@@ -38,6 +41,19 @@ LATEST = "latest"
 
 _VERSION_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _REGISTRATION_RETRY_AFTER_S = 5.0
+
+
+UNSIGNED = "/unsigned"
+"""What the fingerprint of a version ends with as long as its file has no signature: a process that
+loaded it like that doesn't know the one that is written later."""
+
+_TYPING_NOTES: dict[Typing, str] = {
+    "input example": "It was logged without a signature: what it takes is inferred from its input "
+    "example, and what it answers is not known.",
+    "none": "It has no signature and is served without types: it is given whatever is sent "
+    "(records as a table, nested lists of numbers as an array, all else as a list), its answers "
+    "come as they are, and another version may take and give something else.",
+}
 
 
 class _Frozen(BaseModel):
@@ -59,6 +75,7 @@ class ModelOptions(_Frozen):
     timeout_s: float | None = Field(default=None, gt=0.0, le=3600.0)
     environment: EnvironmentMode | None = None
     deployment: DeploymentKind | None = None
+    signature: Literal["none"] | None = None
 
     @property
     def of_an_own_deployment(self) -> list[str]:
@@ -78,6 +95,10 @@ class ModelVersion(_Frozen):
     is none. `problem` says why the version can't be served, None where it can. `environment` is
     what its own tag says of its packages, `warnings` are of tags that can't be used. `stage` is
     the stage that somebody gave it, as MLflow has them beside aliases still.
+
+    `unsigned` is why the file has no signature that can be served, None where it has one; then
+    `signature` is the one that was `inferred` from the version's input example, or says that it is
+    served untyped.
     """
 
     number: int
@@ -94,6 +115,26 @@ class ModelVersion(_Frozen):
     accept_breaking: bool = False
     environment: EnvironmentMode | None = None
     warnings: tuple[str, ...] = ()
+    unsigned: str | None = None
+    inferred: str | None = None
+
+    @property
+    def registered_as(self) -> str:
+        """The fingerprint without the mark of those that have no signature: one may be written into
+        the same artifacts."""
+        return self.fingerprint.removesuffix(UNSIGNED)
+
+    @property
+    def typing(self) -> Typing:
+        """Where the types of its requests and answers come from."""
+        if self.unsigned is None:
+            return "signature"
+        return "none" if self.signature in (None, UNTYPED_SIGNATURE) else "input example"
+
+    @property
+    def typing_note(self) -> str | None:
+        """What callers should know where the types come from no signature; None where they do."""
+        return None if self.problem is not None else _TYPING_NOTES.get(self.typing)
 
     @property
     def is_ready(self) -> bool:
@@ -473,6 +514,8 @@ def _without_default(model: ServedModel) -> ModelUnservable:
 
 __all__ = [
     "LATEST",
+    "UNSIGNED",
+    "UNTYPED_SIGNATURE",
     "Catalog",
     "Compatibility",
     "DefaultCause",
@@ -486,6 +529,7 @@ __all__ = [
     "Moment",
     "Resolution",
     "ServedModel",
+    "Typing",
     "UntypableSignature",
     "compare_signatures",
     "contract_of",

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from gateway.catalog import (
+    UNTYPED_SIGNATURE,
     Compatibility,
     DefaultCause,
     FormerDefault,
@@ -214,7 +215,7 @@ class DefaultPolicy:
         candidate: ModelVersion,
         versions: Sequence[ModelVersion],
         previous: ServedModel,
-        cause: DefaultCause,
+        cause: DefaultCause | None,
     ) -> DefaultChoice:
         """The candidate's own contract, which goes on taking what it took before, unless it broke
         with that on purpose."""
@@ -298,6 +299,10 @@ class DefaultPolicy:
             former=_formers(versions, previous, None),
             passed_over=previous.passed_over,
         )
+        if current is not None and current.signature != previous.contract:
+            # It was given a signature where it is, or is served without one from now on.
+            taken = self._taken_over(current, versions, previous, previous.default_cause)
+            return replace(taken, held=held)
         if current is not None:
             return replace(same, number=current.number, cause=previous.default_cause)
         former = _former(versions, previous) if _is_gone(versions, previous) else None
@@ -308,7 +313,7 @@ class DefaultPolicy:
         if stand_in is not None:
             taken = self._taken_over(stand_in, versions, previous, "stands_in")
             return replace(taken, held=held)
-        return replace(same, problem=_gone(versions))
+        return replace(same, problem=_gone(versions, previous))
 
     def _stand_in(
         self, versions: Sequence[ModelVersion], previous: ServedModel
@@ -336,16 +341,14 @@ def _unchanged(versions: Sequence[ModelVersion], previous: ServedModel) -> Model
     before = previous.default
     if before is None:
         return None
-    return next(
-        (v for v in versions if v.fingerprint == before.fingerprint and v.is_servable), None
-    )
+    return next((v for v in versions if _is_same(v, before) and v.is_servable), None)
 
 
 def _is_gone(versions: Sequence[ModelVersion], previous: ServedModel) -> bool:
     """Whether the previous default isn't registered any more; one that is but can't be served may
     come back."""
     before = previous.default
-    return before is None or all(v.fingerprint != before.fingerprint for v in versions)
+    return before is None or not any(_is_same(v, before) for v in versions)
 
 
 def _was_default(version: ModelVersion, previous: ServedModel) -> FormerDefault | None:
@@ -396,7 +399,8 @@ def _formers(
     known = {version.fingerprint for version in versions}
     former = [f for f in previous.former_defaults if f.fingerprint != present]
     before = previous.default
-    if present is not None and before is not None and before.fingerprint != present:
+    is_same = before is not None and present in (before.fingerprint, before.registered_as)
+    if present is not None and before is not None and not is_same:
         former = [f for f in former if f.fingerprint != before.fingerprint]
         former.append(
             FormerDefault(
@@ -409,9 +413,17 @@ def _formers(
     return tuple(f for f in former if f.fingerprint in known)[-_FORMER_DEFAULTS:]
 
 
-def _gone(versions: Sequence[ModelVersion]) -> str:
-    if not any(v.is_ready for v in versions):
+def _is_same(version: ModelVersion, before: ModelVersion) -> bool:
+    """Whether they are the same artifacts, into which a signature may have been written since."""
+    return version.fingerprint in (before.fingerprint, before.registered_as)
+
+
+def _gone(versions: Sequence[ModelVersion], previous: ServedModel) -> str:
+    newest = _newest([v for v in versions if v.is_ready])
+    if newest is None:
         return _NO_READY_VERSION
+    if previous.contract == UNTYPED_SIGNATURE:  # which any that can be served would keep
+        return _why_unservable(newest)
     return (
         "Its default version is gone and no other keeps its contract; register one that does, or "
         "set modelmux.accept_breaking=true on the one to serve."

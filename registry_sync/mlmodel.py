@@ -20,6 +20,7 @@ from gateway.catalog import UntypableSignature, contract_of
 from gateway.contract import Contract
 from gateway.contract.signature import UNSIGNED_EXAMPLE
 from gateway.errors import GatewayError
+from registry_sync.wrappers import amended
 
 # What a file makes YAML, JSON and those who read them raise that isn't what it should be; a deeply
 # nested one ends in RecursionError.
@@ -43,6 +44,7 @@ _DICT_FLAVORS = frozenset(
     }
 )
 
+_NOTHING_TO_CALL = "It has no python_function flavor, so there is nothing to call."
 _MAX_EXAMPLE_BYTES = 16 * 1024
 _MAX_EXAMPLE_ROWS = 2
 _MAX_SEARCHED_ROWS = 20
@@ -52,11 +54,16 @@ _MAX_SEARCHED_ROWS = 20
 class ModelFacts:
     """What an MLmodel file says; `problem` is why the version can't be served, else None.
 
-    `example_path` is the serving input example's path beside the file, None where there is none.
+    `unsigned` is the same where it is for want of a signature that can be served: then the version
+    can still be, without types or by those of its input example. `example_path` is the serving
+    input example's path beside the file, None where there is none; `logged_example` is what the
+    file says of the example itself.
     """
 
     signature: str | None = None
     problem: str | None = None
+    unsigned: str | None = None
+    logged_example: Mapping[str, Any] | None = None
     flavor: str | None = None
     ships_code: bool = False
     example_path: str | None = None
@@ -83,19 +90,22 @@ def _facts(document: Mapping[str, Any]) -> ModelFacts:
     flavors: Mapping[str, Any] = document["flavors"]
     pyfunc = flavors.get("python_function")
     signature = _signature(document)
-    has_example = bool(document.get("saved_input_example_info"))
+    example = document.get("saved_input_example_info")
+    callable_ = isinstance(pyfunc, dict)
+    unsigned = _unsigned(signature, has_example=bool(example)) if callable_ else None
     return ModelFacts(
-        signature=signature,
-        problem=_problem(pyfunc, signature, has_example=has_example),
+        signature=None if unsigned else signature,
+        problem=unsigned if callable_ else _NOTHING_TO_CALL,
+        unsigned=unsigned,
+        logged_example=example if isinstance(example, dict) else None,
         flavor=_loader_module(document),
         ships_code=any(isinstance(f, dict) and f.get("code") for f in flavors.values()),
         example_path=_example_path(document),
     )
 
 
-def _problem(pyfunc: object, signature: str | None, *, has_example: bool) -> str | None:
-    if not isinstance(pyfunc, dict):
-        return "It has no python_function flavor, so there is nothing to call."
+def _unsigned(signature: str | None, *, has_example: bool) -> str | None:
+    """Why there is no signature that can be served; None where there is one."""
     if signature is None and has_example:
         return UNSIGNED_EXAMPLE
     try:
@@ -117,6 +127,7 @@ def _signature(document: Mapping[str, Any]) -> str | None:
         kept["is_signature_from_type_hint"] = True
     elif document.get("type_hint_from_example") or _loader_module(document) in _DICT_FLAVORS:
         kept["rows_are_dicts"] = True
+    kept.update(amended(document, kept))
     return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode()
 
 

@@ -21,7 +21,8 @@ from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.entities.model_registry import RegisteredModel as MlflowModel
 from mlflow.exceptions import MlflowException
 
-from gateway.catalog import ModelVersion
+from gateway.catalog import UNSIGNED, UNTYPED_SIGNATURE, ModelVersion
+from registry_sync.example_signature import inferred_signature
 from registry_sync.mlmodel import ModelFacts, read_example, read_mlmodel
 from registry_sync.problems import is_database_server, registry_problem, require_driver
 from registry_sync.records import (
@@ -30,7 +31,7 @@ from registry_sync.records import (
     RegistryUnreachable,
     RegistryUnusable,
 )
-from registry_sync.tags import accepts_breaking, environment_mode, version_warnings
+from registry_sync.tags import accepts_breaking, environment_mode, is_untyped, version_warnings
 from registry_sync.version_files import ArtifactStores, FilesUnreadable, VersionFiles
 
 _logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ _logger = logging.getLogger(__name__)
 _PAGE = 1000
 _READERS = 8
 _RETRY_UNREADABLE_AFTER_S = 60.0
+_LOOKED_AT_AGAIN = 64
 
 # What servers say of versions that nobody gave a stage; recent ones say nothing.
 _NO_STAGES = (None, "", "None")
@@ -98,9 +100,10 @@ class MlflowRegistry:
         self._client: MlflowClient | None = None
         # Artifacts of a version never change: its facts are read once and kept by fingerprint.
         self._known: dict[str, ModelVersion] = {
-            version.fingerprint: version for version in known if version.problem is None
+            version.registered_as: version for version in known if version.problem is None
         }
         self._unreadable: dict[str, _Unreadable] = {}
+        self._looked_at: dict[str, float] = {}
         self._stores = ArtifactStores(tracking_uri=tracking_uri, registry_uri=self._registry_uri)
 
     def read(self) -> RegistryReading:
@@ -110,7 +113,7 @@ class MlflowRegistry:
         """
         try:
             models = [m for m in self._search_models() if self._patterns.admit(m.name)]
-            versions = self._versions_by_model({m.name for m in models})
+            versions = self._versions_by_model({m.name: m.tags or {} for m in models})
         except _REGISTRY_FAILURES as error:
             raise self._problem(error) from error
         return tuple(_registered_model(model, versions.get(model.name, ())) for model in models)
@@ -121,7 +124,10 @@ class MlflowRegistry:
             record = self._connected().get_model_version(name, str(number))
             if self._must_read(record):
                 self._read_artifacts(record)
-            return self._with_facts(record)
+            tags: Mapping[str, str] = {}
+            if (known := self._known.get(_fingerprint(record))) is not None and known.unsigned:
+                tags = self._connected().get_registered_model(name).tags or {}
+            return self._with_facts(record, tags)
 
     def read_model(self, name: str) -> RegisteredModel:
         """One model without its versions; raises RegistryUnreachable, LookupError if unknown."""
@@ -196,18 +202,35 @@ class MlflowRegistry:
         with self._answers():
             return list(_all_pages(self._connected().search_model_versions))
 
-    def _versions_by_model(self, names: set[str]) -> dict[str, list[ModelVersion]]:
-        wanted = [v for v in self._search_versions() if v.name in names]
+    def _versions_by_model(
+        self, models: Mapping[str, Mapping[str, str]]
+    ) -> dict[str, list[ModelVersion]]:
+        """The versions of the models, which are given by name with their tags."""
+        wanted = [v for v in self._search_versions() if v.name in models]
         unread = [record for record in wanted if self._must_read(record)]
+        unread += self._to_look_at_again(wanted)
         with ThreadPoolExecutor(_READERS, thread_name_prefix="mlmodel") as readers:
             list(readers.map(self._read_artifacts, unread))
         by_model: dict[str, list[ModelVersion]] = {}
         for record in wanted:
-            by_model.setdefault(record.name, []).append(self._with_facts(record))
+            version = self._with_facts(record, models[record.name])
+            by_model.setdefault(record.name, []).append(version)
         self._forget_all_but({_fingerprint(record) for record in wanted})
         return by_model
 
+    def _to_look_at_again(self, records: Iterable[MlflowVersion]) -> list[MlflowVersion]:
+        """Those without a signature, since `mlflow.models.set_signature` writes one into the file
+        that is there: all of them, or of very many those that were looked at the longest ago."""
+        doubtful = [record for record in records if self._is_unsigned(record)]
+        doubtful.sort(key=lambda record: self._looked_at.get(_fingerprint(record), 0.0))
+        return doubtful[:_LOOKED_AT_AGAIN]
+
+    def _is_unsigned(self, record: MlflowVersion) -> bool:
+        known = self._known.get(_fingerprint(record))
+        return record.status == "READY" and known is not None and known.unsigned is not None
+
     def _forget_all_but(self, fingerprints: set[str]) -> None:
+        self._looked_at = {k: v for k, v in self._looked_at.items() if k in fingerprints}
         self._known = {k: v for k, v in self._known.items() if k in fingerprints}
         self._unreadable = {k: v for k, v in self._unreadable.items() if k in fingerprints}
 
@@ -218,7 +241,7 @@ class MlflowRegistry:
         unreadable = self._unreadable.get(fingerprint)
         return unreadable is None or not unreadable.is_recent
 
-    def _with_facts(self, record: MlflowVersion) -> ModelVersion:
+    def _with_facts(self, record: MlflowVersion, tags_of_model: Mapping[str, str]) -> ModelVersion:
         """The version with what is known of its artifacts; the same object while nothing changes,
         so that a quiet registry costs no copies and no comparisons further on."""
         fingerprint = _fingerprint(record)
@@ -226,8 +249,9 @@ class MlflowRegistry:
         if known is None:
             unreadable = self._unreadable.get(fingerprint)
             facts = ModelFacts() if unreadable is None else unreadable.facts
-            return _version(record, fingerprint, facts, None)
-        changeable = _changeable(record)
+            return _version(record, fingerprint, facts)
+        untyped = is_untyped(record.tags or {}) or is_untyped(tags_of_model)
+        changeable = {**_changeable(record), **_typed(known, untyped=untyped)}
         if any(getattr(known, name) != value for name, value in changeable.items()):
             known = self._known[fingerprint] = known.model_copy(update=changeable)
         return known
@@ -235,9 +259,12 @@ class MlflowRegistry:
     def _read_artifacts(self, record: MlflowVersion) -> None:
         """Have the facts of a version in `_known`, or why there are none in `_unreadable`."""
         fingerprint = _fingerprint(record)
+        self._looked_at[fingerprint] = time.monotonic()
         try:
-            facts, example = self._fetch_facts(record)
+            facts, inferred, example = self._fetch_facts(record)
         except _UNREADABLE as error:
+            if fingerprint in self._known:
+                return  # it was looked at again, and is as it was as far as anybody knows
             _logger.warning(
                 "the MLmodel file of %s version %s can't be read", record.name, record.version,
                 exc_info=error,
@@ -245,14 +272,20 @@ class MlflowRegistry:
             facts = ModelFacts(problem="Its MLmodel file can't be read from the artifact store.")
             self._unreadable[fingerprint] = _Unreadable(facts)
         else:
-            self._known[fingerprint] = _version(record, fingerprint, facts, example)
+            read = _version(record, fingerprint, facts, inferred=inferred, example=example)
+            known = self._known.get(fingerprint)
+            if known is None or (known.unsigned, known.inferred) != (read.unsigned, read.inferred):
+                self._known[fingerprint] = read
 
-    def _fetch_facts(self, record: MlflowVersion) -> tuple[ModelFacts, Any]:
+    def _fetch_facts(self, record: MlflowVersion) -> tuple[ModelFacts, str | None, Any]:
+        """What the MLmodel file says, the signature that comes of its example alone, and that."""
         files = self._files(record.name, record.version)
         facts = read_mlmodel(_text(files, "MLmodel"))
-        if facts.example_path is None or facts.signature is None or facts.problem is not None:
-            return facts, None
-        return facts, _example(files, facts.example_path, facts.signature)
+        inferred = _inferred(files, facts)
+        signature = facts.signature or inferred or (UNTYPED_SIGNATURE if facts.unsigned else None)
+        if facts.example_path is None or signature is None:
+            return facts, inferred, None
+        return facts, inferred, _example(files, facts.example_path, signature)
 
     def _files(self, name: str, number: str) -> VersionFiles:
         # Not the client's own method, which first asks whether the name is a prompt's: a request
@@ -270,6 +303,27 @@ def _example(files: VersionFiles, path: str, signature: str) -> Any:
         return read_example(_text(files, path), signature)
     except _UNREADABLE:
         return None  # an example is a nicety: the version serves without it
+
+
+def _inferred(files: VersionFiles, facts: ModelFacts) -> str | None:
+    """The signature that an unsigned version's input example has; None where there is none."""
+    info = facts.logged_example
+    path = None if info is None else info.get("artifact_path")
+    if facts.unsigned is None or info is None or not isinstance(path, str):
+        return None
+    try:
+        return inferred_signature(info, _text(files, path))
+    except _UNREADABLE:
+        return None
+
+
+def _typed(version: ModelVersion, *, untyped: bool) -> Mapping[str, Any]:
+    """How a version without a signature is served: untyped where a tag says so, else by the types
+    of its input example, else not at all."""
+    if version.unsigned is None:
+        return {}
+    signature = UNTYPED_SIGNATURE if untyped else version.inferred
+    return {"signature": signature, "problem": version.unsigned if signature is None else None}
 
 
 def _all_pages(search: Callable[..., Any]) -> Iterator[Any]:
@@ -294,13 +348,20 @@ def _registered_model(model: MlflowModel, versions: Iterable[ModelVersion]) -> R
 
 
 def _version(
-    record: MlflowVersion, fingerprint: str, facts: ModelFacts, example: Any
+    record: MlflowVersion,
+    fingerprint: str,
+    facts: ModelFacts,
+    *,
+    inferred: str | None = None,
+    example: Any = None,
 ) -> ModelVersion:
     return ModelVersion(
         number=int(record.version),
-        fingerprint=fingerprint,
+        fingerprint=f"{fingerprint}{UNSIGNED}" if facts.unsigned else fingerprint,
         signature=facts.signature,
         problem=facts.problem,
+        unsigned=facts.unsigned,
+        inferred=inferred,
         flavor=facts.flavor,
         ships_code=facts.ships_code,
         example=example,

@@ -16,6 +16,7 @@ PREFIX = "modelmux."
 SERVE = "modelmux.serve"
 ACCEPT_BREAKING = "modelmux.accept_breaking"
 ENVIRONMENT = "modelmux.environment"
+SIGNATURE = "modelmux.signature"
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
@@ -37,12 +38,20 @@ def environment_mode(tags: Mapping[str, str]) -> EnvironmentMode | None:
     return next((mode for mode in get_args(EnvironmentMode) if mode == said), None)
 
 
+def is_untyped(tags: Mapping[str, str]) -> bool:
+    """Whether tags of a model or a version say to serve what has no signature without one."""
+    return tags.get(SIGNATURE, "").strip().lower() == "none"
+
+
 def version_warnings(tags: Mapping[str, str]) -> tuple[str, ...]:
     """A warning for each tag of a model version that can't be used."""
-    said = tags.get(ENVIRONMENT)
-    if said is None or environment_mode(tags) is not None:
-        return ()
-    return (f"Tag {ENVIRONMENT} is ignored: it is none of {', '.join(get_args(EnvironmentMode))}.",)
+    found = []
+    if ENVIRONMENT in tags and environment_mode(tags) is None:
+        modes = ", ".join(get_args(EnvironmentMode))
+        found.append(f"Tag {ENVIRONMENT} is ignored: it is none of {modes}.")
+    if SIGNATURE in tags and not is_untyped(tags):
+        found.append(f"Tag {SIGNATURE} is ignored: it may only be none.")
+    return tuple(found)
 
 
 def parse_options(tags: Mapping[str, str]) -> tuple[ModelOptions, tuple[str, ...]]:

@@ -57,7 +57,7 @@ def call_result(message: Message, *, load_s: float | None = None) -> CallResult:
         case messages.LATE:
             raise DeadlineExceeded("The model was busy with others until the deadline.")
         case messages.UNSUPPORTED:
-            raise InvalidModelOutput("The model answered something that has no JSON form.")
+            raise InvalidModelOutput(_without_form(outcome.value))
         case messages.REFUSED:
             raise _refused(outcome.value)
         case messages.AMBIGUOUS:
@@ -113,6 +113,13 @@ def answered_by_replica(outcome: tuple[str, Any]) -> tuple[Message, str, float]:
             )
         case _:
             raise InternalError("The model's replica is of another release.")
+
+
+def _without_form(why: object) -> str:
+    """What is said of an answer that has no plain form: `why` is the process's own sentence."""
+    if not isinstance(why, str) or not why:
+        return "The model answered something that has no JSON form."
+    return f"{why[0].upper()}{why[1:]}."
 
 
 def still_starting() -> ModelUnavailable:

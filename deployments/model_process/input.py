@@ -86,6 +86,8 @@ def model_input(layout: str, names: tuple[Any, ...], columns: tuple[Any, ...]) -
     """What MLflow takes for a frame: a DataFrame, an array, named arrays or a plain list."""
     if layout == "table":
         return _table(names, columns)
+    if layout == "records":
+        return pd.DataFrame(columns[0])
     if layout == "tensors":
         return dict(zip(names, columns))
     return columns[0]

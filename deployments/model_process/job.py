@@ -40,6 +40,7 @@ from .messages import (
 from .stacks import stack_lines
 
 _LONGEST_TEXT = 2000
+_LONGEST_REASON = 300
 
 
 def main(_: list[str]) -> None:
@@ -197,7 +198,7 @@ class _LoadedModel:
         from .answers import AmbiguousOutput, Reading
         from .hinted import TypeHint
         from .input import Inputs, rows_of, taken
-        from .output import UnsupportedOutput, plain_output
+        from .output import UnsupportedOutput, plain_output, settled
         from .tracing import within_trace
 
         self._inputs = Inputs.of(model)
@@ -206,6 +207,7 @@ class _LoadedModel:
         self._hint = TypeHint.of(model)
         self._reading = Reading.of(model)
         self._ambiguous = AmbiguousOutput
+        self._settled = settled
         self._plain_output = plain_output
         self._within_trace = within_trace
         self._unsupported = UnsupportedOutput
@@ -229,7 +231,8 @@ class _LoadedModel:
             return packed_outcome(outcome)
         except (self._unsupported, RecursionError, TypeError) as error:
             self._tell("call_failed", what=UNSUPPORTED, text=str(error)[:_LONGEST_TEXT], stack=[])
-            return packed_outcome(Outcome(UNSUPPORTED, None, time.monotonic() - now, begun_at))
+            why = str(error)[:_LONGEST_REASON] if isinstance(error, self._unsupported) else None
+            return packed_outcome(Outcome(UNSUPPORTED, why, time.monotonic() - now, begun_at))
         except self._ambiguous:
             text = "it can't be told whether the lists in its answer are of rows or of outputs"
             self._tell("call_failed", what=UNSUPPORTED, text=text, stack=[])
@@ -261,7 +264,8 @@ class _LoadedModel:
 
     def _answer(self, frame: Any, params: Any) -> Any:
         data = self._inputs.made_of(*frame)
-        return self._predict(data, params=dict(params)) if params else self._predict(data)
+        answer = self._predict(data, params=dict(params)) if params else self._predict(data)
+        return self._settled(answer)
 
     def _asked_again(self, call: Any, rows: tuple[int, ...]) -> Any:
         """What the model answers to some rows of the call alone; None where it fails on them, which

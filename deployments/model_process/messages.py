@@ -93,7 +93,7 @@ def unpacked_outcome(message: Message) -> Outcome:
     try:
         said = loaded(message.header)
         output = said.get("o")
-        value = said.get("r") if output is None else _output(output, Reader(message.body))
+        value = said.get("w") if output is None else _output(output, Reader(message.body))
         return Outcome(str(said["k"]), value, float(said["s"]), int(said["b"]))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise MalformedMessage(str(error)) from error
@@ -143,8 +143,8 @@ def _described_outcome(outcome: Outcome, writer: Writer) -> Any:
             said["o"] = ["columns", names, [writer.describe(each) for each in columns]]
         else:
             said["o"] = ["values", writer.describe(rest[0])]
-    elif outcome.kind == REFUSED:
-        said["r"] = outcome.value
+    elif outcome.value is not None:
+        said["w"] = outcome.value
     return said
 
 

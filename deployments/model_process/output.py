@@ -3,14 +3,20 @@
 What is plain is told by the exact type: Python's own values, NumPy's own scalars, and arrays of
 these. So an answer can be written (`values`) and read by a process that has no other package. What
 it means by the signature is the gateway's to say (`gateway.contract.rendering`).
+
+What a model answers later is waited for: a coroutine, a generator of either kind. Tables of Arrow
+and Polars are told by the names of their packages, which may not be there.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import datetime as dt
 import decimal
-from collections.abc import Callable
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,6 +42,9 @@ def plain_output(answer: Any) -> tuple[Any, ...]:
 
 
 def _plain_output(answer: Any) -> tuple[Any, ...]:
+    table = _columns_of_others(answer)
+    if table is not None:
+        return ("columns", [_name(name) for name in table], list(table.values()))
     if isinstance(answer, pd.DataFrame):
         columns = [_plain_series(answer.iloc[:, i]) for i in range(answer.shape[1])]
         return ("columns", [_name(name) for name in answer.columns], columns)
@@ -46,10 +55,95 @@ def _plain_output(answer: Any) -> tuple[Any, ...]:
         return ("columns", [_name(name) for name in answer.names], columns)
     if isinstance(answer, (list, tuple)):
         return ("values", [_plain_value(value) for value in answer])
+    array = _array_of_others(answer)
+    if array is not None:
+        return ("values", array)
     array = _array_in(answer)
     if array is not None and array.ndim:
         return ("values", _plain_array(array))
     return ("values", [_plain_value(answer)])
+
+
+def settled(answer: Any) -> Any:
+    """The answer once it is there: of a coroutine what it returns, of a generator a list of what it
+    yields."""
+    answer = _awaited(answer)
+    return list(answer) if isinstance(answer, range) or _is_iterator(answer) else answer
+
+
+def _awaited(answer: Any) -> Any:
+    """What comes of an answer that is computed when it is waited for."""
+    while inspect.isawaitable(answer):
+        answer = _loop().run_until_complete(_result_of(answer))
+    if inspect.isasyncgen(answer):
+        return _loop().run_until_complete(_items_of(answer))
+    return answer
+
+
+_kept = threading.local()
+
+
+def _loop() -> Any:
+    """This thread's event loop, one for all calls: what a model keeps is bound to it."""
+    if not hasattr(_kept, "loop"):
+        _kept.loop = asyncio.new_event_loop()
+    return _kept.loop
+
+
+async def _result_of(awaitable: Any) -> Any:
+    return await awaitable
+
+
+async def _items_of(items: Any) -> list[Any]:
+    return [item async for item in items]
+
+
+def _is_iterator(value: Any) -> bool:
+    """Whether it is a generator or the like, and no file."""
+    return isinstance(value, Iterator) and not hasattr(value, "read")
+
+
+def _package(value: Any) -> str:
+    return type(value).__module__.partition(".")[0]
+
+
+def _columns_of_others(value: Any) -> dict[Any, Any] | None:
+    """The columns of a table of Arrow or Polars by their names; None of all else."""
+    package = _package(value)
+    if package == "pyarrow" and hasattr(value, "column_names"):
+        columns = zip(value.column_names, value.columns)
+    elif package == "polars" and hasattr(value, "get_columns"):
+        columns = zip(value.columns, value.get_columns())
+    elif package == "polars" and hasattr(value, "collect"):
+        return _columns_of_others(value.collect())
+    else:
+        return None
+    found: dict[Any, Any] = {}
+    for name, column in columns:
+        if name in found:
+            raise UnsupportedOutput("the model answered a table with two columns of one name")
+        found[name] = _array_of_others(column)
+    return found
+
+
+_SIZES = (8, 16, 32, 64)
+_NUMBERS = {"bool", "float", "double", "Boolean", "Float32", "Float64"}
+_NUMBERS |= {f"{kind}{size}" for kind in ("int", "uint", "Int", "UInt") for size in _SIZES}
+"""Types that NumPy has, as Arrow and Polars call them."""
+
+
+def _array_of_others(value: Any) -> Any:
+    """The values of an array of Arrow or a series of Polars; None of all else."""
+    package = _package(value)
+    if package == "pyarrow" and hasattr(value, "to_pylist"):
+        if not value.null_count and str(value.type) in _NUMBERS:
+            return _plain_array(value.to_numpy(zero_copy_only=False))
+        return [_plain_value(item) for item in value.to_pylist()]
+    if package == "polars" and hasattr(value, "to_list"):
+        if not value.null_count() and str(value.dtype) in _NUMBERS:
+            return _plain_array(value.to_numpy())
+        return [_plain_value(item) for item in value.to_list()]
+    return None
 
 
 def _plain_series(series: pd.Series[Any]) -> Any:
@@ -143,11 +237,19 @@ def _converted(value: Any) -> Any:
     if isinstance(value, pd.Series):
         return _plain_series(value)
     if isinstance(value, pd.DataFrame):
-        return _records(value)
+        return _records({name: _plain_series(value[name]) for name in value})
+    if inspect.isawaitable(value) or inspect.isasyncgen(value):
+        return _plain_value(_awaited(value))
+    if isinstance(value, range) or _is_iterator(value):
+        return [_plain_value(item) for item in value]
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)
     if isinstance(value, decimal.Decimal):
         return _number(value)
+    if isinstance(value, Mapping):
+        return {_name(key): _plain_value(item) for key, item in value.items()}
+    if _package(value) in ("pyarrow", "polars"):
+        return _converted_of_others(value)
     if isinstance(value, dt.time):  # a time of no day: as pandas writes it
         return value.isoformat()
     if hasattr(value, "isoformat"):
@@ -162,17 +264,29 @@ def _converted(value: Any) -> Any:
     return _plain_array(array)
 
 
-def _records(table: pd.DataFrame) -> list[Any]:
-    """A table within an answer, as MLflow's own server writes tables."""
-    _, names, columns = _plain_output(table)
-    return [dict(zip(names, row)) for row in zip(*columns)]
-
-
 def _number(value: decimal.Decimal) -> Any:
     """JSON has one kind of number: a whole one stays exact, another is the nearest float."""
     if value.is_finite() and value == value.to_integral_value():
         return int(value)
     return float(value)
+
+
+def _converted_of_others(value: Any) -> Any:
+    table = _columns_of_others(value)
+    if table is not None:
+        return _records(table)
+    array = _array_of_others(value)
+    if array is not None:
+        return array
+    if hasattr(value, "as_py"):  # a scalar of Arrow
+        return _plain_value(value.as_py())
+    raise _unsupported(value)
+
+
+def _records(columns: dict[Any, Any]) -> list[Any]:
+    """The rows of a table that is itself one value, as MLflow's own server writes tables."""
+    names = [_name(name) for name in columns]
+    return [dict(zip(names, map(_plain_value, row))) for row in zip(*columns.values())]
 
 
 def _array_in(value: Any) -> Any:
@@ -187,7 +301,9 @@ def _array_in(value: Any) -> Any:
 
 
 def _unsupported(value: Any) -> UnsupportedOutput:
-    return UnsupportedOutput(f"the model answered a {type(value).__name__}, which has no JSON form")
+    return UnsupportedOutput(
+        f"the model answered an object of the type {type(value).__name__}, which has no JSON form"
+    )
 
 
 def _as_naive_utc(value: Any) -> Any:

@@ -23,6 +23,7 @@ from gateway.contract.types import (
     Param,
     Rows,
     TensorOf,
+    TextOrTexts,
     TupleOf,
     Type,
     takes_lists,
@@ -216,6 +217,8 @@ def resembles(value: Any, type_: Type) -> bool:
     match type_:
         case AnyValue():
             return True
+        case TextOrTexts():
+            return not isinstance(value, dict)
         case ArrayOf() | TupleOf():
             return isinstance(value, list)
         case TensorOf():

@@ -24,6 +24,7 @@ from gateway.contract.types import (
     ObjectOf,
     Scalar,
     TensorOf,
+    TextOrTexts,
     TupleOf,
     Type,
     float_bound,
@@ -81,6 +82,8 @@ def _skipping_missing(coerce: Coercer) -> Coercer:
 
 def _coercer(type_: Type) -> Coercer:
     match type_:
+        case TextOrTexts():  # of inputs alone
+            raise AssertionError("no output is declared as that")
         case Scalar(kind):
             return _scalars(kind)
         case ArrayOf(items):

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from gateway.contract import json_schema
-from gateway.contract.body import BodyReader
+from gateway.contract.body import Body, BodyReader
 from gateway.contract.columns import ColumnChecker, Table
 from gateway.contract.encoding import Target, encoder
 from gateway.contract.extension import declared_rows, extended_params, extended_rows
@@ -25,6 +25,7 @@ from gateway.contract.plain_table import PlainTable
 from gateway.contract.rendering import AnswerColumn, Renderer
 from gateway.contract.signature import read_signature
 from gateway.contract.types import ArrayOf, ObjectOf, Param, Rows
+from gateway.contract.untyped import untyped_frames
 from gateway.errors import InvalidInput, too_many_rows
 
 
@@ -57,13 +58,16 @@ class Contract:
     `inputs`, `outputs` (None: anything) and `params` are the model's own. `accepted`,
     `accepted_params` and `promised` differ from them only where the version answers for the
     contract of another one (see `extended_by`). `rows_are_dicts` where MLflow makes a dict of each
-    row for the model.
+    row for the model. A version that is called `row_by_row` answers each input by a call of its
+    own. One that is `untyped` has no signature: it takes and gives anything.
     """
 
     inputs: Rows
     outputs: Rows | None
     params: tuple[Param, ...]
     from_type_hints: bool
+    row_by_row: bool = False
+    untyped: bool = False
     accepted: Rows
     accepted_params: tuple[Param, ...]
     promised: Rows | None
@@ -85,6 +89,8 @@ class Contract:
             outputs=read.outputs,
             params=read.params,
             from_type_hints=read.from_type_hints,
+            row_by_row=read.row_by_row,
+            untyped=read.untyped,
             accepted=read.inputs,
             accepted_params=read.params,
             promised=read.outputs,
@@ -96,13 +102,13 @@ class Contract:
 
         Requests may also hold what `served` has and this version dropped, which is validated by
         the type it had and left out before the model is called; answers are those of `served`.
-        Only for versions that may: `differences(served, self)` is empty.
+        Only for versions that may: `differences(served, self)` is empty. Where either is untyped
+        nothing was promised, or nothing can be kept: it is this version's own contract.
         """
-        extended = Contract(
-            inputs=self.inputs,
-            outputs=self.outputs,
-            params=self.params,
-            from_type_hints=self.from_type_hints,
+        if self.untyped or served.untyped:
+            return self
+        extended = replace(
+            self,
             accepted=extended_rows(self.accepted, served.accepted),
             accepted_params=extended_params(self.accepted_params, served.accepted_params),
             promised=served.promised,
@@ -133,6 +139,8 @@ class Contract:
             if frame is not None:
                 return Request(rows=frame.rows, frames=((range(frame.rows), frame),), params={})
         read = self._reader.read(body, max_rows)
+        if self.untyped:
+            return self._untyped(read, max_rows)
         return Request(
             rows=len(read.rows),
             frames=self._framer.frames(read.rows, read.at, read.single),
@@ -159,8 +167,16 @@ class Contract:
             echo=echo,
         )
 
+    def _untyped(self, read: Body, max_rows: int | None) -> Request:
+        frames = untyped_frames(read.rows, single=read.single)
+        rows = sum(len(places) for places, _ in frames)
+        if max_rows is not None and rows > max_rows:
+            raise too_many_rows(max_rows)
+        return Request(rows=rows, frames=frames, params={})
+
     def render(self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int) -> bytes:
-        """The answer as a JSON list with one element per row of the request.
+        """The answer as a JSON list: one element per row of the request, or as many as the version
+        gave where it was called for this request alone.
 
         `outputs` has what came back for each frame, with the positions of the frame's rows.
         Raises `InvalidModelOutput` where it doesn't fit the signature.
@@ -193,8 +209,8 @@ class Contract:
 
     def example(self) -> Any:
         """A small request body that `parse` accepts, without the optional columns; None where the
-        tensors are too large for one."""
-        return json_schema.example_body(self.inputs)
+        tensors are too large for one, and where nobody knows what the model takes."""
+        return None if self.untyped else json_schema.example_body(self.inputs)
 
     def zeros(self) -> Frame | None:
         """A frame that the model takes although its tensors are too large for an `example`: the
@@ -223,7 +239,7 @@ class Contract:
 
     @cached_property
     def _plain_table(self) -> PlainTable | None:
-        return PlainTable.of(self.inputs, self.accepted)
+        return None if self.row_by_row else PlainTable.of(self.inputs, self.accepted)
 
     @cached_property
     def _framer(self) -> Framer:
@@ -232,6 +248,7 @@ class Contract:
             self.accepted,
             from_type_hints=self.from_type_hints,
             rows_are_dicts=self.rows_are_dicts,
+            row_by_row=self.row_by_row,
         )
 
     @cached_property

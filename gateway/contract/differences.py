@@ -27,6 +27,7 @@ from gateway.contract.types import (
     Rows,
     Scalar,
     TensorOf,
+    TextOrTexts,
     Type,
     describe,
 )
@@ -95,8 +96,11 @@ def differences(
 ) -> tuple[Difference, ...]:
     """Why `candidate` may not answer for `contract`; empty where it may.
 
-    With `exact` it may only where the signatures are equal (type hints or not makes none).
+    With `exact` it may only where the signatures are equal (type hints or not makes none). Where
+    either has no signature there is nothing to compare.
     """
+    if contract.untyped or candidate.untyped:
+        return ()
     found = [
         *_compared_inputs(contract.accepted, candidate.inputs, exact),
         *_compared_params(contract.accepted_params, candidate.params, exact),
@@ -283,6 +287,8 @@ def _wider(type_: Type, *, than: Type) -> bool:
     """Whether every value of `than` is one of the type."""
     if isinstance(type_, AnyValue):
         return not isinstance(than, TensorOf)
+    if isinstance(type_, TextOrTexts):
+        return than in (Scalar("string"), ArrayOf(Scalar("string")))
     if isinstance(type_, Scalar) and isinstance(than, Scalar):
         return type_.kind in _WIDER.get(than.kind, ())
     return False

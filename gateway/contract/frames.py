@@ -15,6 +15,8 @@ Owns the rules for null and for what may travel together (measured on MLflow 3.1
 - An optional boolean is an array of booleans, or None in a column of objects: those are apart.
 - In a column of Any each kind of value is apart from all others: MLflow and pandas choose the
   column's type by all of its values, so that one row's neighbour could change another's.
+- A row with a list of strings in a column of `TextOrTexts` goes alone: MLflow's wrappers look at
+  the first row's. So does each row of a model that is called row by row (`Contract.row_by_row`).
 - Rows of tensors with different inner shapes are in different frames, and a fixed first
   dimension makes frames of exactly that many rows.
 
@@ -40,13 +42,14 @@ from gateway.contract.types import (
     Rows,
     Scalar,
     TensorOf,
+    TextOrTexts,
     Type,
     integer_bounds,
 )
 from gateway.contract.validation import Path
 from gateway.errors import InvalidInput, Violation
 
-Layout = Literal["table", "tensor", "tensors", "values"]
+Layout = Literal["table", "tensor", "tensors", "values", "records"]
 Column = np.ndarray | list[Any]
 Place: TypeAlias = Callable[[int | None, str], Path]
 """Where in the request a row's cell of a column is; without a row, where the column is."""
@@ -64,6 +67,7 @@ class Frame:
     - `tensor`: `columns[0]` is the ndarray
     - `tensors`: `dict(zip(names, columns))`, ndarrays
     - `values`: `columns[0]` is a list of plain Python values (models made from type hints)
+    - `records`: `pd.DataFrame(columns[0])`, a list of dicts (models without a signature)
 
     Frames of one contract with equal `key` may be concatenated. One that is `whole` has the fixed
     number of rows that the model asks for: it is never sliced, and no other has its key.
@@ -113,11 +117,18 @@ class Framer:
     """Makes frames of the rows of one contract."""
 
     def __init__(
-        self, inputs: Rows, accepted: Rows, *, from_type_hints: bool, rows_are_dicts: bool = False
+        self,
+        inputs: Rows,
+        accepted: Rows,
+        *,
+        from_type_hints: bool,
+        rows_are_dicts: bool = False,
+        row_by_row: bool = False,
     ) -> None:
         self._inputs = inputs
         self._optional = [f for f in inputs.fields if not f.required] if inputs.named else []
         self._as_dicts = rows_are_dicts
+        self._row_by_row = row_by_row
         self._as_values = from_type_hints and not inputs.named and len(inputs.fields) == 1
         target = Target.PLAIN if self._as_values else Target.ENFORCED
         taken = {field.name: field.type for field in accepted.fields}
@@ -150,7 +161,8 @@ class Framer:
         if self._inputs.tensors:
             return self._tensors(cells, rows, place)
         if self._as_values:
-            return ((range(rows), self._values(*cells.values())),)
+            (column,) = cells.values()
+            return self._in_values(column, rows)
         groups = self._groups(cells, rows)
         return tuple(
             (places, self._table(_at(cells, places, rows), len(places))) for places in groups
@@ -166,6 +178,12 @@ class Framer:
             return None
         return self._tensor_frame(columns, rows, ())
 
+    def _in_values(self, column: Column, rows: int) -> Placed:
+        if not self._row_by_row:
+            return ((range(rows), self._values(column)),)
+        places = [range(i, i + 1) for i in range(rows)]
+        return tuple((each, _alone(self._values(_taken(column, each)))) for each in places)
+
     def _values(self, column: Column) -> Frame:
         (encode,) = self._encoders.values()
         plain = _listed(column)
@@ -174,6 +192,8 @@ class Framer:
 
     def _groups(self, cells: Mapping[str, Column], rows: int) -> Iterable[Sequence[int]]:
         """Rows that may share a DataFrame; nearly always all of them."""
+        if self._row_by_row:
+            return [range(i, i + 1) for i in range(rows)]
         keys: list[Any] = []
         if not all(isinstance(cells.get(field.name), np.ndarray) for field in self._apart):
             keys.append(self._sorts(cells, rows))
@@ -205,7 +225,13 @@ class Framer:
             _column(cells[field.name], field.type, self._encoders[field.name]) for field in fields
         )
         key = (names, *self._sorts(cells, 1))
-        return Frame(layout="table", names=names, columns=columns, rows=rows, key=key)
+        frame = Frame(layout="table", names=names, columns=columns, rows=rows, key=key)
+        return _alone(frame) if self._row_by_row or self._has_texts(cells) else frame
+
+    def _has_texts(self, cells: Mapping[str, Column]) -> bool:
+        """Whether some column of strings has a list of them in the first row."""
+        fields = [f for f in self._apart if isinstance(f.type, TextOrTexts) and f.name in cells]
+        return any(isinstance(cells[f.name][0], list) for f in fields)
 
     def _present(self, field: Field, column: Column | None) -> bool:
         """Whether a frame with these cells has the column: all but integers that aren't there,
@@ -278,19 +304,26 @@ class Framer:
 
 def splits(field: Field) -> bool:
     """Whether what a row has in the column decides with which others it may travel (`_sort`)."""
-    if isinstance(field.type, AnyValue):
+    if isinstance(field.type, AnyValue | TextOrTexts):
         return True
     return not field.required and (leaves_no_trace(field.type) or field.type == _BOOLEAN)
 
 
 def _sort(field: Field, cell: Any) -> Hashable:
     """Equal for cells that may be in one column."""
+    if isinstance(field.type, TextOrTexts):
+        return object() if isinstance(cell, list) else "text"
     if not isinstance(field.type, AnyValue):
         return cell is None
     kind = type(cell)
     if kind is int:
         return "long" if _LONG_MIN <= cell <= _LONG_MAX else "larger"
     return kind.__name__ if kind in _KINDS else "other"
+
+
+def _alone(frame: Frame) -> Frame:
+    """The frame as one that never shares a call."""
+    return replace(frame, key=object(), whole=True)
 
 
 def _at(cells: Mapping[str, Column], places: Sequence[int], rows: int) -> Mapping[str, Column]:
@@ -338,7 +371,7 @@ def _column(values: Column, type_: Type, encode: Encoder | None) -> Column:
         if type_.kind == "boolean" and values[0] is None:
             return values
         return np.array(values, dtype=COLUMN_DTYPES[type_.kind])
-    if type_ == _STRING and None in values:
+    if (type_ == _STRING or isinstance(type_, TextOrTexts)) and None in values:
         return [np.nan if value is None else value for value in values]
     if encode is None:
         return values

@@ -29,6 +29,7 @@ from gateway.contract.types import (
     Rows,
     Scalar,
     TensorOf,
+    TextOrTexts,
     TupleOf,
     Type,
     float_bound,
@@ -41,8 +42,9 @@ _NOT_NULL: JsonSchema = {"not": {"type": "null"}}
 # The shortest text of the largest float32 reads as a slightly larger number.
 _FLOAT32_WRITTEN_MAX = 3.4028235e38
 ANSWER = (
-    "One element per input, in the same order. A later version may add members to its objects: "
-    "leave those that you don't know aside."
+    "One element per input, in the same order; of a model that answers with another number of them "
+    "(a forecast, an embedding of each token), as many as it gave. A later version may add members "
+    "to its objects: leave those that you don't know aside."
 )
 _NAN_IS_NULL = "null stands for NaN and the infinities, which JSON lacks."
 _FORMATS = {"integer": "int32", "long": "int64", "float": "float", "double": "double"}
@@ -112,7 +114,7 @@ def _param(param: Param) -> JsonSchema:
 
 
 def response_schema(outputs: Rows | None) -> JsonSchema:
-    """Every answer: a list with one element per row of the request.
+    """Every answer: a list, with one element per row of the request where the model answers so.
 
     Its objects are open: a later version may answer with more members, and what an answer was
     promised to be it still is (docs/decisions/0044-answers-may-grow.md).
@@ -134,6 +136,8 @@ def _schema(type_: Type, *, answer: bool) -> JsonSchema:
     match type_:
         case Scalar(kind):
             return _scalar(kind, answer)
+        case TextOrTexts():
+            return {"type": ["string", "array"], "items": {"type": "string"}, "minItems": 1}
         case ArrayOf(items):
             return {"type": "array", "items": _schema(items, answer=answer)}
         case MapOf(values):
@@ -165,7 +169,8 @@ def _or_null(schema: JsonSchema) -> JsonSchema:
     types = schema.get("type")
     if types is None or "null" in types:
         return schema
-    return {**schema, "type": [types, "null"]}
+    several = types if isinstance(types, list) else [types]
+    return {**schema, "type": [*several, "null"]}
 
 
 def _object(fields: tuple[Field, ...], answer: bool, *, closed: bool) -> JsonSchema:
@@ -282,6 +287,8 @@ def _example(type_: Type) -> Any:
             return {field.name: _example(field.type) for field in fields if field.required}
         case TensorOf():
             return _example_tensor(type_)
+        case TextOrTexts():
+            return _EXAMPLES["string"]
         case Scalar(kind):
             return _EXAMPLES[kind]
         case AnyValue():

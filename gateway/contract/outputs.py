@@ -23,12 +23,16 @@ _SCALAR_BYTES = 9.0
 """Of a number in pickle, at most."""
 
 
+def row_count(output: Output) -> int | None:
+    """How many elements the answer has, in every column; None where that can't be said."""
+    columns = (output[1],) if output[0] == "values" else output[2]
+    counts = set(map(_count, columns))
+    return counts.pop() if len(counts) == 1 else None
+
+
 def has_rows(output: Output, rows: int) -> bool:
     """Whether the answer has one element for each of `rows` rows, in every column."""
-    if output[0] == "values":
-        return _counts(output[1], rows)
-    columns = output[2]
-    return len(columns) > 0 and all(_counts(column, rows) for column in columns)
+    return row_count(output) == rows
 
 
 def row_bytes(output: Output) -> float:
@@ -63,10 +67,10 @@ def joined_output(outputs: Sequence[Output]) -> Output | None:
     return ("columns", names, [_joined(pieces) for pieces in zip(*parts, strict=True)])
 
 
-def _counts(column: Any, rows: int) -> bool:
+def _count(column: Any) -> int | None:
     if isinstance(column, np.ndarray):
-        return column.ndim > 0 and column.shape[0] == rows
-    return isinstance(column, list | tuple) and len(column) == rows
+        return int(column.shape[0]) if column.ndim else None
+    return len(column) if isinstance(column, list | tuple) else None
 
 
 def _first_bytes(column: Any) -> float:

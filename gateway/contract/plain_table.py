@@ -17,7 +17,7 @@ import orjson
 from gateway.contract.encoding import COLUMN_DTYPES
 from gateway.contract.frames import Column, Frame, splits
 from gateway.contract.signature import leaves_no_trace
-from gateway.contract.types import Rows, Scalar, Type, float_bound, integer_bounds
+from gateway.contract.types import Rows, Scalar, TextOrTexts, Type, float_bound, integer_bounds
 from gateway.errors import too_many_rows
 
 _NUMBERS = {float, int}
@@ -32,7 +32,11 @@ class PlainTable:
         self._readers = readers
         self._labels = inputs.labels
         # As `Framer` has it, so that both ways may share a call.
-        apart = tuple(False for field in inputs.fields if splits(field))
+        apart = tuple(
+            "text" if isinstance(field.type, TextOrTexts) else False
+            for field in inputs.fields
+            if splits(field)
+        )
         self._key = (inputs.labels, *([apart] if apart else []))
         self._cells = itemgetter(*(field.name for field in inputs.fields))
 
@@ -101,7 +105,7 @@ def plain_reader(type_: Type) -> PlainReader | None:
             return _integers(kind)
         case Scalar("boolean"):
             return _booleans
-        case Scalar("string"):
+        case Scalar("string") | TextOrTexts():
             return _strings
         case _:
             return None

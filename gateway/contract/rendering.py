@@ -16,7 +16,7 @@ import orjson
 
 from gateway.contract.coercion import Coercer, Column, Unfit, anythings, coercer
 from gateway.contract.one_column import of_one_column
-from gateway.contract.outputs import Output
+from gateway.contract.outputs import Output, row_count
 from gateway.contract.types import (
     AnyValue,
     ArrayOf,
@@ -65,15 +65,8 @@ class Renderer:
 
     def render(self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int) -> bytes:
         """The JSON list; raises `InvalidModelOutput`."""
-        answers: list[Any] = [None] * rows
-        for places, output in outputs:
-            part = self._part(output, len(places))
-            if len(places) == rows and places == range(rows):
-                answers = part
-                continue
-            for place, answer in zip(places, part, strict=True):
-                answers[place] = answer
-        return _dumped(answers)
+        parts = [(places, self._part(output, _rows_of(output))) for places, output in outputs]
+        return _dumped(_together(parts, rows))
 
     def columns(
         self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int
@@ -87,53 +80,47 @@ class Renderer:
         fields = self._promised.fields
         if not self._promised.named and len(fields) == 1:
             fields = (replace(fields[0], name=UNNAMED),)
-        values = {field.name: [None] * rows for field in fields}
-        for places, output in outputs:
-            part = self._part_by_column(output, len(places))
-            for name, found in zip(values, part, strict=True):
-                if found is not None:
-                    values[name] = _placed(values[name], places, found)
-        return [AnswerColumn(f.name, f.type, f.required, values[f.name]) for f in fields]
+        parts = [(places, self._part_by_column(output)) for places, output in outputs]
+        values = [
+            _together([(places, part[i]) for places, part in parts], rows)
+            for i in range(len(fields))
+        ]
+        named = zip(fields, values, strict=True)
+        return [AnswerColumn(f.name, f.type, f.required, column) for f, column in named]
 
-    def _part_by_column(self, output: Output, rows: int) -> list[list[Any] | None]:
+    def _part_by_column(self, output: Output) -> list[list[Any]]:
         assert self._promised is not None
         own = self._own if self._own is not None else self._promised
         try:
             if not own.named and len(own.fields) == 1:
-                return [self._coerced(self._promised.fields[0], _bare(output, own, rows))]
-            present = self._present(self._promised, _columns(output, own, rows))
+                return [self._coerced(self._promised.fields[0], _bare(output, own))]
+            present = self._present(self._promised, _columns(output, own))
         except (Unfit, RecursionError):
             raise InvalidModelOutput("The model's answer is nothing that JSON can say.") from None
-        return [present.get(field.name) for field in self._promised.fields]
+        nothing: list[Any] = [None] * _rows_of(output)
+        return [present.get(field.name, nothing) for field in self._promised.fields]
 
     def _undeclared_columns(
         self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int
     ) -> list[AnswerColumn]:
-        values: dict[str, list[Any]] = {}
-        for places, output in outputs:
-            by_column = output[0] == "columns"
-            names = [str(name) for name in output[1]] if by_column else [UNNAMED]
-            columns = output[2] if output[0] == "columns" else [output[1]]
-            for name, column in zip(names, columns, strict=True):
-                try:
-                    found = anythings(_counted(column, len(places)))
-                except (Unfit, RecursionError):
-                    raise InvalidModelOutput(
-                        "The model's answer is nothing that JSON can say."
-                    ) from None
-                values[name] = _placed(values.get(name, [None] * rows), places, found)
+        parts = [(places, _rows_of(output), _by_name(output)) for places, output in outputs]
+        names = dict.fromkeys(name for _, _, columns in parts for name in columns)
+        values = {
+            name: _together([(p, columns.get(name, [None] * n)) for p, n, columns in parts], rows)
+            for name in names
+        }
         return [AnswerColumn(name, AnyValue(), False, column) for name, column in values.items()]
 
     def _part(self, output: Output, rows: int) -> list[Any]:
         try:
             if self._promised is None:
-                return _undeclared(output, rows)
+                return _undeclared(output)
             own = self._own if self._own is not None else self._promised
             if _is_anything(own):
-                return _undeclared(output, rows)
+                return _undeclared(output)
             if not own.named and len(own.fields) == 1:
-                return self._coerced(self._promised.fields[0], _bare(output, own, rows))
-            columns = _columns(output, own, rows)
+                return self._coerced(self._promised.fields[0], _bare(output, own))
+            columns = _columns(output, own)
             return self._rows(self._promised, columns, rows)
         except (Unfit, RecursionError):
             raise InvalidModelOutput("The model's answer is nothing that JSON can say.") from None
@@ -168,13 +155,35 @@ class Renderer:
             ) from None
 
 
-def _placed(values: list[Any], places: Sequence[int], found: list[Any]) -> list[Any]:
-    """All rows' values with those that belong to these places."""
-    if len(places) == len(values) and places == range(len(values)):
-        return found
-    for place, value in zip(places, found, strict=True):
-        values[place] = value
-    return values
+def _rows_of(output: Output) -> int:
+    """How many rows the answer has; raises `InvalidModelOutput` where its columns disagree."""
+    rows = row_count(output)
+    if rows is None:
+        raise InvalidModelOutput("The columns of the model's answer have different lengths.")
+    return rows
+
+
+def _together(parts: Sequence[tuple[Sequence[int], list[Any]]], rows: int) -> list[Any]:
+    """The answers to all frames, where the rows were."""
+    if len(parts) == 1:
+        return parts[0][1]
+    if any(len(places) != len(part) for places, part in parts):
+        return _in_order(parts, rows)
+    answers: list[Any] = [None] * rows
+    for places, part in parts:
+        for place, answer in zip(places, part, strict=True):
+            answers[place] = answer
+    return answers
+
+
+def _in_order(parts: Sequence[tuple[Sequence[int], list[Any]]], rows: int) -> list[Any]:
+    """Answers of other lengths than their rows, one after the other, where the rows were."""
+    if [place for places, _ in parts for place in places] != list(range(rows)):
+        raise InvalidModelOutput(
+            "The model was called several times for these rows, and answered with other numbers of "
+            "them: which are whose can't be told. Ask for one input at a time."
+        )
+    return [answer for _, part in parts for answer in part]
 
 
 def _records(columns: Mapping[str, Column]) -> list[Any]:
@@ -198,22 +207,32 @@ def _is_anything(own: Rows) -> bool:
     return not own.named and len(own.fields) == 1 and isinstance(own.fields[0].type, AnyValue)
 
 
-def _undeclared(output: Output, rows: int) -> list[Any]:
+def _by_name(output: Output) -> dict[str, list[Any]]:
+    """What JSON says of the columns that nobody declared."""
+    names = [str(name) for name in output[1]] if output[0] == "columns" else [UNNAMED]
+    columns = output[2] if output[0] == "columns" else [output[1]]
+    try:
+        return {name: anythings(column) for name, column in zip(names, columns, strict=True)}
+    except (Unfit, RecursionError):
+        raise InvalidModelOutput("The model's answer is nothing that JSON can say.") from None
+
+
+def _undeclared(output: Output) -> list[Any]:
     if output[0] == "columns":
-        columns = [anythings(_counted(column, rows)) for column in output[2]]
+        columns = [anythings(column) for column in output[2]]
         names = [str(name) for name in output[1]]
         if len(set(names)) < len(names):
             raise InvalidModelOutput("Two columns of the model's answer have the same name.")
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    return anythings(_counted(output[1], rows))
+    return anythings(output[1])
 
 
-def _bare(output: Output, own: Rows, rows: int) -> Column:
+def _bare(output: Output, own: Rows) -> Column:
     """The one unnamed column of a signature."""
     type_ = own.fields[0].type
     if output[0] == "values":
-        return _counted(output[1], rows)
-    columns = [_counted(column, rows) for column in output[2]]
+        return output[1]
+    columns = list(output[2])
     if isinstance(type_, ObjectOf | MapOf) and not _holds_dicts(columns):
         return [dict(zip(output[1], row, strict=True)) for row in zip(*columns, strict=True)]
     if len(columns) == 1:
@@ -227,15 +246,15 @@ def _holds_dicts(columns: list[Column]) -> bool:
     return len(columns) == 1 and all(isinstance(value, Mapping) for value in columns[0])
 
 
-def _columns(output: Output, own: Rows, rows: int) -> dict[str, Column]:
+def _columns(output: Output, own: Rows) -> dict[str, Column]:
     """The columns by the names that the model's own signature gives them."""
     if output[0] == "columns":
-        names, columns = output[1], [_counted(column, rows) for column in output[2]]
+        names, columns = output[1], list(output[2])
         given = dict(zip((str(name) for name in names), columns, strict=True))
         if own.named and any(field.name in given for field in own.fields):
             return given
         return _by_position(columns, own)
-    values = _counted(output[1], rows)
+    values = output[1]
     if own.named and _all_are(values, Mapping):
         return _of_records(list(values), own)
     return _by_position(_split(values, own), own)
@@ -280,11 +299,3 @@ def _by_position(columns: list[Column], own: Rows) -> dict[str, Column]:
             f"The model gave {len(columns)} columns, and {len(own.fields)} are declared: {names}."
         )
     return {field.name: column for field, column in zip(own.fields, columns, strict=True)}
-
-
-def _counted(column: Column, rows: int) -> Column:
-    """The column itself, if it has one element for each row of its frame."""
-    sized = isinstance(column, list | tuple) or (isinstance(column, np.ndarray) and column.ndim > 0)
-    if not sized or len(column) != rows:
-        raise InvalidModelOutput(f"The model was given {rows} rows and answered another number.")
-    return column

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -27,6 +27,7 @@ from mlflow.types.schema import (
 
 from gateway.contract.hinted import opened
 from gateway.contract.types import (
+    ANYTHING,
     AnyValue,
     ArrayOf,
     Field,
@@ -37,6 +38,7 @@ from gateway.contract.types import (
     Rows,
     Scalar,
     TensorOf,
+    TextOrTexts,
     Type,
     depth,
 )
@@ -44,14 +46,31 @@ from gateway.contract.types import (
 # JSON itself is read to 200 levels (jiter's limit); a type must leave room for the body's form.
 MAX_DEPTH = 64
 
+_UNTYPED = (
+    "Or set the tag modelmux.signature=none on the model or the version, and it is served without "
+    "types."
+)
 _SIGNED = (
     "Log the model with one: mlflow.<flavor>.log_model(…, signature=mlflow.models.infer_signature("
     "model_input, model_output))"
 )
-HOW_TO_SIGN = f"{_SIGNED}, or with an input_example=, from which MLflow infers it."
+HOW_TO_SIGN = f"{_SIGNED}, or with an input_example=, from which MLflow infers it. {_UNTYPED}"
 UNSIGNED_EXAMPLE = (
-    f"The model has an input example but no signature, and MLflow inferred none from it. {_SIGNED}."
+    "The model has an input example but no signature, and none can be inferred from it. "
+    f"{_SIGNED}. {_UNTYPED}"
 )
+
+TEXTS_IN_STRINGS = "texts_in_strings"
+"""The member of a signature mapping that is true where columns of strings take lists of them."""
+
+ROW_BY_ROW = "row_by_row"
+"""The member of a signature mapping that is true where the model is called for each row."""
+
+UNTYPED = "untyped"
+"""The member of a signature mapping that is true where there is no signature, and need not be."""
+
+UNTYPED_SIGNATURE = '{"untyped":true}'
+"""The signature of models that are served without one, as JSON text."""
 
 _TENSOR_KINDS = {"b", "i", "u", "f", "U", "S", "O", "M"}
 
@@ -75,10 +94,14 @@ class Signature:
     params: tuple[Param, ...]
     from_type_hints: bool
     rows_are_dicts: bool = False
+    row_by_row: bool = False
+    untyped: bool = False
 
 
 def read_signature(signature: Mapping[str, Any] | None, *, from_type_hints: bool) -> Signature:
     """Read the `signature` mapping of an MLmodel file; raises `UntypableSignature`."""
+    if signature and signature.get(UNTYPED):
+        return Signature(ANYTHING, None, (), from_type_hints=False, untyped=True)
     if not signature or not any(signature.get(k) for k in ("inputs", "outputs", "params")):
         raise UntypableSignature(f"The model has no signature. {HOW_TO_SIGN}")
     if not signature.get("inputs"):
@@ -93,9 +116,26 @@ def read_signature(signature: Mapping[str, Any] | None, *, from_type_hints: bool
     # MLflow writes the flag beside the signature; registries hand it over inside of it.
     hinted = from_type_hints or bool(signature.get("is_signature_from_type_hint"))
     outputs = opened(outputs) if hinted else outputs
+    if signature.get(TEXTS_IN_STRINGS):
+        inputs = _with_texts(inputs)
     return Signature(
-        inputs, outputs, params, hinted, rows_are_dicts=bool(signature.get("rows_are_dicts"))
+        inputs,
+        outputs,
+        params,
+        hinted,
+        rows_are_dicts=bool(signature.get("rows_are_dicts")),
+        row_by_row=bool(signature.get(ROW_BY_ROW)),
     )
+
+
+def _with_texts(inputs: Rows) -> Rows:
+    """Named columns of strings take lists of them, too."""
+    if not inputs.named:
+        return inputs
+    fields = tuple(
+        replace(f, type=TextOrTexts()) if f.type == Scalar("string") else f for f in inputs.fields
+    )
+    return replace(inputs, fields=fields)
 
 
 def _read(section: str, signature: Mapping[str, Any], reader: Callable[[str], _Read]) -> _Read:

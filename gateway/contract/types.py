@@ -78,6 +78,13 @@ class TupleOf:
 
 
 @dataclass(frozen=True, slots=True)
+class TextOrTexts:
+    """A string or a list of strings: what a column of strings takes where MLflow's wrapper of the
+    flavor has several texts in one input (the labels of a zero-shot classifier, texts to embed).
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class AnyValue:
     """Any JSON value. As a bare input, an element or a map value also null, as a required member
     not."""
@@ -99,7 +106,7 @@ class TensorOf:
         return self.shape[1:]
 
 
-Type: TypeAlias = Scalar | ArrayOf | MapOf | ObjectOf | TupleOf | AnyValue | TensorOf
+Type: TypeAlias = Scalar | TextOrTexts | ArrayOf | MapOf | ObjectOf | TupleOf | AnyValue | TensorOf
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +142,10 @@ class Rows:
         """How many rows must travel together (a fixed first dimension); None is any number."""
         firsts = {f.type.shape[0] for f in self.fields if isinstance(f.type, TensorOf)}
         return max(firsts - {-1}, default=None)
+
+
+ANYTHING = Rows((Field("0", AnyValue()),), (0,), named=False)
+"""The inputs of a model without a signature: any value but null, or a list of values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +190,8 @@ def describe(type_: Type) -> str:
     match type_:
         case Scalar(kind):
             return kind
+        case TextOrTexts():
+            return "string or Array(string)"
         case ArrayOf(items):
             return f"Array({describe(items)})"
         case MapOf(values):
@@ -202,6 +215,8 @@ def describe_field(field: Field) -> str:
 def depth(type_: Type) -> int:
     """How many lists and objects are nested at most."""
     match type_:
+        case TextOrTexts():
+            return 1
         case ArrayOf(inner) | MapOf(inner):
             return 1 + depth(inner)
         case ObjectOf(fields):

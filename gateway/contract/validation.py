@@ -29,6 +29,7 @@ from gateway.contract.types import (
     Param,
     Scalar,
     TensorOf,
+    TextOrTexts,
     TupleOf,
     Type,
     float_bound,
@@ -131,6 +132,8 @@ def _schema(type_: Type, nullable: bool = False) -> CoreSchema:
     match type_:
         case Scalar(kind):
             return _scalar(kind, nullable)
+        case TextOrTexts():
+            return _texts(nullable)
         case ArrayOf(items):
             return core_schema.list_schema(_schema(items), strict=True, fail_fast=True)
         case MapOf(values):
@@ -209,6 +212,13 @@ def _scalar(kind: str, nullable: bool) -> CoreSchema:
         case _:
             what = "a date and time as an ISO 8601 string (years 1678 to 2261)"
             return _expecting(_calling(_moment), what, nullable)
+
+
+def _texts(nullable: bool) -> CoreSchema:
+    text = core_schema.str_schema(strict=True)
+    texts = core_schema.list_schema(text, min_length=1, strict=True, fail_fast=True)
+    either = core_schema.union_schema([text, texts], mode="left_to_right")
+    return _expecting(either, "a string or a list of strings", nullable)
 
 
 def _calling(function: Callable[[Any], Any]) -> CoreSchema:

@@ -237,6 +237,8 @@ def _answer(name: str) -> dict[str, Any]:
 def _operation_description(model: ServedModel) -> str:
     lines = [model.description] if model.description else []
     lines.append(f"Default version: {model.default_version}.")
+    if model.default is not None and model.default.typing_note is not None:
+        lines.append(model.default.typing_note)
     if model.held is not None:
         lines.append(f"Version {model.held.number} is held: {model.held.reason}")
     return "\n\n".join(lines)

@@ -16,6 +16,7 @@ from gateway.catalog import (
     ModelOptions,
     ModelVersion,
     ServedModel,
+    Typing,
     UntypableSignature,
 )
 from gateway.contract import Difference
@@ -24,6 +25,10 @@ from gateway.http.predict.path import predict_path
 from gateway.ports import RegistryStatus
 
 _NOTHING_SEEN: Unloadable = {}
+_TYPES_FROM = (
+    "`signature`; `input example` where they are inferred from it; `none` where there is no "
+    "signature: requests and answers are untyped, where the tag modelmux.signature=none says so."
+)
 
 
 class HeldView(BaseModel):
@@ -67,6 +72,7 @@ class VersionView(BaseModel):
     is_default: bool
     description: str
     flavor: str | None
+    types_from: Typing = Field(description=_TYPES_FROM)
     created_at_ms: int
     environment: EnvironmentView | None = Field(
         description="Its packages; null where that isn't known yet."
@@ -84,6 +90,9 @@ class ModelSummary(BaseModel):
     default_reason: str | None = Field(description="Why the default is what it is.")
     default_before: int | None = Field(
         description="The version that a rollback goes to; null where there is none."
+    )
+    types_from: Typing | None = Field(
+        description=f"Of the default version, null where there is none. {_TYPES_FROM}"
     )
     aliases: dict[str, int]
     versions: list[int]
@@ -210,6 +219,7 @@ def _summary(model: ServedModel, unloadable: Unloadable, below: str) -> dict[str
         "default_version": model.default_version,
         "default_reason": model.default_reason,
         "default_before": None if before is None else before.number,
+        "types_from": None if model.default is None else model.default.typing,
         "aliases": dict(sorted(model.aliases.items())),
         "versions": [v.number for v in reversed(model.versions)],
         "held": _held(model.held),
@@ -259,6 +269,7 @@ def describe_version(
         is_default=version.number == model.default_version,
         description=version.description,
         flavor=version.flavor,
+        types_from=version.typing,
         created_at_ms=version.created_at_ms,
         environment=_environment(model, version.number),
     )

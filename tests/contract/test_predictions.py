@@ -97,6 +97,16 @@ async def test_every_form_of_body_is_answered(
     assert response.json() == answer
 
 
+async def test_an_answer_of_another_length_than_the_rows(
+    gateway_client: httpx.AsyncClient,
+) -> None:
+    """A model that is asked by one request alone answers with as many rows as there are."""
+    for body, want in (({"x": 3.0}, 3), ([{"x": 1.0}, {"x": 2.0}], 1), ({"x": 0.0}, 0)):
+        response = await gateway_client.post("/models/forecast/predict", json=body)
+        assert response.status_code == 200, response.text
+        assert response.json() == [{"x": float(i)} for i in range(want)]
+
+
 @pytest.mark.parametrize(
     ("path", "content", "headers", "status", "code"),
     [
@@ -125,7 +135,6 @@ async def test_every_form_of_body_is_answered(
         ("/nope", None, {}, 404, "route_not_found"),
         ("/models/described/predict", None, {}, 405, "method_not_allowed"),
         ("/models/failing/predict", b'{"x": 1}', JSON, 500, "model_failed"),
-        ("/models/too few/predict", b'[{"x": 1}, {"x": 2}]', JSON, 500, "invalid_model_output"),
         ("/models/wrong type/predict", b'{"x": 1}', JSON, 500, "invalid_model_output"),
         ("/models/no form/predict", b'{"x": 1}', JSON, 500, "invalid_model_output"),
         ("/models/unloadable/predict", b'{"x": 1}', JSON, 503, "model_unavailable"),
@@ -148,6 +157,11 @@ async def test_what_goes_wrong_has_its_status_and_code(
     assert response.headers["content-type"] == "application/problem+json", response.text
     problem = response.json()
     assert (response.status_code, problem["status"], problem["code"]) == (status, status, code)
+    if path == "/models/no form/predict":
+        assert (
+            problem["detail"]
+            == "The model answered an object of the type object, which has no JSON form."
+        )
     assert problem["request_id"] == response.headers["X-Request-ID"]
     # Of a load the class of what was raised is told; of a request, nothing.
     hidden = () if code == "model_unavailable" else ("RuntimeError",)

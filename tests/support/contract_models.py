@@ -56,8 +56,8 @@ def _fail(rows: pd.DataFrame, params: Mapping[str, Any]) -> Any:
     raise RuntimeError("secret internal text")
 
 
-def _too_few(rows: pd.DataFrame, params: Mapping[str, Any]) -> Any:
-    return rows.head(1)
+def _forecast(rows: pd.DataFrame, params: Mapping[str, Any]) -> Any:
+    return pd.DataFrame({"x": np.arange(rows["x"].iloc[0])})
 
 
 def _wrong_type(rows: pd.DataFrame, params: Mapping[str, Any]) -> Any:
@@ -97,7 +97,7 @@ ODD_NAME = "Größe & Höhe #1?"
 ODD_COLUMNS = "odd columns"
 
 MADE_TO_FAIL = (
-    "failing", "too few", "wrong type", "no form", "unloadable", "slow", "slow to load",
+    "failing", "wrong type", "no form", "unloadable", "slow", "slow to load",
 )  # fmt: skip
 """Models whose predictions are a 5xx by design."""
 
@@ -150,7 +150,7 @@ def register_all(uri: str) -> None:
         uri, "column inputs", _echo, columns(("inputs", "string")), columns(("inputs", "string"))
     )
     register(uri, "failing", _fail, number, number)
-    register(uri, "too few", _too_few, number, number)
+    register(uri, "forecast", _forecast, number, number)
     register(uri, "wrong type", _wrong_type, number, number)
     register(uri, "no form", _no_form, number, number)
     register(uri, "not finite", _not_finite, number, number)

@@ -51,6 +51,7 @@ class ModelPage:
     version_choices: tuple[VersionChoice, ...]
     total_versions: int
     timeout_s: float | None
+    typing_note: str | None
 
     @property
     def more(self) -> int | None:
@@ -85,6 +86,7 @@ def model_page(
         version_choices=_numbered(model, {view.version: view for view in shown}, unloadable),
         total_versions=len(model.versions),
         timeout_s=model.options.timeout_s,
+        typing_note=None if model.default is None else model.default.typing_note,
     )
 
 

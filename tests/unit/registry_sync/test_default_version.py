@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.catalog import HeldVersion, ModelVersion, ServedModel
+from gateway.catalog import UNSIGNED, UNTYPED_SIGNATURE, HeldVersion, ModelVersion, ServedModel
 from registry_sync.default_version import BEING_LOADED, DefaultChoice, DefaultPolicy, LoadFacts
 from tests.support.catalogs import BREAKING, LOOSER, PLAIN, catalog, served, signature, version
 
@@ -356,3 +356,39 @@ def test_without_an_alias_nothing_goes_live_where_the_setting_says_so() -> None:
     assert named.default_version == 1
     stays = _after(version(1), version(2), before=named, policy=policy)
     assert (stays.default_version, stays.held) == (1, None)
+
+
+def _unsigned(number: int, text: str | None = UNTYPED_SIGNATURE, **fields: Any) -> ModelVersion:
+    fields.setdefault("fingerprint", f"f{number}{UNSIGNED}")
+    problem = None if text is not None else "The model has no signature."
+    return version(number, text, unsigned="The model has no signature.", problem=problem, **fields)
+
+
+def test_untyped_versions_hold_nothing_and_are_not_held() -> None:
+    """There is nothing to compare with: in both directions, and whatever was promised."""
+    for before, after in ((version(1), _unsigned(2)), (_unsigned(1), version(2, BREAKING))):
+        choice = POLICY.choose((before, after), {}, previous=served(before), facts=NOTHING_LOADED)
+        assert (choice.number, choice.contract, choice.held) == (2, after.signature, None)
+        assert choice.earlier_contracts == ()
+
+
+@pytest.mark.parametrize("before", [UNTYPED_SIGNATURE, PLAIN])
+def test_a_signature_that_was_written_into_the_default_is_its_contract(before: str) -> None:
+    """At once, be it what callers could rely on before or not: the artifacts have no other."""
+    old = _unsigned(1, before)
+    new = version(1, BREAKING, fingerprint=old.registered_as)
+    choice = POLICY.choose((new,), {}, previous=served(old), facts=NOTHING_LOADED)
+    assert (choice.number, choice.contract, choice.problem) == (1, BREAKING, None)
+    looser = version(1, LOOSER, fingerprint=old.registered_as)
+    choice = POLICY.choose((looser,), {}, previous=served(old), facts=NOTHING_LOADED)
+    assert (choice.number, choice.contract, choice.problem) == (1, LOOSER, None)
+
+
+def test_a_tag_on_the_default_changes_how_it_is_served() -> None:
+    """Untyped from the next look on; without the tag it can't be served, and says why."""
+    inferred = _unsigned(1, PLAIN)
+    choice = POLICY.choose((_unsigned(1),), {}, previous=served(inferred), facts=NOTHING_LOADED)
+    assert (choice.number, choice.contract) == (1, UNTYPED_SIGNATURE)
+    untagged = _unsigned(1, None)
+    gone = POLICY.choose((untagged,), {}, previous=served(_unsigned(1)), facts=NOTHING_LOADED)
+    assert (gone.number, gone.problem) == (None, "Version 1: The model has no signature.")

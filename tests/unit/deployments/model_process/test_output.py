@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import datetime as dt
 import decimal
 import enum
+from collections.abc import AsyncIterator, Iterator
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pydantic
 import pytest
 
@@ -159,6 +163,112 @@ def test_answers_lose_their_classes(answer: Any, plain: tuple[Any, ...]) -> None
     assert str(made) == str(plain)
     assert type(made[-1]) is type(plain[-1])
     assert is_plain(made)
+
+
+async def _later(value: Any) -> Any:
+    await asyncio.sleep(0)
+    return value
+
+
+async def _one_by_one(*values: Any) -> AsyncIterator[Any]:
+    for value in values:
+        yield await _later(value)
+
+
+def _yielded(*values: Any) -> Iterator[Any]:
+    yield from values
+
+
+@pytest.mark.parametrize(
+    ("answer", "plain"),
+    [
+        (lambda: _later(["a"]), ("values", ["a"])),
+        (lambda: _later(pd.DataFrame({"a": ["x"]})), ("columns", ["a"], [["x"]])),
+        (lambda: _later(_later(1)), ("values", [1])),
+        (lambda: _one_by_one(1, {"a": 2}), ("values", [1, {"a": 2}])),
+        (lambda: _yielded("a", "b"), ("values", ["a", "b"])),
+        (lambda: map(str, [1, 2]), ("values", ["1", "2"])),
+        (lambda: range(2), ("values", [0, 1])),
+        (lambda: [_later(1), _yielded(2)], ("values", [1, [2]])),
+        (lambda: {"a": _yielded(1, 2), "b": "x"}, ("values", [{"a": [1, 2], "b": "x"}])),
+        (lambda: MappingProxyType({"a": 1}), ("values", [{"a": 1}])),
+        (lambda: [pd.DataFrame({"a": [1, 2]})], ("values", [[{"a": np.int64(1)},
+                                                            {"a": np.int64(2)}]])),
+        (lambda: pa.table({"a": ["x", None], "b": [1, None]}),
+         ("columns", ["a", "b"], [["x", None], [1, None]])),
+        (lambda: pa.table({"a": [1.5, 2.5]}), ("columns", ["a"], [np.array([1.5, 2.5])])),
+        (lambda: pa.record_batch({"a": [[1], [2]]}), ("columns", ["a"], [[[1], [2]]])),
+        (lambda: pa.array(["x", None]), ("values", ["x", None])),
+        (lambda: pa.chunked_array([[1], [2]]), ("values", np.array([1, 2]))),
+        (lambda: [pa.scalar("x"), pa.array([True])], ("values", ["x", np.array([True])])),
+        (lambda: [pa.table({"a": ["x"]})], ("values", [[{"a": "x"}]])),
+    ],
+)  # fmt: skip
+def test_what_comes_later_or_in_other_tables_is_made_plain(
+    answer: Any, plain: tuple[Any, ...]
+) -> None:
+    """Coroutines are awaited, generators are read to their end, and tables of Arrow are tables."""
+    made = plain_output(answer())
+    assert str(made) == str(plain)
+    assert is_plain(made)
+
+
+def test_coroutines_of_a_process_have_one_event_loop() -> None:
+    """What a model keeps from one call to the next may be bound to the loop it was made in."""
+
+    async def loop() -> int:
+        return id(asyncio.get_running_loop())
+
+    assert plain_output(loop()) == plain_output(loop())
+
+
+class _Frame:
+    """As a data frame of Polars is, which isn't installed where this is tested."""
+
+    def __init__(self, **columns: _Series) -> None:
+        self.columns = list(columns)
+        self._columns = columns
+
+    def get_columns(self) -> list[_Series]:
+        return list(self._columns.values())
+
+
+class _Series:
+    def __init__(self, dtype: str, values: list[Any]) -> None:
+        self.dtype = dtype
+        self._values = values
+
+    def null_count(self) -> int:
+        return self._values.count(None)
+
+    def to_list(self) -> list[Any]:
+        return self._values
+
+    def to_numpy(self) -> Any:
+        return np.array(self._values)
+
+
+class _Lazy:
+    def collect(self) -> _Frame:
+        return _Frame(a=_Series("String", ["x", None]), b=_Series("Int64", [1, 2]))
+
+
+for each in (_Frame, _Series, _Lazy):
+    each.__module__ = "polars.of.a.test"
+
+
+@pytest.mark.parametrize("answer", [_Lazy(), _Lazy().collect()])
+def test_frames_of_polars_are_tables(answer: Any) -> None:
+    """Lazy ones are computed; numbers stay arrays. (Real ones: `tests/flavors`.)"""
+    want = ("columns", ["a", "b"], [["x", None], np.array([1, 2])])
+    assert str(plain_output(answer)) == str(want)
+
+
+def test_two_columns_of_one_name_of_a_foreign_table_are_refused() -> None:
+    """None of them is dropped silently."""
+    twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
+    with pytest.raises(UnsupportedOutput, match="one name"):
+        plain_output(twice)
 
 
 def test_numbers_stay_arrays() -> None:

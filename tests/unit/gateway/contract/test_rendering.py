@@ -146,15 +146,43 @@ def test_optional_columns_may_be_absent() -> None:
 
 
 @pytest.mark.parametrize(
+    ("output", "want"),
+    [
+        (("values", [1]), [1]),
+        (("values", []), []),
+        (("values", np.arange(5)), [0, 1, 2, 3, 4]),
+        (("columns", ["x"], [np.array([1, 2, 3])]), [1, 2, 3]),
+        (("columns", ["x"], [[]]), []),
+    ],
+)
+@pytest.mark.parametrize("rows", [1, 2])
+def test_an_answer_to_one_call_is_as_long_as_it_is(output: Any, want: Any, rows: int) -> None:
+    """A forecast, chunks or what a filter leaves are no answer to each row."""
+    declared = contract(INPUT, [column("long", "x")])
+    assert answer(declared, output, rows) == [{"x": value} for value in want]
+
+
+@pytest.mark.parametrize(
     "output",
-    [("values", [1]), ("values", np.array(1)), ("columns", ["x"], [np.array([1, 2, 3])]),
-     ("values", 5),
-     ("columns", ["x"], [7])],
+    [("values", np.array(1)), ("values", 5), ("columns", ["x"], [7]),
+     ("columns", ["x", "y"], [[1, 2], [1]]), ("columns", [], [])],
 )  # fmt: skip
-def test_number_of_rows(output: Any) -> None:
-    """An answer has one element per row, or it is none."""
+def test_an_answer_has_rows(output: Any) -> None:
+    """What is no list, or has columns of different lengths, is refused."""
     refused(contract(INPUT, [column("long", "x")]), output, 2)
     refused(contract(INPUT), output, 2)
+
+
+def test_answers_of_other_lengths_to_several_calls_follow_each_other() -> None:
+    """In the order of the rows; where rows were mixed it can't be told whose is what."""
+    model = contract(INPUT, [column("long", "x")])
+    parts = [(range(1), ("values", [1, 2])), (range(1, 2), ("values", [])), ([2], ("values", [3]))]
+    assert json.loads(model.render(parts, 3)) == [{"x": 1}, {"x": 2}, {"x": 3}]
+    mixed = [([0, 2], ("values", [1, 2])), ([1], ("values", [3, 4]))]
+    with pytest.raises(InvalidModelOutput, match="one input at a time"):
+        model.render(mixed, 3)
+    apart = [([0, 2], ("values", [1, 2])), ([1], ("values", [3]))]
+    assert json.loads(model.render(apart, 3)) == [{"x": 1}, {"x": 3}, {"x": 2}]
 
 
 def test_number_of_columns() -> None:

@@ -1,0 +1,77 @@
+"""What MLflow's wrappers take and give, where the signature says another thing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+
+from gateway.catalog import contract_of
+from gateway.contract.types import TensorOf, TextOrTexts
+from registry_sync.mlmodel import read_mlmodel
+
+_TEXT = '[{"type": "string", "name": "input", "required": true}]'
+_NUMBERS = '[{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1]}}]'
+_MATRIX = '[{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 8]}}]'
+
+
+def _contract(flavors: dict[str, Any], *, task: str | None = None, outputs: str = _NUMBERS) -> Any:
+    document = {
+        "flavors": {"python_function": {"loader_module": "x"}, **flavors},
+        "metadata": None if task is None else {"task": task},
+        "signature": {"inputs": _TEXT, "outputs": outputs, "params": None},
+    }
+    facts = read_mlmodel(yaml.safe_dump(document))
+    assert facts.problem is None
+    return contract_of(facts.signature or "")
+
+
+@pytest.mark.parametrize(
+    ("flavors", "task", "takes_lists", "row_by_row"),
+    [
+        ({"transformers": {"task": "zero-shot-classification"}}, None, True, True),
+        ({"transformers": {"task": "feature-extraction"}}, None, False, True),
+        ({"transformers": {"task": "text-classification"}}, None, False, False),
+        ({"transformers": {"task": "feature-extraction"}}, "llm/v1/embeddings", True, True),
+        ({"sentence_transformers": {}}, None, True, False),
+        ({"sentence_transformers": {}}, "llm/v1/embeddings", True, True),
+        ({}, "llm/v1/embeddings", True, True),
+        ({}, "llm/v1/completions", True, True),
+        ({}, "llm/v1/chat", False, True),
+        ({"transformers": None}, None, False, False),
+        ({"sklearn": {}}, "mine", False, False),
+    ],
+)
+def test_flavor_and_task_decide(
+    flavors: dict[str, Any], task: str | None, takes_lists: bool, row_by_row: bool
+) -> None:
+    """Which wrappers unpack a list in a column of strings, and which are called for each row."""
+    contract = _contract(flavors, task=task)
+    (field,) = contract.inputs.fields
+    assert isinstance(field.type, TextOrTexts) == takes_lists
+    assert contract.row_by_row == row_by_row
+
+
+@pytest.mark.parametrize(
+    ("flavors", "outputs", "shape"),
+    [
+        ({"sentence_transformers": {}}, _NUMBERS, (-1, -1)),
+        ({"transformers": {"task": "feature-extraction"}}, _NUMBERS, (-1, -1)),
+        ({"sentence_transformers": {}}, _MATRIX, (-1, 8)),
+        ({"sklearn": {}}, _NUMBERS, (-1,)),
+    ],
+)
+def test_vectors_are_declared_as_vectors(flavors: Any, outputs: str, shape: Any) -> None:
+    """MLflow's default signatures say that an embedding is a number."""
+    (field,) = _contract(flavors, outputs=outputs).outputs.fields
+    assert isinstance(field.type, TensorOf)
+    assert field.type.shape == shape
+
+
+def test_other_columns_stay() -> None:
+    """Only tensors of one dimension are amended."""
+    outputs = orjson.dumps([{"type": "string", "name": "a", "required": True}]).decode()
+    contract = _contract({"sentence_transformers": {}}, outputs=outputs)
+    assert [field.name for field in contract.outputs.fields] == ["a"]
