@@ -42,6 +42,7 @@ def plain_output(answer: Any) -> tuple[Any, ...]:
 
 
 def _plain_output(answer: Any) -> tuple[Any, ...]:
+    answer = settled(answer)
     table = _columns_of_others(answer)
     if table is not None:
         return ("columns", [_name(name) for name in table], list(table.values()))

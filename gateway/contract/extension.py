@@ -94,7 +94,7 @@ def _declared_type(promised: Type, own: Type) -> Type:
             return ArrayOf(_declared_type(theirs, mine))
         case MapOf(theirs), MapOf(mine):
             return MapOf(_declared_type(theirs, mine))
-        case ObjectOf(fields), ObjectOf(own_fields):
-            return ObjectOf(_declared(fields, own_fields))
+        case ObjectOf(fields, extras), ObjectOf(own_fields):
+            return ObjectOf(_declared(fields, own_fields), extras)
         case _:
             return promised
