@@ -42,6 +42,11 @@ class ModelApplicationSettings:
     logs: LogOptions = field(default_factory=LogOptions)
 
 
+def _at_once(model: ServedModel) -> int:
+    """How many calls a replica answers at once, as far as its default version is concerned."""
+    return 1 if model.default is None else model.concurrency_of(model.default)
+
+
 class ModelApplications:
     """Builds the applications of models, all with the same settings."""
 
@@ -63,8 +68,8 @@ class ModelApplications:
                 min_replicas=options.min_replicas,
                 initial_replicas=max(1, options.min_replicas),
                 max_replicas=options.max_replicas,
-                # One call at work and one on its way: the batcher sends no more to a replica.
-                target_ongoing_requests=2,
+                # All calls that may be at work, and one on its way: the batcher sends no more.
+                target_ongoing_requests=_at_once(model) + 1,
                 downscale_to_zero_delay_s=self._settings.idle_timeout_s,
             ),
             graceful_shutdown_timeout_s=20,

@@ -14,6 +14,7 @@ import orjson
 import yaml
 
 from gateway.catalog import UntypableSignature, contract_of
+from gateway.contract.agents import TASKS
 from gateway.contract.signature import UNSIGNED_EXAMPLE
 from gateway.errors import GatewayError
 
@@ -35,7 +36,8 @@ _MAX_EXAMPLE_ROWS = 2
 class ModelFacts:
     """What an MLmodel file says; `problem` is why the version can't be served, else None.
 
-    `example_path` is the serving input example's path beside the file, None where there is none.
+    `example_path` is the serving input example's path beside the file, None where there is none;
+    `task` and `streamable` are as in `ModelVersion`.
     """
 
     signature: str | None = None
@@ -43,6 +45,8 @@ class ModelFacts:
     flavor: str | None = None
     ships_code: bool = False
     example_path: str | None = None
+    task: str | None = None
+    streamable: bool = False
 
 
 def read_mlmodel(text: str) -> ModelFacts:
@@ -73,6 +77,8 @@ def _facts(document: Mapping[str, Any]) -> ModelFacts:
         flavor=_text(pyfunc.get("loader_module")) if isinstance(pyfunc, dict) else None,
         ships_code=any(isinstance(f, dict) and f.get("code") for f in flavors.values()),
         example_path=_example_path(document),
+        task=_task(document),
+        streamable=isinstance(pyfunc, dict) and pyfunc.get("streamable") is True,
     )
 
 
@@ -98,7 +104,18 @@ def _signature(document: Mapping[str, Any]) -> str | None:
         return None
     if document.get("is_signature_from_type_hint"):
         kept["is_signature_from_type_hint"] = True
+    task = _task(document)
+    if task is not None:
+        kept["task"] = task
     return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _task(document: Mapping[str, Any]) -> str | None:
+    """What an agent or a chat model speaks, as MLflow has it (`metadata.task`); None for all else
+    that teams write there."""
+    metadata = document.get("metadata")
+    task = metadata.get("task") if isinstance(metadata, dict) else None
+    return task if isinstance(task, str) and task in TASKS else None
 
 
 def _example_path(document: Mapping[str, Any]) -> str | None:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
+from typing import Any, TypeAlias, TypeVar
 
 from deployments.application_names import application_name, version_key
 from deployments.model_calls.local_socket import LocalSockets
 from deployments.model_calls.outcomes import (
     answered_by_replica,
     call_result,
-    packed_call,
+    packed,
     still_starting,
+    streamed,
 )
 from deployments.model_calls.retries import PREDICTIONS, Retries
+from deployments.model_process.framing import Message
 from deployments.serve.ports import CallLost, Connect, Loss, ReplicaHandle
 from gateway.catalog import EnvironmentMode, ModelVersion
 from gateway.deadline import Deadline
@@ -29,6 +31,9 @@ from gateway.ports import Call, CallResult
 from gateway.single_flight import SingleFlight
 
 _logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_Begun: TypeAlias = tuple[AsyncGenerator[CallResult], CallResult | None]
 
 _RETRY_AFTER_S = 1.0
 # Of a request's deadline, for starting what answers it: the rest is for saying so, since a caller
@@ -63,6 +68,22 @@ class VersionHandle:
         )
         return outcome
 
+    async def stream(
+        self, message: bytes, *, load_timeout_s: float, timeout_s: float
+    ) -> AsyncGenerator[tuple[str, Any]]:
+        """What came of one packed call that streams (see `Supervisor.stream`); raises CallLost."""
+        outcomes = self._handle.stream(
+            "stream",
+            *self._version,
+            message,
+            load_timeout_s,
+            timeout_s,
+            multiplexed_model_id=self.key,
+        )
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                yield outcome
+
 
 class ApplicationHandle:
     """Calls of the versions that one application serves: by the sockets of its replica's processes
@@ -78,13 +99,7 @@ class ApplicationHandle:
 
         Raises CallLost and the errors of `PredictionBackend.call`.
         """
-        message = packed_call(
-            call.frame,
-            call.params,
-            give_up_at=call.deadline.at_s,
-            patience_s=call.patience_s,
-            traceparent=call.traceparent,
-        )
+        message = packed(call)
         version = self.version(call.version, call.model.environment_of(call.version))
         with suppress(ConnectionError):  # the replica knows what became of the process
             answer = await self._sockets.call(version.key, message)
@@ -93,10 +108,46 @@ class ApplicationHandle:
         outcome = await version.call(
             message, load_timeout_s=start_by.left_s(), timeout_s=call.deadline.left_s()
         )
+        answer, load_s = self._learned(call, version, outcome)
+        return call_result(answer, load_s=load_s)
+
+    async def stream(self, call: Call, *, start_by: Deadline) -> AsyncGenerator[CallResult]:
+        """What a call that streams is answered with, piece by piece; otherwise as `call`."""
+        async with aclosing(self._outcomes(call, start_by)) as outcomes:
+            async for outcome in outcomes:
+                piece = streamed(outcome)
+                if piece is None:
+                    return
+                yield piece
+
+    async def _outcomes(self, call: Call, start_by: Deadline) -> AsyncGenerator[Message]:
+        message = packed(call, streams=True)
+        version = self.version(call.version, call.model.environment_of(call.version))
+        direct, has_begun = self._sockets.stream(version.key, message), False
+        if direct is not None:
+            try:
+                async with aclosing(direct):
+                    async for outcome in direct:
+                        has_begun = True
+                        yield outcome
+            except ConnectionError as error:
+                if has_begun:
+                    raise CallLost(Loss.INSIDE) from error
+        by_handle = version.stream(
+            message, load_timeout_s=start_by.left_s(), timeout_s=call.deadline.left_s()
+        )
+        async with aclosing(by_handle):
+            async for answered in by_handle:
+                yield self._learned(call, version, answered)[0]
+
+    def _learned(
+        self, call: Call, version: VersionHandle, outcome: tuple[str, Any]
+    ) -> tuple[Message, float]:
+        """What a replica has of a process, whose address is kept; raises what the outcome means."""
         answer, address, load_s = answered_by_replica(outcome)
         if call.model.options.max_replicas == 1:
             self._sockets.learn(version.key, address)
-        return call_result(answer, load_s=load_s)
+        return answer, load_s
 
     def version(self, version: ModelVersion, environment: EnvironmentMode | None) -> VersionHandle:
         """The handle of one version, that runs with the packages that a tag says."""
@@ -128,25 +179,81 @@ class RayBackend:
         except CallLost as lost:
             return await self._call_again(application, call, start_by, lost)
 
+    async def stream(self, call: Call) -> AsyncGenerator[CallResult]:
+        """See `StreamingBackend.stream`."""
+        application = application_name(call.model.name)
+        start_by = call.deadline.share(_STARTING_SHARE)
+        pieces, first = await self._begun(application, call, start_by)
+        async with aclosing(pieces):
+            if first is None:
+                return
+            yield first
+            try:
+                async for piece in pieces:
+                    yield piece
+            except CallLost as lost:  # what has come can't be taken back: nothing is sent again
+                raise _given_up(application, lost) from lost
+
+    async def _begun(self, application: str, call: Call, start_by: Deadline) -> _Begun:
+        """A stream and its first piece. Until that is there, what is lost is sent again."""
+        try:
+            return await self._begin(application, call, start_by)
+        except CallLost as lost:
+            return await self._again(
+                application, lambda: self._begin(application, call, start_by), start_by, lost
+            )
+
+    async def _begin(self, application: str, call: Call, start_by: Deadline) -> _Begun:
+        async def first_of(handle: ApplicationHandle) -> _Begun:
+            pieces = handle.stream(call, start_by=start_by)
+            try:
+                return pieces, await anext(pieces, None)
+            except BaseException:
+                await pieces.aclose()
+                raise
+
+        return await self._at(application, call, start_by, first_of)
+
     async def _call_again(
         self, application: str, call: Call, start_by: Deadline, lost: CallLost
     ) -> CallResult:
+        return await self._again(
+            application, lambda: self._call(application, call, start_by), start_by, lost
+        )
+
+    async def _again(
+        self,
+        application: str,
+        send: Callable[[], Awaitable[_T]],
+        start_by: Deadline,
+        lost: CallLost,
+    ) -> _T:
         try:
             async with asyncio.timeout(start_by.left_s()):
-                return await self._retries.again(
-                    lambda: self._call(application, call, start_by), lost, until=start_by.at_s
-                )
+                return await self._retries.again(send, lost, until=start_by.at_s)
         except TimeoutError:  # there was no replica again, or not for long enough
             raise still_starting() from lost
         except CallLost as again:
             raise _given_up(application, again) from again
 
     async def _call(self, application: str, call: Call, start_by: Deadline) -> CallResult:
+        return await self._at(
+            application, call, start_by, lambda handle: handle.call(call, start_by=start_by)
+        )
+
+    async def _at(
+        self,
+        application: str,
+        call: Call,
+        start_by: Deadline,
+        ask: Callable[[ApplicationHandle], Awaitable[_T]],
+    ) -> _T:
+        """What comes of asking the application."""
         handle = self._handles.get(application) or await self._activated(
             application, call, start_by
         )
         try:
-            return await handle.call(call, start_by=start_by)
+            return await ask(handle)
         except CallLost as lost:
             if lost.loss is Loss.NO_APPLICATION and self._handles.get(application) is handle:
                 del self._handles[application]  # it must be made again

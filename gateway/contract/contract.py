@@ -13,10 +13,10 @@ from typing import Any
 import orjson
 
 from gateway.contract import json_schema
-from gateway.contract.body import BodyReader
+from gateway.contract.body import Body, BodyReader
 from gateway.contract.encoding import Target, encoder
 from gateway.contract.extension import extended_params, extended_rows
-from gateway.contract.frames import Frame, Framer, Placed
+from gateway.contract.frames import Frame, Framer, Placed, record_frames
 from gateway.contract.outputs import Output
 from gateway.contract.plain_table import PlainTable
 from gateway.contract.rendering import Renderer
@@ -44,7 +44,8 @@ class Contract:
 
     `inputs`, `outputs` (None: anything) and `params` are the model's own. `accepted`,
     `accepted_params` and `promised` differ from them only where the version answers for the
-    contract of another one (see `extended_by`).
+    contract of another one (see `extended_by`). `task` is one of `agents.TASKS`, where a request
+    is one call with one object.
     """
 
     inputs: Rows
@@ -54,6 +55,7 @@ class Contract:
     accepted: Rows
     accepted_params: tuple[Param, ...]
     promised: Rows | None
+    task: str | None = None
 
     @classmethod
     def from_signature(
@@ -74,6 +76,7 @@ class Contract:
             accepted=read.inputs,
             accepted_params=read.params,
             promised=read.outputs,
+            task=read.task,
         )
 
     def extended_by(self, served: Contract) -> Contract:
@@ -91,6 +94,7 @@ class Contract:
             accepted=extended_rows(self.accepted, served.accepted),
             accepted_params=extended_params(self.accepted_params, served.accepted_params),
             promised=served.promised,
+            task=self.task,
         )
         return self if extended == self else extended
 
@@ -113,7 +117,7 @@ class Contract:
         read = self._reader.read(body, max_rows)
         return Request(
             rows=len(read.rows),
-            frames=self._framer.frames(read.rows, read.at, read.single),
+            frames=self._frames(read),
             params=self._encoded(read.params),
         )
 
@@ -124,6 +128,10 @@ class Contract:
         Raises `InvalidModelOutput` where it doesn't fit the signature.
         """
         return self._renderer.render(outputs, rows)
+
+    def render_event(self, value: Any) -> bytes:
+        """What a model gave in a stream, as JSON; raises `InvalidModelOutput`."""
+        return Renderer(None, None).render([(range(1), ("values", [value]))], 1)[1:-1]
 
     def request_schema(self) -> dict[str, Any]:
         """JSON Schema (2020-12) of a request body."""
@@ -164,13 +172,18 @@ class Contract:
         params = body.get("params", {}) if wrapped else {}
         return [inputs] if read.single else inputs, params
 
+    def _frames(self, read: Body) -> Placed:
+        if self.task is not None:
+            return record_frames(read.rows)
+        return self._framer.frames(read.rows, read.at, read.single)
+
     @cached_property
     def _reader(self) -> BodyReader:
         return BodyReader(self.accepted, self.accepted_params)
 
     @cached_property
     def _plain_table(self) -> PlainTable | None:
-        return PlainTable.of(self.inputs, self.accepted)
+        return None if self.task is not None else PlainTable.of(self.inputs, self.accepted)
 
     @cached_property
     def _framer(self) -> Framer:
@@ -178,6 +191,8 @@ class Contract:
 
     @cached_property
     def _renderer(self) -> Renderer:
+        if self.task is not None:  # whatever object the model gives
+            return Renderer(None, None)
         return Renderer(self.outputs, self.promised)
 
     @cached_property

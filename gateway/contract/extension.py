@@ -55,7 +55,7 @@ def _type(own: Type, promised: Type) -> Type:
             return ArrayOf(_type(mine, theirs))
         case MapOf(mine), MapOf(theirs):
             return MapOf(_type(mine, theirs))
-        case ObjectOf(fields), ObjectOf(promised_fields):
-            return ObjectOf(_fields(fields, promised_fields))
+        case ObjectOf(fields, extras), ObjectOf(promised_fields):
+            return ObjectOf(_fields(fields, promised_fields), extras)
         case _:
             return own

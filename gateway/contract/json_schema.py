@@ -121,8 +121,8 @@ def _schema(type_: Type, *, answer: bool) -> JsonSchema:
             members = [_member(Field("", item), answer=answer) for item in items]
             size = {"minItems": len(items), "maxItems": len(items)}
             return {"type": "array", "prefixItems": members, **size}
-        case ObjectOf(fields):
-            return _object(fields, answer)
+        case ObjectOf(fields, extras):
+            return _object(fields, answer, closed=extras == "refused")
         case TensorOf():
             return _tensor(type_, answer)
 
@@ -144,12 +144,13 @@ def _or_null(schema: JsonSchema) -> JsonSchema:
     return {**schema, "type": [types, "null"]}
 
 
-def _object(fields: tuple[Field, ...], answer: bool) -> JsonSchema:
+def _object(fields: tuple[Field, ...], answer: bool, *, closed: bool) -> JsonSchema:
     schema: JsonSchema = {
         "type": "object",
         "properties": {field.name: _member(field, answer=answer) for field in fields},
-        "additionalProperties": False,
     }
+    if closed:
+        schema["additionalProperties"] = False
     required = [field.name for field in fields if field.required]
     return {**schema, "required": required} if required else schema
 

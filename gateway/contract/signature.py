@@ -25,6 +25,7 @@ from mlflow.types.schema import (
     TensorSpec,
 )
 
+from gateway.contract.agents import TASKS, agent_inputs, agent_outputs
 from gateway.contract.types import (
     AnyValue,
     ArrayOf,
@@ -73,6 +74,7 @@ class Signature:
     outputs: Rows | None
     params: tuple[Param, ...]
     from_type_hints: bool
+    task: str | None = None
 
 
 def read_signature(signature: Mapping[str, Any] | None, *, from_type_hints: bool) -> Signature:
@@ -90,6 +92,10 @@ def read_signature(signature: Mapping[str, Any] | None, *, from_type_hints: bool
         params = _params(_read("params", signature, ParamSchema.from_json))
     # MLflow writes the flag beside the signature; registries hand it over inside of it.
     hinted = from_type_hints or bool(signature.get("is_signature_from_type_hint"))
+    task = signature.get("task")
+    if task in TASKS and inputs.named and not inputs.tensors:
+        opened = agent_inputs(inputs, task)
+        return Signature(opened, agent_outputs(outputs), params, from_type_hints=False, task=task)
     return Signature(inputs, outputs, params, hinted)
 
 

@@ -58,11 +58,16 @@ class Field:
     required: bool = True
 
 
+Extras = Literal["refused", "dropped", "kept"]
+"""What becomes of members of an object that aren't declared."""
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectOf:
-    """An object with exactly these members."""
+    """An object with these members, and `extras` says whether with others."""
 
     fields: tuple[Field, ...]
+    extras: Extras = "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +106,14 @@ class Rows:
     """What a list of inputs or outputs is made of: the columns or tensors of one signature.
 
     `labels` are the names as MLflow has them, parallel to `fields`: a DataFrame's column may be
-    called by a number, which JSON can't. Unnamed columns are numbered from 0.
+    called by a number, which JSON can't. Unnamed columns are numbered from 0. `extras` are of the
+    rows, where columns have names.
     """
 
     fields: tuple[Field, ...]
     labels: tuple[str | int, ...]
     named: bool
+    extras: Extras = "refused"
 
     @property
     def tensors(self) -> bool:
@@ -117,7 +124,7 @@ class Rows:
     def row(self) -> Type:
         """The JSON type of one row."""
         if self.named:
-            return ObjectOf(self.fields)
+            return ObjectOf(self.fields, self.extras)
         if len(self.fields) == 1:
             return self.fields[0].type
         return TupleOf(tuple(field.type for field in self.fields))

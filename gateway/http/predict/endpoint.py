@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING
 from starlette.types import Receive, Scope, Send
 
 from gateway.admission import Visit
+from gateway.contract.agents import asks_for_stream
 from gateway.errors import GatewayError, InternalError
 from gateway.http.access_control import Access
 from gateway.http.access_log import note_answer
 from gateway.http.predict.body import HttpLimits, read_json_body
 from gateway.http.predict.deadline_header import timeout_of
 from gateway.http.predict.disconnect import Departure, is_left
+from gateway.http.predict.event_stream import EventWriter, problem_of_event, takes_events
 from gateway.http.predict.version_header import VERSION_HEADER, RawHeaders, selector_of
 from gateway.http.problems import problem_of
 from gateway.metrics.counters import CALLER_LEFT, UNKNOWN, Traffic
-from gateway.prediction import Prediction, PredictionService
+from gateway.prediction import EventStream, Prediction, PredictionService
 
 if TYPE_CHECKING:
     from gateway.http.tracing import RequestTracing  # OpenTelemetry: only where tracing is on
@@ -71,7 +73,7 @@ class PredictEndpoint:
         try:
             if self._access is not None:
                 self._access.identify(scope).require_call(name)
-            prediction, visit = await self._prediction(name, scope, receive)
+            answer, visit = await self._prediction(name, scope, receive)
         except GatewayError as error:
             self._count_failure(name, error.version, error.status)
             await problem_of(scope, error)(scope, receive, send)
@@ -80,6 +82,10 @@ class PredictEndpoint:
             status = CALLER_LEFT if is_left(error) else InternalError.status
             self._count_failure(name, None, status)
             raise
+        if isinstance(answer, EventStream):
+            await self._send_events(name, answer, visit, scope, receive, send, started)
+            return
+        prediction = answer
         with visit:
             note_answer(scope, name, prediction.version, prediction.rows)
             head = {"type": "http.response.start", "status": 200, "headers": _headers(prediction)}
@@ -88,6 +94,33 @@ class PredictEndpoint:
             self._traffic.note_answer(name, prediction.version, spent_s, prediction.rows)
             await _send_body(prediction.body, send)
 
+    async def _send_events(
+        self,
+        name: str,
+        stream: EventStream,
+        visit: Visit,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        started: float,
+    ) -> None:
+        """A stream, of which the first event is there: what goes wrong now is an event of it."""
+        note_answer(scope, name, stream.version, 1)
+        self._traffic.note_first_event(name, stream.version, time.perf_counter() - started)
+        writer = EventWriter(send, stream.version, lambda error: problem_of_event(scope, error))
+        try:
+            with visit, Departure(receive, patience_s=0.0):
+                await writer.write(stream.events)
+            self._traffic.note_answer(name, stream.version, time.perf_counter() - started, 1)
+        except GatewayError as error:
+            self._count_failure(name, stream.version, error.status)
+        except BaseException as error:
+            status = CALLER_LEFT if is_left(error) else InternalError.status
+            self._count_failure(name, stream.version, status)
+            raise
+        finally:
+            self._traffic.note_events(name, stream.version, writer.events)
+
     def _count_failure(self, name: str, version: int | None, status: int) -> None:
         """A caller's word becomes no label: all names that the catalog lacks are one."""
         model = name if self._service.knows(name) else UNKNOWN
@@ -95,7 +128,7 @@ class PredictEndpoint:
 
     async def _prediction(
         self, name: str, scope: Scope, receive: Receive
-    ) -> tuple[Prediction, Visit]:
+    ) -> tuple[Prediction | EventStream, Visit]:
         """The prediction, and the visit to be left when it is sent."""
         headers: RawHeaders = scope["headers"]
         resolution = self._service.resolve(name, selector_of(headers))
@@ -103,13 +136,14 @@ class PredictEndpoint:
         note_answer(scope, name, resolution.version.number, None)
         timeout_s = timeout_of(headers)
         visit = self._service.arrive(resolution)
-        prediction = None
+        prediction: Prediction | EventStream | None = None
         try:
             body = await read_json_body(headers, receive, limits=self._limits, visit=visit)
+            is_agent = resolution.version.task is not None
+            streams = takes_events(headers) or (is_agent and asks_for_stream(body))
+            answer = self._service.stream if streams else self._service.predict
             with Departure(receive):
-                prediction = await self._service.predict(
-                    resolution, body, visit, timeout_s=timeout_s
-                )
+                prediction = await answer(resolution, body, visit, timeout_s=timeout_s)
             return prediction, visit
         finally:
             if prediction is None:
