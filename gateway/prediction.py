@@ -134,6 +134,10 @@ class PredictionService:
             error.version = resolution.version.number
             raise
 
+    def arrive_unnamed(self) -> Visit:
+        """The same for a request whose model its body names, until that is read."""
+        return self._admission.arrive("")
+
     async def predict(
         self, resolution: Resolution, body: bytes, visit: Visit, *, timeout_s: float | None = None
     ) -> Prediction:

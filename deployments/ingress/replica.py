@@ -148,6 +148,10 @@ class Ingress:
         )
         # For what comes to this process's own HTTP server, behind HAProxy.
         Front.predictions = Boundary(app.state.predict, journal=journal)
+        Front.by_path = {
+            path: Boundary(endpoint, journal=journal)
+            for path, endpoint in app.state.named_in_body.items()
+        }
 
         # Not the application itself: Ray would look for each request's route in it, too, and put
         # handlers into it that answer in plain text. A function, by which uvicorn knows ASGI 3.

@@ -24,7 +24,7 @@ Loaded by Ray in the ingress' processes, through `RAY_SERVE_HTTP_PROXY_CALLBACK_
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from starlette.middleware import Middleware
@@ -59,6 +59,8 @@ class Front:
     """Where this process's ingress says who answers predictions, once it is there."""
 
     predictions: ASGIApp | None = None
+    by_path: Mapping[str, ASGIApp] = {}
+    """Those whose paths are the same for all models."""
 
 
 class RequestFront:
@@ -76,6 +78,10 @@ class RequestFront:
             scope["path_params"] = {"name": name}
             await predictions(scope, receive, send)
             return
+        direct = Front.by_path.get(scope["path"]) if _is_post(scope) else None
+        if direct is not None:
+            await direct(scope, receive, send)
+            return
         if scope["type"] == "http":
             headers = [
                 each for each in scope["headers"] if each[0] not in _OURS and each[1].isascii()
@@ -84,6 +90,12 @@ class RequestFront:
             request_id = request_id_of(scope).encode("ascii")
             scope["headers"] = [*headers, (_REQUEST_ID, request_id), _NO_DEADLINE]
         await self._rest(scope, receive, send)
+
+
+def _is_post(scope: Scope) -> bool:
+    return bool(
+        scope["type"] == "http" and scope["method"] == "POST" and not scope.get("root_path")
+    )
 
 
 class InOurWords:

@@ -38,6 +38,9 @@ from gateway.http.predict.endpoint import PredictEndpoint
 from gateway.http.predict.path import PREDICT_PATH
 from gateway.http.problems import install_handlers, problem_of, problem_responses
 from gateway.http.prometheus import metrics_router
+from gateway.http.protocols.openai.endpoint import PATHS as OPENAI_PATHS
+from gateway.http.protocols.openai.endpoint import OpenAIEndpoint
+from gateway.http.protocols.openai.routes import openai_router
 from gateway.http.views import ModelDetail, ModelList, describe_model, list_models
 from gateway.http.webhook import webhook_router
 from gateway.metrics.collection import Measurements
@@ -100,10 +103,11 @@ def create_app(
     """The gateway's ASGI application over a prediction service and a catalog feed.
 
     `app.state.predict` is the endpoint of predictions, for whoever brings them there by a shorter
-    way. `answers_request_id` and `journal` are of the `Boundary` around the routes. Where `access`
-    is None nothing needs a key; without `webhook_secret` no webhook is taken. Predictions are
-    counted in `traffic` and have spans where there is `tracing`; `/metrics` tells what
-    `measurements` give, or the catalog alone.
+    way, and `app.state.named_in_body` those by their paths whose body names the model.
+    `answers_request_id` and `journal` are of the `Boundary` around the routes. Where `access` is
+    None nothing needs a key; without `webhook_secret` no webhook is taken. Predictions are counted
+    in `traffic` and have spans where there is `tracing`; `/metrics` tells what `measurements` give,
+    or the catalog alone.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     predict = PredictEndpoint(
@@ -113,7 +117,11 @@ def create_app(
         app.add_middleware(AccessControl, access=access)
     app.add_middleware(Boundary, journal=journal, answers_request_id=answers_request_id)
     install_handlers(app)
+    openai = OpenAIEndpoint(service, limits=limits, access=access, traffic=traffic)
     app.state.predict = predict
+    app.state.named_in_body = dict.fromkeys(OPENAI_PATHS, openai)
+    app.router.routes.extend(Route(path, openai, methods=["POST"]) for path in OPENAI_PATHS)
+    app.include_router(openai_router(service))
     app.router.routes.append(Route(PREDICT_PATH, predict, methods=["POST"]))
     check = None if webhook_secret is None else DeliveryCheck(webhook_secret)
     webhook = webhook_router(check, SyncTrigger(feed))

@@ -4,84 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import mlflow
 import pytest
-from mlflow.models import ModelSignature
+from fastapi import FastAPI
 
 from gateway.catalog import Catalog
-from gateway.http.app import create_app
-from gateway.http.predict.body import HttpLimits
-from gateway.prediction import PredictionService
-from registry_sync.catalog_builder import build_catalog
-from registry_sync.default_version import DefaultPolicy
-from registry_sync.source import MlflowRegistry
-from tests.contract.in_process import InProcessBackend
 from tests.support import agent_models
-from tests.support.registering import client, columns, log
-from tests.support.static_feed import StaticFeed
 
 HELLO = {"messages": [{"role": "user", "content": "Hi"}]}
 ASK = {"input": [{"role": "user", "content": "Hi"}]}
 EVENTS = {"Accept": "text/event-stream"}
 
 
-@pytest.fixture(scope="module")
-def agents_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A registry in a file with all agents of these tests."""
-    folder = tmp_path_factory.mktemp("agents")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    mlflow.create_experiment("agents", artifact_location=str(folder / "artifacts"))
-    mlflow.set_experiment("agents")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow says of ChatModel that it is old
-        log(uri, "chat", agent_models.EchoChat())
-        log(uri, "chat agent", agent_models.EchoAgent())
-        log(uri, "responses", agent_models.EchoResponses())
-        log(uri, "whole", agent_models.WholeChat())
-        log(uri, "slow", agent_models.SlowChat())
-    client(uri).set_registered_model_tag("slow", "modelmux.concurrency", "4")
-    client(uri).set_registered_model_tag("slow", "modelmux.timeout_s", "4")
-    inputs = columns(
-        ("log", "string"), ("count", "long"), ("pause_s", "double"), ("fails_at", "long")
-    )
-    log(uri, "ticker", agent_models.Ticker(), signature=ModelSignature(inputs))
-    client(uri).set_registered_model_tag("ticker", "modelmux.timeout_s", "2")
-    return uri
-
-
-@pytest.fixture(scope="module")
-def agents_catalog(agents_uri: str) -> Catalog:
-    reading = MlflowRegistry(tracking_uri=agents_uri).read()
-    return build_catalog(reading, None, policy=DefaultPolicy()).catalog
-
-
-@pytest.fixture(scope="module")
-def backend(
-    agents_uri: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[InProcessBackend]:
-    made = InProcessBackend(agents_uri, tmp_path_factory.mktemp("agents-artifacts"))
-    yield made
-    made.close()
-
-
 @pytest.fixture
-async def gateway(
-    agents_catalog: Catalog, backend: InProcessBackend
-) -> AsyncIterator[httpx.AsyncClient]:
-    feed = StaticFeed(agents_catalog)
-    service = PredictionService(
-        feed=feed, submit=backend.call, streaming=backend, default_timeout_s=60.0
-    )
-    app = create_app(service=service, feed=feed, limits=HttpLimits(max_body_bytes=1 << 20))
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+async def gateway(agents_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(agents_app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://in-process") as made:
         yield made
 
@@ -102,7 +44,7 @@ async def loaded(gateway: httpx.AsyncClient, name: str, body: Any) -> None:
     """The model's deadline is short: have it loaded before."""
     async with asyncio.timeout(120):
         while (await gateway.post(f"/models/{name}/predict", json=body)).status_code == 503:
-            await asyncio.sleep(0.1)
+            pass  # each waits for a part of the deadline
 
 
 async def answered(gateway: httpx.AsyncClient, name: str, body: Any) -> Any:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
+from mlflow.models import ModelSignature
 from mlflow.pyfunc import ChatAgent, ChatModel, PythonModel, ResponsesAgent
 from mlflow.types.agent import ChatAgentChunk, ChatAgentMessage, ChatAgentResponse
 from mlflow.types.llm import (
@@ -23,6 +26,8 @@ from mlflow.types.responses import (
     ResponsesAgentResponse,
     ResponsesAgentStreamEvent,
 )
+
+from tests.support.registering import client, columns, log
 
 WORDS = ("one ", "two ", "three")
 
@@ -126,3 +131,25 @@ class Ticker(PythonModel):
             with log.open("a") as file:
                 file.write("closed\n")
             raise
+
+
+def register_agents(uri: str, folder: Path) -> None:
+    """Log and register all of them in the registry at `uri`, their artifacts in `folder`."""
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    mlflow.create_experiment("agents", artifact_location=str(folder / "artifacts"))
+    mlflow.set_experiment("agents")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow says of ChatModel that it is old
+        log(uri, "chat", EchoChat())
+        log(uri, "chat agent", EchoAgent())
+        log(uri, "responses", EchoResponses())
+        log(uri, "whole", WholeChat())
+        log(uri, "slow", SlowChat())
+    client(uri).set_registered_model_tag("slow", "modelmux.concurrency", "4")
+    client(uri).set_registered_model_tag("slow", "modelmux.timeout_s", "4")
+    inputs = columns(
+        ("log", "string"), ("count", "long"), ("pause_s", "double"), ("fails_at", "long")
+    )
+    log(uri, "ticker", Ticker(), signature=ModelSignature(inputs))
+    client(uri).set_registered_model_tag("ticker", "modelmux.timeout_s", "2")

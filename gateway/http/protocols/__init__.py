@@ -1,0 +1,1 @@
+"""What other programs speak: a room for each protocol, over the same predictions."""
