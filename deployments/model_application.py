@@ -74,8 +74,8 @@ class ModelApplications:
                 min_replicas=options.min_replicas,
                 initial_replicas=max(1, options.min_replicas),
                 max_replicas=options.max_replicas,
-                # One call at work and one on its way: the batcher sends no more to a replica.
-                target_ongoing_requests=2,
+                # All calls that may be at work, and one on its way: the batcher sends no more.
+                target_ongoing_requests=plan.at_once + 1,
                 downscale_to_zero_delay_s=self._settings.idle_timeout_s,
             ),
             graceful_shutdown_timeout_s=20,

@@ -25,6 +25,7 @@ class ApplicationPlan:
     options: ModelOptions
     keeps_replica: bool = False
     flavors: tuple[str, ...] = ()
+    at_once: int = 1
     is_shared: bool = False
 
 
@@ -92,6 +93,7 @@ def _own(model: ServedModel) -> ApplicationPlan:
         options=model.options,
         keeps_replica=model.default_version is not None and model.options.min_replicas > 0,
         flavors=_flavors(model),
+        at_once=1 if model.default is None else model.concurrency_of(model.default),
     )
 
 

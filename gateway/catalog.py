@@ -16,6 +16,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.contract import Contract, Difference, UntypableSignature, differences
+from gateway.contract.agents import AGENTS
 from gateway.contract.signature import UNTYPED_SIGNATURE
 from gateway.errors import (
     ModelNotFound,
@@ -41,6 +42,12 @@ LATEST = "latest"
 
 _VERSION_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _REGISTRATION_RETRY_AFTER_S = 5.0
+
+_AGENTS_AT_ONCE = 16
+# What these load calls a service most of the time, and so it waits.
+_REMOTE_FLAVORS = frozenset(
+    {"mlflow.dspy", "mlflow.langchain", "mlflow.llama_index", "mlflow.openai", "mlflow.promptflow"}
+)
 
 
 UNSIGNED = "/unsigned"
@@ -76,6 +83,7 @@ class ModelOptions(_Frozen):
     environment: EnvironmentMode | None = None
     deployment: DeploymentKind | None = None
     signature: Literal["none"] | None = None
+    concurrency: int | None = Field(default=None, ge=1, le=256)
 
     @property
     def of_an_own_deployment(self) -> list[str]:
@@ -94,7 +102,9 @@ class ModelVersion(_Frozen):
     registered again). `signature` is the MLmodel file's signature as JSON text, None where there
     is none. `problem` says why the version can't be served, None where it can. `environment` is
     what its own tag says of its packages, `warnings` are of tags that can't be used. `stage` is
-    the stage that somebody gave it, as MLflow has them beside aliases still.
+    the stage that somebody gave it, as MLflow has them beside aliases still. `task` is what an
+    agent or a chat model speaks (see `gateway.contract.agents`), `streamable` whether its answer
+    can be had piece by piece.
 
     `unsigned` is why the file has no signature that can be served, None where it has one; then
     `signature` is the one that was `inferred` from the version's input example, or says that it is
@@ -117,6 +127,14 @@ class ModelVersion(_Frozen):
     warnings: tuple[str, ...] = ()
     unsigned: str | None = None
     inferred: str | None = None
+    task: str | None = None
+    streamable: bool = False
+
+    @property
+    def is_agent(self) -> bool:
+        """Whether it speaks as an agent, or as a chat model that others compute."""
+        is_remote = self.task is not None and self.flavor in _REMOTE_FLAVORS
+        return self.task in AGENTS or is_remote
 
     @property
     def registered_as(self) -> str:
@@ -248,6 +266,11 @@ class ServedModel(_Frozen):
     def environment_of(self, version: ModelVersion) -> EnvironmentMode | None:
         """What a tag says of the packages that a version runs with; its own wins."""
         return version.environment or self.options.environment
+
+    def concurrency_of(self, version: ModelVersion) -> int:
+        """How many calls a process of the version answers at once: what the tag says, else one, or
+        more for those that mostly wait for others."""
+        return self.options.concurrency or (_AGENTS_AT_ONCE if version.is_agent else 1)
 
     @property
     def notable(self) -> frozenset[int]:

@@ -5,7 +5,7 @@ Owns the seams and the small values that cross them. Must not import ray, mlflow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -111,6 +111,16 @@ class PredictionBackend(Protocol):
 
         Raises ModelFailed, InvalidModelOutput, ModelUnavailable, Overloaded, DeadlineExceeded;
         cancelling it disturbs no other caller.
+        """
+
+
+class StreamingBackend(Protocol):
+    """Where versions are asked for an answer piece by piece."""
+
+    def stream(self, call: Call) -> AsyncGenerator[CallResult]:
+        """The pieces, each when the model gives it; to close it ends the model's generator.
+
+        Raises what `PredictionBackend.call` raises, before the first piece or after any.
         """
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.admission import Admission, Visit
 from gateway.availability import Unloadable, VersionKey
 from gateway.catalog import Catalog, Resolution, ServedModel
-from gateway.contract import TYPED, Contract, Form, Request, Write, Written
+from gateway.contract import TYPED, Contract, Form, Frame, Request, Write, Written
 from gateway.deadline import Deadline
 from gateway.errors import (
     CatalogUnavailable,
@@ -23,11 +24,14 @@ from gateway.errors import (
     GatewayError,
     InvalidInput,
     ModelUnavailable,
+    Violation,
 )
 from gateway.parsing.pool import AT_ONCE_BYTES, Parsing
-from gateway.ports import Call, CallResult, CatalogFeed, Submit
+from gateway.ports import Call, CallResult, CatalogFeed, StreamingBackend, Submit
 
 _STARTUP_RETRY_AFTER_S = 2.0
+_T = TypeVar("_T")
+
 # Answers to more rows are rendered in a thread.
 _AT_ONCE_ROWS = 16_384
 
@@ -45,12 +49,25 @@ class Prediction:
     timings_ms: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventStream:
+    """An answer that comes piece by piece: each event is JSON. The first one is there already.
+
+    To be closed (`events.aclose()`) when it is sent, or when nobody wants it any more. `events`
+    raises the GatewayError that it breaks off with.
+    """
+
+    events: AsyncGenerator[bytes]
+    version: int
+
+
 class PredictionService:
     """Answers predictions from whatever catalog is current when a request arrives.
 
-    The calls that they take go to `submit`. `default_timeout_s` is a request's deadline where no
-    tag says otherwise, `max_timeout_s` the longest that a tag can say, `max_rows` the most rows of
-    one request.
+    The calls that they take go to `submit`, those that stream to `streaming`; without it, and of
+    versions that can't stream, a stream is of one event, the whole answer. `default_timeout_s` is a
+    request's deadline where no tag says otherwise, `max_timeout_s` the longest that a tag can say,
+    `max_rows` the most rows of one request.
     """
 
     def __init__(
@@ -58,6 +75,7 @@ class PredictionService:
         *,
         feed: CatalogFeed,
         submit: Submit,
+        streaming: StreamingBackend | None = None,
         default_timeout_s: float,
         max_timeout_s: float = 3600.0,
         max_rows: int = 100_000,
@@ -66,6 +84,7 @@ class PredictionService:
     ) -> None:
         self._feed = feed
         self._submit = submit
+        self._streaming = streaming
         self._default_timeout_s = default_timeout_s
         self._max_timeout_s = max_timeout_s
         self._max_rows = max_rows
@@ -115,6 +134,10 @@ class PredictionService:
             error.version = resolution.version.number
             raise
 
+    def arrive_unnamed(self) -> Visit:
+        """The same for a request whose model its body names, until that is read."""
+        return self._admission.arrive("")
+
     async def predict(
         self,
         resolution: Resolution,
@@ -132,9 +155,39 @@ class PredictionService:
         DeadlineExceeded, InvalidModelOutput and what `PredictionBackend.call` raises; each names
         the model and the version.
         """
+        with self._naming(resolution):
+            return await self._predict(resolution, body, visit, timeout_s, form)
+
+    async def stream(
+        self, resolution: Resolution, body: bytes, visit: Visit, *, timeout_s: float | None = None
+    ) -> EventStream:
+        """Answer one request body piece by piece: returns when the first one is there, by the same
+        deadline and with the same errors as `predict`. The next ones may each take as long as the
+        model's deadline says."""
+        version = resolution.version
+        if not version.streamable or self._streaming is None:
+            whole = await self.predict(resolution, body, visit, timeout_s=timeout_s)
+            answer = whole.answer.body
+            if version.task is not None and whole.rows == 1:
+                answer = answer[1:-1]
+            return EventStream(events=_one(answer), version=version.number)
+        with self._naming(resolution):
+            events = self._events(resolution, body, visit, self._timeout_s(resolution, timeout_s))
+            try:
+                first = await anext(events, None)
+            except BaseException:
+                await events.aclose()
+                raise
+        return EventStream(
+            events=self._named(resolution, _put_first(first, events)), version=version.number
+        )
+
+    @contextmanager
+    def _naming(self, resolution: Resolution) -> Iterator[None]:
+        """Errors name the model and the version; whether that can be loaded is kept."""
         key = (resolution.model.name, resolution.version.fingerprint)
         try:
-            prediction = await self._predict(resolution, body, visit, timeout_s, form)
+            yield
         except GatewayError as error:
             error.model = resolution.model.name
             error.version = resolution.version.number
@@ -142,7 +195,42 @@ class PredictionService:
                 self._unloadable[key] = error.detail
             raise
         self._unloadable.pop(key, None)
-        return prediction
+
+    async def _named(
+        self, resolution: Resolution, events: AsyncGenerator[bytes]
+    ) -> AsyncGenerator[bytes]:
+        with self._naming(resolution):
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+
+    async def _events(
+        self, resolution: Resolution, body: bytes, visit: Visit, timeout_s: float
+    ) -> AsyncGenerator[bytes]:
+        """What the model gives, each as JSON, within the deadline of each."""
+        assert self._streaming is not None
+        deadline = Deadline.after(timeout_s)
+        request = await within(timeout_s, self._parsed(resolution, body, TYPED))
+        visit.hold_rows(request.rows)
+        if len(request.frames) != 1 or request.rows != 1:
+            raise InvalidInput((Violation(pointer="", message="A stream answers one input."),))
+        patience_s = self._patience_s(resolution.model)
+        call = _call(resolution, request, request.frames[0][1], deadline, patience_s, len(body))
+        async with aclosing(self._streaming.stream(call)) as pieces:
+            left_s = deadline.left_s()
+            while (piece := await within(left_s, anext(pieces, None))) is not None:
+                (value,) = piece.output[1]
+                yield resolution.contract.render_event(value)
+                left_s = patience_s
+
+    def _timeout_s(self, resolution: Resolution, asked_s: float | None) -> float:
+        patience_s = self._patience_s(resolution.model)
+        return patience_s if asked_s is None else min(asked_s, patience_s)
+
+    async def _parsed(self, resolution: Resolution, body: bytes, form: Form) -> Request:
+        if len(body) <= AT_ONCE_BYTES:
+            return form.read(resolution.contract, body, self._max_rows)
+        return await self._parsing.parse(resolution.contract, body, self._max_rows, form.read)
 
     def _patience_s(self, model: ServedModel) -> float:
         """The deadline of callers who don't ask for an earlier one."""
@@ -159,16 +247,11 @@ class PredictionService:
     ) -> Prediction:
         started = time.perf_counter()
         patience_s = self._patience_s(resolution.model)
-        timeout_s = patience_s if timeout_s is None else min(timeout_s, patience_s)
+        timeout_s = self._timeout_s(resolution, timeout_s)
         deadline = Deadline.after(timeout_s)
         try:
             async with asyncio.timeout(timeout_s) as limit:
-                if len(body) <= AT_ONCE_BYTES:
-                    request = form.read(resolution.contract, body, self._max_rows)
-                else:
-                    request = await self._parsing.parse(
-                        resolution.contract, body, self._max_rows, form.read
-                    )
+                request = await self._parsed(resolution, body, form)
                 parsed = time.perf_counter()
                 visit.hold_rows(request.rows)
                 try:
@@ -207,20 +290,54 @@ class PredictionService:
         """One call per frame, side by side; an empty request calls nothing."""
         return await _together(
             [
-                self._submit(
-                    Call(
-                        model=resolution.model,
-                        version=resolution.version,
-                        frame=frame,
-                        params=request.params,
-                        deadline=deadline,
-                        patience_s=patience_s,
-                        size_bytes=size_bytes * frame.rows // request.rows,
-                    )
-                )
+                self._submit(_call(resolution, request, frame, deadline, patience_s, size_bytes))
                 for _, frame in request.frames
             ]
         )
+
+
+def _call(
+    resolution: Resolution,
+    request: Request,
+    frame: Frame,
+    deadline: Deadline,
+    patience_s: float,
+    size_bytes: int,
+) -> Call:
+    return Call(
+        model=resolution.model,
+        version=resolution.version,
+        frame=frame,
+        params=request.params,
+        deadline=deadline,
+        patience_s=patience_s,
+        size_bytes=size_bytes * frame.rows // request.rows,
+    )
+
+
+async def within(timeout_s: float, coming: Awaitable[_T]) -> _T:
+    """What comes within so many seconds; raises DeadlineExceeded."""
+    try:
+        async with asyncio.timeout(timeout_s) as limit:
+            return await coming
+    except TimeoutError:
+        if not limit.expired():
+            raise  # somebody else's: a bug, and no word about the request
+        raise DeadlineExceeded(
+            f"Nothing came within the request's deadline of {timeout_s:g} s."
+        ) from None
+
+
+async def _one(event: bytes) -> AsyncGenerator[bytes]:
+    yield event
+
+
+async def _put_first(first: bytes | None, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with aclosing(rest):
+        if first is not None:
+            yield first
+        async for event in rest:
+            yield event
 
 
 async def _written(

@@ -18,6 +18,7 @@ import yaml
 
 from gateway.catalog import UntypableSignature, contract_of
 from gateway.contract import Contract
+from gateway.contract.agents import TASKS
 from gateway.contract.signature import UNSIGNED_EXAMPLE
 from gateway.errors import GatewayError
 from registry_sync.wrappers import amended
@@ -57,7 +58,7 @@ class ModelFacts:
     `unsigned` is the same where it is for want of a signature that can be served: then the version
     can still be, without types or by those of its input example. `example_path` is the serving
     input example's path beside the file, None where there is none; `logged_example` is what the
-    file says of the example itself.
+    file says of the example itself; `task` and `streamable` are as in `ModelVersion`.
     """
 
     signature: str | None = None
@@ -67,6 +68,8 @@ class ModelFacts:
     flavor: str | None = None
     ships_code: bool = False
     example_path: str | None = None
+    task: str | None = None
+    streamable: bool = False
 
 
 def read_mlmodel(text: str) -> ModelFacts:
@@ -101,6 +104,8 @@ def _facts(document: Mapping[str, Any]) -> ModelFacts:
         flavor=_loader_module(document),
         ships_code=any(isinstance(f, dict) and f.get("code") for f in flavors.values()),
         example_path=_example_path(document),
+        task=_task(document),
+        streamable=isinstance(pyfunc, dict) and pyfunc.get("streamable") is True,
     )
 
 
@@ -128,7 +133,18 @@ def _signature(document: Mapping[str, Any]) -> str | None:
     elif document.get("type_hint_from_example") or _loader_module(document) in _DICT_FLAVORS:
         kept["rows_are_dicts"] = True
     kept.update(amended(document, kept))
+    task = _task(document)
+    if task is not None:
+        kept["task"] = task
     return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _task(document: Mapping[str, Any]) -> str | None:
+    """What an agent or a chat model speaks, as MLflow has it (`metadata.task`); None for all else
+    that teams write there."""
+    metadata = document.get("metadata")
+    task = metadata.get("task") if isinstance(metadata, dict) else None
+    return task if isinstance(task, str) and task in TASKS else None
 
 
 def _loader_module(document: Mapping[str, Any]) -> str | None:

@@ -365,6 +365,8 @@ def _version(
         flavor=facts.flavor,
         ships_code=facts.ships_code,
         example=example,
+        task=facts.task,
+        streamable=facts.streamable,
         created_at_ms=int(record.creation_timestamp or 0),
         **_changeable(record),
     )

@@ -108,10 +108,10 @@ class Ingress:
             # beside others that know them.
             await self._keys.wait_until_read()
         settings = self._settings
-        calls: PredictionBackend = TrafficCounter(
-            RayBackend(SyncActivation(self._sync), _models_of, placement=placement_by(settings)),
-            self._traffic,
+        backend = RayBackend(
+            SyncActivation(self._sync), _models_of, placement=placement_by(settings)
         )
+        calls: PredictionBackend = TrafficCounter(backend, self._traffic)
         tracing = None
         if self._spans is not None:
             from gateway.http.tracing import CallTracing, RequestTracing, TraceOrigins
@@ -122,6 +122,7 @@ class Ingress:
         service = PredictionService(
             feed=self._feed,
             submit=batcher.submit if tracing is None else TraceOrigins(batcher.submit).submit,
+            streaming=backend,
             default_timeout_s=settings.request_timeout_s,
             max_timeout_s=settings.max_request_timeout_s,
             max_rows=settings.max_rows,

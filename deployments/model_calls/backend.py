@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from deployments.model_calls.local_socket import LocalSockets
 from deployments.model_calls.outcomes import (
     answered_by_replica,
     call_result,
-    packed_call,
+    packed,
     still_starting,
+    streamed,
 )
 from deployments.model_calls.retries import PREDICTIONS, Retries
+from deployments.model_process.framing import Message
 from deployments.model_replica.version_process import VersionId
 from deployments.placement import OWN, Placement
 from deployments.serve.ports import CallLost, Connect, Loss, ReplicaHandle
@@ -31,6 +33,9 @@ from gateway.ports import Call, CallResult
 from gateway.single_flight import SingleFlight
 
 _logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_Begun: TypeAlias = tuple[AsyncGenerator[CallResult], CallResult | None]
 
 _RETRY_AFTER_S = 1.0
 # Of a request's deadline, for starting what answers it: the rest is for saying so, since a caller
@@ -73,6 +78,22 @@ class VersionHandle:
         )
         return outcome
 
+    async def stream(
+        self, message: bytes, *, load_timeout_s: float, timeout_s: float
+    ) -> AsyncGenerator[tuple[str, Any]]:
+        """What came of one packed call that streams (see `Supervisor.stream`); raises CallLost."""
+        outcomes = self._handle.stream(
+            "stream",
+            self.version,
+            message,
+            load_timeout_s,
+            timeout_s,
+            multiplexed_model_id=self.key,
+        )
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                yield outcome
+
 
 class ApplicationHandle:
     """Calls of the versions that one application serves: by the sockets of its replica's processes
@@ -90,13 +111,7 @@ class ApplicationHandle:
 
         Raises CallLost and the errors of `PredictionBackend.call`.
         """
-        message = packed_call(
-            call.frame,
-            call.params,
-            give_up_at=call.deadline.at_s,
-            patience_s=call.patience_s,
-            traceparent=call.traceparent,
-        )
+        message = packed(call)
         version = self.version(call.model, call.version)
         with suppress(ConnectionError):  # the replica knows what became of the process
             answer = await self._sockets.call(version.key, message)
@@ -105,10 +120,50 @@ class ApplicationHandle:
         outcome = await version.call(
             message, load_timeout_s=start_by.left_s(), timeout_s=call.deadline.left_s()
         )
+        answer, load_s = self._learned(version, outcome, is_alone=is_alone)
+        return call_result(answer, load_s=load_s)
+
+    async def stream(
+        self, call: Call, *, start_by: Deadline, is_alone: bool
+    ) -> AsyncGenerator[CallResult]:
+        """What a call that streams is answered with, piece by piece; otherwise as `call`."""
+        async with aclosing(self._outcomes(call, start_by, is_alone)) as outcomes:
+            async for outcome in outcomes:
+                piece = streamed(outcome)
+                if piece is None:
+                    return
+                yield piece
+
+    async def _outcomes(
+        self, call: Call, start_by: Deadline, is_alone: bool
+    ) -> AsyncGenerator[Message]:
+        message = packed(call, streams=True)
+        version = self.version(call.model, call.version)
+        direct, has_begun = self._sockets.stream(version.key, message), False
+        if direct is not None:
+            try:
+                async with aclosing(direct):
+                    async for outcome in direct:
+                        has_begun = True
+                        yield outcome
+            except ConnectionError as error:
+                if has_begun:
+                    raise CallLost(Loss.INSIDE) from error
+        by_handle = version.stream(
+            message, load_timeout_s=start_by.left_s(), timeout_s=call.deadline.left_s()
+        )
+        async with aclosing(by_handle):
+            async for answered in by_handle:
+                yield self._learned(version, answered, is_alone=is_alone)[0]
+
+    def _learned(
+        self, version: VersionHandle, outcome: tuple[str, Any], *, is_alone: bool
+    ) -> tuple[Message, float]:
+        """What a replica has of a process, whose address is kept; raises what the outcome means."""
         answer, address, load_s = answered_by_replica(outcome)
         if is_alone:
             self._sockets.learn(version.key, address)
-        return call_result(answer, load_s=load_s)
+        return answer, load_s
 
     def version(self, model: ServedModel, version: ModelVersion) -> VersionHandle:
         """The handle of one version, as tags say that it runs."""
@@ -176,24 +231,84 @@ class RayBackend:
             _logger.info("%s isn't in %s yet: %s", call.model.name, application, outcome)
             await asyncio.sleep(_MOVE_AGAIN_S)
 
+    async def stream(self, call: Call) -> AsyncGenerator[CallResult]:
+        """See `StreamingBackend.stream`."""
+        application = self._application_of(call)
+        start_by = call.deadline.share(_STARTING_SHARE)
+        pieces, first = await self._begun(application, call, start_by)
+        async with aclosing(pieces):
+            if first is None:
+                return
+            yield first
+            try:
+                async for piece in pieces:
+                    yield piece
+            except CallLost as lost:  # what has come can't be taken back: nothing is sent again
+                raise _given_up(application, lost) from lost
+
+    async def _begun(self, application: str, call: Call, start_by: Deadline) -> _Begun:
+        """A stream and its first piece. Until that is there, what is lost is sent again."""
+        try:
+            return await self._begin(application, call, start_by)
+        except CallLost as lost:
+            return await self._again(
+                application, lambda: self._begin(application, call, start_by), start_by, lost
+            )
+
+    async def _begin(self, application: str, call: Call, start_by: Deadline) -> _Begun:
+        async def first_of(handle: ApplicationHandle) -> _Begun:
+            is_alone = self._placement.most_replicas(call.model) == 1
+            pieces = handle.stream(call, start_by=start_by, is_alone=is_alone)
+            try:
+                return pieces, await anext(pieces, None)
+            except BaseException:
+                await pieces.aclose()
+                raise
+
+        return await self._at(application, call, start_by, first_of)
+
     async def _call_again(
         self, application: str, call: Call, start_by: Deadline, lost: CallLost
     ) -> CallResult:
+        return await self._again(
+            application, lambda: self._call(application, call, start_by), start_by, lost
+        )
+
+    async def _again(
+        self,
+        application: str,
+        send: Callable[[], Awaitable[_T]],
+        start_by: Deadline,
+        lost: CallLost,
+    ) -> _T:
         try:
             async with asyncio.timeout(start_by.left_s()):
-                return await self._retries.again(
-                    lambda: self._call(application, call, start_by), lost, until=start_by.at_s
-                )
+                return await self._retries.again(send, lost, until=start_by.at_s)
         except TimeoutError:  # there was no replica again, or not for long enough
             raise still_starting() from lost
         except CallLost as again:
             raise _given_up(application, again) from again
 
     async def _call(self, application: str, call: Call, start_by: Deadline) -> CallResult:
+        is_alone = self._placement.most_replicas(call.model) == 1
+        return await self._at(
+            application,
+            call,
+            start_by,
+            lambda handle: handle.call(call, start_by=start_by, is_alone=is_alone),
+        )
+
+    async def _at(
+        self,
+        application: str,
+        call: Call,
+        start_by: Deadline,
+        ask: Callable[[ApplicationHandle], Awaitable[_T]],
+    ) -> _T:
+        """What comes of asking the application."""
         handle = await self._connected(application, call, start_by)
         try:
-            is_alone = self._placement.most_replicas(call.model) == 1
-            return await handle.call(call, start_by=start_by, is_alone=is_alone)
+            return await ask(handle)
         except CallLost as lost:
             name = handle.application
             if lost.loss is Loss.NO_APPLICATION and self._handles.get(name) is handle:

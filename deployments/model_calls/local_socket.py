@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from contextvars import Context
 
 from deployments.model_process.framing import Message
-from deployments.model_replica.connection import Connection, connected_socket
+from deployments.model_replica.connection import Connections
 from deployments.serve.ports import CallLost, ReplicaHandle
 
 _logger = logging.getLogger(__name__)
@@ -31,7 +33,8 @@ class LocalSockets:
         self._handle = handle
         self._replica: str | None = None
         self._addresses: dict[str, str] = {}
-        self._connections: dict[str, Connection] = {}
+        self._connections: dict[str, Connections] = {}
+        self._left: list[Connections] = []
         self._attending: asyncio.Task[None] | None = None
         self._used_at = 0.0
 
@@ -49,35 +52,60 @@ class LocalSockets:
 
         Raises ConnectionError where the process went away with the call.
         """
-        connection = self._connection(key)
-        return None if connection is None else await connection.call(message)
+        connections = self._connections_to(key)
+        if connections is None:
+            return None
+        with self._forgetting(key):
+            return await connections.call(message)
 
-    def _connection(self, key: str) -> Connection | None:
+    def stream(self, key: str, message: bytes) -> AsyncGenerator[Message] | None:
+        """The same for a packed call that streams: its packed outcomes, without end."""
+        connections = self._connections_to(key)
+        return None if connections is None else self._streamed(key, connections, message)
+
+    async def _streamed(
+        self, key: str, connections: Connections, message: bytes
+    ) -> AsyncGenerator[Message]:
+        with self._forgetting(key):
+            async with aclosing(connections.stream(message)) as outcomes:
+                async for outcome in outcomes:
+                    yield outcome
+
+    def _connections_to(self, key: str) -> Connections | None:
         if self._replica is None:
             return None
         known = self._connections.get(key)
-        if known is not None and not known.is_lost:
+        if known is None and (address := self._addresses.get(key)) is not None:
+            known = self._connections[key] = Connections(address)
+        if known is not None:
             self._used_at = time.monotonic()
-            return known
-        address = self._addresses.get(key)
-        ours = None if address is None else connected_socket(address)
-        if ours is None:  # gone, or on another machine: the replica knows who comes after it
+        return known
+
+    @contextmanager
+    def _forgetting(self, key: str) -> Iterator[None]:
+        """One who is gone is asked no more: the replica knows who comes after it."""
+        try:
+            yield
+        except ConnectionError:
             self._forget(key)
-            return None
-        self._used_at = time.monotonic()
-        connection = self._connections[key] = Connection(ours)
-        return connection
+            raise
 
     def _forget(self, key: str) -> None:
         self._addresses.pop(key, None)
-        connection = self._connections.pop(key, None)
-        if connection is not None:
-            connection.leave()
+        connections = self._connections.pop(key, None)
+        if connections is not None:
+            connections.leave()
+            self._left = [each for each in (*self._left, connections) if each.is_busy]
+
+    @property
+    def _is_in_use(self) -> bool:
+        busy = any(each.is_busy for each in (*self._connections.values(), *self._left))
+        return busy or time.monotonic() - self._used_at < _IDLE_S
 
     async def _attend_while_used(self) -> None:
         try:
             self._replica = name = await self._handle.call("attend", 0.0)
-            while name == self._replica and time.monotonic() - self._used_at < _IDLE_S:
+            while name == self._replica and self._is_in_use:
                 name = await self._handle.call("attend", _ATTEND_S)
         except CallLost as lost:
             _logger.info("a replica is not attended any more: %s", lost)

@@ -19,7 +19,7 @@ from gateway.errors import (
     ModelUnavailable,
     Violation,
 )
-from gateway.ports import LOAD_STEP, MODEL_STEP, CallResult
+from gateway.ports import LOAD_STEP, MODEL_STEP, Call, CallResult
 
 _STARTING_RETRY_AFTER_S = 2.0
 
@@ -31,23 +31,51 @@ def packed_call(
     give_up_at: float,
     patience_s: float,
     traceparent: str | None = None,
+    slots: int = 1,
+    streams: bool = False,
 ) -> bytes:
-    """A call as it travels; see `messages.Call` for the times."""
+    """A call as it travels; see `messages.Call` for the times and what it asks."""
+    called = (frame.layout, frame.names, frame.columns)
     return messages.packed_call(
-        messages.Call(
-            (frame.layout, frame.names, frame.columns), params, give_up_at, patience_s, traceparent
-        )
+        messages.Call(called, params, give_up_at, patience_s, traceparent, slots, streams)
     )
+
+
+def packed(call: Call, *, streams: bool = False) -> bytes:
+    """A gateway's call as it travels."""
+    return packed_call(
+        call.frame,
+        call.params,
+        give_up_at=call.deadline.at_s,
+        patience_s=call.patience_s,
+        traceparent=call.traceparent,
+        slots=call.model.concurrency_of(call.version),
+        streams=streams,
+    )
+
+
+def streamed(message: Message) -> CallResult | None:
+    """What came next in a stream that a process answers with, None at its end; raises the error
+    that anything else means."""
+    outcome = _outcome(message)
+    return None if outcome.kind == messages.END else _result(outcome, None)
 
 
 def call_result(message: Message, *, load_s: float | None = None) -> CallResult:
     """The result of a call that a process has answered; raises the error that it means."""
+    return _result(_outcome(message), load_s)
+
+
+def _outcome(message: Message) -> messages.Outcome:
     try:
-        outcome = messages.unpacked_outcome(message)
+        return messages.unpacked_outcome(message)
     except MalformedMessage as error:
         raise InvalidModelOutput("The model's process answered what can't be read.") from error
+
+
+def _result(outcome: messages.Outcome, load_s: float | None) -> CallResult:
     match outcome.kind:
-        case messages.OK:
+        case messages.OK | messages.EVENT:
             timings_ms = {MODEL_STEP: outcome.model_s * 1e3}
             if load_s is not None:  # else its process was asked directly, with no load to wait for
                 timings_ms[LOAD_STEP] = load_s * 1e3

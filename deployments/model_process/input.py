@@ -83,13 +83,15 @@ def _taken(column: Any, rows: tuple[int, ...]) -> Any:
 
 
 def model_input(layout: str, names: tuple[Any, ...], columns: tuple[Any, ...]) -> Any:
-    """What MLflow takes for a frame: a DataFrame, an array, named arrays or a plain list."""
+    """What MLflow takes for a frame: a DataFrame, an array, named arrays, a list or a dict."""
     if layout == "table":
         return _table(names, columns)
     if layout == "records":
         return pd.DataFrame(columns[0])
     if layout == "tensors":
         return dict(zip(names, columns))
+    if layout == "record":
+        return dict(columns[0][0])  # a copy: MLflow's loaders take members out of it
     return columns[0]
 
 

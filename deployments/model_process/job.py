@@ -18,7 +18,9 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -28,6 +30,8 @@ from .framing import MalformedMessage, Message
 from .mark import Mark
 from .messages import (
     AMBIGUOUS,
+    END,
+    EVENT,
     LATE,
     MODEL_FAILED,
     OK,
@@ -113,9 +117,10 @@ class _Teller:
 
     def __init__(self, control: Any) -> None:
         self._control = control
+        self._lock = threading.Lock()  # a line is sent whole, whoever else has one
 
     def __call__(self, event: str, **said: Any) -> None:
-        with suppress(OSError):
+        with suppress(OSError), self._lock:
             self._control.sendall(line_of(dict(said, event=event)))
 
 
@@ -168,7 +173,7 @@ def _fetch(job: dict[str, Any], tell: _Teller) -> None:
 
 
 def _serve(job: dict[str, Any], control: Any, tell: _Teller) -> None:
-    from .call_server import CallServer
+    from .call_server import Answering, CallServer
 
     mark = Mark(job["mark"])
     try:
@@ -178,7 +183,7 @@ def _serve(job: dict[str, Any], control: Any, tell: _Teller) -> None:
     except BaseException as error:  # noqa: BLE001
         tell("failed", **_failure(error))
         return
-    server = CallServer(listening(job["listen"]), control, model.answer)
+    server = CallServer(listening(job["listen"]), control, Answering(model.answer, model.stream))
     tell("ready")
     server.serve()
 
@@ -189,66 +194,105 @@ class _LoadedModel:
     def __init__(self, folder: str, mark: Mark, tell: _Teller) -> None:
         import mlflow.pyfunc
 
-        # What MLflow would warn of is what `deployments.environments` decides and tells. To look
-        # for it, it reads all installed packages: half a second of each load.
-        model = mlflow.pyfunc.load_model(folder, suppress_warnings=True)
-        self._predict = model.predict
-        self._mark = mark
-        self._tell = tell
         from .answers import AmbiguousOutput, Reading
         from .hinted import TypeHint
         from .input import Inputs, rows_of, taken
-        from .output import UnsupportedOutput, plain_output, settled
+        from .output import UnsupportedOutput, one_answer, plain_output, plain_value, settled
         from .tracing import within_trace
 
+        # What MLflow would warn of is what `deployments.environments` decides and tells. To look
+        # for it, it reads all installed packages: half a second of each load.
+        model = mlflow.pyfunc.load_model(folder, suppress_warnings=True)
         self._inputs = Inputs.of(model)
-        self._rows_of = rows_of
-        self._taken = taken
         self._hint = TypeHint.of(model)
         self._reading = Reading.of(model)
+        if model.loader_module in _AGENT_LOADERS:
+            # They take the object as it was sent, and check it themselves. To enforce the signature
+            # MLflow would make a table of it, and refuse what the signature leaves open (a tool has
+            # more than the `type` that is declared).
+            model.metadata.signature = None
+        self._model = model
+        self._mark = mark
+        self._tell = tell
+        self._rows_of = rows_of
+        self._taken = taken
         self._ambiguous = AmbiguousOutput
         self._settled = settled
         self._plain_output = plain_output
+        self._plain_value = plain_value
+        self._one_answer = one_answer
         self._within_trace = within_trace
         self._unsupported = UnsupportedOutput
 
     def answer(self, message: Message) -> bytes:
         """A call's outcome, packed."""
+        call = self._call_in(message)
+        if isinstance(call, Outcome):
+            return packed_outcome(call)
+        with self._within_trace(call.traceparent):
+            return self._done(call, OK, lambda: self._called(call))[1]
+
+    def stream(self, message: Message) -> Iterator[bytes]:
+        """The outcomes of a call that streams, packed, each when the model gives it. To be closed
+        where nobody wants more: that ends the model's generator."""
+        call = self._call_in(message)
+        if isinstance(call, Outcome):
+            yield packed_outcome(call)
+            return
+        pieces = self._pieces(call)
+        with self._within_trace(call.traceparent):
+            try:
+                kind = EVENT
+                while kind == EVENT:
+                    kind, packed = self._done(call, EVENT, lambda: self._next(pieces))
+                    yield packed
+            finally:
+                self._close(pieces)
+
+    def _call_in(self, message: Message) -> Any:
+        """The call, or what comes of it already."""
         try:
             call = unpacked_call(message)
         except MalformedMessage:
             self._tell("call_failed", what="malformed", stack=[])
-            return packed_outcome(Outcome(MODEL_FAILED))
-        now = time.monotonic()
-        if now >= call.give_up_at:
-            return packed_outcome(Outcome(LATE))
-        begun_at = time.time_ns()
-        self._mark.begin(now, call.patience_s)
+            return Outcome(MODEL_FAILED)
+        return Outcome(LATE) if time.monotonic() >= call.give_up_at else call
+
+    def _done(self, call: Any, kind: str, work: Callable[[], Any]) -> tuple[str, bytes]:
+        """What comes of work in the model's own code: the kind of the outcome, and it packed. It is
+        of that kind, with what the work gives; the end where that is nothing; or a failure."""
+        now, begun_at = time.monotonic(), time.time_ns()
+        number = self._mark.begin(now, call.patience_s)
+
+        def outcome(kind: str, value: Any = None) -> tuple[str, bytes]:
+            spent_s = time.monotonic() - now
+            return kind, packed_outcome(Outcome(kind, value, spent_s, begun_at))
+
         try:
-            with self._within_trace(call.traceparent):
-                answer = self._called(call)
-            outcome = Outcome(OK, answer, time.monotonic() - now, begun_at)
-            return packed_outcome(outcome)
+            return outcome(kind, work())
+        except _NoMore:
+            return outcome(END)
         except (self._unsupported, RecursionError, TypeError) as error:
             self._tell("call_failed", what=UNSUPPORTED, text=str(error)[:_LONGEST_TEXT], stack=[])
             why = str(error)[:_LONGEST_REASON] if isinstance(error, self._unsupported) else None
-            return packed_outcome(Outcome(UNSUPPORTED, why, time.monotonic() - now, begun_at))
+            return outcome(UNSUPPORTED, why)
         except self._ambiguous:
             text = "it can't be told whether the lists in its answer are of rows or of outputs"
             self._tell("call_failed", what=UNSUPPORTED, text=text, stack=[])
-            return packed_outcome(Outcome(AMBIGUOUS, None, time.monotonic() - now, begun_at))
+            return outcome(AMBIGUOUS)
         except _Refused as refused:
-            spent = time.monotonic() - now
-            return packed_outcome(Outcome(REFUSED, refused.refusals, spent, begun_at))
+            return outcome(REFUSED, refused.refusals)
         except _ModelRaised as raised:
             self._tell("call_failed", what=MODEL_FAILED, stack=stack_lines(raised.__cause__)[-60:])
-            return packed_outcome(Outcome(MODEL_FAILED, None, time.monotonic() - now, begun_at))
+            return outcome(MODEL_FAILED)
         finally:
-            self._mark.end()
+            self._mark.end(number)
 
     def _called(self, call: Any) -> Any:
         try:
             answer = self._answer(call.frame, call.params)
+            if _is_one(call):
+                return self._one_answer(answer)
             read = self._reading.read(
                 answer, self._rows_of(call.frame), lambda rows: self._asked_again(call, rows)
             )
@@ -263,9 +307,8 @@ class _LoadedModel:
             raise _ModelRaised from error
 
     def _answer(self, frame: Any, params: Any) -> Any:
-        data = self._inputs.made_of(*frame)
-        answer = self._predict(data, params=dict(params)) if params else self._predict(data)
-        return self._settled(answer)
+        data, predict = self._inputs.made_of(*frame), self._model.predict
+        return self._settled(predict(data, params=dict(params)) if params else predict(data))
 
     def _asked_again(self, call: Any, rows: tuple[int, ...]) -> Any:
         """What the model answers to some rows of the call alone; None where it fails on them, which
@@ -275,6 +318,59 @@ class _LoadedModel:
         # A boundary: the model's own code may raise anything.
         except Exception:  # noqa: BLE001
             return None
+
+    def _next(self, pieces: Iterator[Any]) -> Any:
+        try:
+            return ("values", [self._plain_value(next(pieces))])
+        except StopIteration:
+            raise _NoMore from None
+        except self._unsupported:
+            raise
+        # A boundary, as in `_called`.
+        except BaseException as error:
+            raise _ModelRaised from error
+
+    def _pieces(self, call: Any) -> Iterator[Any]:
+        """What the model gives piece by piece; where it can't, its whole answer as one piece."""
+        params = dict(call.params) or None
+        try:
+            pieces = self._model.predict_stream(self._single(call), params)
+            first = next(pieces)
+        except StopIteration:
+            return
+        except NotImplementedError:  # of MLflow's base classes, whose agents all claim to stream
+            answer = self._answer(call.frame, call.params)
+            yield self._one_answer(answer)[1][0] if _is_one(call) else answer
+            return
+        yield first
+        yield from pieces
+
+    def _single(self, call: Any) -> Any:
+        """The one input of a call that streams: MLflow takes a table or one value."""
+        data = self._inputs.made_of(*call.frame)
+        return data[0] if isinstance(data, list) else data
+
+    def _close(self, pieces: Any) -> None:
+        """End the model's generator; what it says to that is for the log."""
+        try:
+            pieces.close()
+        # A boundary: the model's own code may raise anything.
+        except BaseException as error:  # noqa: BLE001
+            self._tell("call_failed", what=MODEL_FAILED, stack=stack_lines(error)[-60:])
+
+
+_AGENT_LOADERS = frozenset(
+    "mlflow.pyfunc.loaders." + name for name in ("chat_agent", "chat_model", "responses_agent")
+)
+
+
+def _is_one(call: Any) -> bool:
+    """Whether it is of one object, and not of rows (see `input.Inputs`)."""
+    return bool(call.frame[0] == "record")
+
+
+class _NoMore(Exception):
+    """The model has given all that it has."""
 
 
 class _Refused(Exception):

@@ -9,6 +9,9 @@ back is an outcome, a kind and its value; the kinds are
 - `("unsupported_output", None)`: the answer has no plain form
 - `("refused", refusals)`: the model's type hint takes not all of its rows (see `hinted`)
 - `("ambiguous_output", None)`: it can't be told what its lists mean (see `answers`)
+- `("event", output)`: of a stream, what came next; `("end", None)` is its end
+
+A call that streams is answered by any number of events and one outcome of another kind.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ import numpy as np
 from .framing import PREFIX, MalformedMessage, Message, packed
 from .values import Reader, Writer, dumped, loaded
 
-_TIMES = struct.Struct("<dd")
+_HEAD = struct.Struct("<ddII")
+EVENT, END = "event", "end"
 OK, LATE, MODEL_FAILED, UNSUPPORTED = "ok", "late", "model_failed", "unsupported_output"
 AMBIGUOUS, REFUSED = "ambiguous_output", "refused"
 
@@ -35,6 +39,8 @@ class Call(NamedTuple):
     `give_up_at` is when a call that has not begun is given up, of the monotonic clock, which all
     processes of a machine share; a model that takes longer than `patience_s` seconds has hung.
     `traceparent` is the span that the call comes from, where it is traced (W3C Trace Context).
+    `slots` is how many calls the process may answer at once, this one among them; one that
+    `streams` is answered piece by piece.
     """
 
     frame: Frame
@@ -42,6 +48,8 @@ class Call(NamedTuple):
     give_up_at: float
     patience_s: float
     traceparent: str | None = None
+    slots: int = 1
+    streams: bool = False
 
 
 class Outcome(NamedTuple):
@@ -57,27 +65,49 @@ class Outcome(NamedTuple):
 def packed_call(call: Call) -> bytes:
     """The call as it travels."""
     header, buffers = dumped(lambda writer: _described_call(call, writer))
-    return packed(_TIMES.pack(call.give_up_at, call.patience_s) + header, buffers)
+    head = _HEAD.pack(call.give_up_at, call.patience_s, call.slots, call.streams)
+    return packed(head + header, buffers)
 
 
 def given_up_at(message: bytes, at: float) -> bytes:
     """The same packed call, given up at another time: it came from a machine with another clock."""
     changed = bytearray(message)
-    _, patience_s = _TIMES.unpack_from(changed, PREFIX.size)
-    _TIMES.pack_into(changed, PREFIX.size, at, patience_s)
+    _, *rest = _HEAD.unpack_from(changed, PREFIX.size)
+    _HEAD.pack_into(changed, PREFIX.size, at, *rest)
     return bytes(changed)
+
+
+class Demand(NamedTuple):
+    """What a call asks of a process: see `Call`."""
+
+    slots: int
+    streams: bool
+
+
+def demand_of(header: bytes, at: int = 0) -> Demand:
+    """What the call asks whose header begins there. Raises MalformedMessage."""
+    try:
+        _, _, slots, streams = _HEAD.unpack_from(header, at)
+    except struct.error as error:
+        raise MalformedMessage(str(error)) from error
+    return Demand(max(1, slots), bool(streams))
+
+
+def demand_of_packed(message: bytes) -> Demand:
+    """What a packed call asks."""
+    return demand_of(message, PREFIX.size)
 
 
 def unpacked_call(message: Message) -> Call:
     """The call that came. Raises MalformedMessage."""
     try:
-        give_up_at, patience_s = _TIMES.unpack_from(message.header)
-        said = loaded(message.header[_TIMES.size :])
+        give_up_at, patience_s, slots, streams = _HEAD.unpack_from(message.header)
+        said = loaded(message.header[_HEAD.size :])
         reader = Reader(message.body)
         layout, names, columns, params = said["l"], said["n"], said["c"], said.get("p")
         frame = (layout, tuple(names), _columns(columns, reader))
         read = {} if params is None else reader.read(params)
-        return Call(frame, read, give_up_at, patience_s, said.get("t"))
+        return Call(frame, read, give_up_at, patience_s, said.get("t"), slots, bool(streams))
     except (struct.error, KeyError, TypeError, AttributeError) as error:
         raise MalformedMessage(str(error)) from error
 
@@ -136,7 +166,7 @@ def _columns(described: list[Any], reader: Reader) -> tuple[Any, ...]:
 
 def _described_outcome(outcome: Outcome, writer: Writer) -> Any:
     said = {"k": outcome.kind, "s": outcome.model_s, "b": outcome.begun_at}
-    if outcome.kind == OK:
+    if outcome.kind in (OK, EVENT):
         kind, *rest = outcome.value
         if kind == "columns":
             names, columns = rest

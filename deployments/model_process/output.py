@@ -41,6 +41,24 @@ def plain_output(answer: Any) -> tuple[Any, ...]:
         raise UnsupportedOutput("the model's answer is nested too deep, or holds itself") from None
 
 
+def plain_value(value: Any) -> Any:
+    """One value in plain form. Raises UnsupportedOutput."""
+    try:
+        return _plain_value(value)
+    except RecursionError:
+        raise UnsupportedOutput("the model's answer is nested too deep, or holds itself") from None
+
+
+def one_answer(answer: Any) -> tuple[Any, ...]:
+    """The answer to one object, as `("values", [answer])`: the object itself, also where a model
+    answers with a list of one, as if it had been a table. Raises UnsupportedOutput."""
+    if isinstance(answer, pd.DataFrame):
+        answer = answer.to_dict("records")
+    if isinstance(answer, list) and len(answer) == 1:
+        answer = answer[0]
+    return ("values", [plain_value(answer)])
+
+
 def _plain_output(answer: Any) -> tuple[Any, ...]:
     answer = settled(answer)
     table = _columns_of_others(answer)

@@ -10,7 +10,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 from ray import serve
@@ -72,6 +73,20 @@ class ModelHost:
             load_timeout_s=load_timeout_s,
             give_up_at=time.monotonic() + timeout_s,
         )
+
+    async def stream(
+        self, version: VersionId, message: bytes, load_timeout_s: float, timeout_s: float
+    ) -> AsyncGenerator[tuple[str, Any]]:
+        """See `Supervisor.stream`, and `call`."""
+        outcomes = self._supervisor.stream(
+            version,
+            message,
+            load_timeout_s=load_timeout_s,
+            give_up_at=time.monotonic() + timeout_s,
+        )
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                yield outcome
 
     async def _tell(self, deployment: str, application: str) -> None:
         """Tell what is loaded whenever that changes, and now and then that this process is there;

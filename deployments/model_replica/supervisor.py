@@ -12,7 +12,8 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
@@ -145,7 +146,7 @@ class Supervisor:
         self._entering = asyncio.Lock()
         self._freed = asyncio.Event()
         self._loads: SingleFlight[str, VersionProcess] = SingleFlight()
-        self._seen: dict[str, tuple[int, float]] = {}
+        self._seen: dict[str, tuple[int, int, float]] = {}
         self._ready_at: dict[str, float] = {}
         self._short_lives: Counter[str] = Counter()
         self._random = Random()  # noqa: S311 - no secret
@@ -182,13 +183,9 @@ class Supervisor:
         on.
         """
         began = time.monotonic()
-        try:
-            async with asyncio.timeout(load_timeout_s):
-                process = await self._loaded(version)
-        except TimeoutError:
-            return ("loading", None)
-        except VersionUnavailable as unavailable:
-            return unavailable.outcome()
+        process = await self._loaded_within(version, load_timeout_s)
+        if not isinstance(process, VersionProcess):
+            return process
         load_s = time.monotonic() - began
         try:
             header, body = await process.call(given_up_at(message, give_up_at))
@@ -197,6 +194,37 @@ class Supervisor:
             await process.wait_for_end(_KNOWN_GONE_S)
             return ("lost", None)
         return ("answered", (header, body, process.address, load_s))
+
+    async def stream(
+        self, version: VersionId, message: bytes, *, load_timeout_s: float, give_up_at: float
+    ) -> AsyncGenerator[tuple[str, Any]]:
+        """The outcomes of a packed call that streams, each as `call` tells it; without end, unless
+        it isn't `answered`."""
+        began = time.monotonic()
+        process = await self._loaded_within(version, load_timeout_s)
+        if not isinstance(process, VersionProcess):
+            yield process
+            return
+        load_s = time.monotonic() - began
+        try:
+            async with aclosing(process.stream(given_up_at(message, give_up_at))) as outcomes:
+                async for header, body in outcomes:
+                    yield ("answered", (header, body, process.address, load_s))
+        except ConnectionError:
+            await process.wait_for_end(_KNOWN_GONE_S)
+            yield ("lost", None)
+
+    async def _loaded_within(
+        self, version: VersionId, timeout_s: float
+    ) -> VersionProcess | tuple[str, Any]:
+        """The version's process, or what comes of the call."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._loaded(version)
+        except TimeoutError:
+            return ("loading", None)
+        except VersionUnavailable as unavailable:
+            return unavailable.outcome()
 
     async def close(self) -> None:
         """Answer what was taken, and end all processes."""
@@ -513,8 +541,8 @@ class Supervisor:
     async def _look_at_calls(self, key: str, process: VersionProcess, now: float) -> None:
         mark = process.mark
         assert mark is not None
-        calls, overdue_at = mark.calls, mark.overdue_at
-        seen, noted_at = self._seen.get(key, (0, 0.0))
+        calls, ended, overdue_at = mark.calls, mark.ended, mark.overdue_at
+        seen, seen_ended, noted_at = self._seen.get(key, (0, 0, 0.0))
         if overdue_at and now > overdue_at + GRACE_S:
             _logger.error(
                 "%s: a call has hung: its process is ended",
@@ -525,11 +553,10 @@ class Supervisor:
             process.give_up()
             self._running.pop(key, None)
             self._restart(key)
-        elif calls != seen and now - noted_at > _NOTE_USE_S:
-            # Of the calls that have begun, at most the last one goes on.
-            if calls - (1 if overdue_at else 0) > seen:
+        elif (calls, ended) != (seen, seen_ended) and now - noted_at > _NOTE_USE_S:
+            if ended > seen_ended:
                 self._quarantine.answered(key)
-            self._seen[key] = (calls, now)
+            self._seen[key] = (calls, ended, now)
             await self._keep(key)
 
     async def _prepare(self, method: StartMethod) -> None:

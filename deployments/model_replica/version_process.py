@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -18,7 +18,7 @@ from deployments.application_names import version_key
 from deployments.logs import fields
 from deployments.model_process.framing import Message
 from deployments.model_process.mark import Mark
-from deployments.model_replica.connection import Connection, connected_socket
+from deployments.model_replica.connection import Connections
 from deployments.model_replica.output_lines import OutputLines
 from deployments.model_replica.processes import Process, Processes, new_address, new_mark
 from deployments.model_replica.start_methods import StartMethod
@@ -114,7 +114,7 @@ class VersionProcess:
         self._at_end = at_end
         self._process: Process | None = None
         self._is_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._connection: Connection | None = None
+        self._connections = Connections(self.address)
 
     async def load(self, processes: Processes, method: StartMethod, job: dict[str, Any]) -> None:
         """Start the process and wait until it has loaded the version.
@@ -160,12 +160,11 @@ class VersionProcess:
 
     async def call(self, message: bytes) -> Message:
         """The packed outcome of a packed call; raises ConnectionError where the process is gone."""
-        if self._connection is None or self._connection.is_lost:
-            ours = connected_socket(self.address)
-            if ours is None:
-                raise ConnectionResetError
-            self._connection = Connection(ours)
-        return await self._connection.call(message)
+        return await self._connections.call(message)
+
+    def stream(self, message: bytes) -> AsyncGenerator[Message]:
+        """See `Connections.stream`."""
+        return self._connections.stream(message)
 
     @property
     def was_ready(self) -> bool:
@@ -208,8 +207,7 @@ class VersionProcess:
         self.was_at_work = self.is_at_work
         self.state = State.ENDED
         self._settle(ProcessEnded(self.how_it_ended))
-        if self._connection is not None:
-            self._connection.leave()
+        self._connections.leave()
         if self.mark is not None:
             self.mark.close()
             self.mark = None

@@ -8,6 +8,7 @@ whoever else waits for the answer: so all calls are made in no request's context
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextvars import Context
 from typing import Any
 
@@ -59,6 +60,35 @@ class RayHandle:
         except Exception as error:
             raise CallLost(loss_of(error)) from error
 
+    async def stream(
+        self, method: str, *arguments: Any, multiplexed_model_id: str | None = None
+    ) -> AsyncGenerator[Any]:
+        """See `ReplicaHandle.stream`."""
+        asked = self._methods.get((method, multiplexed_model_id))
+        try:
+            if asked is None:
+                asked = Context().run(self._options, method, multiplexed_model_id, stream=True)
+            response: Any = Context().run(asked.remote, *arguments)
+        # A boundary: as in `call`.
+        except Exception as error:
+            raise CallLost(loss_of(error)) from error
+        try:
+            while True:
+                try:
+                    item = await anext(response)
+                except StopAsyncIteration:
+                    return
+                except asyncio.CancelledError as error:
+                    if _is_cancelled():
+                        raise
+                    raise CallLost(Loss.INSIDE) from error
+                # A boundary: as in `call`.
+                except Exception as error:
+                    raise CallLost(loss_of(error)) from error
+                yield item
+        finally:
+            response.cancel()  # a generator that has ended bears it
+
     async def broadcast(self, method: str, *arguments: Any) -> list[Any]:
         """See `ReplicaHandle.broadcast`."""
         try:
@@ -73,7 +103,9 @@ class RayHandle:
             raise CallLost(loss_of(error)) from error
         return [_lost(each) if isinstance(each, BaseException) else each for each in answers]
 
-    def _options(self, method: str, multiplexed_model_id: str | None) -> DeploymentHandle[Any]:
+    def _options(
+        self, method: str, multiplexed_model_id: str | None, *, stream: bool = False
+    ) -> DeploymentHandle[Any]:
         """Made once: it copies the handle, which costs a tenth of a call."""
         key: dict[str, Any] = {}
         if multiplexed_model_id is not None:
@@ -82,6 +114,7 @@ class RayHandle:
             method_name=method,
             request_serialization=_SERIALIZATION,
             response_serialization=_SERIALIZATION,
+            stream=stream,
             **key,
         )
         self._methods[method, multiplexed_model_id] = made

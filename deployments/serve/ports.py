@@ -4,7 +4,7 @@ them. `handles` and `applications` fulfil it. Must not import ray.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
@@ -42,6 +42,12 @@ class ReplicaHandle(Protocol):
 
         Waits for a replica for as long as there is none. Raises CallLost.
         """
+
+    def stream(
+        self, method: str, *arguments: Any, multiplexed_model_id: str | None = None
+    ) -> AsyncGenerator[Any]:
+        """What a generator of one replica yields, chosen and with errors as in `call`; to close it
+        ends that generator."""
 
     async def broadcast(self, method: str, *arguments: Any) -> list[Any]:
         """The answers of all replicas; instead of an answer a CallLost. Raises CallLost where they

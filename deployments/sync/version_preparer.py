@@ -115,6 +115,7 @@ class ReplicaVersionPreparer:
             params,
             give_up_at=time.monotonic() + _ASK_TIMEOUT_S,
             patience_s=_ASK_TIMEOUT_S,
+            slots=model.concurrency_of(version),
         )
         outcome = await prepared.call(
             message, load_timeout_s=_ASK_LOAD_TIMEOUT_S, timeout_s=_ASK_TIMEOUT_S

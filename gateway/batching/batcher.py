@@ -64,7 +64,9 @@ class MicroBatcher:
         if lane is None:
             lane = self._lanes[key] = _Lane(call.version.number, self._backend, self._limits)
             self._forget_idle_lanes()
-        lane.slots = self._limits.calls_to(call.model.options.max_replicas)
+        replicas = call.model.options.max_replicas
+        at_once = replicas * call.model.concurrency_of(call.version)
+        lane.slots = max(self._limits.calls_to(replicas), at_once)
         return lane
 
     def _forget_idle_lanes(self) -> None:

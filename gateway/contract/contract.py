@@ -18,7 +18,7 @@ from gateway.contract.body import Body, BodyReader
 from gateway.contract.columns import ColumnChecker, Table
 from gateway.contract.encoding import Target, encoder
 from gateway.contract.extension import declared_rows, extended_params, extended_rows
-from gateway.contract.frames import Frame, Framer, Placed
+from gateway.contract.frames import Frame, Framer, Placed, record_frames
 from gateway.contract.hinted import located, loosened
 from gateway.contract.outputs import Output
 from gateway.contract.plain_table import PlainTable
@@ -59,7 +59,8 @@ class Contract:
     `accepted_params` and `promised` differ from them only where the version answers for the
     contract of another one (see `extended_by`). `rows_are_dicts` where MLflow makes a dict of each
     row for the model. A version that is called `row_by_row` answers each input by a call of its
-    own. One that is `untyped` has no signature: it takes and gives anything.
+    own. One that is `untyped` has no signature: it takes and gives anything. `task` is one of
+    `agents.TASKS`, where a request is one call with one object.
     """
 
     inputs: Rows
@@ -72,6 +73,7 @@ class Contract:
     accepted_params: tuple[Param, ...]
     promised: Rows | None
     rows_are_dicts: bool = False
+    task: str | None = None
 
     @classmethod
     def from_signature(
@@ -95,6 +97,7 @@ class Contract:
             accepted_params=read.params,
             promised=read.outputs,
             rows_are_dicts=read.rows_are_dicts,
+            task=read.task,
         )
 
     def extended_by(self, served: Contract) -> Contract:
@@ -112,7 +115,6 @@ class Contract:
             accepted=extended_rows(self.accepted, served.accepted),
             accepted_params=extended_params(self.accepted_params, served.accepted_params),
             promised=served.promised,
-            rows_are_dicts=self.rows_are_dicts,
         )
         return self if extended == self else extended
 
@@ -143,7 +145,7 @@ class Contract:
             return self._untyped(read, max_rows)
         return Request(
             rows=len(read.rows),
-            frames=self._framer.frames(read.rows, read.at, read.single),
+            frames=self._frames(read),
             params=self._encoded(read.params),
             at=read.at,
             single=read.single,
@@ -189,6 +191,10 @@ class Contract:
         """The same answer by column; raises `InvalidModelOutput`."""
         return self._renderer.columns(outputs, rows)
 
+    def render_event(self, value: Any) -> bytes:
+        """What a model gave in a stream, as JSON; raises `InvalidModelOutput`."""
+        return Renderer(None, None).render([(range(1), ("values", [value]))], 1)[1:-1]
+
     def request_schema(self) -> dict[str, Any]:
         """JSON Schema (2020-12) of a request body."""
         return json_schema.request_schema(self.accepted, self.accepted_params)
@@ -228,6 +234,11 @@ class Contract:
         params = body.get("params", {}) if wrapped else {}
         return [inputs] if read.single else inputs, params
 
+    def _frames(self, read: Body) -> Placed:
+        if self.task is not None:
+            return record_frames(read.rows)
+        return self._framer.frames(read.rows, read.at, read.single)
+
     @cached_property
     def _reader(self) -> BodyReader:
         accepted = loosened(self.accepted) if self.from_type_hints else self.accepted
@@ -239,7 +250,8 @@ class Contract:
 
     @cached_property
     def _plain_table(self) -> PlainTable | None:
-        return None if self.row_by_row else PlainTable.of(self.inputs, self.accepted)
+        is_plain = self.task is None and not self.row_by_row
+        return PlainTable.of(self.inputs, self.accepted) if is_plain else None
 
     @cached_property
     def _framer(self) -> Framer:
@@ -253,6 +265,8 @@ class Contract:
 
     @cached_property
     def _renderer(self) -> Renderer:
+        if self.task is not None:  # whatever object the model gives
+            return Renderer(None, None)
         if self.promised is None or self.outputs is None:
             return Renderer(self.outputs, self.promised)
         return Renderer(self.outputs, declared_rows(self.promised, self.outputs))

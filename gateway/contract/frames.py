@@ -49,7 +49,7 @@ from gateway.contract.types import (
 from gateway.contract.validation import Path
 from gateway.errors import InvalidInput, Violation
 
-Layout = Literal["table", "tensor", "tensors", "values", "records"]
+Layout = Literal["table", "tensor", "tensors", "values", "records", "record"]
 Column = np.ndarray | list[Any]
 Place: TypeAlias = Callable[[int | None, str], Path]
 """Where in the request a row's cell of a column is; without a row, where the column is."""
@@ -68,6 +68,7 @@ class Frame:
     - `tensors`: `dict(zip(names, columns))`, ndarrays
     - `values`: `columns[0]` is a list of plain Python values (models made from type hints)
     - `records`: `pd.DataFrame(columns[0])`, a list of dicts (models without a signature)
+    - `record`: `columns[0][0]` is a dict, passed as it is (agents, see `agents`)
 
     Frames of one contract with equal `key` may be concatenated. One that is `whole` has the fixed
     number of rows that the model asks for: it is never sliced, and no other has its key.
@@ -300,6 +301,16 @@ class Framer:
             key=object() if whole else (self._inputs.labels, shapes),
             whole=whole,
         )
+
+
+def record_frames(rows: Sequence[dict[str, Any]]) -> Placed:
+    """A frame for each object; none ever shares a call with another, and null is absent."""
+    return tuple((range(i, i + 1), _record(row)) for i, row in enumerate(rows))
+
+
+def _record(row: dict[str, Any]) -> Frame:
+    present = {name: value for name, value in row.items() if value is not None}
+    return Frame(layout="record", names=(), columns=([present],), rows=1, key=object(), whole=True)
 
 
 def splits(field: Field) -> bool:

@@ -25,6 +25,7 @@ from mlflow.types.schema import (
     TensorSpec,
 )
 
+from gateway.contract.agents import TASKS, agent_inputs, agent_outputs
 from gateway.contract.hinted import opened
 from gateway.contract.types import (
     ANYTHING,
@@ -96,6 +97,7 @@ class Signature:
     rows_are_dicts: bool = False
     row_by_row: bool = False
     untyped: bool = False
+    task: str | None = None
 
 
 def read_signature(signature: Mapping[str, Any] | None, *, from_type_hints: bool) -> Signature:
@@ -115,6 +117,11 @@ def read_signature(signature: Mapping[str, Any] | None, *, from_type_hints: bool
         params = _params(_read("params", signature, ParamSchema.from_json))
     # MLflow writes the flag beside the signature; registries hand it over inside of it.
     hinted = from_type_hints or bool(signature.get("is_signature_from_type_hint"))
+    task = signature.get("task")
+    if task in TASKS and inputs.named and not inputs.tensors:
+        return Signature(
+            agent_inputs(inputs, task), agent_outputs(outputs), params, False, task=task
+        )
     outputs = opened(outputs) if hinted else outputs
     if signature.get(TEXTS_IN_STRINGS):
         inputs = _with_texts(inputs)

@@ -9,7 +9,7 @@ their first wrong element, so a wrong type costs one violation and not one per e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic_core import CoreSchema, SchemaValidator, ValidationError, core_schema
@@ -23,6 +23,7 @@ from gateway.contract.text_formats import (
 from gateway.contract.types import (
     AnyValue,
     ArrayOf,
+    Extras,
     Field,
     MapOf,
     ObjectOf,
@@ -41,6 +42,12 @@ Path: TypeAlias = tuple[str | int, ...]
 
 # Beyond this many, one violation says that there are too many: they cost a microsecond each.
 MAX_REPORTED = 10_000
+
+_EXTRAS: dict[Extras, Literal["forbid", "ignore", "allow"]] = {
+    "refused": "forbid",
+    "dropped": "ignore",
+    "kept": "allow",
+}
 
 
 def rows_validator(row: Type) -> SchemaValidator:
@@ -145,11 +152,11 @@ def _schema(type_: Type, nullable: bool = False) -> CoreSchema:
         case TupleOf(items):
             # lax, because JSON has lists only; the items are as strict as ever
             return core_schema.tuple_schema([_member(Field("", item)) for item in items])
-        case ObjectOf(fields):
+        case ObjectOf(fields, extras):
             return core_schema.typed_dict_schema(
                 {field.name: _typed_field(field) for field in fields},
                 strict=True,
-                extra_behavior="forbid",
+                extra_behavior=_EXTRAS[extras],
             )
         case TensorOf():
             return _tensor(type_)

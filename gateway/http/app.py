@@ -49,6 +49,9 @@ from gateway.http.problems import (
     without_titles,
 )
 from gateway.http.prometheus import metrics_router
+from gateway.http.protocols.openai.endpoint import PATHS as OPENAI_PATHS
+from gateway.http.protocols.openai.endpoint import OpenAIEndpoint
+from gateway.http.protocols.openai.routes import openai_router
 from gateway.http.shared_components import refer_to_problems, require_key
 from gateway.http.views import (
     ModelDetail,
@@ -148,7 +151,13 @@ def create_app(
             dialect=dialect,
         )
 
-    predictions = PredictionRoutes([(path, endpoint(dialect)) for path, dialect in DIALECTS])
+    openai = OpenAIEndpoint(service, limits=limits, access=access, traffic=traffic)
+    predictions = PredictionRoutes(
+        [
+            *((path, endpoint(dialect)) for path, dialect in DIALECTS),
+            *((path, openai) for path in OPENAI_PATHS),
+        ]
+    )
     check = None if webhook_secret is None else DeliveryCheck(webhook_secret)
     routers = (
         _models(service, feed),
@@ -161,6 +170,7 @@ def create_app(
     undocumented = (
         _documentation(service, library, access, placement),
         page_router(service, feed, access),
+        openai_router(service),
     )
     for router in (*routers, *undocumented):
         _answer_head(router)

@@ -76,7 +76,7 @@ def problem_response(error: GatewayError, *, instance: str, request_id: str) -> 
         headers["WWW-Authenticate"] = error.challenge
     document = problem_document(error, instance=instance, request_id=request_id)
     # A JSON key or path may hold what UTF-8 can't say (a lone surrogate): never fail on that.
-    content = orjson.dumps(_encodable(document))
+    content = orjson.dumps(encodable(document))
     return Response(content, error.status, headers, media_type=MEDIA_TYPE)
 
 
@@ -222,11 +222,12 @@ _OF_FILES = ("GET", "HEAD")
 _UNTOLD = orjson.dumps(problem_document(InternalError(_SEE_LOG), instance="", request_id=""))
 
 
-def _encodable(value: Any) -> Any:
+def encodable(value: Any) -> Any:
+    """The same without what UTF-8 can't say."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, dict):
-        return {_encodable(key): _encodable(item) for key, item in value.items()}
+        return {encodable(key): encodable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_encodable(item) for item in value]
+        return [encodable(item) for item in value]
     return value

@@ -14,6 +14,8 @@ from gateway.metrics.families import (
     REQUEST_DURATION,
     REQUEST_ROWS,
     REQUESTS,
+    STREAM_EVENTS,
+    STREAM_FIRST_EVENT,
     Histogram,
     Reading,
 )
@@ -55,6 +57,16 @@ class _Calls:
         self.rows = Histogram(CALL_ROWS)
 
 
+class _Streams:
+    """The streams of a version."""
+
+    __slots__ = ("events", "first")
+
+    def __init__(self) -> None:
+        self.first = Histogram(STREAM_FIRST_EVENT)
+        self.events = 0
+
+
 class Traffic:
     """Counts of one process, from its start."""
 
@@ -62,6 +74,7 @@ class Traffic:
         self._requests: dict[tuple[str, int | None, int, str], int] = {}
         self._answers: dict[tuple[str, int, str], _Answers] = {}
         self._calls: dict[VersionOf, _Calls] = {}
+        self._streams: dict[VersionOf, _Streams] = {}
 
     def note_answer(
         self, model: str, version: int, spent_s: float, rows: int, *, protocol: str = TYPED
@@ -74,6 +87,17 @@ class Traffic:
             answers = self._answers[key] = _Answers()
         answers.duration.observe(spent_s)
         answers.rows += rows
+
+    def note_first_event(self, model: str, version: int, spent_s: float) -> None:
+        """The first event of a stream is there."""
+        self._stream_of(model, version).first.observe(spent_s)
+
+    def note_events(self, model: str, version: int, events: int) -> None:
+        """A stream has ended, however, of so many events."""
+        self._stream_of(model, version).events += events
+
+    def _stream_of(self, model: str, version: int) -> _Streams:
+        return self._streams.setdefault((model, version), _Streams())
 
     def note_failure(
         self, model: str, version: int | None, status: int, *, protocol: str = TYPED
@@ -111,6 +135,8 @@ class Traffic:
             del self._answers[answers]
         for calls in [key for key in self._calls if not is_there(*key)]:
             del self._calls[calls]
+        for streams in [key for key in self._streams if not is_there(*key)]:
+            del self._streams[streams]
 
     def reading(self) -> Reading:
         """All counts, to be told."""
@@ -119,7 +145,10 @@ class Traffic:
             for (name, number, protocol), each in self._answers.items()
         ]
         calls = [((name, str(number)), each) for (name, number), each in self._calls.items()]
+        streams = [((name, str(number)), each) for (name, number), each in self._streams.items()]
         return {
+            STREAM_FIRST_EVENT.name: [(labels, each.first.bins()) for labels, each in streams],
+            STREAM_EVENTS.name: [(labels, each.events) for labels, each in streams],
             REQUESTS.name: [
                 ((name, "" if number is None else str(number), str(status), protocol), count)
                 for (name, number, status, protocol), count in self._requests.items()

@@ -92,6 +92,21 @@ REQUEST_DURATION = Family(
     bounds=_SECONDS,
     by_replica=True,
 )
+STREAM_FIRST_EVENT = Family(
+    name=f"{PREFIX}stream_first_event_seconds",
+    kind="histogram",
+    help="Seconds from a request's arrival to the first event of its stream.",
+    labels=_VERSION,
+    bounds=_SECONDS,
+    by_replica=True,
+)
+STREAM_EVENTS = Family(
+    name=f"{PREFIX}stream_events",
+    kind="counter",
+    help="Events of streams that have ended, however they did.",
+    labels=_VERSION,
+    by_replica=True,
+)
 REQUEST_ROWS = Family(
     name=f"{PREFIX}request_rows",
     kind="counter",
@@ -229,6 +244,8 @@ FAMILIES: tuple[Family, ...] = (
     REQUESTS,
     REQUEST_DURATION,
     REQUEST_ROWS,
+    STREAM_FIRST_EVENT,
+    STREAM_EVENTS,
     REQUESTS_IN_FLIGHT,
     ROWS_IN_FLIGHT,
     QUEUED_REQUESTS,

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from gateway.catalog import Catalog
 from gateway.http.app import create_app
@@ -56,3 +57,42 @@ async def gateway_client(
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://in-process") as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def agents_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A registry in a file with all agents of these tests."""
+    from tests.support.agent_models import register_agents  # imports MLflow
+
+    folder = tmp_path_factory.mktemp("agents")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    register_agents(uri, folder)
+    return uri
+
+
+@pytest.fixture(scope="session")
+def agents_catalog(agents_uri: str) -> Catalog:
+    reading = MlflowRegistry(tracking_uri=agents_uri).read()
+    return build_catalog(reading, None, policy=DefaultPolicy()).catalog
+
+
+@pytest.fixture(scope="session")
+def agents_backend(
+    agents_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[InProcessBackend]:
+    made = InProcessBackend(agents_uri, tmp_path_factory.mktemp("agents-artifacts"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def agents_app(agents_catalog: Catalog, agents_backend: InProcessBackend) -> FastAPI:
+    """The gateway's application over the agents, in this process."""
+    feed = StaticFeed(agents_catalog)
+    service = PredictionService(
+        feed=feed,
+        submit=agents_backend.call,
+        streaming=agents_backend,
+        default_timeout_s=60.0,
+    )
+    return create_app(service=service, feed=feed, limits=HttpLimits(max_body_bytes=1 << 20))

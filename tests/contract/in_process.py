@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 from deployments.environments.planner import EnvironmentSettings
 from deployments.model_calls.outcomes import (
     answered_by_replica,
     call_result,
-    packed_call,
+    packed,
+    streamed,
 )
 from deployments.model_replica.processes import Processes
 from deployments.model_replica.supervisor import HostSettings, Keep, Resident, Supervisor
@@ -46,18 +48,47 @@ class InProcessBackend:
         self._loop.close()
 
     async def _call(self, call: Call) -> CallResult:
-        name, version = call.model.name, call.version
-        if name not in self._supervisors:
-            self._supervisors[name] = self._supervisor(call.model.options.max_loaded_versions)
-        give_up_at = call.deadline.at_s
-        outcome = await self._supervisors[name].call(
-            VersionId.of(call.model, version),
-            packed_call(call.frame, call.params, give_up_at=give_up_at, patience_s=call.patience_s),
+        outcome = await self._supervisor_of(call).call(
+            VersionId.of(call.model, call.version),
+            packed(call),
             load_timeout_s=call.deadline.share(0.9).left_s(),
-            give_up_at=give_up_at,
+            give_up_at=call.deadline.at_s,
         )
         answer, _, load_s = answered_by_replica(outcome)
         return call_result(answer, load_s=load_s)
+
+    async def stream(self, call: Call) -> AsyncGenerator[CallResult]:
+        """See `StreamingBackend.stream`."""
+        pieces = self._stream(call)
+        try:
+            while True:
+                coming = asyncio.run_coroutine_threadsafe(_next(pieces), self._loop)
+                piece = await asyncio.wrap_future(coming)
+                if piece is None:
+                    return
+                yield piece
+        finally:
+            asyncio.run_coroutine_threadsafe(_closed(pieces), self._loop)
+
+    async def _stream(self, call: Call) -> AsyncGenerator[CallResult]:
+        outcomes = self._supervisor_of(call).stream(
+            VersionId.of(call.model, call.version),
+            packed(call, streams=True),
+            load_timeout_s=call.deadline.share(0.9).left_s(),
+            give_up_at=call.deadline.at_s,
+        )
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                piece = streamed(answered_by_replica(outcome)[0])
+                if piece is None:
+                    return
+                yield piece
+
+    def _supervisor_of(self, call: Call) -> Supervisor:
+        name = call.model.name
+        if name not in self._supervisors:
+            self._supervisors[name] = self._supervisor(call.model.options.max_loaded_versions)
+        return self._supervisors[name]
 
     async def _close(self) -> None:
         for supervisor in self._supervisors.values():
@@ -76,6 +107,14 @@ class InProcessBackend:
         return Supervisor(
             settings, keep=lambda take: kept_by_use(take, size), processes=self._processes
         )
+
+
+async def _next(pieces: AsyncGenerator[CallResult]) -> CallResult | None:
+    return await anext(pieces, None)
+
+
+async def _closed(pieces: AsyncGenerator[CallResult]) -> None:
+    await pieces.aclose()
 
 
 def kept_by_use(take: Callable[[str], Awaitable[Resident]], size: int) -> Keep:

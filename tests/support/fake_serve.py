@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from deployments.model_process.framing import Inbox
@@ -24,7 +24,8 @@ async def until(condition: Callable[[], object]) -> None:
 
 def answered(kind: str = "ok", value: Any = ("values", [1.0]), address: str = "@none") -> Any:
     """What a replica says of a call that a version's process has answered."""
-    outcome = packed_outcome(Outcome(kind, value if kind == "ok" else None, 0.002, 1))
+    said = value if kind in ("ok", "event") else None
+    outcome = packed_outcome(Outcome(kind, said, 0.002, 1))
     inbox = Inbox()
     inbox.feed(outcome)
     message = inbox.next()
@@ -51,6 +52,14 @@ class FakeReplicas:
         self.model_ids.append(multiplexed_model_id)
         answer = self.methods[method](*arguments)
         return await answer if asyncio.iscoroutine(answer) else answer
+
+    async def stream(
+        self, method: str, *arguments: Any, multiplexed_model_id: str | None = None
+    ) -> AsyncGenerator[Any]:
+        self.calls[method] += 1
+        self.model_ids.append(multiplexed_model_id)
+        async for item in self.methods[method](*arguments):
+            yield item
 
     async def broadcast(self, method: str, *arguments: Any) -> list[Any]:
         async def answer() -> Any:

@@ -33,6 +33,8 @@ class Dialect:
 
     protocol: ClassVar[str] = "modelmux"
     """The value of the metrics' label."""
+    streams: ClassVar[bool] = True
+    """Whether a caller who takes events is answered with them."""
 
     def asked(self, scope: Scope) -> Asked:
         """What the path and the headers name; raises ConflictingVersion where they differ."""

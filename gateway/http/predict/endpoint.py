@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING
 from starlette.types import Receive, Scope, Send
 
 from gateway.admission import Visit
+from gateway.contract import TYPED
+from gateway.contract.agents import asks_for_stream
 from gateway.errors import GatewayError, InternalError
 from gateway.http.access_control import Access
 from gateway.http.access_log import note_answer
 from gateway.http.predict.body import HttpLimits, read_body
 from gateway.http.predict.compression import WORTH_BYTES, packed
 from gateway.http.predict.deadline_header import timeout_of
-from gateway.http.predict.dialect import Asked, Dialect
+from gateway.http.predict.dialect import Asked, Dialect, require_json
 from gateway.http.predict.disconnect import Departure, is_left
+from gateway.http.predict.event_stream import EventWriter, problem_of_event, takes_events
 from gateway.http.predict.version_header import VERSION_HEADER, RawHeaders
 from gateway.metrics.counters import CALLER_LEFT, UNKNOWN, Traffic
-from gateway.prediction import Prediction, PredictionService
+from gateway.prediction import EventStream, Prediction, PredictionService
 
 if TYPE_CHECKING:
     from gateway.http.tracing import RequestTracing  # OpenTelemetry: only where tracing is on
@@ -76,7 +79,7 @@ class PredictEndpoint:
             name = asked.name
             if self._access is not None:
                 self._access.identify(scope).require_call(name)
-            prediction, visit = await self._prediction(asked, scope, receive)
+            answer, visit = await self._prediction(asked, scope, receive)
         except GatewayError as error:
             response = self._dialect.problem(scope, error)
             self._count_failure(name, error.version, response.status_code)
@@ -86,6 +89,10 @@ class PredictEndpoint:
             status = CALLER_LEFT if is_left(error) else InternalError.status
             self._count_failure(name, None, status)
             raise
+        if isinstance(answer, EventStream):
+            await self._send_events(name, answer, visit, scope, receive, send, started)
+            return
+        prediction = answer
         with visit:
             note_answer(scope, name, prediction.version, prediction.rows)
             headers, body = _headers(prediction), prediction.answer.body
@@ -100,6 +107,33 @@ class PredictEndpoint:
             )
             await _send_body(body, send)
 
+    async def _send_events(
+        self,
+        name: str,
+        stream: EventStream,
+        visit: Visit,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        started: float,
+    ) -> None:
+        """A stream, of which the first event is there: what goes wrong now is an event of it."""
+        note_answer(scope, name, stream.version, 1)
+        self._traffic.note_first_event(name, stream.version, time.perf_counter() - started)
+        writer = EventWriter(send, stream.version, lambda error: problem_of_event(scope, error))
+        try:
+            with visit, Departure(receive, patience_s=0.0):
+                await writer.write(stream.events)
+            self._traffic.note_answer(name, stream.version, time.perf_counter() - started, 1)
+        except GatewayError as error:
+            self._count_failure(name, stream.version, error.status)
+        except BaseException as error:
+            status = CALLER_LEFT if is_left(error) else InternalError.status
+            self._count_failure(name, stream.version, status)
+            raise
+        finally:
+            self._traffic.note_events(name, stream.version, writer.events)
+
     def _count_failure(self, name: str, version: int | None, status: int) -> None:
         """A caller's word becomes no label: all names that the catalog lacks are one."""
         model = name if self._service.knows(name) else UNKNOWN
@@ -107,22 +141,32 @@ class PredictEndpoint:
 
     async def _prediction(
         self, asked: Asked, scope: Scope, receive: Receive
-    ) -> tuple[Prediction, Visit]:
+    ) -> tuple[Prediction | EventStream, Visit]:
         """The prediction, and the visit to be left when it is sent."""
         headers: RawHeaders = scope["headers"]
         resolution = self._service.resolve(asked.name, asked.selector)
         # Now, because not every end names them: a caller may leave, and a bug knows no model.
         note_answer(scope, asked.name, resolution.version.number, None)
-        form = self._dialect.form(headers, resolution)
+        events = self._dialect.streams and takes_events(headers)
+        if events:
+            require_json(headers)
+        form = TYPED if events else self._dialect.form(headers, resolution)
         timeout_s = timeout_of(headers)
         visit = self._service.arrive(resolution)
-        prediction = None
+        prediction: Prediction | EventStream | None = None
         try:
             body = await read_body(headers, receive, limits=self._limits, visit=visit)
+            is_agent = resolution.version.task is not None
+            streams = events or (is_agent and form is TYPED and asks_for_stream(body))
             with Departure(receive):
-                prediction = await self._service.predict(
-                    resolution, body, visit, timeout_s=timeout_s, form=form
-                )
+                if streams:
+                    prediction = await self._service.stream(
+                        resolution, body, visit, timeout_s=timeout_s
+                    )
+                else:
+                    prediction = await self._service.predict(
+                        resolution, body, visit, timeout_s=timeout_s, form=form
+                    )
             return prediction, visit
         finally:
             if prediction is None:

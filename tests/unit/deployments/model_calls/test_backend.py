@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextvars import ContextVar
 from random import Random
 from typing import Any
@@ -278,3 +278,42 @@ async def test_a_model_that_cannot_be_loaded_elsewhere_stays_where_it_is() -> No
     await until(lambda: bench.shared.calls["load"])
     await bench.backend.call(call(deployment="shared"))
     assert bench.answered == [application_name("m")] * 3
+
+
+async def streamed(bench: Bench, *outcomes: Any) -> list[Any]:
+    """The values of a stream whose replicas each give the next list of outcomes."""
+    turns = iter(outcomes)
+
+    async def stream(*_: Any) -> AsyncGenerator[Any]:
+        for outcome in next(turns):
+            if isinstance(outcome, CallLost):
+                raise outcome
+            yield outcome
+
+    bench.replicas.methods["stream"] = stream
+    return [piece.output[1][0] async for piece in bench.backend.stream(call())]
+
+
+def piece(value: Any) -> Any:
+    return answered("event", ("values", [value]))
+
+
+async def test_a_stream_is_what_comes_until_its_end() -> None:
+    """The pieces in order, and nothing after the end."""
+    assert await streamed(Bench(), [piece(1), piece(2), answered("end"), piece(3)]) == [1, 2]
+
+
+async def test_a_stream_that_is_lost_before_it_began_is_asked_again() -> None:
+    """Nobody has seen anything of it."""
+    bench = Bench()
+    lost = [CallLost(Loss.INSIDE)]
+    assert await streamed(bench, lost, [piece(1), answered("end")]) == [1]
+    assert bench.replicas.calls["stream"] == 2
+
+
+async def test_a_stream_that_is_lost_midway_is_not_asked_again() -> None:
+    """What has come can't be taken back."""
+    bench = Bench()
+    with pytest.raises(ModelUnavailable):
+        await streamed(bench, [piece(1), ("lost", None)], [piece(1), answered("end")])
+    assert bench.replicas.calls["stream"] == 1
