@@ -1,6 +1,7 @@
 """The compatibility check of a CI job before an alias moves: would a version keep the contract?
 
-Asks the registry only; needs neither Ray nor a running gateway.
+Asks the registry only; needs neither Ray nor a running gateway. Which contract is in force only a
+gateway knows (`deployments.cli.contract_in_force`).
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.catalog import LATEST, Compatibility, ModelVersion, compare_signatures
+from gateway.catalog import LATEST, ModelVersion, compare_signatures
+from registry_sync.default_version import DefaultPolicy
 from registry_sync.records import RegisteredModel
 from registry_sync.source import MlflowRegistry
+
+_POLICY = DefaultPolicy()
 
 
 class CannotTell(Exception):
@@ -19,14 +23,15 @@ class CannotTell(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """Whether `candidate` may answer for the contract of version `against`; `accepts_breaking` is
-    what its tag says."""
+    """Whether `candidate` may answer for the contract of version `against`; with `in_force_at`, for
+    the one that the gateway at that URL has in force, whose default is `against` (None: it is
+    gone)."""
 
     model: str
     candidate: int
-    against: int
+    against: int | None
     differences: tuple[dict[str, Any], ...]
-    accepts_breaking: bool = False
+    in_force_at: str | None = None
 
     @property
     def is_compatible(self) -> bool:
@@ -40,30 +45,29 @@ def check_contract(
     candidate: str,
     *,
     against: str | None = None,
-    champion_alias: str = "champion",
-    compatibility: Compatibility = "compatible",
+    policy: DefaultPolicy = _POLICY,
 ) -> CheckResult:
     """Compare two versions of a model, each given as a number, an alias or `latest`.
 
-    Without `against` it is what the gateway would have as default: the champion, else the newest
-    servable version before the candidate. Raises CannotTell, and RegistryUnreachable.
+    Without `against` it is what a gateway that has just been started would have as default: what
+    the registry names as such, else the newest servable version before the candidate. Raises
+    CannotTell (also where the candidate is what the registry names), and RegistryUnreachable.
     """
     model = _model(registry, name)
     new = _servable(registry, name, _number(registry, model, candidate))
     old_number = (
-        _default_before(registry, model, new, champion_alias)
+        _default_before(registry, model, new, policy)
         if against is None
         else _number(registry, model, against)
     )
     old = _servable(registry, name, old_number)
     found = compare_signatures(
-        old.signature or "", new.signature or "", exact=compatibility == "exact"
+        old.signature or "", new.signature or "", exact=policy.compatibility == "exact"
     )
     return CheckResult(
         model=name,
         candidate=new.number,
         against=old.number,
-        accepts_breaking=new.accept_breaking,
         differences=tuple(difference.as_dict() for difference in found),
     )
 
@@ -86,15 +90,33 @@ def _number(registry: MlflowRegistry, model: RegisteredModel, selector: str) -> 
 
 
 def _default_before(
-    registry: MlflowRegistry, model: RegisteredModel, candidate: ModelVersion, alias: str
+    registry: MlflowRegistry, model: RegisteredModel, candidate: ModelVersion, policy: DefaultPolicy
 ) -> int:
-    if alias in model.aliases:
-        return model.aliases[alias]
+    champion = _champion(registry, model, policy)
+    if champion == candidate.number:
+        raise CannotTell(
+            f"{model.name} version {champion} is the one that the registry names as default "
+            "already, and which contract is in force only the gateway knows: ask it with --url, or "
+            "name a version with --against."
+        )
+    if champion is not None:
+        return champion
     numbers = registry.ready_versions(model.name)
     for number in sorted((n for n in numbers if n < candidate.number), reverse=True):
         if registry.read_version(model.name, number).is_servable:
             return number
     raise CannotTell(f"{model.name} has no earlier version that can be served.")
+
+
+def _champion(
+    registry: MlflowRegistry, model: RegisteredModel, policy: DefaultPolicy
+) -> int | None:
+    """The version that the registry names as default, by alias or by stage."""
+    if policy.champion_alias in model.aliases or policy.champion_stage is None:
+        return model.aliases.get(policy.champion_alias)
+    numbers = registry.ready_versions(model.name)
+    found = policy.champion([registry.read_version(model.name, n) for n in numbers], {})
+    return None if found is None else found.number
 
 
 def _newest(registry: MlflowRegistry, name: str) -> int:

@@ -112,19 +112,24 @@ def ask(
     headers: Mapping[bytes, bytes] | None = None,
 ) -> httpx.Response:
     """The gateway's answer where that is a good one; raises the exit that says why not."""
-    sent = dict(headers or {})
-    if key is not None:
-        if not key.isascii():
-            raise fail("the key has characters that no key has")
-        sent[b"Authorization"] = b"Bearer " + _header_value("the key", key)
     try:
-        with httpx.Client(base_url=url, timeout=120.0) as client:
-            response = client.request(method, path, content=content, headers=sent)
+        with gateway_client(url, key) as client:
+            response = client.request(method, path, content=content, headers=headers)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise fail(f"no answer from {url}: {error}") from error
     if not response.is_success:
         raise _refusal(response)
     return response
+
+
+def gateway_client(url: str, key: str | None) -> httpx.Client:
+    """A client of the gateway there; raises the exit for a key that can't be one."""
+    headers: dict[bytes, bytes] = {}
+    if key is not None:
+        if not key.isascii():
+            raise fail("the key has characters that no key has")
+        headers[b"Authorization"] = b"Bearer " + _header_value("the key", key)
+    return httpx.Client(base_url=url, timeout=120.0, headers=headers)
 
 
 def _header_value(what: str, value: str) -> bytes:

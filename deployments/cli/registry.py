@@ -1,4 +1,4 @@
-"""`modelmux check` and `webhook`: commands that ask a registry.
+"""`modelmux check` and `webhook`: commands that ask a registry, or a gateway about one.
 
 They read the settings of the gateway for where the registry is, and need no Ray.
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
+import httpx
 import typer
 
+from deployments.cli.client import ClientKey, gateway_client
 from deployments.cli.terminal import NO, differences_table, fail, out, show, write_json
 from deployments.mlflow_environment import set_registry_defaults
 from deployments.settings import BadSettings, Settings, read_settings
@@ -35,59 +37,98 @@ def check(
         str | None, typer.Option(help="Version or alias to compare with; the default's if absent.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    url: Annotated[
+        str | None,
+        typer.Option("--url", envvar="MODELMUX_URL", help="The gateway that has the contract."),
+    ] = None,
+    key: ClientKey = None,
 ) -> None:
     """Would this version keep the contract? Exit code 0 yes, 1 no, 2 couldn't tell."""
     settings = settings_of(tracking_uri=tracking_uri, registry_uri=registry_uri)
-    result = contract_checked(settings, name, candidate, against=against)
+    result = contract_checked(settings, name, candidate, against=against, url=url, key=key)
     if as_json:
         told = {
             "model": result.model,
             "candidate": result.candidate,
             "against": result.against,
+            "in_force_at": result.in_force_at,
             "compatible": result.is_compatible,
             "differences": list(result.differences),
         }
         write_json(json.dumps(told, indent=2, ensure_ascii=False))
     else:
-        print_differences(result.model, result.candidate, result.against, result.differences)
+        print_result(result)
     if not result.is_compatible:
         raise typer.Exit(NO)
 
 
 def contract_checked(
-    settings: Settings, name: str, candidate: str, *, against: str | None
+    settings: Settings,
+    name: str,
+    candidate: str,
+    *,
+    against: str | None = None,
+    url: str | None = None,
+    key: str | None = None,
 ) -> CheckResult:
-    """What the comparison says; raises the exit where it can't be made."""
-    from registry_sync.contract_check import CannotTell, check_contract
+    """What the comparison says, by the gateway at `url` where one is named and nothing else is to
+    be compared with; raises the exit where it can't be made."""
+    from registry_sync.contract_check import CannotTell
     from registry_sync.records import RegistryUnreachable
+
+    try:
+        if url is not None and against is None:
+            return _checked_by_gateway(url, key, name, candidate)
+        return _checked_by_registry(settings, name, candidate, against)
+    except (CannotTell, RegistryUnreachable) as error:
+        raise fail(str(error)) from error
+
+
+def _checked_by_gateway(url: str, key: str | None, name: str, candidate: str) -> CheckResult:
+    from deployments.cli.contract_in_force import check_in_force
+
+    try:
+        with gateway_client(url, key) as client:
+            return check_in_force(client, name, candidate)
+    except httpx.InvalidURL as error:
+        raise fail(f"{url} is no address of a gateway: {error}") from error
+
+
+def _checked_by_registry(
+    settings: Settings, name: str, candidate: str, against: str | None
+) -> CheckResult:
+    from registry_sync.contract_check import check_contract
+    from registry_sync.default_version import DefaultPolicy
     from registry_sync.source import MlflowRegistry
 
     set_registry_defaults()
     registry = MlflowRegistry(
         tracking_uri=settings.tracking_uri, registry_uri=settings.registry_uri
     )
-    try:
-        return check_contract(
-            registry,
-            name,
-            candidate,
-            against=against,
-            champion_alias=settings.champion_alias,
-            compatibility=settings.compatibility,
-        )
-    except (CannotTell, RegistryUnreachable) as error:
-        raise fail(str(error)) from error
+    policy = DefaultPolicy(
+        champion_alias=settings.champion_alias,
+        champion_stage=settings.champion_stage,
+        rule=settings.default_version,
+        compatibility=settings.compatibility,
+    )
+    return check_contract(registry, name, candidate, against=against, policy=policy)
 
 
-def print_differences(
-    name: str, candidate: int, against: int, differences: tuple[dict[str, Any], ...]
-) -> None:
+def print_result(result: CheckResult) -> None:
     """Whether a version keeps the contract of another one, for people."""
-    if not differences:
-        out.print(f"{name} version {candidate} keeps the contract of version {against}.")
+    before = f"version {result.against}"
+    if result.in_force_at is not None:
+        default = "a version that is gone" if result.against is None else f"default {before}"
+        contract = f"the contract in force at {result.in_force_at}, that of {default}"
+    else:
+        contract = f"the contract of {before}"
+    subject = f"{result.model} version {result.candidate}"
+    if result.is_compatible:
+        out.print(f"{subject} keeps {contract}.")
         return
-    out.print(f"{name} version {candidate} breaks the contract of version {against}:")
-    show(differences_table(differences, (f"Version {against}", f"Version {candidate}")))
+    out.print(f"{subject} breaks {contract}:")
+    side = "Contract" if result.against is None else before.capitalize()
+    show(differences_table(result.differences, (side, f"Version {result.candidate}")))
 
 
 def webhook(

@@ -13,7 +13,7 @@ import typer
 
 from deployments.cli import terminal
 from deployments.cli.client import DEFAULT_URL, ClientKey, Url, ask
-from deployments.cli.registry import contract_checked, print_differences, settings_of
+from deployments.cli.registry import contract_checked, print_result, settings_of
 from deployments.cli.terminal import NO, fail, out
 from deployments.mlflow_environment import set_registry_defaults
 from deployments.settings import Settings
@@ -29,6 +29,11 @@ def promote(
     version: Annotated[str, typer.Argument(help="Version number, alias or latest.")],
     tracking_uri: TrackingUri = None,
     registry_uri: RegistryUri = None,
+    url: Annotated[
+        str | None,
+        typer.Option("--url", envvar="MODELMUX_URL", help="The gateway that has the contract."),
+    ] = None,
+    key: ClientKey = None,
     dry_run: DryRun = False,
 ) -> None:
     """Make a version the default, if it keeps the contract: moves the alias in the registry.
@@ -36,12 +41,26 @@ def promote(
     Exit code 0 moved (or would be), 1 it breaks the contract, 2 couldn't tell.
     """
     settings = settings_of(tracking_uri=tracking_uri, registry_uri=registry_uri)
-    result = contract_checked(settings, name, version, against=None)
-    print_differences(result.model, result.candidate, result.against, result.differences)
-    if not result.is_compatible and not result.accepts_breaking:
+    result = contract_checked(settings, name, version, url=url, key=key)
+    print_result(result)
+    if not result.is_compatible and not _accepts_breaking(settings, name, result.candidate):
         out.print("Set modelmux.accept_breaking=true on this version to let it through.")
         raise typer.Exit(NO)
     _move(settings, name, result.candidate, dry_run=dry_run)
+
+
+def _accepts_breaking(settings: Settings, name: str, version: int) -> bool:
+    from registry_sync.records import RegistryUnreachable
+    from registry_sync.source import MlflowRegistry
+
+    set_registry_defaults()
+    registry = MlflowRegistry(
+        tracking_uri=settings.tracking_uri, registry_uri=settings.registry_uri
+    )
+    try:
+        return registry.read_version(name, version).accept_breaking
+    except (LookupError, RegistryUnreachable) as error:
+        raise fail(str(error)) from error
 
 
 def rollback(

@@ -19,6 +19,7 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
@@ -29,7 +30,7 @@ from deployments.cluster.haproxy_drain import close_front_door, end_haproxy
 from deployments.cluster.join import joined_ray, running_serve
 from deployments.cluster.join_rules import ServeApplication
 from deployments.cluster.ray_environment import haproxy_admin_socket, inner_host
-from deployments.cluster.readiness import last_line
+from deployments.cluster.readiness import last_line, started
 from deployments.cluster.zygote import zygote
 from deployments.logs import LogOptions
 from deployments.mlflow_environment import registry_variables, set_registry_defaults
@@ -65,18 +66,23 @@ def ray_runtime(settings: Settings) -> Iterator[None]:
         with joined_ray(settings.ray_address):
             yield
         return
-    context: Any = ray.init(
+    # The boundary to Ray's own start, which raises plain exceptions.
+    context = started("Ray", _init_ray, failures=(Exception,), undo=ray.shutdown)
+    sys.stdout.write(f"Ray's processes log to {context.address_info['session_dir']}/logs\n")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _init_ray() -> Any:
+    return ray.init(
         address="local",
         include_dashboard=False,
         object_store_memory=_OBJECT_STORE_BYTES,
         # What its processes write is kept in a file of each, of which our own output names one.
         log_to_driver=False,
     )
-    sys.stdout.write(f"Ray's processes log to {context.address_info['session_dir']}/logs\n")
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def settings_on_cluster(settings: Settings) -> Settings:
@@ -130,14 +136,15 @@ def _running(
 
 
 def _start_serve(settings: Settings) -> None:
-    serve.start(
-        http_options=HTTPOptions(
-            host=settings.host if settings.ray_address else inner_host(settings.host),
-            port=settings.port,
-            request_timeout_s=_LONGEST_REQUEST_S,
-        ),
-        logging_config=_QUIET,
+    """Raises GatewayFailed. Where Serve's proxy wasn't there in time, Serve's controller starts
+    another one, and what is called once more finds that controller."""
+    options = HTTPOptions(
+        host=settings.host if settings.ray_address else inner_host(settings.host),
+        port=settings.port,
+        request_timeout_s=_LONGEST_REQUEST_S,
     )
+    start = partial(serve.start, http_options=options, logging_config=_QUIET)
+    started("Ray Serve", start, failures=(TimeoutError, RayError), undo=lambda: None)
 
 
 def _take_down_serve(settings: Settings) -> None:

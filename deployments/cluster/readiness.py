@@ -1,14 +1,21 @@
-"""Waiting until a gateway that was deployed is ready, or can't become so. Must not import ray."""
+"""Starting what may be slow to start, and waiting until a gateway that was deployed is ready, or
+can't become so. Must not import ray."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from threading import Event
+from typing import TypeVar
 
 import httpx
 
 from deployments.settings import Settings
+
+_logger = logging.getLogger(__name__)
+
+_Started = TypeVar("_Started")
 
 _POLL_S = 0.1
 # Where it waits for a registry, which may be away for hours.
@@ -21,6 +28,26 @@ Failure = Callable[[], str | None]
 
 class GatewayFailed(Exception):
     """Serve can't start the gateway's processes; the sentence is meant for people."""
+
+
+def started(
+    what: str,
+    start: Callable[[], _Started],
+    *,
+    failures: tuple[type[Exception], ...],
+    undo: Callable[[], None],
+) -> _Started:
+    """What `start` gives, tried once more where a machine with much to do was too slow for it;
+    raises GatewayFailed, in one line."""
+    try:
+        return start()
+    except failures as error:
+        _logger.warning("%s did not start, and is tried once more: %s", what, last_line(str(error)))
+        undo()
+    try:
+        return start()
+    except failures as error:
+        raise GatewayFailed(f"{what} can't be started: {last_line(str(error))}") from error
 
 
 def wait_until_ready(settings: Settings, *, stop: Event, failure: Failure) -> Iterator[str]:

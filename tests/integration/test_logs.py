@@ -118,7 +118,7 @@ def test_every_request_has_a_line_and_none_tells_a_secret(
                             headers={**headers, "X-Request-ID": "query"}),
         "forging": client.get("/a%0a2026-01-01%20INFO%20forged:%20x%20status=200",
                               headers={"X-Request-ID": "forging"}),
-        "id": client.get("/healthz", headers={"X-Request-ID": f"{SECRET} {SECRET}"}),
+        "id": client.get("/docs", headers={"X-Request-ID": f"{SECRET} {SECRET}"}),
     }  # fmt: skip
     answers_to(running.url, request(b"X-Model-Version: " + SECRET.encode() + b"\xff"))
     by_id = poll(
@@ -158,7 +158,7 @@ def test_no_line_is_lost_at_the_end(logging_gateway: Gateway) -> None:
     running = logging_gateway
     ids = [f"last-{number}" for number in range(100)]
     for each in ids:
-        assert running.client.get("/healthz", headers={"X-Request-ID": each}).status_code == 200
+        assert running.client.get("/docs", headers={"X-Request-ID": each}).status_code == 200
     assert end(running.process) == 0
     logged = {line["request_id"] for line in access_lines(running)}
     assert set(ids) <= logged

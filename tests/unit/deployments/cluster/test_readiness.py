@@ -8,7 +8,7 @@ from threading import Event
 import pytest
 
 from deployments.cluster import readiness
-from deployments.cluster.readiness import GatewayFailed, last_line, wait_until_ready
+from deployments.cluster.readiness import GatewayFailed, last_line, started, wait_until_ready
 from deployments.settings import Settings
 from tests.support.processes import free_port
 
@@ -51,3 +51,33 @@ def test_the_wait_ends_when_it_is_told_to() -> None:
 def test_a_failure_is_told_in_one_line(message: str, line: str) -> None:
     """The one that says what was raised."""
     assert last_line(message) == line
+
+
+def test_what_was_too_slow_is_started_once_more() -> None:
+    """One failure of a kind that is known is undone and tried again; a second one is one line."""
+    undone: list[str] = []
+
+    def undo() -> None:
+        undone.append("undone")
+
+    tries = iter([TimeoutError("HTTP proxies\nnot available"), None])
+
+    def slow() -> str:
+        if (error := next(tries)) is not None:
+            raise error
+        return "there"
+
+    assert started("Serve", slow, failures=(TimeoutError,), undo=undo) == "there"
+    assert undone == ["undone"]
+
+    def never() -> str:
+        raise TimeoutError("HTTP proxies\nnot available")
+
+    with pytest.raises(GatewayFailed, match=r"^Serve can't be started: not available$"):
+        started("Serve", never, failures=(TimeoutError,), undo=undo)
+
+    def broken() -> str:
+        raise ValueError("no matter of time")
+
+    with pytest.raises(ValueError, match="no matter of time"):
+        started("Serve", broken, failures=(TimeoutError,), undo=undo)
