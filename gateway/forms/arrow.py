@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.contract import AnswerColumn, Column, Contract, Outputs, Request, Table, Written
+from gateway.contract import AnswerColumn, Contract, Outputs, Request, Table, Written
+from gateway.contract.columns import Column
 from gateway.contract.text_formats import read_base64
 from gateway.contract.types import (
     AnyValue,

@@ -39,6 +39,8 @@ from gateway.http.predict.path import PREDICT_PATH
 from gateway.http.predict.routes import PredictionRoutes
 from gateway.http.problems import install_handlers, problem_of, problem_responses
 from gateway.http.prometheus import metrics_router
+from gateway.http.protocols import mlflow_scoring
+from gateway.http.protocols.mlflow_scoring import MlflowScoring
 from gateway.http.views import ModelDetail, ModelList, describe_model, list_models
 from gateway.http.webhook import webhook_router
 from gateway.metrics.collection import Measurements
@@ -50,7 +52,10 @@ from gateway.security.webhook_signatures import DeliveryCheck, SyncTrigger
 if TYPE_CHECKING:
     from gateway.http.tracing import RequestTracing  # OpenTelemetry: only where tracing is on
 
-DIALECTS: tuple[tuple[str, Dialect], ...] = ((PREDICT_PATH, Dialect()),)
+DIALECTS: tuple[tuple[str, Dialect], ...] = (
+    (PREDICT_PATH, Dialect()),
+    *((path, MlflowScoring()) for path in mlflow_scoring.PATHS),
+)
 """The paths of predictions, and in which protocol each has them."""
 
 ASSETS = Path(__file__).parent / "assets"
@@ -131,7 +136,8 @@ def create_app(
     check = None if webhook_secret is None else DeliveryCheck(webhook_secret)
     webhook = webhook_router(check, SyncTrigger(feed))
     metrics = metrics_router(service, feed, measurements)
-    routers = (_models(service, feed), _operation(service, feed), metrics, webhook)
+    mlflow = mlflow_scoring.mlflow_router(service)
+    routers = (_models(service, feed), _operation(service, feed), metrics, webhook, mlflow)
     for router in routers:
         app.include_router(router)
     library = DocumentLibrary(_base_document(app, access), needs_keys=access is not None)
