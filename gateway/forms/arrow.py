@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -241,7 +240,7 @@ def _json_text(value: Any) -> str:
 
 _TO_ARROW: dict[str, Callable[[Any], Any]] = {
     "binary": read_base64,
-    "datetime": partial(np.datetime64),
+    "datetime": lambda text: np.datetime64(text, "ns"),
 }
 
 
