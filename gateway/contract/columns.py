@@ -145,13 +145,18 @@ def _as_tensor(type_: Type, columns: list[Column]) -> Column | None:
     DataFrame for a model that wants an array."""
     if not isinstance(type_, TensorOf) or len(type_.inner) != 1:
         return None
-    if not all(
-        isinstance(c, np.ndarray) and c.ndim == 1 and c.dtype.kind in "biuf" for c in columns
-    ):
+    arrays = [_numbers(column) for column in columns]
+    if any(array is None or len(array) != len(columns[0]) for array in arrays):
         return None
-    if any(isinstance(column, np.ma.MaskedArray) for column in columns):
-        return None
-    return np.column_stack(columns)
+    return np.column_stack([array for array in arrays if array is not None])
+
+
+def _numbers(column: Column) -> np.ndarray | None:
+    """A column of numbers without nulls."""
+    if isinstance(column, list):
+        column = np.array(column) if set(map(type, column)) <= {int, float} else np.empty(0, "O")
+    plain = column.ndim == 1 and column.dtype.kind in "biuf"
+    return column if plain and not isinstance(column, np.ma.MaskedArray) else None
 
 
 def _as_mlflow(each: Field) -> Field:

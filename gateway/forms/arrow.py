@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
 import orjson
 
-from gateway.contract import AnswerColumn, Column, Contract, Outputs, Request, Table, Written
+from gateway.contract import AnswerColumn, Contract, Outputs, Request, Table, Written
+from gateway.contract.columns import Column
 from gateway.contract.text_formats import read_base64
 from gateway.contract.types import (
     AnyValue,
@@ -240,7 +240,7 @@ def _json_text(value: Any) -> str:
 
 _TO_ARROW: dict[str, Callable[[Any], Any]] = {
     "binary": read_base64,
-    "datetime": partial(np.datetime64),
+    "datetime": lambda text: np.datetime64(text, "ns"),
 }
 
 

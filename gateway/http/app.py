@@ -49,6 +49,8 @@ from gateway.http.problems import (
     without_titles,
 )
 from gateway.http.prometheus import metrics_router
+from gateway.http.protocols import mlflow_scoring
+from gateway.http.protocols.mlflow_scoring import MlflowScoring
 from gateway.http.protocols.openai.endpoint import PATHS as OPENAI_PATHS
 from gateway.http.protocols.openai.endpoint import OpenAIEndpoint
 from gateway.http.protocols.openai.routes import openai_router
@@ -71,7 +73,10 @@ from gateway.security.webhook_signatures import DeliveryCheck, SyncTrigger
 if TYPE_CHECKING:
     from gateway.http.tracing import RequestTracing  # OpenTelemetry: only where tracing is on
 
-DIALECTS: tuple[tuple[str, Dialect], ...] = ((PREDICT_PATH, Dialect()),)
+DIALECTS: tuple[tuple[str, Dialect], ...] = (
+    (PREDICT_PATH, Dialect()),
+    *((path, MlflowScoring()) for path in mlflow_scoring.PATHS),
+)
 """The paths of predictions, and in which protocol each has them."""
 
 ASSETS = Path(__file__).parent / "assets"
@@ -171,6 +176,7 @@ def create_app(
         _documentation(service, library, access, placement),
         page_router(service, feed, access),
         openai_router(service),
+        mlflow_scoring.mlflow_router(service),
     )
     for router in (*routers, *undocumented):
         _answer_head(router)

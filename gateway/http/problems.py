@@ -22,6 +22,7 @@ from gateway.contract import Difference
 from gateway.errors import (
     GatewayError,
     InternalError,
+    InvalidInput,
     MethodNotAllowed,
     ModelNotFound,
     RequestTimeout,
@@ -35,6 +36,24 @@ _logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
+_SAID_PLACES = 3
+# As `mlflow.exceptions` maps them to statuses, where it does.
+_MLFLOW_CODES = {
+    400: "BAD_REQUEST",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "RESOURCE_DOES_NOT_EXIST",
+    405: "BAD_REQUEST",
+    406: "BAD_REQUEST",
+    408: "DEADLINE_EXCEEDED",
+    409: "INVALID_STATE",
+    413: "BAD_REQUEST",
+    415: "BAD_REQUEST",
+    422: "INVALID_PARAMETER_VALUE",
+    429: "REQUEST_LIMIT_EXCEEDED",
+    503: "TEMPORARILY_UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
 _SEE_LOG = "The gateway failed on this request; see its log."
 
 
@@ -43,16 +62,27 @@ def problem_type(code: str) -> str:
     return f"urn:modelmux:problem:{code}"
 
 
-def problem_document(error: GatewayError, *, instance: str, request_id: str) -> dict[str, Any]:
-    """The problem details object of an error, for the request `request_id` to path `instance`."""
+def problem_document(
+    error: GatewayError, *, instance: str, request_id: str, status: int | None = None
+) -> dict[str, Any]:
+    """The problem details object of an error, for the request `request_id` to path `instance`.
+
+    `status` is the error's own where a protocol has no other. What other protocols' clients read is
+    in it, too: `error` (Open Inference Protocol), `error_code` and `message` (MLflow).
+    """
+    status = error.status if status is None else status
+    said = _said(error)
     document: dict[str, Any] = {
         "type": problem_type(error.code),
         "title": error.title,
-        "status": error.status,
+        "status": status,
         "detail": error.detail,
         "instance": instance,
         "code": error.code,
         "request_id": request_id,
+        "error": said,
+        "error_code": _MLFLOW_CODES.get(status, "INTERNAL_ERROR"),
+        "message": said,
     }
     if error.model is not None:
         document["model"] = error.model
@@ -61,8 +91,19 @@ def problem_document(error: GatewayError, *, instance: str, request_id: str) -> 
     return {**document, **error.members()}
 
 
-def problem_response(error: GatewayError, *, instance: str, request_id: str) -> Response:
+def _said(error: GatewayError) -> str:
+    """All that a client shows which reads one text: the detail, and the first places of it."""
+    if not isinstance(error, InvalidInput):
+        return error.detail
+    places = [f"{v.pointer or '/'}: {v.message}" for v in error.violations[:_SAID_PLACES]]
+    return " ".join((error.detail, *places))
+
+
+def problem_response(
+    error: GatewayError, *, instance: str, request_id: str, status: int | None = None
+) -> Response:
     """The response of an error: its envelope, and the headers that go with it."""
+    status = error.status if status is None else status
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
@@ -74,14 +115,14 @@ def problem_response(error: GatewayError, *, instance: str, request_id: str) -> 
         headers["Connection"] = "close"  # the rest of the body may never come
     if error.challenge is not None:
         headers["WWW-Authenticate"] = error.challenge
-    document = problem_document(error, instance=instance, request_id=request_id)
+    document = problem_document(error, instance=instance, request_id=request_id, status=status)
     # A JSON key or path may hold what UTF-8 can't say (a lone surrogate): never fail on that.
     content = orjson.dumps(encodable(document))
-    return Response(content, error.status, headers, media_type=MEDIA_TYPE)
+    return Response(content, status, headers, media_type=MEDIA_TYPE)
 
 
-def problem_of(scope: Scope, error: GatewayError) -> Response:
-    """The response of an error to the request in `scope`."""
+def problem_of(scope: Scope, error: GatewayError, *, status: int | None = None) -> Response:
+    """The response of an error to the request in `scope`, with its own status or another."""
     if error.model is not None:  # else what is noted already says more
         note_answer(scope, error.model, error.version, None)
     return problem_response(
@@ -89,6 +130,7 @@ def problem_of(scope: Scope, error: GatewayError) -> Response:
         # Percent-encoded as it was sent: a URI reference, whatever bytes a name was made of.
         instance=scope.get("raw_path", b"").decode("ascii", "replace"),
         request_id=request_id_of(scope),
+        status=status,
     )
 
 
@@ -141,6 +183,9 @@ def problem_schemas() -> dict[str, Any]:
             "instance": {**text, "description": "The path of the request."},
             "code": {**text, "enum": sorted({error.code for error in all_errors()})},
             "request_id": text,
+            "error": {**text, "description": "`detail` and places, for v2 clients."},
+            "error_code": {**text, "description": "MLflow's name of the error."},
+            "message": {**text, "description": "The same text, for MLflow's clients."},
             "model": text,
             "version": {"type": "integer"},
             "requested_version": {"type": "integer"},

@@ -12,12 +12,11 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from gateway.catalog import Resolution
-from gateway.contract import TYPED, Form
+from gateway.contract import Form
 from gateway.errors import ConflictingVersion, GatewayError, UnsupportedMediaType
+from gateway.http.predict.negotiation import JSON, form_of
 from gateway.http.predict.version_header import VERSION_HEADER, RawHeaders, selector_of
 from gateway.http.problems import problem_of
-
-JSON = b"application/json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +28,8 @@ class Asked:
 
 
 class Dialect:
-    """The base of all, with JSON by the model's contract, and problem documents."""
+    """The base of all: the typed route's JSON and tables by the model's contract, and problem
+    documents."""
 
     protocol: ClassVar[str] = "modelmux"
     """The value of the metrics' label."""
@@ -47,21 +47,13 @@ class Dialect:
     def form(self, headers: RawHeaders, resolution: Resolution) -> Form:
         """How the body is read and the answer written, before either is there.
 
-        Raises UnsupportedMediaType and NotAcceptable.
+        Raises UnsupportedMediaType, NotAcceptable and InvalidHeader.
         """
-        require_json(headers)
-        return TYPED
+        return form_of(headers)
 
     def problem(self, scope: Scope, error: GatewayError) -> Response:
         """The response of an error."""
         return problem_of(scope, error)
-
-
-def content_type_of(headers: RawHeaders) -> tuple[bytes, bytes]:
-    """The declared media type in lower case, and its parameters as they are."""
-    declared = next((value for name, value in headers if name == b"content-type"), b"")
-    media_type, _, parameters = declared.partition(b";")
-    return media_type.strip().lower(), parameters
 
 
 def require_json(headers: RawHeaders) -> None:

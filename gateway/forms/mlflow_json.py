@@ -1,0 +1,252 @@
+"""The JSON of MLflow's scoring server (`mlflow.pyfunc.scoring_server`, MLflow 3.17), to columns and
+back: exactly one of `dataframe_split`, `dataframe_records`, `instances` and `inputs`, and `params`;
+or what language models take as it is. What MLflow ignores is ignored; what it would guess or cast
+with a loss (a number in a text, a fraction for a whole number) is refused.
+"""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import Any
+
+import orjson
+from pydantic_core import from_json
+
+from gateway.contract import Contract, Outputs, Places, Request, Table, Written
+from gateway.contract.columns import Column
+from gateway.contract.types import ArrayOf, ObjectOf, TensorOf
+from gateway.contract.validation import Path
+from gateway.errors import InvalidInput, MalformedJson, Violation, too_many_rows
+
+FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+_LANGUAGE = ("messages", "prompt", "input")
+_SPLIT = {"columns", "data", "index"}
+_AGENTS = ({"choices"}, {"messages"})
+
+
+class _Records(Places):
+    """In a list of records below a member of the body."""
+
+    def __init__(self, member: str) -> None:
+        self._member = member
+
+    def cell(self, name: str, row: int) -> Path:
+        """A row's cell of a column."""
+        return (self._member, row, name)
+
+    def column(self, name: str) -> Path:
+        """One that is missing everywhere."""
+        return (self._member, 0, name)
+
+
+class _Split(Places):
+    """In the rows of `dataframe_split`."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._positions = {name: i for i, name in enumerate(names)}
+
+    def cell(self, name: str, row: int) -> Path:
+        """A row's cell of a column."""
+        return ("dataframe_split", "data", row, self._positions.get(name, 0))
+
+    def column(self, name: str) -> Path:
+        """Among the columns' names."""
+        if name not in self._positions:
+            return ("dataframe_split", "columns")
+        return ("dataframe_split", "columns", self._positions[name])
+
+
+class _Columns(Places):
+    """In an object with a list, or one value, for each column."""
+
+    def __init__(self, *at: str, is_one_row: bool = False) -> None:
+        self._at = at
+        self._is_one_row = is_one_row
+
+    def cell(self, name: str, row: int) -> Path:
+        """A row's cell of a column."""
+        return (*self._at, name) if self._is_one_row else (*self._at, name, row)
+
+    def column(self, name: str) -> Path:
+        """The member of the column."""
+        return (*self._at, name)
+
+
+class _Bare(Places):
+    """In a list that is the only column itself."""
+
+    def __init__(self, member: str, is_one_row: bool) -> None:
+        self._member = member
+        self._is_one_row = is_one_row
+
+    def cell(self, name: str, row: int) -> Path:
+        """A row."""
+        return (self._member,) if self._is_one_row else (self._member, row)
+
+    def column(self, name: str) -> Path:
+        """All of it."""
+        return (self._member,)
+
+
+_Found = tuple[dict[str, Column], int, Places]
+
+
+def read(contract: Contract, body: bytes, max_rows: int | None) -> Request:
+    """The request; `echo` says whether it is one of language models, which is answered unwrapped.
+
+    Raises `MalformedJson`, `InvalidInput` and `PayloadTooLarge`.
+    """
+    value = _loaded(body)
+    if not isinstance(value, dict):
+        raise _refused("", f"Expected an object with one of {', '.join(FORMS)}.")
+    known = {param.name for param in contract.accepted_params}
+    if any(name in value for name in _LANGUAGE):
+        row = {name: each for name, each in value.items() if name not in known}
+        params = {name: each for name, each in value.items() if name in known}
+        found, echo = _by_column(contract, row, ()), True
+    else:
+        given = value.get("params")
+        if given is not None and not isinstance(given, dict):
+            raise _refused("/params", "Expected an object.")
+        params = {name: each for name, each in (given or {}).items() if name in known}
+        found, echo = _rows(contract, value, max_rows), False
+    columns, rows, places = found
+    table = Table(columns=columns, rows=rows, params=params, places=places, as_mlflow=True)
+    return contract.take(table, max_rows=max_rows, echo=echo)
+
+
+def write(contract: Contract, request: Request, outputs: Outputs) -> Written:
+    """`{"predictions": [...]}`, one element per row; named tensors by name, as models give them.
+
+    To language models' bodies the answer alone, and that of an agent is an object. Raises
+    `InvalidModelOutput`.
+    """
+    promised = contract.promised
+    if request.echo is True:
+        rendered = contract.render(outputs, request.rows)
+        is_agent = promised is not None and (
+            (not promised.named and isinstance(promised.row, ObjectOf))
+            or any(each <= {field.name for field in promised.fields} for each in _AGENTS)
+        )
+        return Written(body=rendered[1:-1] if is_agent and request.rows == 1 else rendered)
+    if promised is not None and promised.named and promised.tensors:
+        columns = {column.name: column.values for column in contract.columns(outputs, request.rows)}
+        predictions = orjson.dumps(columns, option=orjson.OPT_SERIALIZE_NUMPY)
+    else:
+        predictions = contract.render(outputs, request.rows)
+    return Written(body=b'{"predictions":' + predictions + b"}")
+
+
+def _loaded(body: bytes) -> Any:
+    """JSON, in which MLflow's clients write NaN as such."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return from_json(body, allow_inf_nan=True)
+    except (ValueError, RecursionError):
+        raise MalformedJson("The body is not valid JSON, or is nested too deep.") from None
+
+
+def _rows(contract: Contract, value: dict[str, Any], max_rows: int | None) -> _Found:
+    forms = [form for form in FORMS if form in value]
+    if len(forms) != 1:
+        raise _refused("", f"Expected exactly one of {', '.join(FORMS)}.")
+    (form,) = forms
+    data = value[form]
+    if contract.from_type_hints and form != "inputs":
+        raise _refused(f"/{form}", "A model with type hints takes inputs alone.")
+    if isinstance(data, list) and max_rows is not None and len(data) > max_rows and _are_rows(data):
+        raise too_many_rows(max_rows)
+    if form == "dataframe_split":
+        return _split(data)
+    if form == "dataframe_records":
+        return _records(data, form)
+    if isinstance(data, list) and data and all(isinstance(each, dict) for each in data):
+        # Without names a row may be an object itself.
+        if contract.accepted.named:
+            return _records(data, form)
+    elif isinstance(data, dict) and contract.accepted.named:
+        return _by_column(contract, data, (form,))
+    return _bare(contract, data, form)
+
+
+def _are_rows(data: list[Any]) -> bool:
+    return isinstance(data[0], dict)
+
+
+def _records(data: Any, form: str) -> _Found:
+    if not isinstance(data, list):
+        raise _refused(f"/{form}", "Expected a list of records.")
+    for i, record in enumerate(data):
+        if not isinstance(record, dict):
+            raise _refused(f"/{form}/{i}", "Expected an object.")
+    names = dict.fromkeys(name for record in data for name in record)
+    columns: dict[str, Column] = {name: [record.get(name) for record in data] for name in names}
+    return columns, len(data), _Records(form)
+
+
+def _split(data: Any) -> _Found:
+    at = "/dataframe_split"
+    if not isinstance(data, dict) or not isinstance(data.get("data"), list):
+        raise _refused(at, 'Expected an object with the member "data", a list of rows.')
+    if data.keys() - _SPLIT:
+        raise _refused(at, "Expected data, columns and index, and nothing else.")
+    rows = [row if isinstance(row, list) else [row] for row in data["data"]]
+    width = max(map(len, rows), default=0)
+    names = data.get("columns")
+    if names is None:
+        names = list(range(width))
+    if not isinstance(names, list) or (rows and len(names) != width):
+        raise _refused(f"{at}/columns", f"Expected a list of {width} names.")
+    texts = [str(name) for name in names]
+    if len(set(texts)) < len(texts):
+        raise _refused(f"{at}/columns", "Two columns have the same name.")
+    cells = zip_longest(*rows) if rows else ([] for _ in texts)
+    columns: dict[str, Column] = {
+        name: list(column) for name, column in zip(texts, cells, strict=True)
+    }
+    return columns, len(rows), _Split(texts)
+
+
+def _by_column(contract: Contract, data: dict[str, Any], at: tuple[str, ...]) -> _Found:
+    """An object of columns; it is one row where the values are no lists, or where MLflow takes it
+    for one (`_enforce_schema`): beside columns of lists and objects."""
+    nested = any(isinstance(f.type, ArrayOf | ObjectOf) for f in contract.accepted.fields)
+    tensors = contract.accepted.tensors
+    is_one_row = not tensors and (
+        nested or not any(isinstance(value, list) for value in data.values())
+    )
+    places = _Columns(*at, is_one_row=is_one_row)
+    if not contract.accepted.named:
+        return {"": [data]}, 1, places
+    if is_one_row:
+        return {name: [value] for name, value in data.items()}, 1, places
+    for name, value in data.items():
+        if not isinstance(value, list):
+            raise _refused("/" + "/".join((*at, name)), "Expected a list.")
+    return dict(data), max(map(len, data.values()), default=0), places
+
+
+def _bare(contract: Contract, data: Any, form: str) -> _Found:
+    """The only column: a list with its rows, or one row that is no list."""
+    fields = contract.accepted.fields
+    one = not isinstance(data, list)
+    rows = [data] if one else data
+    if not contract.accepted.named and len(fields) > 1:
+        wrong = [i for i, row in enumerate(rows) if not isinstance(row, list)]
+        if wrong:
+            raise _refused(f"/{form}/{wrong[0]}", "Expected a list.")
+        cells = zip_longest(*rows)
+        return {str(i): list(cell) for i, cell in enumerate(cells)}, len(rows), _Records(form)
+    required = [field for field in fields if field.required] or list(fields)
+    if len(required) > 1:
+        raise _refused(f"/{form}", "Expected an object with a list for each column.")
+    (only,) = required[:1]
+    single = isinstance(only.type, TensorOf) and one
+    return {only.name: rows}, len(rows), _Bare(form, one and not single)
+
+
+def _refused(pointer: str, message: str) -> InvalidInput:
+    return InvalidInput((Violation(pointer=pointer, message=message),))
