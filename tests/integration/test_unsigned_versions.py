@@ -26,7 +26,7 @@ TAG = "modelmux.signature"
 
 
 class _Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
         return model_input
 
 
@@ -118,6 +118,8 @@ def test_a_signature_that_is_set_in_place_is_noticed(uri: str, look: Any) -> Non
     assert not catalog.resolve("m", None).contract.untyped
 
 
+# MLflow about the columns of an example that is a DataFrame.
+@pytest.mark.filterwarnings("ignore:Operation with range is deprecated")
 @pytest.mark.parametrize(
     "example",
     [
@@ -143,6 +145,7 @@ def test_the_types_of_an_input_example_are_inferred(uri: str, look: Any, example
     assert look()[1].typing == "none"
 
 
+@pytest.mark.filterwarnings("ignore:Operation with range is deprecated")
 def test_an_example_of_which_nothing_can_be_inferred(uri: str, look: Any) -> None:
     """Such a version can't be served, and the reason names the tag."""
     log(uri, "m", _Model(), input_example=pd.DataFrame({"a": [1]}))
