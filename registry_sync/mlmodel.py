@@ -130,7 +130,7 @@ def _signature(document: Mapping[str, Any]) -> str | None:
         return None
     if document.get("is_signature_from_type_hint"):
         kept["is_signature_from_type_hint"] = True
-    elif document.get("type_hint_from_example") or _loader_module(document) in _DICT_FLAVORS:
+    elif _makes_dicts(document):
         kept["rows_are_dicts"] = True
     kept.update(amended(document, kept))
     task = _task(document)
@@ -145,6 +145,16 @@ def _task(document: Mapping[str, Any]) -> str | None:
     metadata = document.get("metadata")
     task = metadata.get("task") if isinstance(metadata, dict) else None
     return task if isinstance(task, str) and task in TASKS else None
+
+
+def _makes_dicts(document: Mapping[str, Any]) -> bool:
+    """Whether MLflow makes a dict of each row for the model: by its flavor, or since it takes what
+    its input example is, which is no table."""
+    if _loader_module(document) in _DICT_FLAVORS:
+        return True
+    example = document.get("saved_input_example_info")
+    is_table = isinstance(example, dict) and example.get("type") == "dataframe"
+    return bool(document.get("type_hint_from_example")) and not is_table
 
 
 def _loader_module(document: Mapping[str, Any]) -> str | None:

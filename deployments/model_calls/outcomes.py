@@ -104,7 +104,7 @@ def _refused(refusals: Any) -> InvalidInput:
     """With pointers that begin with the row's number: `gateway.contract.hinted` locates them."""
     return InvalidInput(
         tuple(
-            Violation(pointer=pointer((int(row), *path)), message=str(message))
+            Violation(pointer=pointer((row, *path)), message=message)
             for row, path, message in refusals
         )
     )

@@ -54,7 +54,7 @@ def _refusals(hint: Any, value: Any, path: list[Any]) -> Iterator[list[Any]]:
     if hasattr(hint, "model_validate"):
         yield from _refusals_of_class(hint, value, path)
         return
-    of = getattr(hint, "__args__", ())
+    of: Any = getattr(hint, "__args__", ())
     if isinstance(value, list) and len(of) == 1:
         for i, each in enumerate(value):
             yield from _refusals(of[0], each, [*path, i])

@@ -10,6 +10,7 @@ a row means the same to it alone and beside others.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -124,8 +125,9 @@ def _series(column: Any) -> Any:
     return pd.Series(column, dtype=_type_of_texts() if _is_of_texts(column) else object)
 
 
+@lru_cache(maxsize=1)
 def _type_of_texts() -> Any:
-    """Asked each time: it is an option of pandas, which a model may set."""
+    """Asked once the model is loaded: it is an option of pandas, which a model may set."""
     return pd.Series(["a"]).dtype
 
 

@@ -122,10 +122,13 @@ def unpacked_outcome(message: Message) -> Outcome:
     """The outcome that came. Raises MalformedMessage."""
     try:
         said = loaded(message.header)
-        output = said.get("o")
-        value = said.get("w") if output is None else _output(output, Reader(message.body))
+        value = said.get("w")
+        if said.get("o") is not None:
+            value = _output(said["o"], Reader(message.body))
+        elif said["k"] == REFUSED:
+            value = [(int(row), list(path), str(text)) for row, path, text in said["w"]]
         return Outcome(str(said["k"]), value, float(said["s"]), int(said["b"]))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise MalformedMessage(str(error)) from error
 
 

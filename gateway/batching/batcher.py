@@ -24,8 +24,15 @@ from gateway.batching.compatibility import company, is_batched
 from gateway.batching.cost_model import BatchLimits, RowCosts
 from gateway.cancellation import is_cancelled
 from gateway.contract import Frame, Output
+from gateway.contract.hinted import further_down
 from gateway.contract.outputs import has_rows, joined_output, split_output
-from gateway.errors import GatewayError, InvalidModelOutput, ModelFailed, ModelUnavailable
+from gateway.errors import (
+    GatewayError,
+    InvalidInput,
+    InvalidModelOutput,
+    ModelFailed,
+    ModelUnavailable,
+)
 from gateway.ports import Call, CallResult, PredictionBackend
 
 _logger = logging.getLogger(__name__)
@@ -149,6 +156,11 @@ class _Part:
     @property
     def is_wanted(self) -> bool:
         return not self.waiter.future.done()
+
+    def fail(self, error: BaseException) -> None:
+        """Take the failure of these rows, told of the caller's whole list."""
+        refused = isinstance(error, InvalidInput) and self.start > 0
+        self.waiter.fail(further_down(error, self.start) if refused else error)
 
     def receive(self, result: CallResult) -> None:
         """Take the answer to these rows."""
@@ -373,7 +385,7 @@ class _Lane:
         try:
             call = _together(parts)
             result = await self._backend.call(call)
-        except (ModelFailed, InvalidModelOutput) as error:
+        except (ModelFailed, InvalidModelOutput, InvalidInput) as error:
             await self._answer_apart(parts, error)
             return
         except GatewayError as error:
@@ -410,7 +422,7 @@ class _Lane:
     async def _answer_apart(self, parts: list[_Part], error: BaseException) -> None:
         """Halve what failed until what is at fault is alone; if nothing is, the company was."""
         if len(parts) == 1:
-            parts[0].waiter.fail(error)
+            parts[0].fail(error)
             return
         middle = len(parts) // 2
         await self._answer_each([parts[:middle], parts[middle:]])

@@ -26,6 +26,7 @@ from gateway.contract.types import (
     TextOrTexts,
     TupleOf,
     Type,
+    may_be_bare,
     takes_lists,
 )
 from gateway.errors import InvalidInput, MalformedJson, Violation, too_many_rows
@@ -222,7 +223,7 @@ def resembles(value: Any, type_: Type) -> bool:
         case ArrayOf() | TupleOf():
             return isinstance(value, list)
         case TensorOf():
-            return isinstance(value, list) == bool(type_.inner)
+            return may_be_bare(type_) or isinstance(value, list) == bool(type_.inner)
         case ObjectOf() | MapOf():
             return isinstance(value, dict)
         case _:

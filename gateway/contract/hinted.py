@@ -68,6 +68,18 @@ def located(error: InvalidInput, at: tuple[str, ...], *, single: bool) -> Invali
     )
 
 
+def further_down(error: InvalidInput, rows: int) -> InvalidInput:
+    """A refusal of some rows, told of a list that has so many others before them."""
+    return InvalidInput(
+        tuple(replace(v, pointer=_moved(v.pointer, rows)) for v in error.violations)
+    )
+
+
+def _moved(of_row: str, rows: int) -> str:
+    row, slash, rest = of_row[1:].partition("/")
+    return f"/{int(row) + rows}{slash}{rest}"
+
+
 def _within(of_row: str) -> str:
     """A pointer without its first part."""
     _, _, rest = of_row[1:].partition("/")

@@ -34,6 +34,7 @@ from gateway.contract.types import (
     Type,
     float_bound,
     integer_bounds,
+    may_be_bare,
 )
 
 JsonSchema = dict[str, Any]
@@ -185,10 +186,10 @@ def _object(fields: tuple[Field, ...], answer: bool, *, closed: bool) -> JsonSch
 
 
 def _tensor(type_: TensorOf, answer: bool) -> JsonSchema:
-    schema = _dtype(type_, answer)
+    element = schema = _dtype(type_, answer)
     for size in reversed(type_.inner):
         schema = {"type": "array", "items": schema, **_length(size, answer)}
-    return schema
+    return schema if answer or not may_be_bare(type_) else {"anyOf": [schema, element]}
 
 
 def _length(size: int, answer: bool) -> JsonSchema:

@@ -178,6 +178,11 @@ def float_bound(kind: str) -> float:
     return float(np.finfo(names.get(kind, kind)).max)
 
 
+def may_be_bare(type_: TensorOf) -> bool:
+    """Whether a row of the tensor is one value, which says the same without its lists of one."""
+    return set(type_.inner) == {1} and type_.dtype.kind != "O"
+
+
 def takes_lists(type_: Type) -> bool:
     """Whether a JSON list can be one value of the type."""
     if isinstance(type_, TensorOf):

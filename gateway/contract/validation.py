@@ -35,6 +35,7 @@ from gateway.contract.types import (
     Type,
     float_bound,
     integer_bounds,
+    may_be_bare,
 )
 from gateway.errors import Violation
 
@@ -176,14 +177,30 @@ def _member(field: Field) -> CoreSchema:
 
 
 def _tensor(type_: TensorOf) -> CoreSchema:
-    """Nested lists; a free dimension has at least one element, so that depth tells the shape."""
-    schema = _dtype(type_)
+    """Nested lists; a free dimension has at least one element, so that depth tells the shape. The
+    one value of a row may come bare, as in a table of one column."""
+    element = schema = _dtype(type_)
     for size in reversed(type_.inner):
         low, high = (1, None) if size == -1 else (size, size)
         schema = core_schema.list_schema(
             schema, min_length=low, max_length=high, strict=True, fail_fast=True
         )
-    return schema
+    if not may_be_bare(type_):
+        return schema
+    bare = SchemaValidator(element)
+
+    def either(value: Any, in_lists: core_schema.ValidatorFunctionWrapHandler) -> Any:
+        if isinstance(value, list):
+            return in_lists(value)
+        return _within_lists(bare.validate_python(value), depth=len(type_.inner))
+
+    return core_schema.no_info_wrap_validator_function(either, schema)
+
+
+def _within_lists(value: Any, *, depth: int) -> Any:
+    for _ in range(depth):
+        value = [value]
+    return value
 
 
 def _dtype(type_: TensorOf) -> CoreSchema:

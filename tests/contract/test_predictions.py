@@ -283,6 +283,18 @@ async def test_pointers_lead_to_what_is_wrong(gateway_client: httpx.AsyncClient)
     }  # fmt: skip
 
 
+async def test_what_a_type_hint_refuses_is_told_by_its_place(
+    gateway_client: httpx.AsyncClient,
+) -> None:
+    """The model's own class is asked, in its process, and the caller is told where it refuses."""
+    rows = [{"item": "tea", "count": 2}, {"item": "mate"}]
+    response = await predict(gateway_client, "hinted orders", {"inputs": rows})
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_input")
+    assert response.json()["errors"] == [
+        {"pointer": "/inputs/1/count", "message": "Required, and missing."}
+    ]
+
+
 async def test_unservable_models_are_listed_with_their_reason(
     gateway_client: httpx.AsyncClient,
 ) -> None:

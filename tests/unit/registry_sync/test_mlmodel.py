@@ -10,6 +10,7 @@ import pytest
 from mlflow.models import ModelSignature
 from mlflow.types.schema import Array, ColSpec, Schema
 
+from gateway.catalog import contract_of
 from registry_sync.mlmodel import read_example, read_mlmodel
 from tests.support.catalogs import signature
 
@@ -136,3 +137,26 @@ def test_bytes_of_an_example_come_in_lines() -> None:
     written = base64.encodebytes(b"a" * 100).decode()
     text = orjson.dumps({"dataframe_records": [{"x": written}]}).decode()
     assert read_example(text, signature(("x", "binary"))) == {"x": written}
+
+
+@pytest.mark.parametrize(
+    ("flavor", "hint", "example", "dicts"),
+    [
+        ("mlflow.langchain", "false", "json_object", True),
+        ("mlflow.pyfunc.model", "true", "json_object", True),
+        ("mlflow.pyfunc.model", "true", "dataframe", False),
+        ("mlflow.pyfunc.model", "false", "json_object", False),
+        ("mlflow.sklearn", "false", "dataframe", False),
+    ],
+)
+def test_it_is_known_where_mlflow_makes_a_dict_of_each_row(
+    flavor: str, hint: str, example: str, dicts: bool
+) -> None:
+    """By the flavor, or for a model that takes what its input example is, which is no table."""
+    text = f"""
+flavors: {{python_function: {{loader_module: {flavor}}}}}
+saved_input_example_info: {{type: {example}}}
+signature: {{inputs: '[{{"type": "double", "name": "x", "required": true}}]'}}
+type_hint_from_example: {hint}
+"""
+    assert contract_of(read_mlmodel(text).signature or "").rows_are_dicts is dicts

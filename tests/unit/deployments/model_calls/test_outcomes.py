@@ -13,9 +13,11 @@ from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
     InternalError,
+    InvalidInput,
     InvalidModelOutput,
     ModelFailed,
     ModelUnavailable,
+    Violation,
 )
 from tests.support.fake_serve import answered
 
@@ -57,6 +59,7 @@ def test_a_call_whose_process_ended_is_lost_inside() -> None:
         ("late", DeadlineExceeded),
         ("model_failed", ModelFailed),
         ("unsupported_output", InvalidModelOutput),
+        ("ambiguous_output", InvalidModelOutput),
     ],
 )
 def test_each_outcome_of_a_process_has_its_error(kind: str, error: type[GatewayError]) -> None:
@@ -66,7 +69,23 @@ def test_each_outcome_of_a_process_has_its_error(kind: str, error: type[GatewayE
         call_result(message)
 
 
-@pytest.mark.parametrize("header", [b"", b"{", b"[]", b'{"k": "ok", "o": 1, "s": 0, "b": 0}'])
+def test_what_a_model_refuses_is_told_by_row_and_member() -> None:
+    """Pointers begin with the row's number, for the request's rows are known elsewhere."""
+    header = b'{"k": "refused", "r": [[1, ["a/b", 0], "Expected a number."]], "s": 0, "b": 0}'
+    with pytest.raises(InvalidInput) as raised:
+        call_result(Message(header, bytearray()))
+    assert raised.value.violations == (
+        Violation(pointer="/1/a~1b/0", message="Expected a number."),
+    )
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"", b"{", b"[]", b'{"k": "ok", "o": 1, "s": 0, "b": 0}',
+        b'{"k": "refused", "r": [1], "s": 0, "b": 0}',
+    ],
+)  # fmt: skip
 def test_what_is_no_outcome_is_an_invalid_output(header: bytes) -> None:
     """A process may say anything: it is answered in the envelope."""
     with pytest.raises(InvalidModelOutput):

@@ -22,9 +22,11 @@ from gateway.deadline import Deadline
 from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
+    InvalidInput,
     InvalidModelOutput,
     ModelFailed,
     ModelUnavailable,
+    Violation,
 )
 from gateway.ports import Call, CallResult
 from tests.support.catalogs import served, version
@@ -322,6 +324,25 @@ async def test_an_unexpected_failure_is_that_of_the_callers_whose_rows_cause_it(
     kinds = [ZeroDivisionError if row in bad else CallResult for row in rows]
     assert [type(each) for each in found] == kinds
     assert answered(await batcher.submit(call(3.0))) == [6.0]
+
+
+async def test_what_a_model_refuses_is_told_to_its_caller_alone() -> None:
+    """Of callers who share a call only the one hears of it whose row it is, by that row's number in
+    the caller's own list, also where the list went in parts."""
+
+    class Choosy(Model):
+        def answer(self, rows: Sequence[float], params: Mapping[str, Any]) -> CallResult:
+            if BAD in rows:
+                refused = Violation(pointer=f"/{rows.index(BAD)}/x", message="Not below 0.")
+                raise InvalidInput((refused,))
+            return super().answer(rows, params)
+
+    batcher = await warmed(Choosy())
+    callers = [call(1.0), call(BAD), call(*range(9), BAD, 3.0), call(2.0)]
+    found = await asyncio.gather(*map(batcher.submit, callers), return_exceptions=True)
+    refusals = [each for each in found if isinstance(each, InvalidInput)]
+    assert [each.violations[0].pointer for each in refusals] == ["/0/x", "/9/x"]
+    assert [answered(each) for each in found if isinstance(each, CallResult)] == [[2.0], [4.0]]
 
 
 async def test_a_caller_who_leaves_disturbs_nobody() -> None:

@@ -201,6 +201,31 @@ def test_pointers_of_one_unnamed_input(type_: Any, value: Any, pointers: list[st
     assert refused(contract([column(type_)]), value) == pointers
 
 
+@pytest.mark.parametrize(
+    ("inner", "value", "rows"),
+    [
+        ((1,), [0.5, 1.5], 2), ((1,), [[0.5], [1.5]], 2), ((1,), [0.5], 1), ((1,), 0.5, 1),
+        ((1,), [0.5, [1.5]], 2), ((1, 1), [0.5, 1.5], 2), ((1, 1), [[0.5]], 1),
+        ((1, 1), [[[0.5]], [[1.5]]], 2),
+    ],
+)  # fmt: skip
+def test_one_column_of_a_tensor_may_come_bare(
+    inner: tuple[int, ...], value: Any, rows: int
+) -> None:
+    """The one value of a row says the same without its lists."""
+    ((_, frame),) = contract([tensor("float32", (-1, *inner))]).parse(body(value)).frames
+    assert frame.columns[0].tolist() == np.reshape([0.5, 1.5][:rows], (-1, *inner)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("value", "pointer"),
+    [(["a"], "/0"), ([["a"]], "/0/0"), ([[[0.5]]], "/0/0"), ([[0.5, 1.5]], "/0"), ([None], "/0")],
+)
+def test_what_is_no_value_of_a_tensor_is_refused(value: Any, pointer: str) -> None:
+    """A text, a list too deep or too long, null: where it is."""
+    assert refused(contract([tensor("float32", (-1, 1))]), value) == [pointer]
+
+
 def test_several_unnamed_inputs() -> None:
     """A row of several unnamed columns is a list of exactly as many values."""
     model = contract([column("long"), column("string")])
