@@ -116,12 +116,14 @@ class BodyReader:
             raise InvalidInput(tuple(found))
         return Body(rows=reading.rows, at=at, single=reading.single, params=params)
 
-    def read_params(self, value: Any) -> tuple[dict[str, Any], list[Violation]]:
-        """The validated params of an object, and what is wrong with them."""
+    def read_params(
+        self, value: Any, at: validation.Path = ("params",)
+    ) -> tuple[dict[str, Any], list[Violation]]:
+        """The validated params of an object that is at a path, and what is wrong with them."""
         try:
             (params,) = self._params.validate_python([value])
         except ValidationError as error:
-            return {}, validation.violations(error, ("params",))
+            return {}, validation.violations(error, at)
         return params, []
 
     def _inputs(self, value: Any, at: tuple[str, ...], max_rows: int | None) -> _Reading:

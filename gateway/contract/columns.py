@@ -50,6 +50,8 @@ class Places:
     its own has a subclass. It travels to another process: plain, and of a module that may be
     imported there."""
 
+    params: Path = ("params",)
+
     def cell(self, name: str, row: int) -> Path:
         """A row's cell of a column."""
         return ("rows", row, name)

@@ -6,10 +6,10 @@ Puts the modules of this package together; the rules themselves are theirs.
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -27,6 +27,8 @@ from gateway.contract.signature import read_signature
 from gateway.contract.types import ArrayOf, ObjectOf, Param, Rows
 from gateway.contract.untyped import untyped_frames
 from gateway.errors import InvalidInput, too_many_rows
+
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +161,7 @@ class Contract:
         if max_rows is not None and table.rows > max_rows:
             raise too_many_rows(max_rows)
         columns, found = self._columns.checked(table)
-        params, wrong = self._reader.read_params(dict(table.params))
+        params, wrong = self._reader.read_params(dict(table.params), table.places.params)
         if found or wrong:
             raise InvalidInput((*found, *wrong))
         return Request(
@@ -194,6 +196,14 @@ class Contract:
     def render_event(self, value: Any) -> bytes:
         """What a model gave in a stream, as JSON; raises `InvalidModelOutput`."""
         return Renderer(None, None).render([(range(1), ("values", [value]))], 1)[1:-1]
+
+    def derived(self, make: Callable[[Contract], _Made]) -> _Made:
+        """What `make` makes of this contract, made once and kept as long as it."""
+        kept = self._derived
+        if make not in kept:
+            kept[make] = make(self)
+        made: _Made = kept[make]
+        return made
 
     def request_schema(self) -> dict[str, Any]:
         """JSON Schema (2020-12) of a request body."""
@@ -238,6 +248,10 @@ class Contract:
         if self.task is not None:
             return record_frames(read.rows)
         return self._framer.frames(read.rows, read.at, read.single)
+
+    @cached_property
+    def _derived(self) -> dict[Any, Any]:
+        return {}
 
     @cached_property
     def _reader(self) -> BodyReader:

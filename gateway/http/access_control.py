@@ -27,7 +27,7 @@ _KEY = "modelmux.key"
 # The webhook has a check of its own; without a key the pages and their files say nothing about any
 # model (`gateway.http.pages.routes` asks for it).
 _ALWAYS_OPEN = re.compile(
-    rf"/healthz|/readyz|{WEBHOOK_PATH}|/docs|/docs/assets/.*|/|/catalog/[^/]+"
+    rf"/healthz|/readyz|/v2/health/(?:live|ready)|{WEBHOOK_PATH}|/docs|/docs/assets/.*|/|/catalog/[^/]+"
 )
 _OPEN_BY_SETTING = {
     "docs": re.compile(r"/openapi\.json|/models/[^/]+/openapi\.json"),

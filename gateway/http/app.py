@@ -50,6 +50,8 @@ from gateway.http.problems import (
 )
 from gateway.http.prometheus import metrics_router
 from gateway.http.protocols import mlflow_scoring
+from gateway.http.protocols.inference_v2.dialect import INFER_PATHS, InferenceV2
+from gateway.http.protocols.inference_v2.routes import inference_v2_router
 from gateway.http.protocols.mlflow_scoring import MlflowScoring
 from gateway.http.protocols.openai.endpoint import PATHS as OPENAI_PATHS
 from gateway.http.protocols.openai.endpoint import OpenAIEndpoint
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
 DIALECTS: tuple[tuple[str, Dialect], ...] = (
     (PREDICT_PATH, Dialect()),
     *((path, MlflowScoring()) for path in mlflow_scoring.PATHS),
+    *((path, InferenceV2()) for path in INFER_PATHS),
 )
 """The paths of predictions, and in which protocol each has them."""
 
@@ -176,6 +179,7 @@ def create_app(
         _documentation(service, library, access, placement),
         page_router(service, feed, access),
         openai_router(service),
+        inference_v2_router(service),
         mlflow_scoring.mlflow_router(service),
     )
     for router in (*routers, *undocumented):
