@@ -64,6 +64,15 @@ class Settings(BaseSettings):
         description="The address at which the port is published, where `host` is a container's.",
     )
     port: int = Field(default=8000, ge=1, le=65535, description="The port to listen on.")
+    grpc_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="The port of the Open Inference Protocol's gRPC service; off where empty.",
+    )
+    grpc_host: str | None = Field(
+        default=None, description="The address that it listens on, where that isn't `host`."
+    )
     state_dir: Path = Field(
         default=Path(".modelmux"),
         description="Where the snapshot of the catalog, the fetched artifacts and the "

@@ -369,14 +369,20 @@ def _require_free_port(settings: Settings) -> None:
     """Find out before Ray starts, which would tell it late and in many lines."""
     if settings.ray_address is not None:
         return  # it is the cluster's machine that listens
+    _require_free(settings.host, settings.port)
+    if settings.grpc_port is not None:
+        _require_free(settings.grpc_host or settings.host, settings.grpc_port)
+
+
+def _require_free(host: str, port: int) -> None:
     try:
-        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         family, kind, protocol, _, address = found[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        raise fail(f"can't listen on {settings.host}:{settings.port}: {error.strerror}") from error
+        raise fail(f"can't listen on {host}:{port}: {error.strerror}") from error
 
 
 def _require_usable_registry(settings: Settings) -> None:
@@ -411,8 +417,14 @@ def _require_guard(settings: Settings, *, listener: str = "") -> None:
             keys.read()
     except BadKeys as problem:
         raise fail(f"keys: {problem}") from problem
-    reached_at = settings.published_host or settings.host
-    if keys is None and not settings.insecure and not is_loopback(reached_at):
+    if keys is not None or settings.insecure:
+        return
+    addresses = [settings.published_host or settings.host]
+    if settings.grpc_port is not None and settings.grpc_host is not None:
+        addresses.append(settings.grpc_host)
+    for reached_at in addresses:
+        if is_loopback(reached_at):
+            continue
         subject = f"{listener} {reached_at}, which" if listener else reached_at
         raise fail(
             f"{subject} can be reached from other machines: give --keys-file (`modelmux keys "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from ray import serve
@@ -35,6 +36,7 @@ from gateway.http.boundary import Boundary
 from gateway.http.cross_origin import CrossOrigin
 from gateway.http.placement import Placement
 from gateway.http.predict.body import HttpLimits
+from gateway.http.predict.endpoint import PredictEndpoint
 from gateway.metrics.counters import Traffic, TrafficCounter
 from gateway.metrics.families import Reading
 from gateway.metrics.snapshots import ReplicaNumbers
@@ -43,8 +45,12 @@ from gateway.prediction import PredictionService
 
 if TYPE_CHECKING:
     from deployments.ingress.span_export import SpanExport
+    from gateway.http.protocols.inference_v2.grpc_server import InferenceServer
+    from gateway.http.tracing import RequestTracing
 
 _LAST_WORDS_S = 1.0
+# For calls by gRPC that are under way when the replica is stopped; it waits for those by HTTP.
+_GRPC_GRACE_S = 5.0
 
 # How long a new replica takes no requests because it knows no models: longer than a sync service
 # that was lost at the same moment takes to be back.
@@ -93,6 +99,7 @@ class Ingress:
         self._admission = Admission(settings.admission_limits)
         self._traffic = Traffic()
         self._numbers: ReplicaNumbers | None = None
+        self._grpc: InferenceServer | None = None
         self._feed = RayCatalogFeed(self._sync, take_used=self._admission.take_used)
         self._keys = keys_of(settings)
         loop = asyncio.get_running_loop()
@@ -162,6 +169,8 @@ class Ingress:
             ),
             origins=settings.cors_origins,
         )
+        if settings.grpc_port is not None:
+            await self._listen_for_grpc(service, limits, journal, tracing)
         # For what comes to this process's own HTTP server, behind HAProxy.
         Front.routes = app.state.predictions
         predictions: ASGIApp = Boundary(app.state.predictions, journal=journal)
@@ -176,6 +185,36 @@ class Ingress:
 
         return application
 
+    async def _listen_for_grpc(
+        self,
+        service: PredictionService,
+        limits: HttpLimits,
+        journal: AccessJournal | None,
+        tracing: RequestTracing | None,
+    ) -> None:
+        from gateway.http.protocols.inference_v2.grpc_server import InferenceServer
+        from gateway.http.protocols.inference_v2.grpc_translation import GrpcInferenceV2
+
+        settings, access = self._settings, self._access()
+        infer = PredictEndpoint(
+            service,
+            limits=limits,
+            access=access,
+            traffic=self._traffic,
+            tracing=tracing,
+            dialect=GrpcInferenceV2(),
+        )
+        self._grpc = InferenceServer(
+            service,
+            infer,
+            access=access,
+            journal=journal,
+            max_message_bytes=settings.max_body_bytes,
+        )
+        host = settings.grpc_host or settings.host
+        host = f"[{host}]" if ":" in host and host[0] != "[" else host
+        await self._grpc.start(f"{host}:{settings.grpc_port}")
+
     async def reading(self) -> tuple[str, Reading]:
         """This replica's short id, and all of its numbers; for whichever replica is scraped."""
         return self._reading()
@@ -189,8 +228,20 @@ class Ingress:
         numbers = {} if self._numbers is None else self._numbers.reading()
         return serve.get_replica_context().replica_tag, numbers
 
-    def __del__(self) -> None:
-        """Called by Ray when the replica is stopped and has answered nearly everything."""
+    def __del__(self) -> Coroutine[Any, Any, None] | None:
+        """Called by Ray, which awaits what it returns, when the replica is stopped and has answered
+        nearly everything."""
+        server, self._grpc = self._grpc, None
+        if server is not None:
+            return self._end(server)
+        self._close()
+        return None
+
+    async def _end(self, server: InferenceServer) -> None:
+        await server.stop(_GRPC_GRACE_S)
+        self._close()
+
+    def _close(self) -> None:
         self._journal.close(self._last_words)
         if self._spans is not None:
             self._spans.close(timeout_s=_LAST_WORDS_S)

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from gateway.contract import Contract, Request, Table
+from gateway.contract.types import ArrayOf, MapOf, ObjectOf, Type
 from gateway.contract.validation import Path
 from gateway.errors import MalformedJson
 from gateway.http.protocols.inference_v2.input_columns import InputColumns, checked_content_type
@@ -95,7 +96,7 @@ class InferParser:
         self._columns = InputColumns(contract.accepted)
         declared = output_specs(contract.promised)
         self._outputs = {spec.name for spec in declared} or None
-        self._params = {param.name for param in contract.accepted_params}
+        self._params = {param.name: param.type for param in contract.accepted_params}
 
     def request(self, infer: InferRequest, max_rows: int | None) -> Request:
         """The request, whose `echo` is what is `Wanted`; raises InvalidInput, PayloadTooLarge."""
@@ -107,12 +108,22 @@ class InferParser:
         check_names(infer.wanted, self._outputs)
         columns, rows, places = self._columns.read(infer.tensors, meaning)
         params = {
-            name: value
+            name: _param(value, self._params.get(name))
             for name, value in infer.parameters.items()
             if name not in _OF_THE_PROTOCOL or name in self._params
         }
         table = Table(columns=columns, rows=rows, params=params, places=places)
         return self._contract.take(table, max_rows=max_rows, echo=infer.wanted)
+
+
+def _param(value: Any, type_: Type | None) -> Any:
+    """Parameters are texts, numbers and truth values; of a list or an object they are its JSON."""
+    if type(value) is not str or not isinstance(type_, ArrayOf | ObjectOf | MapOf):
+        return value
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return value  # which is refused, as a text
 
 
 def check_names(wanted: Wanted, outputs: Collection[str] | None) -> None:

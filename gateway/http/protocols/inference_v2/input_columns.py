@@ -92,6 +92,8 @@ class InputColumns:
                 found.append(Violation(pointer=pointer((*tensor.at, "name")), message=message))
                 continue
             try:
+                if len(tensors) == 1 or self._only is None:  # else it is a column of the only one
+                    _require_shape(spec, tensor)
                 columns[tensor.name] = _column(spec, tensor, meaning)
             except InvalidInput as error:
                 columns[tensor.name] = []
@@ -125,6 +127,19 @@ def _rows(tensors: Sequence[Tensor]) -> int:
         if tensor.shape[0] != tensors[0].shape[0]:
             raise refused((*tensor.at, "shape", 0), "Expected as many rows in every tensor.")
     return tensors[0].shape[0]
+
+
+def _require_shape(spec: TensorSpec | None, tensor: Tensor) -> None:
+    """Raise InvalidInput where a tensor of scalars, or a tensor's rows, has another shape."""
+    if spec is None or not isinstance(spec.field.type, Scalar | TensorOf):
+        return
+    _, *inner = spec.shape
+    given = tensor.shape[1:]
+    is_row = len(given) == len(inner) and all(
+        want in (-1, have) for want, have in zip(inner, given, strict=True)
+    )
+    if not is_row and (inner, given) not in (([], (1,)), ([1], ())):
+        raise refused((*tensor.at, "shape"), f"Expected the shape {[-1, *inner]}.")
 
 
 def _split(matrix: Tensor) -> list[Tensor]:

@@ -33,13 +33,16 @@ def signature(
 
 
 class Echo:
-    """A backend whose models answer their own inputs; calls are kept."""
+    """A backend whose models answer their own inputs; calls are kept. Or they fail as told."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        self.error: BaseException | None = None
 
     async def call(self, call: Call) -> CallResult:
         self.calls.append(call)
+        if self.error is not None:
+            raise self.error
         frame = call.frame
         names = [str(name) for name in frame.names]
         output: Output = ("columns", names, frame.columns)

@@ -1,0 +1,489 @@
+"""Open Inference Protocol v2 by REST, over models that answer what they were given."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import numpy as np
+import orjson
+import pytest
+from mlflow.types import ColSpec, DataType, ParamSpec, TensorSpec
+from mlflow.types.schema import Array
+
+from gateway.errors import ModelUnavailable
+from tests.unit.gateway.http.protocols.echoing import EchoGateway, signature
+
+TYPES = signature(
+    [
+        ColSpec("boolean", "b"),
+        ColSpec("integer", "i"),
+        ColSpec("long", "l"),
+        ColSpec("float", "f"),
+        ColSpec("double", "d"),
+        ColSpec("string", "s"),
+        ColSpec("binary", "bin"),
+        ColSpec("datetime", "at"),
+        ColSpec(Array(DataType.double), "list"),
+        ColSpec("integer", "maybe", required=False),
+        ColSpec("string", "note", required=False),
+    ],
+    params=[ParamSpec("times", "long", 1), ParamSpec("weights", "double", [1.0], shape=(-1,))],
+)
+TENSOR = signature([TensorSpec(np.dtype("float32"), (-1, 2, 3))])
+NAMED = signature(
+    [TensorSpec(np.dtype("float32"), (-1, 2), "p"), TensorSpec(np.dtype("int64"), (-1,), "q")]
+)
+UNNAMED = signature([ColSpec("double"), ColSpec("double")])
+TEXT = signature([ColSpec("string")])
+
+
+def tensor(name: str, datatype: str, shape: list[int], data: Any, **parameters: Any) -> Any:
+    made = {"name": name, "datatype": datatype, "shape": shape, "data": data}
+    return {**made, "parameters": parameters} if parameters else made
+
+
+ROWS = [
+    tensor("b", "BOOL", [2], [True, False]),
+    tensor("i", "INT32", [2, 1], [[1], [-2]]),
+    tensor("l", "INT64", [2], [2**53 + 1, 0]),
+    tensor("f", "FP32", [2], [0.1, 3]),
+    tensor("d", "FP64", [2, 1], [0.1, 1e300]),
+    tensor("s", "BYTES", [2, 1], ["grün", ""]),
+    tensor("bin", "BYTES", [2], ["AP8=", ""]),
+    tensor("at", "BYTES", [2], ["2024-02-29T12:30:00.25", "2024-01-01"]),
+    tensor("list", "BYTES", [2], ["[1, 2.5]", "[]"]),
+]
+
+
+def with_(changed: Any) -> list[Any]:
+    return [changed if each["name"] == changed["name"] else each for each in ROWS]
+
+
+@pytest.fixture
+def gateway() -> EchoGateway:
+    return EchoGateway(TYPES)
+
+
+@pytest.fixture
+async def client(gateway: EchoGateway) -> AsyncIterator[httpx.AsyncClient]:
+    async with gateway.client() as client:
+        yield client
+
+
+async def infer(client: httpx.AsyncClient, inputs: list[Any], **more: Any) -> httpx.Response:
+    return await client.post("/v2/models/m/infer", json={"inputs": inputs, **more})
+
+
+async def answered(client: httpx.AsyncClient, inputs: list[Any], **more: Any) -> dict[str, Any]:
+    response = await infer(client, inputs, **more)
+    assert response.status_code == 200, response.text
+    return {each["name"]: each for each in response.json()["outputs"]}
+
+
+async def pointers(client: httpx.AsyncClient, inputs: list[Any], **more: Any) -> set[str]:
+    response = await infer(client, inputs, **more)
+    assert response.status_code == 422, response.text
+    assert response.headers["content-type"] == "application/json"
+    return {each["pointer"] for each in response.json()["errors"]}
+
+
+async def of_signature(text: str, inputs: list[Any], **more: Any) -> list[Any]:
+    async with EchoGateway(text).client() as client:
+        response = await infer(client, inputs, **more)
+    assert response.status_code == 200, response.text
+    return list(response.json()["outputs"])
+
+
+async def test_every_type_goes_in_and_out_as_a_tensor(client: httpx.AsyncClient) -> None:
+    """A column of each type arrives as its type, sent as [N] or [N, 1], and is answered as [N]."""
+    outputs = await answered(client, ROWS)
+    assert {name: (o["datatype"], o["shape"], o["data"]) for name, o in outputs.items()} == {
+        "b": ("BOOL", [2], [True, False]),
+        "i": ("INT32", [2], [1, -2]),
+        "l": ("INT64", [2], [2**53 + 1, 0]),
+        "f": ("FP32", [2], [0.1, 3.0]),
+        "d": ("FP64", [2], [0.1, 1e300]),
+        "s": ("BYTES", [2], ["grün", ""]),
+        "bin": ("BYTES", [2], ["AP8=", ""]),
+        "at": ("BYTES", [2], ["2024-02-29T12:30:00.250000000".rstrip("0"), "2024-01-01T00:00:00"]),
+        "list": ("BYTES", [2], ["[1.0,2.5]", "[]"]),
+    }
+    kinds = {name: o.get("parameters", {}).get("content_type") for name, o in outputs.items()}
+    assert kinds == {
+        "b": None, "i": None, "l": None, "f": None, "d": None,
+        "s": "str", "bin": "base64", "at": "datetime", "list": "pd_json",
+    }  # fmt: skip
+
+
+async def test_an_answer_names_model_version_and_request(client: httpx.AsyncClient) -> None:
+    """The answer has the model's name, the version that answered and the request's own id."""
+    response = await infer(client, ROWS, id="42")
+    answer = response.json()
+    assert (answer["model_name"], answer["model_version"], answer["id"]) == ("m", "1", "42")
+    assert "id" not in (await infer(client, ROWS)).json()
+
+
+async def test_what_is_null_is_null_where_it_may_be(client: httpx.AsyncClient) -> None:
+    """Rows with and without an optional integer are answered in order; null is NaN in fractions."""
+    more = [
+        *with_(tensor("d", "FP64", [2], [None, 1.0])),
+        tensor("maybe", "INT32", [2], [None, 7]),
+        tensor("note", "BYTES", [2], ["x", None]),
+    ]
+    outputs = await answered(client, more)
+    assert outputs["maybe"]["data"] == [None, 7]
+    assert outputs["note"]["data"] == ["x", None]
+    assert outputs["d"]["data"] == [None, 1.0]
+    assert await pointers(client, with_(tensor("l", "INT64", [2], [1, None]))) == {
+        "/inputs/2/data/1"
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "pointer"),
+    [
+        (tensor("l", "INT64", [2], [1.5, 1]), "/inputs/2/data/0"),
+        (tensor("i", "INT64", [2], [1, 2**31]), "/inputs/1/data/1"),
+        (tensor("i", "INT8", [2], [1, 128]), "/inputs/1/data/1"),
+        (tensor("i", "INT32", [2], [1, "2"]), "/inputs/1/data/1"),
+        (tensor("i", "INT32", [2], [True, 2]), "/inputs/1/data/0"),
+        (tensor("f", "FP64", [2], [1e39, 1]), "/inputs/3/data/0"),
+        (tensor("b", "BOOL", [2], [1, 2]), "/inputs/0/data/1"),
+        (tensor("s", "BYTES", [2], ["a", 1]), "/inputs/5/data/1"),
+        (tensor("at", "BYTES", [2], ["a", "2024-01-01"]), "/inputs/7/data/0"),
+        (tensor("bin", "BYTES", [2], ["AA==", "?"]), "/inputs/6/data/1"),
+        (tensor("list", "BYTES", [2], ["[1]", "{"]), "/inputs/8/data/1"),
+        (tensor("list", "BYTES", [2], ["[1]", '["a"]']), "/inputs/8/data/1/0"),
+        (tensor("d", "FP64", [3], [1, 2, 3]), "/inputs/4/shape/0"),
+        (tensor("d", "FP64", [2], [1]), "/inputs/4/data"),
+        (tensor("d", "FP64", [2], 1), "/inputs/4/data"),
+        (tensor("d", "FP64", [2, 2], [[1, 2], [3]]), "/inputs/4/data"),
+        (tensor("d", "FP64", [-2], [1, 2]), "/inputs/4/shape"),
+        (tensor("d", "FP64", [2, 2], [1, 2, 3, 4]), "/inputs/4/shape"),
+        (tensor("d", "FP65", [2], [1, 2]), "/inputs/4/datatype"),
+        (tensor("s", "BYTES", [2], ["a", "b"], content_type="hf"),
+         "/inputs/5/parameters/content_type"),
+    ],
+)  # fmt: skip
+async def test_what_does_not_fit_is_refused_with_its_place(
+    client: httpx.AsyncClient, changed: Any, pointer: str
+) -> None:
+    """An element, a shape or a type that doesn't fit is 422 with a pointer to it."""
+    assert await pointers(client, with_(changed)) == {pointer}
+
+
+async def test_missing_unknown_and_repeated_inputs_are_refused(client: httpx.AsyncClient) -> None:
+    """Inputs that are missing are named, unknown and repeated ones pointed at, all at once."""
+    wrong = [*ROWS[1:], tensor("zz", "FP64", [2], [1, 2]), ROWS[1]]
+    response = await infer(client, wrong)
+    assert {(e["pointer"], e["message"]) for e in response.json()["errors"]} == {
+        ("/inputs", "Required, and missing: 'b'."),
+        ("/inputs/8/name", "The model has no input of that name."),
+        ("/inputs/9/name", "There is a tensor of that name already."),
+    }
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"inputs": {}}', b'{"inputs": [1]}'])
+async def test_a_body_of_another_form_is_refused(client: httpx.AsyncClient, body: bytes) -> None:
+    """What is no request of the protocol is 400 or 422, with `error` as its clients read it."""
+    response = await client.post("/v2/models/m/infer", content=body)
+    assert response.status_code in (400, 422)
+    problem = response.json()
+    assert isinstance(problem["error"], str)
+    assert problem["error"].startswith(problem["detail"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "name", "expected"),
+    [
+        (tensor("s", "BYTES", [2], ["YQ==", "Yg=="], content_type="base64"), "s", ["a", "b"]),
+        (tensor("s", "BYTES", [2], ['"a"', '"b"'], content_type="pd_json"), "s", ["a", "b"]),
+        (tensor("bin", "BYTES", [2], ["a", "b"], content_type="str"), "bin", ["YQ==", "Yg=="]),
+        (tensor("bin", "BYTES", [2], ["AP8=", ""], content_type="base64"), "bin", ["AP8=", ""]),
+        (tensor("at", "BYTES", [2], ["2024-01-01", "2024-01-02"], content_type="datetime"), "at",
+         ["2024-01-01T00:00:00", "2024-01-02T00:00:00"]),
+        (tensor("d", "FP64", [2], [1, 2], content_type="np"), "d", [1.0, 2.0]),
+        (tensor("d", "INT32", [2], [1, 2]), "d", [1.0, 2.0]),
+        (tensor("i", "FP64", [2], [1, 2]), "i", [1, 2]),
+        (tensor("list", "FP64", [2, 2], [1, 2, 3, 4]), "list", ["[1.0,2.0]", "[3.0,4.0]"]),
+        (tensor("list", "FP32", [2, 1], [[1], [2]]), "list", ["[1.0]", "[2.0]"]),
+    ],
+)  # fmt: skip
+async def test_content_types_are_honoured_and_not_needed(
+    client: httpx.AsyncClient, changed: Any, name: str, expected: Any
+) -> None:
+    """MLServer's content types say what elements mean; numbers of other types are cast."""
+    outputs = await answered(client, with_(changed), parameters={"content_type": "pd"})
+    assert outputs[name]["data"] == expected
+
+
+async def test_outputs_are_those_asked_for_in_that_order(client: httpx.AsyncClient) -> None:
+    """Only the outputs that are named come, as named; an unknown one is refused."""
+    response = await infer(client, ROWS, outputs=[{"name": "s"}, {"name": "b"}])
+    assert [each["name"] for each in response.json()["outputs"]] == ["s", "b"]
+    assert await pointers(client, ROWS, outputs=[{"name": "b"}, {"name": "x"}]) == {
+        "/outputs/1/name"
+    }
+    assert await pointers(
+        client, ROWS, outputs=[{"name": "b", "parameters": {"classification": 2}}]
+    ) == {"/outputs/0/parameters/classification"}
+
+
+async def test_parameters_are_the_models_params(
+    gateway: EchoGateway, client: httpx.AsyncClient
+) -> None:
+    """What isn't the protocol's is a param, checked by the signature, and refused where unknown."""
+    parameters = {"times": 3, "weights": [0.5], "binary_data_output": False, "priority": 1}
+    await answered(client, ROWS, parameters=parameters)
+    assert gateway.backend.calls[-1].params == {"times": 3, "weights": [0.5]}
+    assert await pointers(client, ROWS, parameters={"times": "x", "sequence_id": 1}) == {
+        "/parameters/times", "/parameters/sequence_id",
+    }  # fmt: skip
+
+
+def binary(*tensors: tuple[str, str, list[int], bytes], **more: Any) -> tuple[bytes, dict]:
+    """A body with binary tensors, and its headers."""
+    inputs = [
+        {"name": n, "datatype": t, "shape": s, "parameters": {"binary_data_size": len(data)}}
+        for n, t, s, data in tensors
+    ]
+    text = orjson.dumps({"inputs": inputs, **more})
+    headers = {"Inference-Header-Content-Length": str(len(text))}
+    return b"".join((text, *(data for *_, data in tensors))), headers
+
+
+async def sent(
+    client: httpx.AsyncClient, body: bytes, headers: dict[str, str]
+) -> tuple[dict[str, Any], bytes]:
+    response = await client.post("/v2/models/m/infer", content=body, headers=headers)
+    assert response.status_code == 200, response.text
+    length = int(response.headers.get("inference-header-content-length", len(response.content)))
+    return orjson.loads(response.content[:length]), response.content[length:]
+
+
+async def test_binary_tensors_go_in_and_out_as_they_are() -> None:
+    """Binary inputs are read, NaN included, and outputs are binary where that is asked for."""
+    p = np.array([[1, np.nan], [3, np.inf]], "<f4")
+    q = np.array([1, 2], "<i8")
+    async with EchoGateway(NAMED).client() as client:
+        body, headers = binary(
+            ("p", "FP32", [2, 2], p.tobytes()),
+            ("q", "INT64", [2, 1], q.tobytes()),
+            parameters={"binary_data_output": True},
+            outputs=[{"name": "q", "parameters": {"binary_data": False}}, {"name": "p"}],
+        )
+        head, data = await sent(client, body, headers)
+    assert head["outputs"] == [
+        {"name": "q", "datatype": "INT64", "shape": [2], "data": [1, 2]},
+        {"name": "p", "datatype": "FP32", "shape": [2, 2],
+         "parameters": {"binary_data_size": 16}},
+    ]  # fmt: skip
+    assert data == p.tobytes()
+
+
+async def test_binary_bytes_are_texts_and_bytes_by_the_signature(
+    client: httpx.AsyncClient,
+) -> None:
+    """Elements of BYTES are their length and themselves: text, or bytes that are no base64."""
+
+    def packed(*values: bytes) -> bytes:
+        return b"".join(struct.pack("<I", len(value)) + value for value in values)
+
+    texts, octets = packed("grün".encode(), b""), packed(b"\0\xff", b"AP8=")
+    plain = [each for each in ROWS if each["name"] not in ("s", "bin")]
+    text = orjson.dumps(
+        {
+            "inputs": [
+                *plain,
+                {"name": "s", "datatype": "BYTES", "shape": [2],
+                 "parameters": {"binary_data_size": len(texts)}},
+                {"name": "bin", "datatype": "BYTES", "shape": [2],
+                 "parameters": {"binary_data_size": len(octets)}},
+            ],
+            "outputs": [
+                {"name": "bin", "parameters": {"binary_data": True}},
+                {"name": "s", "parameters": {"binary_data": True}},
+            ],
+        }
+    )  # fmt: skip
+    headers = {"Inference-Header-Content-Length": str(len(text))}
+    head, data = await sent(client, text + texts + octets, headers)
+    assert data == octets + texts
+    assert [each["parameters"].get("content_type") for each in head["outputs"]] == [None, "str"]
+
+
+async def test_an_output_with_null_is_json_where_binary_was_asked(
+    client: httpx.AsyncClient,
+) -> None:
+    """Binary data have no null: such an output comes as JSON, the others as binary."""
+    inputs = [*ROWS, tensor("note", "BYTES", [2], ["x", None])]
+    text = orjson.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}})
+    head, data = await sent(client, text, {})
+    outputs = {each["name"]: each for each in head["outputs"]}
+    assert outputs["note"]["data"] == ["x", None]
+    assert "data" not in outputs["d"]
+    sizes = [each.get("parameters", {}).get("binary_data_size", 0) for each in head["outputs"]]
+    assert sum(sizes) == len(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "size", "length"),
+    [
+        (b"\0" * 15, 15, None),  # not what the shape says
+        (b"\0" * 16, 17, None),  # more than there is
+        (b"\0" * 17, 16, None),  # a byte of no tensor
+        (b"\0" * 16, -1, None),
+        (b"\0" * 16, 16, "x"),
+        (b"\0" * 16, 16, "9" * 30),
+        (b"\0" * 16, 16, "3"),
+    ],
+)
+async def test_binary_data_that_do_not_fit_are_refused(
+    data: bytes, size: int, length: str | None
+) -> None:
+    """Sizes that disagree with the shape, the body or the header are 4xx, and never read beyond."""
+    inputs = [
+        {"name": "x", "datatype": "FP64", "shape": [2], "parameters": {"binary_data_size": size}}
+    ]
+    text = orjson.dumps({"inputs": inputs})
+    async with EchoGateway(signature([ColSpec("double", "x")])).client() as client:
+        response = await client.post(
+            "/v2/models/m/infer",
+            content=text + data,
+            headers={"Inference-Header-Content-Length": length or str(len(text))},
+        )
+    assert response.status_code in (400, 422), response.text
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [b"\1\0\0\0", b"\1\0\0\0aa", b"\xff\xff\xff\xffa", b"\1\0\0\0a\0\0\0", b"\1\0\0\0\xff"],
+)
+async def test_broken_bytes_are_refused(octets: bytes) -> None:
+    """BYTES whose lengths lead elsewhere, or that are no text where it is due, are 422."""
+    async with EchoGateway(TEXT).client() as client:
+        body, headers = binary(("t", "BYTES", [1], octets))
+        response = await client.post("/v2/models/m/infer", content=body, headers=headers)
+    assert response.status_code == 422, response.text
+
+
+async def test_tensors_keep_their_dimensions() -> None:
+    """A tensor signature takes its shape under any name, and answers it; other shapes are 422."""
+    values = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    for data in (values.tolist(), values.ravel().tolist()):
+        (output,) = await of_signature(TENSOR, [tensor("any", "FP32", [2, 2, 3], data)])
+        assert (output["name"], output["shape"]) == ("output-0", [2, 2, 3])
+        assert output["data"] == values.ravel().tolist()
+    async with EchoGateway(TENSOR).client() as client:
+        assert await pointers(client, [tensor("any", "FP32", [2, 6], [0.0] * 12)]) == {
+            "/inputs/0/shape"
+        }
+
+
+async def test_columns_without_names_come_by_number_or_as_a_matrix() -> None:
+    """Unnamed columns are input-0, input-1 in any order, a DataFrame's 0 and 1, or one matrix."""
+    for inputs in (
+        [tensor("input-1", "FP64", [2], [3, 4]), tensor("input-0", "FP64", [2], [1, 2])],
+        [tensor("0", "FP64", [2, 1], [1, 2]), tensor("1", "FP64", [2, 1], [3, 4])],
+        [tensor("x", "FP64", [2, 2], [[1, 3], [2, 4]])],
+    ):
+        outputs = await of_signature(UNNAMED, inputs)
+        assert [(o["name"], o["data"]) for o in outputs] == [
+            ("output-0", [1, 2]), ("output-1", [3, 4]),
+        ]  # fmt: skip
+
+
+async def test_no_rows_are_an_answer_without_rows(client: httpx.AsyncClient) -> None:
+    """Tensors of no rows are answered with tensors of no rows, and the model isn't called."""
+    empty = [tensor(t["name"], t["datatype"], [0], []) for t in ROWS]
+    outputs = await answered(client, empty)
+    assert outputs["d"] == {"name": "d", "datatype": "FP64", "shape": [0], "data": []}
+    (output,) = await of_signature(TENSOR, [tensor("x", "FP32", [0, 2, 3], [])])
+    assert (output["shape"], output["data"]) == ([0, 2, 3], [])
+
+
+async def test_undeclared_answers_are_typed_by_what_is_in_them() -> None:
+    """Without an output signature tensors are of the types that the values have."""
+    text = signature(
+        [ColSpec("double", "d"), ColSpec("string", "s"), ColSpec(Array(DataType.double), "v")], []
+    )
+    outputs = await of_signature(
+        text,
+        [
+            tensor("d", "FP64", [2], [1, 2]),
+            tensor("s", "BYTES", [2], ["a", "b"]),
+            tensor("v", "FP64", [2, 2], [1, 2, 3, 4]),
+        ],
+    )
+    assert [(o["name"], o["datatype"], o["shape"]) for o in outputs] == [
+        ("d", "FP64", [2]), ("s", "BYTES", [2]), ("v", "FP64", [2, 2]),
+    ]  # fmt: skip
+
+
+async def test_metadata_are_of_the_signature(client: httpx.AsyncClient) -> None:
+    """The metadata have a tensor for each column, with its datatype, shape and content type."""
+    metadata = (await client.get("/v2/models/m")).json()
+    assert (metadata["name"], metadata["versions"]) == ("m", ["1"])
+    assert metadata["inputs"] == metadata["outputs"]
+    said = {t["name"]: (t["datatype"], t["shape"]) for t in metadata["inputs"]}
+    assert said["b"] == ("BOOL", [-1])
+    assert said["list"] == ("BYTES", [-1])
+    async with EchoGateway(TENSOR).client() as other:
+        (only,) = (await other.get("/v2/models/m")).json()["inputs"]
+    assert only == {"name": "input-0", "datatype": "FP32", "shape": [-1, 2, 3]}
+
+
+async def test_versions_are_in_the_path_by_number_and_alias() -> None:
+    """A number, an alias and `latest` name a version for infer, metadata and readiness."""
+    gateway = EchoGateway(TEXT, TEXT, aliases={"old": 1}, default=2)
+    async with gateway.client() as client:
+        for selector, version in {"1": "1", "old": "1", "latest": "2"}.items():
+            path = f"/v2/models/m/versions/{selector}"
+            body = {"inputs": [tensor("t", "BYTES", [1], ["a"])]}
+            response = await client.post(f"{path}/infer", json=body)
+            assert response.json()["model_version"] == version
+            assert (await client.get(path)).json()["versions"] == ["1", "2"]
+            assert (await client.get(f"{path}/ready")).json() == {"name": "m", "ready": True}
+        for path in ("/v2/models/m/versions/3", "/v2/models/nope", "/v2/models/nope/ready"):
+            response = await client.get(path)
+            assert response.status_code == 404
+            assert response.json()["error"] == response.json()["detail"]
+
+
+async def test_health_server_and_index(gateway: EchoGateway, client: httpx.AsyncClient) -> None:
+    """The server tells its extensions and health; the index has every version and its state."""
+    assert "binary_tensor_data" in (await client.get("/v2")).json()["extensions"]
+    assert (await client.get("/v2/health/live")).json()["live"] is True
+    assert (await client.get("/v2/health/ready")).json()["ready"] is True
+    ready = {"name": "m", "version": "1", "state": "READY", "reason": ""}
+    assert (await client.post("/v2/repository/index")).json() == [ready]
+    error = ModelUnavailable("It can't be loaded.", load_failed=True)
+    gateway.backend.error = error
+    assert (await infer(client, ROWS)).status_code == 503
+    (entry,) = (await client.post("/v2/repository/index", json={})).json()
+    assert (entry["state"], bool(entry["reason"])) == ("UNAVAILABLE", True)
+    assert (await client.post("/v2/repository/index", json={"ready": True})).json() == []
+    assert (await client.get("/v2/models/m/ready")).status_code == 503
+
+
+async def test_requests_are_counted_by_protocol(
+    gateway: EchoGateway, client: httpx.AsyncClient
+) -> None:
+    """Answers and refusals are counted with the protocol as a label."""
+    await answered(client, ROWS)
+    await pointers(client, ROWS[1:])
+    counted = dict(gateway.traffic.reading()["modelmux_requests"])
+    assert counted == {
+        ("m", "1", "200", "inference_v2"): 1, ("m", "1", "422", "inference_v2"): 1,
+    }  # fmt: skip
+
+
+async def test_other_media_types_are_refused(client: httpx.AsyncClient) -> None:
+    """A body that is declared as something else is 415."""
+    response = await client.post(
+        "/v2/models/m/infer", content=b"a,b", headers={"Content-Type": "text/csv"}
+    )
+    assert response.status_code == 415
