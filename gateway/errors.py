@@ -81,11 +81,6 @@ class GatewayError(Exception):
         self.version = version
         self.retry_after_s = retry_after_s
 
-    @property
-    def in_a_line(self) -> str:
-        """All that can be said of this error in a line, for clients that show no more."""
-        return self.detail
-
     def members(self) -> Mapping[str, Any]:
         """The extension members (RFC 9457, section 3.2) of this error beside the common ones."""
         return {}
@@ -280,7 +275,6 @@ class InvalidInput(GatewayError):
     """
 
     MAX_VIOLATIONS: ClassVar[int] = 50
-    IN_A_LINE: ClassVar[int] = 5
 
     status = 422
     code = "invalid_input"
@@ -293,12 +287,6 @@ class InvalidInput(GatewayError):
             f"The request does not fit the model's signature in {count} {noun}.", model=model
         )
         self.violations = violations[: self.MAX_VIOLATIONS]
-
-    @property
-    def in_a_line(self) -> str:
-        """The detail, and the first places that don't fit."""
-        places = (f"{v.pointer or '/'}: {v.message}" for v in self.violations[: self.IN_A_LINE])
-        return " ".join((self.detail, *places))
 
     def members(self) -> Mapping[str, Any]:
         """`errors`: pointer and message of each violation."""
