@@ -159,8 +159,9 @@ class _Part:
 
     def fail(self, error: BaseException) -> None:
         """Take the failure of these rows, told of the caller's whole list."""
-        refused = isinstance(error, InvalidInput) and self.start > 0
-        self.waiter.fail(further_down(error, self.start) if refused else error)
+        if isinstance(error, InvalidInput):
+            error = further_down(error, self.start)
+        self.waiter.fail(error)
 
     def receive(self, result: CallResult) -> None:
         """Take the answer to these rows."""
