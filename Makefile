@@ -14,7 +14,7 @@ SEED ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test unit coverage compose-test old-servers bench bench-quick chaos fuzz lint screenshots format constraints clean
+.PHONY: help install demo test unit coverage compose-test old-servers generators bench bench-quick chaos fuzz lint screenshots format constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,7 +35,7 @@ demo: $(INSTALLED) ## Start an MLflow server with demo models and the gateway (P
 	@exec $(BIN)/modelmux demo --host $(HOST) --port $(PORT)
 
 test: $(INSTALLED) ## Run the whole test suite (TESTS= for a part, JOBS= processes)
-	$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder -m "not alone" $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder -m "not alone and not generators" $(TESTS)
 	@$(BIN)/python -m pytest -m alone $(TESTS) || [ $$? = 5 ]  # 5: none of that part
 
 unit: $(INSTALLED) ## Run the tests that need neither Ray nor a server
@@ -52,6 +52,9 @@ compose-test: $(INSTALLED) ## Build and run docker-compose.yml, and its story; s
 
 old-servers: $(INSTALLED) ## Read registries on real MLflow servers of other releases, which uv installs
 	$(BIN)/python -m pytest --timeout=1800 tests/old_servers
+
+generators: $(INSTALLED) ## Generate clients of the OpenAPI document, compile them and call with them
+	$(BIN)/python -m pytest --timeout=1800 tests/generators
 
 bench: $(INSTALLED) ## Measure modelmux beside its peers and its floor (BENCH= for options)
 	$(BIN)/python -m benchmarks $(BENCH)

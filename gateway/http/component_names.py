@@ -20,9 +20,10 @@ INPUT, PARAMS, OUTPUT, REQUEST, WRAPPED = "Input", "Params", "Output", "Request"
 
 _PARTS = (INPUT, PARAMS, OUTPUT, REQUEST, WRAPPED)
 
-# A class that is made of a part's member begins with the part (`ModelInputAddress`): a model whose
+# A class that is made of a part's member begins with the part (`ModelInputAddress`), and what an
+# operation takes with the operation (`PredictModelRequest`): a model whose
 # name has such a word could be called the same.
-_TAKEN_WORDS = frozenset(part.lower() for part in _PARTS)
+_TAKEN_WORDS = frozenset({"predict", *(part.lower() for part in _PARTS)})
 
 # Words of two letters and more, with digits behind, come back from `AbCd2` as they were; a letter
 # alone does at the end only (`model_v2`): `a_b` and `AB` are `ab` again.
