@@ -119,10 +119,10 @@ def read_signature(signature: Mapping[str, Any] | None, *, from_type_hints: bool
     hinted = from_type_hints or bool(signature.get("is_signature_from_type_hint"))
     task = signature.get("task")
     if task in TASKS and inputs.named and not inputs.tensors:
-        return Signature(
-            agent_inputs(inputs, task), agent_outputs(outputs), params, False, task=task
-        )
-    outputs = opened(outputs) if hinted else outputs
+        inputs, outputs, hinted = agent_inputs(inputs, task), agent_outputs(outputs), False
+    else:
+        task = None
+        outputs = opened(outputs) if hinted else outputs
     if signature.get(TEXTS_IN_STRINGS):
         inputs = _with_texts(inputs)
     return Signature(
@@ -132,6 +132,7 @@ def read_signature(signature: Mapping[str, Any] | None, *, from_type_hints: bool
         hinted,
         rows_are_dicts=bool(signature.get("rows_are_dicts")),
         row_by_row=bool(signature.get(ROW_BY_ROW)),
+        task=task,
     )
 
 

@@ -17,7 +17,8 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from deployments.model_process.input import model_input
+from deployments.model_process.answers import Reading
+from deployments.model_process.input import Inputs, rows_of, taken
 from deployments.model_process.output import plain_output
 from gateway.errors import ModelFailed
 from gateway.http.access_control import Access
@@ -38,13 +39,23 @@ class PyfuncBackend:
         self._models = models
 
     async def call(self, call: Call) -> CallResult:
-        model, frame = self._models[call.model.name], call.frame
-        asked = model_input(frame.layout, frame.names, frame.columns)
+        model = self._models[call.model.name]
+        frame = (call.frame.layout, call.frame.names, call.frame.columns)
         try:
-            answer = await asyncio.to_thread(model.predict, asked, params=dict(call.params))
+            answer = await asyncio.to_thread(_answer, model, frame, dict(call.params))
         except Exception as error:  # the model's own code, as in `model_process.job`
             raise ModelFailed("The model failed.") from error
-        return CallResult(output=plain_output(answer))  # type: ignore[arg-type]
+        return CallResult(output=answer)
+
+
+def _answer(model: Any, frame: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    def asked(about: tuple[Any, ...]) -> Any:
+        return model.predict(Inputs.of(model).made_of(*about), params=params)
+
+    read = Reading.of(model).read(
+        asked(frame), rows_of(frame), lambda rows: asked(taken(frame, rows))
+    )
+    return plain_output(read)
 
 
 def gateway_of(

@@ -51,10 +51,10 @@ def media_type_of(declared: bytes) -> bytes:
     """The media type of a `Content-Type`; raises UnsupportedMediaType for a text that isn't
     UTF-8."""
     media_type, _, parameters = declared.partition(b";")
-    charset = _CHARSET.search(parameters)
+    lower = media_type.strip().lower()
+    charset = None if lower == JSON else _CHARSET.search(parameters)  # JSON's has no meaning
     if charset is not None and charset[1].lower() not in (b"utf-8", b"utf8", b"us-ascii"):
         raise UnsupportedMediaType("Send texts in UTF-8.")
-    lower = media_type.strip().lower()
     return _ALIASES.get(lower, lower)
 
 

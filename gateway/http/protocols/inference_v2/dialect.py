@@ -14,7 +14,8 @@ from starlette.types import Scope
 from gateway.catalog import Resolution
 from gateway.contract import Contract, Form, Outputs, Request, Written
 from gateway.errors import GatewayError, InvalidHeader, UnsupportedMediaType
-from gateway.http.predict.dialect import JSON, Dialect, content_type_of
+from gateway.http.predict.dialect import Dialect
+from gateway.http.predict.negotiation import JSON, media_type_of
 from gateway.http.predict.version_header import RawHeaders
 from gateway.http.problems import problem_of
 from gateway.http.protocols.inference_v2.infer_answer import AnswerTensors, written_answer
@@ -37,7 +38,8 @@ class InferenceV2(Dialect):
 
     def form(self, headers: RawHeaders, resolution: Resolution) -> Form:
         """See `Dialect.form`; raises InvalidHeader too."""
-        media_type, _ = content_type_of(headers)
+        declared = next((value for name, value in headers if name == b"content-type"), b"")
+        media_type = media_type_of(declared)
         if media_type not in _TAKEN:
             raise UnsupportedMediaType(
                 "Send the request as application/json, or as application/octet-stream with binary "

@@ -71,7 +71,7 @@ def test_each_outcome_of_a_process_has_its_error(kind: str, error: type[GatewayE
 
 def test_what_a_model_refuses_is_told_by_row_and_member() -> None:
     """Pointers begin with the row's number, for the request's rows are known elsewhere."""
-    header = b'{"k": "refused", "r": [[1, ["a/b", 0], "Expected a number."]], "s": 0, "b": 0}'
+    header = b'{"k": "refused", "w": [[1, ["a/b", 0], "Expected a number."]], "s": 0, "b": 0}'
     with pytest.raises(InvalidInput) as raised:
         call_result(Message(header, bytearray()))
     assert raised.value.violations == (
@@ -83,7 +83,7 @@ def test_what_a_model_refuses_is_told_by_row_and_member() -> None:
     "header",
     [
         b"", b"{", b"[]", b'{"k": "ok", "o": 1, "s": 0, "b": 0}',
-        b'{"k": "refused", "r": [1], "s": 0, "b": 0}',
+        b'{"k": "refused", "w": [1], "s": 0, "b": 0}',
     ],
 )  # fmt: skip
 def test_what_is_no_outcome_is_an_invalid_output(header: bytes) -> None:

@@ -63,14 +63,14 @@ async def test_who_answers_never_makes_room(tmp_path: Path) -> None:
     file.write_bytes(bytes(64))
     busy = process("busy", used_at=1)
     busy.mark = Mark(str(file))
-    busy.mark.begin(2.0, 60.0)
+    call = busy.mark.begin(2.0, 60.0)
     others = [
         process("new", used_at=NOW - 0.5),
         process("loading", state=State.LOADING),
         process("ending", state=State.ENDING),
     ]
     assert budget.to_end([busy, *others], NOW) == []
-    busy.mark.end()
+    busy.mark.end(call)
     assert models(budget.to_end([busy, *others], NOW)) == ["busy"]
 
 

@@ -96,7 +96,7 @@ def test_messages_never_repeat_values() -> None:
 @pytest.mark.parametrize(
     "text",
     [b"", b"{", b"[1]x", b"NaN", b"[Infinity]", b"-Infinity", b'"\\ud800"', b"\xff", b"[1,]", b"01",
-     b"9" * 5000, b"[" * 100_000, b'{"a":' * 5000, b"\xef\xbb\xbf[]", b"'a'", b'"\x00"'],
+     b"9" * 5000, b"[" * 100_000, b'{"a":' * 5000, b"'a'", b'"\x00"'],
 )  # fmt: skip
 def test_malformed_bodies(text: bytes) -> None:
     """What is no JSON text, or nested beyond reason, is malformed and nothing else."""
