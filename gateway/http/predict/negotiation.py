@@ -42,7 +42,8 @@ def form_of(headers: RawHeaders) -> Form:
         elif name == b"accept":
             accepted = accepted + b"," + value if accepted else value
     write = TYPED.write if accepted in (b"", b"*/*") else _writer(accepted)
-    if declared == JSON:
+    # A charset has no meaning for JSON (RFC 8259, section 11).
+    if declared == JSON or declared.partition(b";")[0].strip().lower() == JSON:
         return TYPED if write is TYPED.write else Form(read=TYPED.read, write=write)
     return Form(read=_reader(declared, headers), write=write)
 
@@ -51,10 +52,10 @@ def media_type_of(declared: bytes) -> bytes:
     """The media type of a `Content-Type`; raises UnsupportedMediaType for a text that isn't
     UTF-8."""
     media_type, _, parameters = declared.partition(b";")
-    lower = media_type.strip().lower()
-    charset = None if lower == JSON else _CHARSET.search(parameters)  # JSON's has no meaning
+    charset = _CHARSET.search(parameters)
     if charset is not None and charset[1].lower() not in (b"utf-8", b"utf8", b"us-ascii"):
         raise UnsupportedMediaType("Send texts in UTF-8.")
+    lower = media_type.strip().lower()
     return _ALIASES.get(lower, lower)
 
 
