@@ -21,6 +21,7 @@ from tests.support.pythons import python_of
 from tests.support.registering import client, columns, register
 
 NUMBER, TEXT = columns(("x", "double")), columns(("v", "string"))
+TREE, PICKLE = "packages - older tree", "packages - newer pickle"
 BUILT_S = 300.0
 UV = [sys.executable, "-m", "uv", "--quiet"]
 
@@ -36,38 +37,42 @@ class Model(mlflow.pyfunc.PythonModel):
 mlflow.models.set_model(Model())
 """
 
-# Run by other Pythons: logs a model as MLflow's documentation does, and tells what it answers.
-LOGS_TREE = """
+OTHER_PYTHON = "3.12"
+OF_ITS_AGE = [
+    "mlflow-skinny==2.22.1",
+    "scikit-learn==1.5.2",
+    "numpy<2",
+    "pandas<3",
+    "setuptools<80",
+]
+
+# Run by another Python: logs two models as MLflow's documentation does, and tells what one answers.
+LOGS_MODELS = """
 import json, sys, mlflow, pandas as pd, sklearn
-from mlflow.models import infer_signature
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.types import ColSpec, Schema
 from sklearn.ensemble import RandomForestRegressor
-uri, name = sys.argv[1:]
+
+uri, tree, pickle, *requirements = sys.argv[1:]
 mlflow.set_tracking_uri(uri)
 rows = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0]})
 model = RandomForestRegressor(n_estimators=3, random_state=0).fit(rows, [0.0, 2.0, 4.0, 6.0])
 info = mlflow.sklearn.log_model(
     model, "model", signature=infer_signature(rows, model.predict(rows)),
-    registered_model_name=name,
+    registered_model_name=tree, pip_requirements=requirements,
 )
-answer = mlflow.pyfunc.load_model(info.model_uri).predict(rows)
-print(json.dumps({"answer": list(answer), "sklearn": sklearn.__version__}))
-"""
-
-LOGS_PICKLE = """
-import json, sys, mlflow, pandas as pd
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, Schema
 
 class Model(mlflow.pyfunc.PythonModel):
     def predict(self, context, model_input, params=None):
         return pd.DataFrame({"v": ["%d.%d" % sys.version_info[:2]] * len(model_input)})
 
-uri, name = sys.argv[1:]
-mlflow.set_tracking_uri(uri)
 signature = ModelSignature(Schema([ColSpec("double", "x")]), Schema([ColSpec("string", "v")]))
 mlflow.pyfunc.log_model(
-    name="model", python_model=Model(), signature=signature, registered_model_name=name
+    artifact_path="model", python_model=Model(), signature=signature,
+    registered_model_name=pickle, pip_requirements=requirements,
 )
+answer = mlflow.pyfunc.load_model(info.model_uri).predict(rows)
+print(json.dumps({"answer": list(answer), "sklearn": sklearn.__version__}))
 """
 
 
@@ -119,20 +124,23 @@ def _register_code(uri: str, folder: Path, name: str, *requirements: str) -> Non
     )
 
 
-def _log_elsewhere(uri: str, folder: Path, name: str, script: str, python: str, *of: str) -> Any:
-    """Have another Python log a model, with packages of its age; what it prints last."""
-    base = python_of(python)
+@pytest.fixture(scope="module")
+def elsewhere(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Models that another Python logs, with packages of their age; what one of them answers."""
+    base = python_of(OTHER_PYTHON)
     if base is None:
-        pytest.skip(f"Python {python} isn't here")
-    interpreter = str(folder / python / "bin" / "python")
-    subprocess.run([*UV, "venv", "--python", base, str(folder / python)], check=True)
-    subprocess.run([*UV, "pip", "install", "--python", interpreter, *of], check=True)
-    file = folder / f"{python}.py"
-    file.write_text(script)
-    command = [interpreter, str(file), uri, name]
+        pytest.skip(f"Python {OTHER_PYTHON} isn't here")
+    folder = tmp_path_factory.mktemp("elsewhere")
+    interpreter = str(folder / "venv" / "bin" / "python")
+    subprocess.run([*UV, "venv", "--python", base, str(folder / "venv")], check=True)
+    subprocess.run([*UV, "pip", "install", "--python", interpreter, *OF_ITS_AGE], check=True)
+    file = folder / "logs_models.py"
+    file.write_text(LOGS_MODELS)
+    command = [interpreter, str(file), mlflow_uri, TREE, PICKLE, *OF_ITS_AGE]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    return json.loads(lines[-1]) if lines else None
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("{"))
+    told: dict[str, Any] = json.loads(line)
+    return told
 
 
 def _answered(served: Gateway, name: str, **headers: str) -> Any:
@@ -240,36 +248,28 @@ def test_a_default_that_moves_waits_for_its_packages(
 
 
 def test_a_model_of_another_python_and_scikit_learn_answers_as_there(
-    served: Gateway, mlflow_uri: str, tmp_path: Path
+    served: Gateway, elsewhere: dict[str, Any]
 ) -> None:
-    """Pickled by scikit-learn 1.5 on Python 3.10, it answers what MLflow says in that
+    """Pickled by scikit-learn 1.5 on Python 3.12, it answers what MLflow says in that
     environment."""
-    name = "packages - older tree"
-    told = _log_elsewhere(
-        mlflow_uri, tmp_path, name, LOGS_TREE, "3.10",
-        "mlflow-skinny==2.22.1", "scikit-learn==1.5.2", "numpy<2", "pandas<3", "setuptools<80",
-    )  # fmt: skip
     served.sync()
     poll(
-        lambda: (served.model(name)["environment"] or {}).get("state") == "ready",
+        lambda: (served.model(TREE)["environment"] or {}).get("state") == "ready",
         timeout_s=BUILT_S, what="its environment",
     )  # fmt: skip
-    response = served.predict(name, [{"x": float(x)} for x in range(4)])
+    response = served.predict(TREE, [{"x": float(x)} for x in range(4)])
     assert response.status_code == 200, response.text
-    assert response.json() == told["answer"]
-    assert told["sklearn"] == "1.5.2"
-    why = _version(served, name)["environment"]["why"]
-    assert "needs Python 3.10, the gateway has" in why
+    assert response.json() == elsewhere["answer"]
+    assert elsewhere["sklearn"] == "1.5.2"
+    why = _version(served, TREE)["environment"]["why"]
+    assert f"needs Python {OTHER_PYTHON}, the gateway has" in why
     assert "scikit-learn==1.5.2" in why
 
 
-def test_a_pickle_of_a_newer_python_runs_there(
-    served: Gateway, mlflow_uri: str, tmp_path: Path
-) -> None:
-    """The code of a class pickled by Python 3.12 can be run by no other."""
-    name = "packages - newer pickle"
-    _log_elsewhere(
-        mlflow_uri, tmp_path, name, LOGS_PICKLE, "3.12", "mlflow-skinny", "numpy", "pandas"
-    )
-    served.sync()
-    assert _answered(served, name) == [{"v": "3.12"}]
+def test_a_pickle_of_a_newer_python_runs_there(served: Gateway, elsewhere: dict[str, Any]) -> None:
+    """The code of a class pickled by Python 3.12 can be run by no other; versions whose needs are
+    the same share an environment."""
+    assert elsewhere
+    assert _answered(served, PICKLE) == [{"v": OTHER_PYTHON}]
+    keys = {_version(served, name)["environment"]["key"] for name in (TREE, PICKLE)}
+    assert len(keys) == 1
