@@ -64,6 +64,8 @@ class VersionView(BaseModel):
     is_default: bool
     description: str
     flavor: str | None
+    task: str | None = Field(description="What an agent or a chat model speaks, else null.")
+    streamable: bool = Field(description="Whether its answer can come piece by piece.")
     created_at_ms: int
     environment: EnvironmentView | None = Field(
         description="Its packages; null where that isn't known yet."
@@ -212,6 +214,8 @@ def describe_version(
         is_default=version.number == model.default_version,
         description=version.description,
         flavor=version.flavor,
+        task=version.task,
+        streamable=version.streamable,
         created_at_ms=version.created_at_ms,
         environment=_environment(model, version.number),
     )

@@ -51,6 +51,8 @@ class ModelPage:
     version_choices: tuple[VersionChoice, ...]
     total_versions: int
     timeout_s: float | None
+    streams: bool
+    """Whether the default version's answer can come piece by piece."""
 
     @property
     def more(self) -> int | None:
@@ -85,6 +87,7 @@ def model_page(
         version_choices=_numbered(model, {view.version: view for view in shown}, unloadable),
         total_versions=len(model.versions),
         timeout_s=model.options.timeout_s,
+        streams=model.default is not None and model.default.streamable,
     )
 
 
