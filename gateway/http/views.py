@@ -73,6 +73,8 @@ class VersionView(BaseModel):
     description: str
     flavor: str | None
     types_from: Typing = Field(description=_TYPES_FROM)
+    task: str | None = Field(description="What an agent or a chat model speaks, else null.")
+    streamable: bool = Field(description="Whether its answer can come piece by piece.")
     created_at_ms: int
     environment: EnvironmentView | None = Field(
         description="Its packages; null where that isn't known yet."
@@ -270,6 +272,8 @@ def describe_version(
         description=version.description,
         flavor=version.flavor,
         types_from=version.typing,
+        task=version.task,
+        streamable=version.streamable,
         created_at_ms=version.created_at_ms,
         environment=_environment(model, version.number),
     )

@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_events_come_when_the_model_yields_them(streaming: Gateway, tmp_path: Pa
             lines = [line for line in _timed(response, came) if line.startswith("data: ")]
         assert [json.loads(line[6:])["tick"] for line in lines[:-1]] == [0, 1, 2, 3]
         assert lines[-1] == "data: [DONE]"
-        gaps = [after - before for before, after in zip(came[:4], came[1:4], strict=False)]
+        gaps = [after - before for before, after in pairwise(came[:4])]
         assert min(gaps) > 0.5, came
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -78,7 +78,7 @@ def _question() -> ServedModel:
     )
     example = {"question": "Where does Ray Serve run the models?"}
     return served(
-        version(1, text, example=example, **_facts("transformers", 2)),
+        version(1, text, example=example, streamable=True, **_facts("transformers", 2)),
         name="question_answerer",
         description="Finds the answer to a question in the handbook.",
     )
@@ -188,10 +188,12 @@ def many(count: int) -> Catalog:
 
 
 class FakeModels:
-    """Answers in the shape of each model's outputs; `error` is raised instead where it is set."""
+    """Answers in the shape of each model's outputs; `error` is raised instead where it is set. A
+    stream has two events, and the second one waits until it `may_go_on`."""
 
     def __init__(self) -> None:
         self.error: GatewayError | None = None
+        self.may_go_on = threading.Event()
 
     async def call(self, call: Call) -> CallResult:
         if self.error is not None:
@@ -214,6 +216,11 @@ class FakeModels:
             )
             output = ("columns", list(made), list(made.values()))
         return CallResult(output=output, timings_ms={"model": 2.31})
+
+    async def stream(self, call: Call) -> AsyncGenerator[CallResult]:
+        yield CallResult(output=("values", [{"text": "on a laptop"}]))
+        await asyncio.to_thread(self.may_go_on.wait, 60)
+        yield CallResult(output=("values", [{"text": "or a cluster"}]))
 
 
 def _doubled(columns: Mapping[str, Any], rows: int) -> Mapping[str, Any]:
@@ -258,7 +265,12 @@ class Stage:
     ) -> None:
         self.feed = StaticFeed(now)
         self.models = FakeModels()
-        service = PredictionService(feed=self.feed, submit=self.models.call, default_timeout_s=5)
+        service = PredictionService(
+            feed=self.feed,
+            submit=self.models.call,
+            streaming=self.models,
+            default_timeout_s=5,
+        )
         self.app: FastAPI = create_app(
             service=service,
             feed=self.feed,

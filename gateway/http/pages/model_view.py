@@ -52,6 +52,8 @@ class ModelPage:
     total_versions: int
     timeout_s: float | None
     typing_note: str | None
+    streams: bool
+    """Whether the default version's answer can come piece by piece."""
 
     @property
     def more(self) -> int | None:
@@ -87,6 +89,7 @@ def model_page(
         total_versions=len(model.versions),
         timeout_s=model.options.timeout_s,
         typing_note=None if model.default is None else model.default.typing_note,
+        streams=model.default is not None and model.default.streamable,
     )
 
 

@@ -281,3 +281,17 @@ def test_the_snippets_are_what_the_form_would_send(page: Page, stage: Stage) -> 
     compile(program, "snippet", "exec")
     assert '"express": False' in program
     assert '"X-Model-Version": "1"' in program
+
+
+def test_a_stream_is_shown_as_it_comes(page: Page, stage: Stage) -> None:
+    """Its first event is there while the model works on the next one."""
+    stage.models.may_go_on.clear()
+    model(page, "question_answerer")
+    page.get_by_label("Show the answer as it comes").check()
+    send(page)
+    events = page.get_by_label("The events of the stream").locator("li")
+    expect(events).to_have_count(1)
+    expect(events).to_contain_text("on a laptop")
+    stage.models.may_go_on.set()
+    expect(events).to_have_count(2)
+    outcome(page).to_have_text(re.compile(r"Version 1 answered with 2 events in [0-9]+ ms\."))

@@ -1,6 +1,7 @@
 // Trying a prediction on the page of a model.
 import { answerNodes, problemNodes, problemSentence } from "./answer.js";
 import { announce, wireTabs } from "./dom.js";
+import { EventList, eventsOf, isStream } from "./event_stream.js";
 import { isJson, laidOut, locate, pointerParts } from "./json_text.js";
 import { ask, key } from "./key.js";
 import { RequestForm } from "./request_form.js";
@@ -88,10 +89,15 @@ class Trial {
     const started = performance.now();
     const headers = { "Content-Type": "application/json" };
     if (this.version.value) headers["X-Model-Version"] = utf8(this.version.value);
+    if (document.getElementById("stream")?.checked) headers.Accept = "text/event-stream";
     let response;
     let text;
     try {
       response = await ask(this.form.dataset.url, { method: "POST", headers, body });
+      if (isStream(response)) {
+        await this.follow(response, started);
+        return;
+      }
       text = await response.text();
     } catch {
       this.show("bad", "The gateway could not be reached.", []);
@@ -104,6 +110,19 @@ class Trial {
       console.error(error);
       this.show("bad", `The answer (${response.status}) can’t be shown here.`, []);
     }
+  }
+
+  /** Show a stream as it comes. */
+  async follow(response, started) {
+    const version = response.headers.get("X-Model-Version");
+    const events = new EventList();
+    this.fields.clear();
+    this.show("", `Version ${version} answers …`, [events.node]);
+    for await (const data of eventsOf(response)) events.add(data);
+    const spent = Math.round(performance.now() - started);
+    const told = `${events.count} ${events.count === 1 ? "event" : "events"} in ${spent} ms`;
+    const sentence = events.failed ? "The stream broke off after" : `Version ${version} answered with`;
+    this.show(events.failed ? "bad" : "good", `${sentence} ${told}.`, [events.node]);
   }
 
   busy(is) {
