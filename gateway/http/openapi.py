@@ -240,8 +240,8 @@ def _version_parameter(model: ServedModel) -> dict[str, Any]:
             f"Ray's `{RAY_HEADER}` means the same. "
             f"Versions: {', '.join(choices[:20])}. Names: {', '.join(named)}."
         ),
+        # No example: Swagger UI would send it, and to name a version is another thing than not to.
         "schema": {"type": "string"},
-        "example": str(model.default_version),
     }
 
 
@@ -313,7 +313,6 @@ _PARAMETERS: dict[str, Any] = {
             "Seconds until the request is answered with 504; lowers the model's own deadline."
         ),
         "schema": {"type": "string", "pattern": TIMEOUT_PATTERN},
-        "example": "2.5",
     },
 }
 
