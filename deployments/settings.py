@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.admission import AdmissionLimits
@@ -371,11 +372,19 @@ def read_settings(given: Mapping[str, object]) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
-        reasons = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False)
-        )
-        raise BadSettings(reasons) from None
+        found = error.errors(include_input=False, include_url=False)
+        raise BadSettings("; ".join(map(_reason, found))) from None
+
+
+def _reason(problem: ErrorDetails) -> str:
+    """What is wrong with a setting, by all the names that it may have been given by."""
+    name, *inside = map(str, problem["loc"]) or ("settings",)
+    variable = f"{PREFIX}{name}".upper()
+    if problem["type"] == "missing":
+        return f"{name}: give --{name.replace('_', '-')}, or set {variable}"
+    said = problem.get("ctx", {}).get("error")
+    place = f", its part {'.'.join(inside)}" if inside else ""
+    return f"{name} ({variable}{place}): {problem['msg'] if said is None else said}"
 
 
 def _refuse_unknown_variables() -> None:

@@ -42,6 +42,7 @@ LATEST = "latest"
 
 _VERSION_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _REGISTRATION_RETRY_AFTER_S = 5.0
+_NAMED_AT_MOST = 20
 
 _AGENTS_AT_ONCE = 16
 # What these load calls a service most of the time, and so it waits.
@@ -429,9 +430,10 @@ class Catalog(_Frozen):
         if not found:
             return
         assert model.default_version is not None
+        points = "one point that breaks" if len(found) == 1 else f"{len(found)} points that break"
         raise SignatureMismatch(
             f"Version {version.number} differs from the contract of default version "
-            f"{model.default_version} in {len(found)} breaking point(s).",
+            f"{model.default_version} in {points} it.",
             model=model.name,
             requested_version=version.number,
             default_version=model.default_version,
@@ -504,7 +506,18 @@ def _select(model: ServedModel, selector: str | None) -> ModelVersion:
         return found
     if selector is None:
         raise _without_default(model)
-    raise VersionNotFound("The model has no such version or alias.", model=model.name)
+    raise VersionNotFound(
+        f"The model has no such version or alias. {_what_there_is(model)}", model=model.name
+    )
+
+
+def _what_there_is(model: ServedModel) -> str:
+    """The newest versions and the aliases, for who asked for another one."""
+    numbers = [str(v.number) for v in reversed(model.versions)]
+    names = [*sorted(model.aliases)[:_NAMED_AT_MOST], LATEST]
+    more = "and older ones " if len(numbers) > _NAMED_AT_MOST else ""
+    versions = f"versions {', '.join(numbers[:_NAMED_AT_MOST])} {more}and " if numbers else ""
+    return f"There are {versions}{', '.join(names)}."
 
 
 def _selected(model: ServedModel, selector: str | None) -> ModelVersion | None:

@@ -3,6 +3,7 @@ applications that have to go; and which models changed since a reader last heard
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from dataclasses import dataclass
 
@@ -81,10 +82,25 @@ def describe_change(before: ServedModel | None, after: ServedModel) -> str:
     return ", ".join(parts) or "details"
 
 
+def level_of_change(before: ServedModel | None, after: ServedModel) -> int:
+    """How loud that line is: a model that nothing answers for any more, or a default that is newly
+    held for good, is a warning."""
+    was_unservable = before is not None and before.default_version is None
+    if after.default_version is None and not was_unservable:
+        return logging.WARNING
+    held_before = None if before is None else before.held
+    if after.held is None or after.held == held_before:
+        return logging.INFO
+    version = after.version(after.held.number)
+    for_good = bool(after.held.differences) or version is None or not version.is_servable
+    return logging.WARNING if for_good else logging.INFO
+
+
 def _described_new(model: ServedModel) -> str:
     if model.default_version is None:
         return f"unservable: {model.problem}"
-    return f"default {model.default_version} of {len(model.versions)} version(s)"
+    count = len(model.versions)
+    return f"default {model.default_version} of {count} version{'' if count == 1 else 's'}"
 
 
 def _described_held(model: ServedModel) -> str:

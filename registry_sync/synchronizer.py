@@ -28,6 +28,7 @@ from registry_sync.catalog_changes import (
     ChangeLog,
     changes_between,
     describe_change,
+    level_of_change,
 )
 from registry_sync.default_version import (
     DefaultPolicy,
@@ -308,6 +309,7 @@ class Synchronizer:
 def _report(changes: CatalogChanges, before: Catalog | None, after: Catalog) -> None:
     for name in (*changes.added, *changes.changed):
         old = None if before is None else before.models.get(name)
-        _logger.info("%s: %s", name, describe_change(old, after.models[name]))
+        new = after.models[name]
+        _logger.log(level_of_change(old, new), "%s: %s", name, describe_change(old, new))
     for name in changes.removed:
         _logger.info("%s: gone from the registry", name)

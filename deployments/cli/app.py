@@ -79,6 +79,22 @@ def main() -> None:
     app()
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"modelmux {distribution_version('modelmux')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Say which it is."),
+    ] = False,
+) -> None:
+    """Every model of an MLflow registry behind one typed, versioned HTTP API."""
+
+
 @app.command()
 def up(
     tracking_uri: Annotated[

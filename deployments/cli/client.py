@@ -53,7 +53,10 @@ def _model_cells(model: dict[str, Any]) -> tuple[str, ...]:
 
 def predict(
     name: str,
-    body: Annotated[str, typer.Argument(metavar="JSON|-", help="The request, or - for stdin.")],
+    body: Annotated[
+        str,
+        typer.Argument(metavar="JSON|@FILE|-", help="The request, @ its file, - for stdin."),
+    ],
     version: Annotated[str | None, typer.Option(help="Number, alias or latest.")] = None,
     url: Url = DEFAULT_URL,
     key: ClientKey = None,
@@ -64,12 +67,25 @@ def predict(
         headers[b"X-Model-Version"] = _header_value("the version", version)
     try:
         path = predict_path(name)
-        content = sys.stdin.buffer.read() if body == "-" else body.encode()
+        content = _content_of(body)
     except UnicodeEncodeError:
         raise fail("the model's name and the request must be text in UTF-8") from None
     started = time.perf_counter()
     response = ask("POST", url, path, key, content=content, headers=headers)
     _print_answer(response, milliseconds=(time.perf_counter() - started) * 1000)
+
+
+def _content_of(body: str) -> bytes:
+    """The request itself; no JSON begins with an @."""
+    if body == "-":
+        return sys.stdin.buffer.read()
+    if not body.startswith("@"):
+        return body.encode()
+    try:
+        return Path(body[1:]).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "that is no name of a file"
+        raise fail(f"{body[1:]} can't be read: {reason}") from error
 
 
 def _print_answer(response: httpx.Response, *, milliseconds: float) -> None:

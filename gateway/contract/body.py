@@ -6,6 +6,7 @@ What the rows become on their way to the model is `frames.py`'s matter.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -209,10 +210,25 @@ def read_json(body: bytes) -> Any:
     try:
         return from_json(body, allow_inf_nan=False)
     except (ValueError, RecursionError):
-        raise MalformedJson(
-            "The body is not valid JSON (RFC 8259), is nested too deep, or has a number of "
-            "thousands of digits."
-        ) from None
+        raise MalformedJson(_why_malformed(body)) from None
+
+
+def _why_malformed(body: bytes) -> str:
+    """With the place, where another parser finds one: the quick one tells it in its text alone."""
+    try:
+        json.loads(body.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return f"The body is not text in UTF-8 at byte {error.start}."
+    except json.JSONDecodeError as error:
+        return (
+            f"The body is not valid JSON (RFC 8259) at line {error.lineno}, column {error.colno}."
+        )
+    except (ValueError, RecursionError):
+        pass  # it has another reason
+    return (
+        "The body is not valid JSON (RFC 8259): it has a NaN or an infinity, half a character or a "
+        "number of thousands of digits, or is nested too deep."
+    )
 
 
 def resembles(value: Any, type_: Type) -> bool:

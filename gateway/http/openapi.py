@@ -256,5 +256,6 @@ def _version_parameter(model: ServedModel) -> dict[str, Any]:
             f"Ray's `{RAY_HEADER}` means the same. "
             f"Versions: {', '.join(choices[:20])}. Names: {', '.join(named)}."
         ),
+        # No example: Swagger UI would send it, and to name a version is another thing than not to.
         "schema": {"type": "string"},
     }

@@ -65,7 +65,7 @@ def server_of(interpreter: Path, folder: Path) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [
-        str(interpreter), "-m", "mlflow", "server",
+        str(interpreter.with_name("mlflow")), "server", "--serve-artifacts",
         "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
         "--artifacts-destination", str(folder / "artifacts"),
         "--host", "127.0.0.1", "--port", str(port), "--workers", "1",

@@ -67,6 +67,14 @@ def test_a_bad_value_is_named_and_not_repeated() -> None:
     assert "a secret" not in str(refused.value)
 
 
+def test_a_setting_is_named_as_it_is_given() -> None:
+    """By its option and its variable, in words that aren't a validator's."""
+    with pytest.raises(BadSettings, match="give --tracking-uri, or set MODELMUX_TRACKING_URI"):
+        read_settings({})
+    with pytest.raises(BadSettings, match=r"^registry_uri \(MODELMUX_REGISTRY_URI\): not a URI"):
+        read_settings({"tracking_uri": URI, "registry_uri": "nonsense"})
+
+
 def test_settings_do_not_change() -> None:
     """What is passed around is the same for everybody."""
     with pytest.raises(ValidationError):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
+from gateway.catalog import HeldVersion
 from registry_sync.catalog_changes import (
     CatalogChanges,
     ChangeLog,
     changes_between,
     describe_change,
+    level_of_change,
 )
 from tests.support.catalogs import catalog, served, version
 
@@ -53,3 +57,22 @@ def test_the_log_tells_a_model_that_was_registered_anew() -> None:
     unknown = served(version(1))
     assert describe_change(old, new) == "registered anew"
     assert describe_change(unknown, new) == describe_change(old, unknown) == "details"
+
+
+def test_what_somebody_has_to_do_something_about_is_a_warning() -> None:
+    """A model that nothing answers for any more and a default that breaks are warnings, once; one
+    that is only being loaded, and all else, is not."""
+    before = served(version(1), version(2), default=1)
+    loading = before.model_copy(
+        update={"held": HeldVersion(number=2, reason="It is being loaded.")}
+    )
+    breaks = HeldVersion(number=2, reason="It breaks.", differences=({"pointer": "/x"},))
+    held = before.model_copy(update={"held": breaks})
+    gone = before.model_copy(update={"default_version": None, "problem": "Gone."})
+    assert level_of_change(before, loading) == logging.INFO
+    assert level_of_change(loading, held) == logging.WARNING
+    assert level_of_change(held, held) == logging.INFO
+    assert level_of_change(before, gone) == logging.WARNING
+    assert level_of_change(gone, gone) == logging.INFO
+    assert level_of_change(None, gone) == logging.WARNING
+    assert level_of_change(None, before) == logging.INFO

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,23 @@ def test_tracing_without_its_packages_is_one_line(monkeypatch: pytest.MonkeyPatc
     result = RUN.invoke(app, ["up", "--tracking-uri", "http://h:1", *ANY_PORT])
     assert result.exit_code == 2
     assert "modelmux[tracing]" in result.output
+
+
+def test_it_says_its_version() -> None:
+    """As any program does that is installed."""
+    result = RUN.invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"modelmux {version('modelmux')}\n")
+
+
+def test_a_request_may_be_a_files(url: str, tmp_path: Path) -> None:
+    """`@name` is what is in the file; one that isn't there is said before anybody is asked."""
+    request = tmp_path / "request.json"
+    request.write_text('{"x": "ä"}')
+    asked = RUN.invoke(app, ["predict", "echo", f"@{request}", "--url", url])
+    assert (asked.exit_code, asked.stdout.strip()) == (0, '[{"x": "ä"}]')
+    missing = RUN.invoke(app, ["predict", "echo", f"@{request}x", "--url", url])
+    assert missing.exit_code == 2
+    assert "can't be read" in missing.stderr.replace("\n", " ")
 
 
 def test_a_state_folder_in_use_is_one_line(tmp_path: Path) -> None:

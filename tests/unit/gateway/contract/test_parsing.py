@@ -345,3 +345,18 @@ def test_nesting_is_bounded_exactly(pattern: tuple[str, str]) -> None:
     for beyond in (f"[{within}]", f'{{"a":{within}}}'):
         with pytest.raises(MalformedJson):
             read_json(beyond.encode())
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"x": 1,\n "y": }', "line 2, column 7"),
+        (b"", "line 1, column 1"),
+        (b'{"x": "\xff"}', "UTF-8 at byte 7"),
+        (b'{"x": NaN}', "NaN"),
+    ],
+)
+def test_malformed_json_says_where(body: bytes, words: str) -> None:
+    """The place is told where there is one, and none of what stands there."""
+    with pytest.raises(MalformedJson, match=words):
+        contract([column("double", "x")]).parse(body)
