@@ -28,7 +28,7 @@ from gateway.http.problems import MEDIA_TYPE, problem_document, problem_schema
 OPENAPI_VERSION = "3.1.0"
 
 # Statuses that a predict route can answer with (design: one table for all models).
-_PREDICT_ERRORS = (400, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504)
+_PREDICT_ERRORS = (400, 404, 406, 408, 409, 413, 415, 422, 429, 500, 503, 504)
 
 # What it answers beside these, where keys are on.
 _KEY_ERRORS = (401, 403)
