@@ -12,7 +12,7 @@ from gateway.http.predict.deadline_header import TIMEOUT_HEADER, TIMEOUT_PATTERN
 from gateway.http.predict.version_header import VERSION_HEADER
 from gateway.http.problems import MEDIA_TYPE, problem_document
 
-PREDICT_ERRORS = (400, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504)
+PREDICT_ERRORS = (400, 404, 406, 408, 409, 413, 415, 422, 429, 500, 503, 504)
 """Statuses that a predict route can answer with: one table for all models."""
 
 _KEY_ERRORS = (401, 403)
