@@ -167,7 +167,9 @@ def _answer_head(router: APIRouter) -> None:
 
 def _own_segments(routers: Iterable[APIRouter]) -> frozenset[str]:
     """What the paths of the application begin with."""
-    paths = [route.path for router in routers for route in router.routes if isinstance(route, Route)]
+    paths = [
+        route.path for router in routers for route in router.routes if isinstance(route, Route)
+    ]
     return frozenset(path.split("/")[1] for path in (*paths, ASSETS_PATH))
 
 
@@ -217,9 +219,7 @@ def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:
 def _operation(service: PredictionService, feed: CatalogFeed) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
-    @router.get(
-        "/healthz", operation_id="check_health", summary="Whether the process is alive"
-    )
+    @router.get("/healthz", operation_id="check_health", summary="Whether the process is alive")
     async def healthz() -> Health:
         return Health()
 

@@ -69,7 +69,9 @@ def test_openapi_generator_for_typescript(
     """The client compiles, strictly, and answers."""
     programs = environment(GENERATOR)
     folder = node / "generator"
-    _generate(programs, gateway, "typescript-fetch", folder / "generated", "importFileExtension=.js")
+    _generate(
+        programs, gateway, "typescript-fetch", folder / "generated", "importFileExtension=.js"
+    )
     _compiled_and_run(node, folder, "generator_client", gateway.url)
     models = {file.stem.casefold() for file in (folder / "generated" / "models").glob("*Input.ts")}
     assert models >= {"doublesinput", "translationmodelinput", "classinput"}

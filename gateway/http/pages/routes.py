@@ -78,7 +78,10 @@ class CatalogPages:
         question = Question.of(asked.get("q", ""), asked.get("show", ""), asked.get("page", ""))
         found = listing(self._visible(request), self._service.unloadable, question)
         return self._renderer.page(
-            "index.html", base=relative_root(request.scope), listing=found, registry=self._feed.registry
+            "index.html",
+            base=relative_root(request.scope),
+            listing=found,
+            registry=self._feed.registry,
         )
 
     def model(self, request: Request, name: str) -> Response:
@@ -90,7 +93,9 @@ class CatalogPages:
             self._service.unloadable,
             more_versions=request.query_params.get("versions") == "more",
         )
-        return self._renderer.page("model.html", base=relative_root(request.scope), page=page, model=page.summary)
+        return self._renderer.page(
+            "model.html", base=relative_root(request.scope), page=page, model=page.summary
+        )
 
     def _visible(self, request: Request) -> Catalog:
         return visible_part(request, self._service.catalog())

@@ -13,7 +13,11 @@ for module in pkgutil.walk_packages(generated.__path__, "generated."):
     importlib.import_module(module.name)
 
 client = Client(base_url=sys.argv[1])
-for body in (DoublesInput(x=2.0), [DoublesInput(x=2.0)], DoublesWrapped(inputs=DoublesInput(x=2.0))):
+for body in (
+    DoublesInput(x=2.0),
+    [DoublesInput(x=2.0)],
+    DoublesWrapped(inputs=DoublesInput(x=2.0)),
+):
     answer = predict_doubles.sync(client=client, body=body)
     assert isinstance(answer, list), answer
     assert isinstance(answer[0], DoublesOutput), answer

@@ -26,7 +26,9 @@ PARTS = (INPUT, OUTPUT, PARAMS, REQUEST, WRAPPED)
 
 # Near each other, which names drawn from all of Unicode never are.
 names = st.text(alphabet="abAB12_-. ßä", min_size=1, max_size=8) | st.lists(
-    st.sampled_from(["a", "ab", "B", "input", "v2", "2", "Request", "predict"]), min_size=1, max_size=3
+    st.sampled_from(["a", "ab", "B", "input", "v2", "2", "Request", "predict"]),
+    min_size=1,
+    max_size=3,
 ).flatmap(lambda words: st.sampled_from("_-. ").map(lambda between: between.join(words)))
 
 

@@ -65,7 +65,9 @@ async def test_what_a_page_asks_for_is_there(page: str, placement: Placement, pr
     async with asked(placement, takes_away=prefix) as client:
         at = f"http://gw{prefix}{page}"
         text = (await client.get(at)).text
-        wanted = [part.partition('"')[0] for part in text.replace('src="', 'href="').split('href="')]
+        wanted = [
+            part.partition('"')[0] for part in text.replace('src="', 'href="').split('href="')
+        ]
         followed = {urljoin(at, address) for address in wanted[1:] if address[:1] != "#"}
         assert any(address.endswith("favicon.svg") for address in followed)
         for address in followed:
