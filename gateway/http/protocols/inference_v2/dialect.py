@@ -39,8 +39,7 @@ class InferenceV2(Dialect):
     def form(self, headers: RawHeaders, resolution: Resolution) -> Form:
         """See `Dialect.form`; raises InvalidHeader too."""
         declared = next((value for name, value in headers if name == b"content-type"), b"")
-        media_type = media_type_of(declared)
-        if media_type not in _TAKEN:
+        if declared != JSON and media_type_of(declared) not in _TAKEN:
             raise UnsupportedMediaType(
                 "Send the request as application/json, or as application/octet-stream with binary "
                 "tensors behind the JSON."
