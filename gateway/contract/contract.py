@@ -178,6 +178,16 @@ class Contract:
             raise too_many_rows(max_rows)
         return Request(rows=rows, frames=frames, params={})
 
+    def take_plain(
+        self, columns: Mapping[str, Sequence[Any]], rows: int, *, echo: Any = None
+    ) -> Request | None:
+        """`take` of columns of JSON's plain values, several times as fast; None where they must go
+        that way, which also knows how to say what is wrong."""
+        frame = None if self._plain_table is None else self._plain_table.take(columns, rows)
+        if frame is None:
+            return None
+        return Request(rows=rows, frames=((range(rows), frame),), params={}, echo=echo)
+
     def render(self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int) -> bytes:
         """The answer as a JSON list: one element per row of the request, or as many as the version
         gave where it was called for this request alone.

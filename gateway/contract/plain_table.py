@@ -7,7 +7,7 @@ way, which also knows how to say what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -78,6 +78,29 @@ class PlainTable:
             rows=len(rows),
             key=self._key,
         )
+
+    def take(self, columns: Mapping[str, Sequence[Any]], rows: int) -> Frame | None:
+        """The same of columns of so many values each, which JSON said."""
+        try:
+            cells = self._cells(columns)
+        except KeyError:
+            return None
+        if len(columns) != len(self._readers) or not rows:
+            return None
+        found = []
+        for read, values in zip(self._readers, self._each(cells), strict=True):
+            column = read(values)
+            if column is None:
+                return None
+            found.append(column)
+        return Frame(
+            layout="table", names=self._labels, columns=tuple(found), rows=rows, key=self._key
+        )
+
+    def _each(self, cells: Any) -> Sequence[Any]:
+        """What the getter gives: of one column that alone."""
+        found: Sequence[Any] = cells if len(self._readers) > 1 else (cells,)
+        return found
 
     def _columns(self, rows: list[Any]) -> tuple[Column, ...] | None:
         try:

@@ -19,7 +19,7 @@ from gateway.http.predict.negotiation import JSON, media_type_of
 from gateway.http.predict.version_header import RawHeaders
 from gateway.http.problems import problem_of
 from gateway.http.protocols.inference_v2.infer_answer import AnswerTensors, written_answer
-from gateway.http.protocols.inference_v2.infer_request import InferParser, read_infer_request
+from gateway.http.protocols.inference_v2.infer_request import InferParser, infer_request, read_json
 
 MODEL_PATH = "/v2/models/{name}"
 VERSION_PATH = "/v2/models/{name}/versions/{selector}"
@@ -72,8 +72,13 @@ def _json_length(headers: RawHeaders) -> int | None:
 def _read(
     contract: Contract, body: bytes, max_rows: int | None, json_length: int | None
 ) -> Request:
-    infer = read_infer_request(body, json_length)
-    return contract.derived(InferParser).request(infer, max_rows)
+    value, rest = read_json(body, json_length)
+    parser = contract.derived(InferParser)
+    if json_length is None:
+        plain = parser.plain_request(value, max_rows)
+        if plain is not None:
+            return plain
+    return parser.request(infer_request(value, rest), max_rows)
 
 
 def _write(

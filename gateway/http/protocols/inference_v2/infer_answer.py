@@ -14,7 +14,14 @@ from gateway.contract.text_formats import read_base64
 from gateway.http.protocols.inference_v2.infer_request import Wanted, check_names
 from gateway.http.protocols.inference_v2.output_tensors import OutputTensor, undeclared_tensor
 from gateway.http.protocols.inference_v2.tensor_specs import BASE64, TensorSpec, output_specs
-from gateway.http.protocols.inference_v2.tensors import Elements, Tensor, bytes_of
+from gateway.http.protocols.inference_v2.tensors import (
+    BYTES,
+    DTYPES,
+    Elements,
+    Tensor,
+    bytes_of,
+    has_fractions,
+)
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _UNNAMED = "output-0"
@@ -98,7 +105,11 @@ def _output(tensor: Tensor, wanted: Wanted, data: list[bytes]) -> dict[str, Any]
 def binary_data(tensor: Tensor) -> bytes | None:
     """The elements as binary data; None where one of them is null."""
     elements = tensor.elements
-    if isinstance(elements, list):
+    if isinstance(elements, list) and tensor.datatype != BYTES:
+        if None in elements and not has_fractions(tensor.datatype):
+            return None
+        elements = np.array(elements, DTYPES[tensor.datatype])  # None becomes NaN
+    elif isinstance(elements, list):
         if None in elements:
             return None
         if _is_base64(tensor):

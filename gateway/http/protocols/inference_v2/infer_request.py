@@ -18,7 +18,7 @@ from gateway.contract.types import ArrayOf, MapOf, ObjectOf, Type
 from gateway.contract.validation import Path
 from gateway.errors import MalformedJson
 from gateway.http.protocols.inference_v2.input_columns import InputColumns, checked_content_type
-from gateway.http.protocols.inference_v2.tensor_specs import output_specs
+from gateway.http.protocols.inference_v2.tensor_specs import input_specs, output_specs
 from gateway.http.protocols.inference_v2.tensors import (
     Tensor,
     elements_of_bytes,
@@ -54,19 +54,21 @@ class InferRequest:
     wanted: Wanted
 
 
-def read_infer_request(body: bytes, json_length: int | None = None) -> InferRequest:
-    """The request of a body whose first `json_length` bytes are JSON, or all of it.
-
-    Raises MalformedJson and InvalidInput.
-    """
+def read_json(body: bytes, json_length: int | None = None) -> tuple[Any, memoryview]:
+    """The JSON of a body whose first `json_length` bytes it is, or all of it; and what is behind
+    it. Raises MalformedJson."""
     text, rest = body, memoryview(b"")
     if json_length is not None:
         whole = memoryview(body)
         text, rest = bytes(whole[:json_length]), whole[json_length:]
     try:
-        value = orjson.loads(text)
+        return orjson.loads(text), rest
     except orjson.JSONDecodeError:
         raise MalformedJson("The request is not valid JSON (RFC 8259).") from None
+
+
+def infer_request(value: Any, rest: memoryview) -> InferRequest:
+    """The request that its JSON and the binary data behind it are; raises InvalidInput."""
     if type(value) is not dict:
         raise refused((), "Expected an object.")
     inputs = value.get("inputs")
@@ -88,6 +90,11 @@ def read_infer_request(body: bytes, json_length: int | None = None) -> InferRequ
     return InferRequest(tensors=tensors, parameters=parameters, wanted=wanted)
 
 
+_ALL_AS_JSON = Wanted()
+# Name, shape, datatype and data.
+_PLAIN_MEMBERS = 4
+
+
 class InferParser:
     """Makes requests of what came, for one contract."""
 
@@ -96,7 +103,33 @@ class InferParser:
         self._columns = InputColumns(contract.accepted)
         declared = output_specs(contract.promised)
         self._outputs = {spec.name for spec in declared} or None
+        self._plain = {spec.name: spec.datatype for spec in input_specs(contract.accepted)}
         self._params = {param.name: param.type for param in contract.accepted_params}
+
+    def plain_request(self, value: Any, max_rows: int | None) -> Request | None:
+        """The request of JSON that is the commonest: a tensor of JSON's plain values for each
+        column, of the type that the metadata say, and nothing more. Several times as fast; what
+        isn't that (None) goes the other way."""
+        if type(value) is not dict or len(value) != 1 or not self._plain:
+            return None
+        columns: dict[str, list[Any]] = {}
+        rows = -1
+        inputs = value.get("inputs")
+        for each in inputs if type(inputs) is list else ():
+            if type(each) is not dict or len(each) != _PLAIN_MEMBERS:
+                return None
+            name, data = each.get("name"), each.get("data")
+            if type(name) is not str or type(data) is not list:
+                return None
+            count = len(data)
+            if self._plain.get(name, "") != each.get("datatype") or rows not in (-1, count):
+                return None
+            if each.get("shape") not in ([count], [count, 1]):
+                return None
+            columns[name], rows = data, count
+        if len(columns) != len(inputs or ()) or (max_rows is not None and rows > max_rows):
+            return None
+        return self._contract.take_plain(columns, rows, echo=_ALL_AS_JSON)
 
     def request(self, infer: InferRequest, max_rows: int | None) -> Request:
         """The request, whose `echo` is what is `Wanted`; raises InvalidInput, PayloadTooLarge."""

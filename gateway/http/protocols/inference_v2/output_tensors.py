@@ -46,10 +46,10 @@ class OutputTensor:
 
     def _of_numbers(self, values: list[Any], dtype: np.dtype[Any]) -> Tensor:
         spec = self.spec
-        if dtype.kind != "f" and None in values:
+        if len(spec.shape) == 1:
             return Tensor(spec.name, spec.datatype, (len(values),), values)
         try:
-            array = np.array(values, dtype)  # None becomes NaN
+            array = np.array(values, dtype)
         except ValueError:
             raise _ragged(spec.name) from None
         if not values:
