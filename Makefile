@@ -14,7 +14,7 @@ SEED ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test unit coverage compose-test old-servers generators bench bench-quick chaos fuzz lint screenshots format constraints clean
+.PHONY: help install demo test unit flavors coverage compose-test old-servers generators bench bench-quick chaos fuzz lint screenshots format constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ test: $(INSTALLED) ## Run the whole test suite (TESTS= for a part, JOBS= process
 
 unit: $(INSTALLED) ## Run the tests that need neither Ray nor a server
 	$(BIN)/python -m pytest tests/unit
+
+flavors: $(INSTALLED) ## Try each of MLflow's flavors in an environment of its own
+	FLAVORS=all $(BIN)/python -m pytest tests/flavors
 
 coverage: $(INSTALLED) ## Run the unit tests and tell what they don't reach; fails below the floor
 	$(BIN)/coverage erase

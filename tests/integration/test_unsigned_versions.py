@@ -58,7 +58,7 @@ def _artifacts(uri: str) -> Path:
 def _without_signature(folder: Path) -> None:
     """As older MLflows wrote it: the example is there, and nothing was inferred from it."""
     document = yaml.safe_load((folder / "MLmodel").read_text())
-    document.pop("signature")
+    document.pop("signature", None)
     (folder / "MLmodel").write_text(yaml.safe_dump(document))
 
 

@@ -3,7 +3,8 @@ packages: `PYTHON flavor_models.py save FLAVOR FOLDER` and `… answer FOLDER`.
 
 Run by its path, so it imports nothing of ours. Beside each model lies `input.json`, what it is
 asked: a table's columns by their names, or the rows of an array of 32-bit floats. `answer` prints
-what a fresh process answers, as JSON: the answer's columns.
+what a fresh process answers, as JSON: the answer's columns; `predictions` the same as MLflow's own
+server has it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ _random = np.random.default_rng(7)
 _ROWS = _random.normal(size=(200, 4))
 _TARGET = _ROWS @ [1.0, -2.0, 0.5, 3.0] + _ROWS[:, 0] ** 2
 _TABLE = pd.DataFrame(_ROWS, columns=list(_NAMES))
+_EXAMPLE = _TABLE.head(2)
+_ARRAY = _ROWS[:8].astype("f4")
 _ASKED = {name: _ROWS[:8, i].tolist() for i, name in enumerate(_NAMES)}
 
 
@@ -36,6 +39,7 @@ def _sklearn(folder: str) -> Any:
     mlflow.sklearn.save_model(
         model.fit(_TABLE, _TARGET),
         folder,
+        input_example=_EXAMPLE,
         pip_requirements=[],
         skops_trusted_types=["sklearn.tree._tree.Tree"],
     )
@@ -47,7 +51,7 @@ def _xgboost(folder: str) -> Any:
     from xgboost import XGBRegressor
 
     model = XGBRegressor(n_estimators=20).fit(_TABLE, _TARGET)
-    mlflow.xgboost.save_model(model, folder, pip_requirements=[])
+    mlflow.xgboost.save_model(model, folder, input_example=_EXAMPLE, pip_requirements=[])
     return _ASKED
 
 
@@ -57,7 +61,7 @@ def _lightgbm(folder: str) -> Any:
 
     data = lightgbm.Dataset(_TABLE, _TARGET)
     model = lightgbm.train({"verbose": -1, "objective": "regression"}, data, 20)
-    mlflow.lightgbm.save_model(model, folder, pip_requirements=[])
+    mlflow.lightgbm.save_model(model, folder, input_example=_EXAMPLE, pip_requirements=[])
     return _ASKED
 
 
@@ -66,7 +70,9 @@ def _catboost(folder: str) -> Any:
     from catboost import CatBoostRegressor
 
     model = CatBoostRegressor(iterations=20, verbose=0, allow_writing_files=False)
-    mlflow.catboost.save_model(model.fit(_TABLE, _TARGET), folder, pip_requirements=[])
+    mlflow.catboost.save_model(
+        model.fit(_TABLE, _TARGET), folder, input_example=_EXAMPLE, pip_requirements=[]
+    )
     return _ASKED
 
 
@@ -75,7 +81,7 @@ def _statsmodels(folder: str) -> Any:
     import statsmodels.api as sm
 
     model = sm.OLS(_TARGET, _TABLE).fit()
-    mlflow.statsmodels.save_model(model, folder, pip_requirements=[])
+    mlflow.statsmodels.save_model(model, folder, input_example=_EXAMPLE, pip_requirements=[])
     return _ASKED
 
 
@@ -87,32 +93,219 @@ def _pytorch(folder: str) -> Any:
     model = torch.nn.Sequential(
         torch.nn.Linear(4, 256), torch.nn.ReLU(), torch.nn.Linear(256, 256), torch.nn.Linear(256, 1)
     )
-    example = _ROWS[:8].astype("f4")
-    mlflow.pytorch.save_model(model.eval(), folder, input_example=example, pip_requirements=[])
-    return example.tolist()
+    mlflow.pytorch.save_model(model.eval(), folder, input_example=_ARRAY, pip_requirements=[])
+    return _ARRAY.tolist()
 
 
-def _transformers(folder: str) -> Any:
-    import mlflow.transformers
+def _tokenizer() -> Any:
     import tokenizers
-    import torch
     import transformers
 
     words = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "good", "bad", "day", "a"]
     vocabulary = {word: i for i, word in enumerate(words)}
     plain = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, "[UNK]"))
     plain.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=plain, unk_token="[UNK]", pad_token="[PAD]"
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=plain,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
     )
+
+
+def _pipeline(task: str, kind: str, **settings: Any) -> Any:
+    import torch
+    import transformers
+
     torch.manual_seed(7)
-    settings = transformers.DistilBertConfig(
-        vocab_size=len(words), dim=64, hidden_dim=128, n_heads=4, n_layers=2
+    made = transformers.DistilBertConfig(
+        vocab_size=8, dim=64, hidden_dim=128, n_heads=4, n_layers=2, **settings
     )
-    model = transformers.DistilBertForSequenceClassification(settings).eval()
-    pipeline = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer)
+    model = getattr(transformers, kind)(made).eval()
+    return transformers.pipeline(task, model=model, tokenizer=_tokenizer())
+
+
+def _transformers(folder: str) -> Any:
+    import mlflow.transformers
+
+    pipeline = _pipeline("text-classification", "DistilBertForSequenceClassification")
     mlflow.transformers.save_model(pipeline, folder, pip_requirements=[])
     return {"text": ["a good day", "a bad day", "good", "bad bad bad"]}
+
+
+def _zero_shot(folder: str) -> Any:
+    import mlflow.transformers
+
+    names = ["entailment", "neutral", "contradiction"]
+    pipeline = _pipeline(
+        "zero-shot-classification",
+        "DistilBertForSequenceClassification",
+        num_labels=3,
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
+    )
+    mlflow.transformers.save_model(pipeline, folder, pip_requirements=[])
+    return {
+        "sequences": ["a good day"],
+        "candidate_labels": [["good", "bad", "day"]],
+        "hypothesis_template": ["a {} day"],
+    }
+
+
+def _features(folder: str) -> Any:
+    import mlflow.transformers
+
+    pipeline = _pipeline("feature-extraction", "DistilBertModel")
+    mlflow.transformers.save_model(pipeline, folder, pip_requirements=[])
+    return {"text": ["a good day"]}
+
+
+def _embeddings(folder: str) -> Any:
+    import mlflow.transformers
+
+    pipeline = _pipeline("feature-extraction", "DistilBertModel")
+    mlflow.transformers.save_model(pipeline, folder, task="llm/v1/embeddings", pip_requirements=[])
+    return {"input": [["a good day", "bad"]]}
+
+
+def _sentence_transformers(folder: str) -> Any:
+    import mlflow.sentence_transformers
+
+    mlflow.sentence_transformers.save_model(_sentence_model(folder), folder, pip_requirements=[])
+    return {"text": ["a good day", "bad"]}
+
+
+def _sentence_embeddings(folder: str) -> Any:
+    import mlflow.sentence_transformers
+
+    mlflow.sentence_transformers.save_model(
+        _sentence_model(folder), folder, task="llm/v1/embeddings", pip_requirements=[]
+    )
+    return {"input": [["a good day", "bad"]]}
+
+
+def _sentence_model(folder: str) -> Any:
+    from sentence_transformers import SentenceTransformer, models
+
+    pipeline = _pipeline("feature-extraction", "DistilBertModel")
+    raw = f"{folder}-raw"
+    pipeline.save_pretrained(raw)
+    words = models.Transformer(raw)
+    return SentenceTransformer(modules=[words, models.Pooling(64)], device="cpu")
+
+
+def _arima(folder: str) -> Any:
+    import mlflow.statsmodels
+    from mlflow.models import infer_signature
+    from statsmodels.tsa.arima.model import ARIMA
+
+    model = ARIMA(_TARGET[:60], order=(1, 0, 0)).fit()
+    asked = {"start": [60], "end": [64]}
+    signature = infer_signature(pd.DataFrame(asked), model.predict(start=60, end=64))
+    mlflow.statsmodels.save_model(model, folder, signature=signature, pip_requirements=[])
+    return asked
+
+
+def _pmdarima(folder: str) -> Any:
+    import mlflow.pmdarima
+    import pmdarima
+    from mlflow.models import infer_signature
+
+    model = pmdarima.auto_arima(_TARGET[:60], max_p=1, max_q=1, seasonal=False)
+    asked = {"n_periods": [5]}
+    forecast = pd.DataFrame({"yhat": model.predict(n_periods=5)})
+    signature = infer_signature(pd.DataFrame(asked), forecast)
+    mlflow.pmdarima.save_model(model, folder, signature=signature, pip_requirements=[])
+    return asked
+
+
+def _h2o(folder: str) -> Any:
+    import h2o
+    import mlflow.h2o
+    from h2o.estimators import H2OGeneralizedLinearEstimator
+    from mlflow.models import infer_signature
+
+    h2o.init(max_mem_size="512m", port=54621, bind_to_localhost=True)
+    frame = h2o.H2OFrame(_TABLE.assign(y=_TARGET))
+    model = H2OGeneralizedLinearEstimator(seed=7)
+    model.train(x=list(_NAMES), y="y", training_frame=frame)
+    signature = infer_signature(_TABLE)
+    mlflow.h2o.save_model(model, folder, signature=signature, pip_requirements=[])
+    h2o.cluster().shutdown()
+    return _ASKED
+
+
+def _spark(folder: str) -> Any:
+    import mlflow.spark
+    from mlflow.models import infer_signature
+    from pyspark.ml import Pipeline
+    from pyspark.ml.feature import VectorAssembler
+    from pyspark.ml.regression import LinearRegression
+    from pyspark.sql import SparkSession
+
+    session = SparkSession.builder.master("local[1]").getOrCreate()
+    table = session.createDataFrame(_TABLE.assign(label=_TARGET))
+    steps = [VectorAssembler(inputCols=list(_NAMES), outputCol="features"), LinearRegression()]
+    model = Pipeline(stages=steps).fit(table)
+    signature = infer_signature(_TABLE)
+    mlflow.spark.save_model(model, folder, signature=signature, pip_requirements=[])
+    session.stop()
+    return _ASKED
+
+
+def _paddle(folder: str) -> Any:
+    import mlflow.paddle
+    import paddle
+
+    paddle.seed(7)
+    model = paddle.nn.Linear(4, 1)
+    static = paddle.jit.to_static(
+        model, input_spec=[paddle.static.InputSpec([None, 4], "float32", "x")]
+    )
+    mlflow.paddle.save_model(static, folder, input_example=_ARRAY, pip_requirements=[])
+    return _ARRAY.tolist()
+
+
+_CHAIN = """
+from langchain_core.runnables import RunnableLambda
+from mlflow.models import set_model
+
+set_model(RunnableLambda(lambda asked: "You asked: " + asked["question"]))
+"""
+
+
+def _langchain(folder: str) -> Any:
+    import mlflow.langchain
+
+    code = Path(f"{folder}-chain.py")
+    code.write_text(_CHAIN)
+    example = {"question": "Why?"}
+    mlflow.langchain.save_model(str(code), folder, input_example=example, pip_requirements=[])
+    return {"question": ["Why?"]}
+
+
+_CHUNKER = """
+import mlflow
+from mlflow.pyfunc import PythonModel
+
+
+class Chunker(PythonModel):
+    def predict(self, model_input: list[str]) -> list[str]:
+        return [word for text in model_input for word in text.split()]
+
+
+mlflow.models.set_model(Chunker())
+"""
+
+
+def _chunker(folder: str) -> Any:
+    import mlflow.pyfunc
+
+    code = Path(f"{folder}-chunker.py")
+    code.write_text(_CHUNKER)
+    mlflow.pyfunc.save_model(folder, python_model=str(code), pip_requirements=[])
+    return {"text": ["one text of five words"]}
 
 
 def _keras_model() -> Any:
@@ -126,15 +319,15 @@ def _keras_model() -> Any:
 def _keras(folder: str) -> Any:
     import mlflow.keras
 
-    mlflow.keras.save_model(_keras_model(), folder, pip_requirements=[])
-    return _ASKED
+    mlflow.keras.save_model(_keras_model(), folder, input_example=_ARRAY, pip_requirements=[])
+    return _ARRAY.tolist()
 
 
 def _tensorflow(folder: str) -> Any:
     import mlflow.tensorflow
 
-    mlflow.tensorflow.save_model(_keras_model(), folder, pip_requirements=[])
-    return _ASKED
+    mlflow.tensorflow.save_model(_keras_model(), folder, input_example=_ARRAY, pip_requirements=[])
+    return _ARRAY.tolist()
 
 
 def _onnx(folder: str) -> Any:
@@ -145,8 +338,8 @@ def _onnx(folder: str) -> Any:
     model = RandomForestRegressor(20, random_state=7).fit(_ROWS, _TARGET)
     inputs = [("x", skl2onnx.common.data_types.FloatTensorType([None, 4]))]
     made = skl2onnx.convert_sklearn(model, initial_types=inputs)
-    mlflow.onnx.save_model(made, folder, pip_requirements=[])
-    return _ASKED
+    mlflow.onnx.save_model(made, folder, input_example=_ARRAY, pip_requirements=[])
+    return _ARRAY.tolist()
 
 
 def _prophet(folder: str) -> Any:
@@ -156,7 +349,8 @@ def _prophet(folder: str) -> Any:
     days = pd.date_range("2024-01-01", periods=len(_TARGET))
     model = prophet.Prophet(uncertainty_samples=0)
     model.fit(pd.DataFrame({"ds": days, "y": _TARGET}))
-    mlflow.prophet.save_model(model, folder, pip_requirements=[])
+    asked = pd.DataFrame({"ds": pd.to_datetime(["2025-01-01", "2025-01-02"])})
+    mlflow.prophet.save_model(model, folder, input_example=asked, pip_requirements=[])
     return {"ds": ["2025-01-01", "2025-01-02"]}
 
 
@@ -169,7 +363,8 @@ def _spacy(folder: str) -> Any:
     for each in ("GOOD", "BAD"):
         classes.add_label(each)  # type: ignore[attr-defined]
     model.initialize()
-    mlflow.spacy.save_model(model, folder, pip_requirements=[])
+    example = pd.DataFrame({"text": ["a good day"]})
+    mlflow.spacy.save_model(model, folder, input_example=example, pip_requirements=[])
     return {"text": ["a good day", "a bad day"]}
 
 
@@ -190,7 +385,19 @@ PACKAGES = {
 """Flavors, as a MLmodel file names their loader modules, and the package that each is for."""
 
 _SAVE: dict[str, Callable[[str], Any]] = {
-    flavor: globals()[flavor.replace("mlflow.", "_")] for flavor in PACKAGES
+    **{flavor: globals()[flavor.replace("mlflow.", "_")] for flavor in PACKAGES},
+    "mlflow.transformers zero-shot-classification": _zero_shot,
+    "mlflow.transformers feature-extraction": _features,
+    "mlflow.transformers llm/v1/embeddings": _embeddings,
+    "mlflow.sentence_transformers": _sentence_transformers,
+    "mlflow.sentence_transformers llm/v1/embeddings": _sentence_embeddings,
+    "mlflow.statsmodels forecast": _arima,
+    "mlflow.pmdarima": _pmdarima,
+    "mlflow.h2o": _h2o,
+    "mlflow.spark": _spark,
+    "mlflow.paddle": _paddle,
+    "mlflow.langchain": _langchain,
+    "mlflow.pyfunc.model": _chunker,
 }
 
 
@@ -200,15 +407,36 @@ def save(flavor: str, folder: str) -> None:
     (Path(folder) / INPUT).write_text(json.dumps(asked))
 
 
-def answer(folder: str) -> None:
-    """Print what `mlflow.pyfunc` answers in this process."""
+def _answer(folder: str) -> Any:
     import mlflow.pyfunc
 
     asked = json.loads((Path(folder) / INPUT).read_text())
-    data = pd.DataFrame(asked) if isinstance(asked, dict) else np.array(asked, "f4")
-    table = pd.DataFrame(mlflow.pyfunc.load_model(folder).predict(data))
+    model = mlflow.pyfunc.load_model(folder)
+    if not isinstance(asked, dict):
+        return model.predict(np.array(asked, "f4"))
+    if model.metadata._is_signature_from_type_hint():
+        return model.predict(next(iter(asked.values())))
+    return model.predict(_typed(pd.DataFrame(asked), model.metadata.get_input_schema()))
+
+
+def _typed(table: Any, schema: Any) -> Any:
+    """The table with dates that are dates, as the server makes them."""
+    dates = [c.name for c in schema or () if str(c.type) == "DataType.datetime" and c.name in table]
+    return table.assign(**{name: pd.to_datetime(table[name]) for name in dates})
+
+
+def answer(folder: str) -> None:
+    """Print what `mlflow.pyfunc` answers in this process, by column."""
+    table = pd.DataFrame(_answer(folder))
     sys.stdout.write(json.dumps([table[name].tolist() for name in table], default=str))
 
 
+def predictions(folder: str) -> None:
+    """Print what `mlflow.pyfunc` answers in this process, as MLflow's own server writes it."""
+    from mlflow.pyfunc.scoring_server import predictions_to_json
+
+    predictions_to_json(_answer(folder), sys.stdout)
+
+
 if __name__ == "__main__":
-    {"save": save, "answer": answer}[sys.argv[1]](*sys.argv[2:])
+    {"save": save, "answer": answer, "predictions": predictions}[sys.argv[1]](*sys.argv[2:])

@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class SavedModel:
 
     folder: Path
     asked: Any
-    answer: list[list[Any]]
+    answer: Any
 
     def call(self, times: int = 1) -> bytes:
         """The input, so many times over."""
@@ -63,18 +63,21 @@ class SavedModel:
                 raise WrongAnswer(f"{begin} instead of {theirs}")
 
 
-def saved_model(flavor: str, folder: Path, interpreter: str) -> SavedModel:
+def run_in(interpreter: str, *arguments: str) -> str:
+    """What `flavor_models` prints in an interpreter."""
+    command = [interpreter, str(flavor_models.__file__), *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def saved_model(
+    flavor: str, folder: Path, interpreter: str, *, answers: str = "answer"
+) -> SavedModel:
     """Have the interpreter save the flavor's model, unless it is there, and another one of it
-    answer."""
-
-    def run(*arguments: str) -> str:
-        command = [interpreter, str(flavor_models.__file__), *arguments]
-        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-
+    answer, by column or as `predictions`."""
     if not (folder / INPUT).exists():
-        run("save", flavor, str(folder))
+        run_in(interpreter, "save", flavor, str(folder))
     asked = json.loads((folder / INPUT).read_text())
-    answer = json.loads(run("answer", str(folder)).splitlines()[-1])
+    answer = json.loads(run_in(interpreter, answers, str(folder)).splitlines()[-1])
     return SavedModel(folder=folder, asked=asked, answer=answer)
 
 
@@ -95,11 +98,11 @@ def with_probe(model: SavedModel, folder: Path) -> SavedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """A process that has given the right answer, and how long that took since it was asked for."""
+    """A process, and how long it took to its first answer since it was asked for."""
 
     process: VersionProcess
     pid: int
-    first_answer_s: float
+    first_answer_s: float = 0.0
 
     @property
     def was_forked(self) -> bool:
@@ -134,6 +137,13 @@ class Starter:
     async def start(self, model: SavedModel) -> Started:
         """Start a process and have it answer; raises WrongAnswer, and TimeoutError where it
         hangs."""
+        began = time.perf_counter()
+        started = await self.load(model)
+        model.compare(await _asked(started.process, model.call()))
+        return replace(started, first_answer_s=time.perf_counter() - began)
+
+    async def load(self, model: SavedModel) -> Started:
+        """Start a process; raises TimeoutError where it hangs."""
         registry = f"sqlite:///{model.folder}/traces.db"
         job = {
             "kind": "serve",
@@ -143,14 +153,11 @@ class Starter:
         }
         version = VersionId(model="m", number=1, fingerprint="f")
         before = set(children_of(self.template))
-        began = time.perf_counter()
         process = VersionProcess(version, at_end=lambda _: None)
         async with asyncio.timeout(ANSWER_S):
             await process.load(self._processes, self._method, job)
-        model.compare(await _asked(process, model.call()))
-        spent_s = time.perf_counter() - began
         (pid,) = set(children_of(self.template)) - before
-        return Started(process=process, pid=pid, first_answer_s=spent_s)
+        return Started(process=process, pid=pid)
 
 
 @asynccontextmanager
