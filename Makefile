@@ -14,7 +14,7 @@ SEED ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test unit flavors coverage compose-test old-servers generators bench bench-quick chaos fuzz lint screenshots format constraints clean
+.PHONY: help install demo test unit flavors coverage compose-test old-servers clients-test generators bench bench-quick chaos fuzz lint screenshots format constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,9 @@ old-servers: $(INSTALLED) ## Read registries on real MLflow servers of other rel
 
 generators: $(INSTALLED) ## Generate clients of the OpenAPI document, compile them and call with them
 	$(BIN)/python -m pytest --timeout=1800 tests/generators
+
+clients-test: $(INSTALLED) ## Try other projects' clients of the Open Inference Protocol, installed by uv beside
+	$(BIN)/python -m pytest --timeout=1800 tests/clients
 
 bench: $(INSTALLED) ## Measure modelmux beside its peers and its floor (BENCH= for options)
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -192,8 +192,7 @@ class Ingress:
         journal: AccessJournal | None,
         tracing: RequestTracing | None,
     ) -> None:
-        from gateway.http.protocols.inference_v2.grpc_server import InferenceServer
-        from gateway.http.protocols.inference_v2.grpc_translation import GrpcInferenceV2
+        from gateway.http.protocols.inference_v2.grpc_server import GrpcInferenceV2, InferenceServer
 
         settings, access = self._settings, self._access()
         infer = PredictEndpoint(

@@ -147,7 +147,9 @@ class Application:
 
 def placement(options: ModelOptions) -> dict[str, object]:
     """The options that an application is made with; the gateway reads the others per request."""
-    return options.model_dump(exclude={"timeout_s", "batching", "environment", "deployment"})
+    return options.model_dump(
+        exclude={"timeout_s", "batching", "environment", "deployment", "signature"}
+    )
 
 
 def longest_idle(applications: Iterable[Application], now: float) -> Application | None:

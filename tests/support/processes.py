@@ -136,6 +136,7 @@ class Gateway:
     process: subprocess.Popen[bytes]
     log: Path
     state_dir: Path
+    grpc_port: int | None = None
     _client: httpx.Client | None = field(default=None, repr=False)
 
     @property

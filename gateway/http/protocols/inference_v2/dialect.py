@@ -19,7 +19,7 @@ from gateway.http.predict.negotiation import JSON, media_type_of
 from gateway.http.predict.version_header import RawHeaders
 from gateway.http.problems import problem_of
 from gateway.http.protocols.inference_v2.infer_answer import AnswerTensors, written_answer
-from gateway.http.protocols.inference_v2.infer_request import InferParser, infer_request, read_json
+from gateway.http.protocols.inference_v2.infer_request import read
 
 MODEL_PATH = "/v2/models/{name}"
 VERSION_PATH = "/v2/models/{name}/versions/{selector}"
@@ -45,7 +45,7 @@ class InferenceV2(Dialect):
                 "tensors behind the JSON."
             )
         return Form(
-            read=partial(_read, json_length=_json_length(headers)),
+            read=partial(read, json_length=_json_length(headers)),
             write=partial(_write, resolution=resolution),
         )
 
@@ -67,18 +67,6 @@ def _json_length(headers: RawHeaders) -> int | None:
     if len(given) > 1 or not given[0].isdigit() or len(given[0]) > len(str(2**63)):
         raise InvalidHeader("Inference-Header-Content-Length is one number of bytes.")
     return int(given[0])
-
-
-def _read(
-    contract: Contract, body: bytes, max_rows: int | None, json_length: int | None
-) -> Request:
-    value, rest = read_json(body, json_length)
-    parser = contract.derived(InferParser)
-    if json_length is None:
-        plain = parser.plain_request(value, max_rows)
-        if plain is not None:
-            return plain
-    return parser.request(infer_request(value, rest), max_rows)
 
 
 def _write(

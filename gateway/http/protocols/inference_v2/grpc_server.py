@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import partial
 from typing import Any
 
 import grpc
@@ -17,14 +18,17 @@ import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.catalog import Resolution
+from gateway.contract import Form
 from gateway.errors import ModelUnavailable, ModelUnservable, SignatureMismatch
 from gateway.http.access_control import Access
 from gateway.http.access_log import AccessJournal
 from gateway.http.boundary import Boundary
 from gateway.http.predict.deadline_header import TIMEOUT_HEADER
+from gateway.http.predict.dialect import Dialect
 from gateway.http.predict.endpoint import PredictEndpoint
+from gateway.http.predict.version_header import RawHeaders
 from gateway.http.protocols.inference_v2.grpc_messages import SERVICE, message
-from gateway.http.protocols.inference_v2.grpc_translation import parsed
+from gateway.http.protocols.inference_v2.grpc_translation import parsed, read, write
 from gateway.http.protocols.inference_v2.model_metadata import (
     model_metadata,
     repository_index,
@@ -50,6 +54,17 @@ _STATUSES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+
+
+class GrpcInferenceV2(Dialect):
+    """`ModelInfer` as a dialect of predictions: messages in and out."""
+
+    protocol = "inference_v2_grpc"
+
+    def form(self, headers: RawHeaders, resolution: Resolution) -> Form:
+        """See `Dialect.form`."""
+        return Form(read=read, write=partial(write, resolution=resolution))
+
 
 Answer = Callable[[Scope, Any], Awaitable[Mapping[str, Any]]]
 """Makes the members of the answer to a message; raises a GatewayError."""

@@ -1,9 +1,8 @@
-"""`ModelInfer` as a dialect of predictions: its messages, from and to the values of `infer`."""
+"""`ModelInfer`: its messages, from and to the values of `infer`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from math import prod
 from typing import Any
 
@@ -11,11 +10,9 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from gateway.catalog import Resolution
-from gateway.contract import Contract, Form, Outputs, Request, Written
+from gateway.contract import Contract, Outputs, Request, Written
 from gateway.contract.validation import Path
 from gateway.errors import MalformedBody, NotAcceptable
-from gateway.http.predict.dialect import Dialect
-from gateway.http.predict.version_header import RawHeaders
 from gateway.http.protocols.inference_v2.grpc_messages import message
 from gateway.http.protocols.inference_v2.infer_answer import (
     AnswerTensors,
@@ -59,16 +56,6 @@ _CONTENTS = {
 """Where typed contents of a datatype are; what isn't here has raw contents only."""
 
 
-class GrpcInferenceV2(Dialect):
-    """Messages in and out; how they travel is `grpc_server`'s matter."""
-
-    protocol = "inference_v2_grpc"
-
-    def form(self, headers: RawHeaders, resolution: Resolution) -> Form:
-        """See `Dialect.form`."""
-        return Form(read=_read, write=partial(_write, resolution=resolution))
-
-
 def parsed(kind: Any, body: bytes) -> Any:
     """The message of that class; raises MalformedBody."""
     try:
@@ -77,7 +64,8 @@ def parsed(kind: Any, body: bytes) -> Any:
         raise MalformedBody("What came is no message of the protocol.") from None
 
 
-def _read(contract: Contract, body: bytes, max_rows: int | None) -> Request:
+def read(contract: Contract, body: bytes, max_rows: int | None) -> Request:
+    """See `gateway.contract.Read`; it crosses to the process that parses large bodies."""
     sent = parsed(_InferRequest, body)
     raw = [memoryview(each) for each in sent.raw_input_contents]
     if raw and len(raw) != len(sent.inputs):
@@ -131,9 +119,10 @@ def _parameters(sent: Iterable[Any]) -> dict[str, Any]:
     return values
 
 
-def _write(
+def write(
     contract: Contract, request: Request, outputs: Outputs, resolution: Resolution
 ) -> Written:
+    """The answer's message, of what `resolution` says; see `gateway.contract.Write`."""
     tensors = contract.derived(AnswerTensors).of(request, outputs)
     wanted: Wanted = request.echo
     answer = _InferResponse(

@@ -54,7 +54,19 @@ class InferRequest:
     wanted: Wanted
 
 
-def read_json(body: bytes, json_length: int | None = None) -> tuple[Any, memoryview]:
+def read(contract: Contract, body: bytes, max_rows: int | None, json_length: int | None) -> Request:
+    """See `Read`; the first `json_length` bytes are JSON, or all of them. It crosses to the process
+    that parses large bodies."""
+    value, rest = _json(body, json_length)
+    parser = contract.derived(InferParser)
+    if json_length is None:
+        plain = parser.plain_request(value, max_rows)
+        if plain is not None:
+            return plain
+    return parser.request(_infer_request(value, rest), max_rows)
+
+
+def _json(body: bytes, json_length: int | None) -> tuple[Any, memoryview]:
     """The JSON of a body whose first `json_length` bytes it is, or all of it; and what is behind
     it. Raises MalformedJson."""
     text, rest = body, memoryview(b"")
@@ -67,7 +79,7 @@ def read_json(body: bytes, json_length: int | None = None) -> tuple[Any, memoryv
         raise MalformedJson("The request is not valid JSON (RFC 8259).") from None
 
 
-def infer_request(value: Any, rest: memoryview) -> InferRequest:
+def _infer_request(value: Any, rest: memoryview) -> InferRequest:
     """The request that its JSON and the binary data behind it are; raises InvalidInput."""
     if type(value) is not dict:
         raise refused((), "Expected an object.")

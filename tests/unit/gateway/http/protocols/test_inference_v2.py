@@ -14,7 +14,7 @@ from mlflow.types import ColSpec, DataType, ParamSpec, TensorSpec
 from mlflow.types.schema import Array
 
 from gateway.errors import ModelUnavailable
-from tests.unit.gateway.http.protocols.echoing import EchoGateway, signature
+from tests.support.echo_gateway import EchoGateway, signature
 
 TYPES = signature(
     [
@@ -479,6 +479,37 @@ async def test_requests_are_counted_by_protocol(
     assert counted == {
         ("m", "1", "200", "inference_v2"): 1, ("m", "1", "422", "inference_v2"): 1,
     }  # fmt: skip
+
+
+async def test_rows_and_tensors_may_share_a_call() -> None:
+    """The same values make the same frame by JSON rows, plain tensors and binary ones, so that all
+    of them may travel together."""
+    gateway = EchoGateway(signature([ColSpec("double", "x"), ColSpec("string", "s")]))
+    x = np.array([0.5, 2.0], "<f8")
+    s = [b"\1\0\0\0a", b"\1\0\0\0b"]
+    body, headers = binary(("x", "FP64", [2, 1], x.tobytes()), ("s", "BYTES", [2], b"".join(s)))
+    plain = [tensor("s", "BYTES", [2, 1], ["a", "b"]), tensor("x", "FP64", [2], [0.5, 2])]
+    async with gateway.client() as client:
+        rows = [{"x": 0.5, "s": "a"}, {"x": 2, "s": "b"}]
+        assert (await client.post("/models/m/predict", json=rows)).status_code == 200
+        await answered(client, plain)
+        await answered(client, [{**each, "parameters": {}} for each in plain])
+        await sent(client, body, headers)
+    frames = [call.frame for call in gateway.backend.calls]
+    assert len({frame.key for frame in frames}) == 1
+    for frame in frames:
+        assert [list(column) for column in frame.columns] == [[0.5, 2.0], ["a", "b"]]
+
+
+async def test_a_large_body_is_read_in_another_process() -> None:
+    """What is read elsewhere, because it is large, is answered like everything else."""
+    text = "x" * 3_000_000
+    big = EchoGateway(TEXT, max_body_bytes=10_000_000)
+    async with big.client() as client:
+        response = await infer(client, [tensor("t", "BYTES", [1], [text])])
+        wrong = await infer(client, [tensor("t", "BYTES", [1], [text]), 1])
+    assert response.json()["outputs"][0]["data"] == [text]
+    assert wrong.status_code == 422
 
 
 async def test_other_media_types_are_refused(client: httpx.AsyncClient) -> None:

@@ -19,11 +19,10 @@ from gateway.http.access_log import AccessEntry, AccessJournal, answered
 from gateway.http.predict.body import HttpLimits
 from gateway.http.predict.endpoint import PredictEndpoint
 from gateway.http.protocols.inference_v2.grpc_messages import SERVICE, message
-from gateway.http.protocols.inference_v2.grpc_server import InferenceServer
-from gateway.http.protocols.inference_v2.grpc_translation import GrpcInferenceV2
+from gateway.http.protocols.inference_v2.grpc_server import GrpcInferenceV2, InferenceServer
 from gateway.ports import Call, CallResult
 from gateway.security.api_keys import Keyring, entry_of, parse_keys
-from tests.unit.gateway.http.protocols.echoing import EchoGateway, signature
+from tests.support.echo_gateway import EchoGateway, signature
 
 COLUMNS = signature(
     [

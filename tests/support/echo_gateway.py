@@ -54,7 +54,13 @@ class Echo:
 class EchoGateway:
     """The application over models `m` of these signatures (the last is the default)."""
 
-    def __init__(self, *signatures: str, access: Access | None = None, **fields: Any) -> None:
+    def __init__(
+        self,
+        *signatures: str,
+        access: Access | None = None,
+        max_body_bytes: int = 1024 * 1024,
+        **fields: Any,
+    ) -> None:
         versions = [version(i + 1, text) for i, text in enumerate(signatures)]
         self.backend = Echo()
         self.traffic = Traffic()
@@ -65,7 +71,7 @@ class EchoGateway:
         self.app = create_app(
             service=self.service,
             feed=self.feed,
-            limits=HttpLimits(max_body_bytes=1024 * 1024),
+            limits=HttpLimits(max_body_bytes=max_body_bytes),
             traffic=self.traffic,
             access=access,
         )
