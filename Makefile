@@ -14,7 +14,7 @@ SEED ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test unit flavors coverage compose-test old-servers clients-test generators bench bench-quick chaos fuzz lint screenshots format constraints clean
+.PHONY: help install demo test unit flavors coverage compose-test notebook-test old-servers clients-test generators bench bench-quick chaos fuzz lint screenshots format constraints clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ coverage: $(INSTALLED) ## Run the unit tests and tell what they don't reach; fai
 
 compose-test: $(INSTALLED) ## Build and run docker-compose.yml, and its story; skipped without a Docker engine
 	$(BIN)/python -m pytest --timeout=1800 --log-cli-level=WARNING tests/compose
+
+notebook-test: $(INSTALLED) ## Serve the notebook's own classes on transformers 4 beside the demo's models on 5
+	$(BIN)/python -m pytest --timeout=1800 --log-cli-level=WARNING tests/notebook
 
 old-servers: $(INSTALLED) ## Read registries on real MLflow servers of other releases, which uv installs
 	$(BIN)/python -m pytest --timeout=1800 tests/old_servers
