@@ -9,11 +9,15 @@ declares of each output item only its `type`, a tool has `type` and whatever els
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import orjson
 
+from gateway.contract.text_formats import pointer
 from gateway.contract.types import AnyValue, ArrayOf, Extras, Field, MapOf, ObjectOf, Rows, Type
+from gateway.errors import InvalidInput, Violation
 
 CHAT_MODEL = "agent/v1/chat"
 CHAT_AGENT = "agent/v2/chat"
@@ -42,6 +46,25 @@ def asks_for_stream(body: bytes) -> bool:
     except ValueError:  # told by who reads it
         return False
     return isinstance(said, dict) and said.get(STREAM) is True
+
+
+def require_texts(
+    task: str, rows: Sequence[dict[str, Any]], at: tuple[str, ...], *, single: bool
+) -> None:
+    """Raise InvalidInput where what is to be embedded is no text and no list of texts: no type of
+    a signature says that. `at` and `single` are as in `frames.Framer.frames`."""
+    if task != EMBEDDINGS:
+        return
+    message = "Expected a string or a list of strings."
+    wrong = [i for i, row in enumerate(rows) if not _is_texts(row.get("input"))]
+    places = [(*at, "input") if single else (*at, i, "input") for i in wrong]
+    if places:
+        raise InvalidInput(tuple(Violation(pointer=pointer(p), message=message) for p in places))
+
+
+def _is_texts(value: Any) -> bool:
+    texts = value if isinstance(value, list) else [value]
+    return bool(texts) and all(isinstance(text, str) for text in texts)
 
 
 def agent_inputs(inputs: Rows, task: str) -> Rows:

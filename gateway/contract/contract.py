@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from gateway.contract import json_schema
+from gateway.contract.agents import require_texts
 from gateway.contract.body import Body, BodyReader
 from gateway.contract.encoding import Target, encoder
 from gateway.contract.extension import extended_params, extended_rows
@@ -174,6 +175,7 @@ class Contract:
 
     def _frames(self, read: Body) -> Placed:
         if self.task is not None:
+            require_texts(self.task, read.rows, read.at, single=read.single)
             return record_frames(read.rows)
         return self._framer.frames(read.rows, read.at, read.single)
 
