@@ -78,6 +78,7 @@ def ask_a_lot(gateway: Gateway) -> None:
         assert gateway.predict(NAME, {"x": 1}, X_Model_Version=version).status_code == 200
     with ThreadPoolExecutor(8) as crowd:
         list(crowd.map(lambda x: gateway.predict(NAME, [{"x": x}] * 3), range(24)))
+    assert gateway.predict(NAME, {"x": 1}, Accept="text/event-stream").status_code == 200
     assert gateway.predict(NAME, {"x": -1}).status_code == 500
     assert gateway.predict(NAME, {"y": 1}).status_code == 422
     assert gateway.predict("monitored, unknown to all", {"x": 1}).status_code == 404
