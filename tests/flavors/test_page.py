@@ -10,7 +10,7 @@ from gateway.batching.compatibility import ROW_WISE_FLAVORS
 from tests.flavors.recipes import FLAVORS
 
 DOCS = Path(__file__).parents[2] / "docs"
-_NAME = r"^\| `(?P<name>mlflow\.[^`]+)` \|.*"
+_NAME = r"^\| `(?P<name>mlflow\.[^`]+)` .*"
 _ROW = re.compile(_NAME + r"\| (?P<batched>[a-z ]+) \| (?P<start>\w+) \|$")
 
 

@@ -285,6 +285,20 @@ def _langchain(folder: str) -> Any:
     return {"question": ["Why?"]}
 
 
+def _python_model(folder: str) -> Any:
+    import mlflow.pyfunc
+
+    class Sum(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+            return model_input.sum(axis=1)
+
+    from mlflow.models import infer_signature
+
+    signature = infer_signature(_TABLE, _TABLE.sum(axis=1))
+    mlflow.pyfunc.save_model(folder, python_model=Sum(), signature=signature, pip_requirements=[])
+    return _ASKED
+
+
 _CHUNKER = """
 import mlflow
 from mlflow.pyfunc import PythonModel
@@ -397,7 +411,8 @@ _SAVE: dict[str, Callable[[str], Any]] = {
     "mlflow.spark": _spark,
     "mlflow.paddle": _paddle,
     "mlflow.langchain": _langchain,
-    "mlflow.pyfunc.model": _chunker,
+    "mlflow.pyfunc.model": _python_model,
+    "mlflow.pyfunc.loaders.code_model": _chunker,
 }
 
 
