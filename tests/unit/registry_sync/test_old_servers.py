@@ -26,9 +26,10 @@ def test_a_registry_on_an_old_server_is_read_whole(kept: Path) -> None:
     assert [version.problem for version in model.versions] == [None, None, None]
     assert [version.stage for version in model.versions] == ["Production", None, None]
     assert contract_of(model.versions[0].signature or "").inputs.named
-    assert model.aliases == {"champion": 2}
+    has_aliases = kept.stem != "mlflow-1.30.1"
+    assert model.aliases == ({"champion": 2} if has_aliases else {})
     catalog = build_catalog(reading, None, policy=DefaultPolicy()).catalog
-    assert catalog.models["doubled"].default_version == 2
+    assert catalog.models["doubled"].default_version == (2 if has_aliases else 3)
 
 
 def test_there_are_recordings() -> None:
