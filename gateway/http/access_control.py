@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.catalog import Catalog
 from gateway.errors import Unauthenticated
+from gateway.http.access_log import note_key
 from gateway.http.problems import problem_of
 from gateway.security.api_keys import Key, Keyring
 
@@ -60,6 +61,7 @@ class Access:
         known: Key | None = scope.get(_KEY)
         if known is None:
             known = scope[_KEY] = self.keys.keyring.key_of(_secret_in(scope))
+            note_key(scope, known.name)
         return known
 
 

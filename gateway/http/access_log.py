@@ -29,6 +29,7 @@ PROBES = frozenset({"/healthz", "/readyz"})
 """Paths that machines ask for all the time, and that tell nothing of who uses the gateway."""
 
 _ANSWERED = "modelmux.answered"
+_KEY_NAME = "modelmux.key_name"
 
 _MOMENT_S = 0.1
 _AT_ONCE = 64
@@ -53,6 +54,11 @@ def answered(scope: Scope) -> tuple[str | None, int | None, int | None]:
     return said
 
 
+def note_key(scope: Scope, name: str) -> None:
+    """Say what the key is called that came with the request in `scope`, for its line."""
+    scope[_KEY_NAME] = name
+
+
 class AccessEntry(NamedTuple):
     """What a line is made of; `status` is None where the caller left before an answer."""
 
@@ -74,6 +80,7 @@ class AccessEntry(NamedTuple):
             "version": version,
             "rows": rows,
             "ms": round(self.spent_s * 1e3, 2),
+            "key": self.scope.get(_KEY_NAME),
         }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.http import access_log
-from gateway.http.access_log import PROBES, AccessEntry, AccessJournal, note_answer
+from gateway.http.access_log import PROBES, AccessEntry, AccessJournal, note_answer, note_key
 
 MODEL = "a model\nwith=status=200 \u2028"
 
@@ -65,12 +65,13 @@ async def test_a_json_line_tells_who_what_and_how_long() -> None:
     """All fields of a prediction, as JSON's own types."""
     asked = scope(x_request_id="r1", authorization="Bearer secret")
     note_answer(asked, MODEL, 3, 2)
+    note_key(asked, "team-a")
     (line,) = await logged(True, entry(asked))
     assert json.loads(line) == {
         "timestamp": "2023-11-14T22:13:20.250Z", "level": "INFO", "logger": "gateway.access",
         "message": "POST /models/m/predict 200", "request_id": "r1", "method": "POST",
         "path": "/models/m/predict", "status": 200, "model": MODEL, "version": 3, "rows": 2,
-        "ms": 1.25,
+        "ms": 1.25, "key": "team-a",
     }  # fmt: skip
 
 
@@ -80,7 +81,8 @@ async def test_no_value_of_a_text_line_can_look_like_another_field() -> None:
     note_answer(asked, MODEL, 3, 2)
     (line,) = await logged(False, entry(asked))
     names = re.findall(r" ([a-z_]+)=", line)
-    assert names == ["request_id", "method", "path", "status", "model", "version", "rows", "ms"]
+    told = ["request_id", "method", "path", "status", "model", "version", "rows", "ms", "key"]
+    assert names == told
     assert " status=200 " in line
     assert "%0A" in line
 
