@@ -110,12 +110,12 @@ async def test_predictions_are_told_by_replica_model_version_and_status(bench: B
     told = await bench.samples()
     requests = {key: value for key, value in told.items() if key[0] == "modelmux_requests_total"}
     assert requests == {
-        ("modelmux_requests_total", (model, replica, status, number)): 1
+        ("modelmux_requests_total", (model, "modelmux", replica, status, number)): 1
         for replica in ("a", "b")
         for model, status, number in (("m", "200", "1"), ("m", "422", "1"), ("", "404", ""))
     }
-    assert told["modelmux_request_duration_seconds_count", ("m", "a", "1")] == 1
-    assert told["modelmux_request_duration_seconds_bucket", ("+Inf", "m", "a", "1")] == 1
+    assert told["modelmux_request_duration_seconds_count", ("m", "modelmux", "a", "1")] == 1
+    assert told["modelmux_request_duration_seconds_bucket", ("+Inf", "m", "modelmux", "a", "1")] == 1
     assert told["modelmux_call_rows_bucket", ("1.0", "m", "a", "1")] == 1
     assert told["modelmux_requests_in_flight", ("m", "a")] == 0
 
@@ -184,8 +184,8 @@ async def test_a_caller_who_leaves_is_counted_as_that(bench: Bench) -> None:
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     told = await bench.samples()
-    assert told["modelmux_requests_total", ("m", "a", "499", "")] == 1
-    assert ("modelmux_request_duration_seconds_count", ("m", "a", "1")) not in told
+    assert told["modelmux_requests_total", ("m", "modelmux", "a", "499", "")] == 1
+    assert ("modelmux_request_duration_seconds_count", ("m", "modelmux", "a", "1")) not in told
 
 
 async def test_names_may_have_any_character_and_openmetrics_is_spoken_too(bench: Bench) -> None:
@@ -193,7 +193,7 @@ async def test_names_may_have_any_character_and_openmetrics_is_spoken_too(bench:
     bench.feed.catalog = catalog(served(version(1), name=QUOTED))
     bench.traffic.note_answer(QUOTED, 1, 0.1, 1)
     told = await bench.samples()
-    assert told["modelmux_requests_total", (QUOTED, "a", "200", "1")] == 1
+    assert told["modelmux_requests_total", (QUOTED, "modelmux", "a", "200", "1")] == 1
     answer = await bench.client.get(
         "/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}
     )
