@@ -128,8 +128,13 @@ class Contract:
         """
         if max_rows is not None and table.rows > max_rows:
             raise too_many_rows(max_rows)
+        params, wrong = self._reader.read_params(dict(table.params)) if table.params else ({}, [])
+        plain = None if self._plain_table is None or wrong else self._plain_table
+        frame = None if plain is None else plain.of_columns(table.columns, table.rows)
+        if frame is not None:
+            placed = ((range(frame.rows), frame),)
+            return Request(rows=frame.rows, frames=placed, params=self._encoded(params), echo=echo)
         columns, found = self._columns.checked(table)
-        params, wrong = self._reader.read_params(dict(table.params))
         if found or wrong:
             raise InvalidInput((*found, *wrong))
         return Request(

@@ -7,7 +7,7 @@ way, which also knows how to say what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -65,15 +65,24 @@ class PlainTable:
         if max_rows is not None and len(rows) > max_rows:
             raise too_many_rows(max_rows)
         columns = self._columns(rows) if rows else None
-        if columns is None:
+        return None if columns is None else self._frame(columns, len(rows))
+
+    def of_columns(self, columns: Mapping[str, Any], rows: int) -> Frame | None:
+        """The same of lists by their columns' names."""
+        if not rows or len(columns) != len(self._readers):
             return None
-        return Frame(
-            layout="table",
-            names=self._labels,
-            columns=columns,
-            rows=len(rows),
-            key=self._key,
-        )
+        try:
+            by_column = self._cells(columns)
+        except KeyError:
+            return None
+        lists = by_column if len(self._readers) > 1 else (by_column,)
+        if any(type(each) is not list or len(each) != rows for each in lists):
+            return None
+        found = self._read(lists)
+        return None if found is None else self._frame(found, rows)
+
+    def _frame(self, columns: tuple[Column, ...], rows: int) -> Frame:
+        return Frame(layout="table", names=self._labels, columns=columns, rows=rows, key=self._key)
 
     def _columns(self, rows: list[Any]) -> tuple[Column, ...] | None:
         try:
@@ -82,7 +91,9 @@ class PlainTable:
             return None
         if set(map(len, rows)) != {len(self._readers)}:
             return None
-        by_column = zip(*cells, strict=True) if len(self._readers) > 1 else (cells,)
+        return self._read(zip(*cells, strict=True) if len(self._readers) > 1 else (cells,))
+
+    def _read(self, by_column: Iterable[Sequence[Any]]) -> tuple[Column, ...] | None:
         found = []
         for read, values in zip(self._readers, by_column, strict=True):
             column = read(values)
