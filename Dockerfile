@@ -17,7 +17,8 @@ RUN python -m venv /build \
 COPY pyproject.toml ./
 # A file of its own, so that only a change of what is needed makes the image below install anew.
 RUN mkdir /dist && /build/bin/python -c "import tomllib; \
-print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+print(*project['dependencies'], *project['optional-dependencies']['tables'], sep='\n')" \
     > /dist/requirements.txt
 COPY README.md LICENSE ./
 COPY gateway gateway

@@ -24,7 +24,7 @@ _SCHEME = "modelmux:"
 _KEY = "MODELMUX_KEY"
 _DEFAULT_URL = "http://127.0.0.1:8000"
 _ARROW = "application/vnd.apache.arrow.stream"
-_COLUMNS = "application/vnd.modelmux.columns+json"
+_COLUMNS = "application/vnd.modelmux-columns+json"
 # The gateway has a deadline of its own, and answers when it has passed.
 _TIMEOUT = httpx.Timeout(3700.0, connect=10.0)
 _SCORED = {

@@ -160,8 +160,14 @@ class Contract:
         """
         if max_rows is not None and table.rows > max_rows:
             raise too_many_rows(max_rows)
+        given = dict(table.params)
+        params, wrong = self._reader.read_params(given, table.places.params) if given else ({}, [])
+        plain = None if self._plain_table is None or wrong else self._plain_table
+        frame = None if plain is None else plain.of_columns(table.columns, table.rows)
+        if frame is not None:
+            placed = ((range(frame.rows), frame),)
+            return Request(rows=frame.rows, frames=placed, params=self._encoded(params), echo=echo)
         columns, found = self._columns.checked(table)
-        params, wrong = self._reader.read_params(dict(table.params), table.places.params)
         if found or wrong:
             raise InvalidInput((*found, *wrong))
         return Request(
@@ -179,11 +185,11 @@ class Contract:
         return Request(rows=rows, frames=frames, params={})
 
     def take_plain(
-        self, columns: Mapping[str, Sequence[Any]], rows: int, *, echo: Any = None
+        self, columns: Mapping[str, list[Any]], rows: int, *, echo: Any = None
     ) -> Request | None:
         """`take` of columns of JSON's plain values, several times as fast; None where they must go
         that way, which also knows how to say what is wrong."""
-        frame = None if self._plain_table is None else self._plain_table.take(columns, rows)
+        frame = None if self._plain_table is None else self._plain_table.of_columns(columns, rows)
         if frame is None:
             return None
         return Request(rows=rows, frames=((range(rows), frame),), params={}, echo=echo)

@@ -7,7 +7,7 @@ way, which also knows how to say what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -69,38 +69,24 @@ class PlainTable:
         if max_rows is not None and len(rows) > max_rows:
             raise too_many_rows(max_rows)
         columns = self._columns(rows) if rows else None
-        if columns is None:
-            return None
-        return Frame(
-            layout="table",
-            names=self._labels,
-            columns=columns,
-            rows=len(rows),
-            key=self._key,
-        )
+        return None if columns is None else self._frame(columns, len(rows))
 
-    def take(self, columns: Mapping[str, Sequence[Any]], rows: int) -> Frame | None:
-        """The same of columns of so many values each, which JSON said."""
+    def of_columns(self, columns: Mapping[str, Any], rows: int) -> Frame | None:
+        """The same of lists by their columns' names."""
+        if not rows or len(columns) != len(self._readers):
+            return None
         try:
-            cells = self._cells(columns)
+            by_column = self._cells(columns)
         except KeyError:
             return None
-        if len(columns) != len(self._readers) or not rows:
+        lists = by_column if len(self._readers) > 1 else (by_column,)
+        if any(type(each) is not list or len(each) != rows for each in lists):
             return None
-        found = []
-        for read, values in zip(self._readers, self._each(cells), strict=True):
-            column = read(values)
-            if column is None:
-                return None
-            found.append(column)
-        return Frame(
-            layout="table", names=self._labels, columns=tuple(found), rows=rows, key=self._key
-        )
+        found = self._read(lists)
+        return None if found is None else self._frame(found, rows)
 
-    def _each(self, cells: Any) -> Sequence[Any]:
-        """What the getter gives: of one column that alone."""
-        found: Sequence[Any] = cells if len(self._readers) > 1 else (cells,)
-        return found
+    def _frame(self, columns: tuple[Column, ...], rows: int) -> Frame:
+        return Frame(layout="table", names=self._labels, columns=columns, rows=rows, key=self._key)
 
     def _columns(self, rows: list[Any]) -> tuple[Column, ...] | None:
         try:
@@ -109,7 +95,9 @@ class PlainTable:
             return None
         if set(map(len, rows)) != {len(self._readers)}:
             return None
-        by_column = zip(*cells, strict=True) if len(self._readers) > 1 else (cells,)
+        return self._read(zip(*cells, strict=True) if len(self._readers) > 1 else (cells,))
+
+    def _read(self, by_column: Iterable[Sequence[Any]]) -> tuple[Column, ...] | None:
         found = []
         for read, values in zip(self._readers, by_column, strict=True):
             column = read(values)

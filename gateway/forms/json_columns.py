@@ -17,7 +17,7 @@ from gateway.contract.body import read_json
 from gateway.contract.validation import Path
 from gateway.errors import InvalidInput, Violation
 
-MEDIA_TYPE = b"application/vnd.modelmux.columns+json"
+MEDIA_TYPE = b"application/vnd.modelmux-columns+json"
 
 
 class ByColumn(Places):

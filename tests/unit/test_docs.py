@@ -218,7 +218,11 @@ def test_every_tag_is_in_its_table_with_default_and_range() -> None:
 def test_no_page_names_a_tag_that_does_not_exist(page: Path) -> None:
     """Whatever a page calls `modelmux.<something>` is a tag, a logger, the file in deploy, or a
     media type."""
-    named = set(re.findall(r"\bmodelmux\.(?!yaml\b|columns\b)[a-z][a-z_]*", page.read_text(encoding="utf-8")))
+    named = set(
+        re.findall(
+            r"\bmodelmux\.(?!yaml\b|columns\b)[a-z][a-z_]*", page.read_text(encoding="utf-8")
+        )
+    )
     assert named - TAGS - LOGGERS == set()
 
 

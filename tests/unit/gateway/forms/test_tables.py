@@ -28,7 +28,7 @@ STREAM = "application/vnd.apache.arrow.stream"
 FILE = "application/vnd.apache.arrow.file"
 PARQUET = "application/vnd.apache.parquet"
 CSV = "text/csv"
-COLUMNS = "application/vnd.modelmux.columns+json"
+COLUMNS = "application/vnd.modelmux-columns+json"
 
 KINDS = (
     ("whole", "long"),
