@@ -202,8 +202,8 @@ def _answer_head(router: APIRouter) -> None:
     """Have each route that answers GET answer HEAD (RFC 9110, section 9.3.2), which servers send
     without the body; after the document is made, which would have both."""
     for route in router.routes:
-        if isinstance(route, APIRoute) and "GET" in route.methods:
-            route.methods.add("HEAD")
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            route.methods = {*(route.methods or ()), "HEAD"}
 
 
 def _own_segments(routers: Iterable[APIRouter]) -> frozenset[str]:

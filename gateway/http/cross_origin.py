@@ -42,7 +42,7 @@ class CrossOrigin:
         self._everybody = EVERYBODY.encode() in self._origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a preflight, or have the application answer and tell whether a page may read it."""
+        """Answer a preflight, or have the application answer and tell who may read that."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

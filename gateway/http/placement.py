@@ -145,7 +145,8 @@ def _route_path(scope: Scope) -> str:
 
 
 def _raw_path(scope: Scope) -> bytes:
-    return scope.get("raw_path") or scope["path"].encode()
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    return raw
 
 
 def _peer(scope: Scope, *, told: bool) -> str:

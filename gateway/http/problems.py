@@ -207,7 +207,8 @@ def problem_schemas() -> dict[str, Any]:
 
 
 def _difference_schema() -> dict[str, Any]:
-    return without_titles(TypeAdapter(Difference).json_schema(mode="serialization"))
+    schema: dict[str, Any] = without_titles(TypeAdapter(Difference).json_schema())
+    return schema
 
 
 def without_titles(schema: Any) -> Any:

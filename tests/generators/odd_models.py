@@ -64,7 +64,7 @@ def _signed() -> list[ServedModel]:
         model("tuples", pair, pair),
         model("lists", [texts], [{**texts, "items": texts}]),
         *(model(f"tensor_of_{d}", [_tensor(d, -1, 2, -1)], [_tensor(d, -1)]) for d in _DTYPES),
-        model("named_tensors", [_tensor("uint64", -1, name="a"), _tensor("float32", -1, 3, name="b")]),
+        model("named_tensors", [_tensor("uint64", -1, name="a"), _tensor("str", -1, 3, name="b")]),
         model(
             "scalars",
             [{"name": kind, "type": kind, "required": True} for kind in _KINDS],

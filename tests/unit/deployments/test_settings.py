@@ -33,6 +33,12 @@ def test_variables_set_what_arguments_do_not(monkeypatch: pytest.MonkeyPatch) ->
         ("tracking_uri", "http://"),
         ("tracking_uri", "ftp://host"),
         ("registry_uri", "nonsense"),
+        ("root_path", "ml"),
+        ("root_path", "//host"),
+        ("root_path", "/ml?x"),
+        ("trusted_proxies", "proxy.example"),
+        ("cors_origins", "https://app.example/path"),
+        ("cors_origins", "null"),
         ("unknown", 1),
     ],
 )
@@ -40,7 +46,20 @@ def test_bad_values_are_refused_by_name(name: str, value: object) -> None:
     """The error's location is the setting's name."""
     with pytest.raises(ValidationError) as caught:
         Settings(**{"tracking_uri": URI, name: value})  # type: ignore[arg-type]
-    assert [error["loc"] for error in caught.value.errors()] == [(name,)]
+    assert {error["loc"][0] for error in caught.value.errors()} == {name}
+
+
+def test_where_the_gateway_is_can_be_said() -> None:
+    """A path loses the slash at its end; one address is a network; origins are as they are."""
+    settings = Settings(
+        tracking_uri=URI,
+        root_path="/ml/",
+        trusted_proxies="127.0.0.1, fd00::/8",  # type: ignore[arg-type]
+        cors_origins="*, https://app.example",  # type: ignore[arg-type]
+    )
+    assert settings.root_path == "/ml"
+    assert [str(network) for network in settings.trusted_proxies] == ["127.0.0.1/32", "fd00::/8"]
+    assert settings.cors_origins == ("*", "https://app.example")
 
 
 @pytest.mark.parametrize(
