@@ -13,7 +13,16 @@ from dataclasses import replace
 
 import orjson
 
-from gateway.contract.types import ArrayOf, Extras, Field, MapOf, ObjectOf, Rows, Type
+from gateway.contract.types import (
+    ArrayOf,
+    Extras,
+    Field,
+    MapOf,
+    ObjectOf,
+    Rows,
+    TextOrTexts,
+    Type,
+)
 
 CHAT_MODEL = "agent/v1/chat"
 CHAT_AGENT = "agent/v2/chat"
@@ -52,6 +61,8 @@ def agent_inputs(inputs: Rows, task: str) -> Rows:
     """
     extras: Extras = "kept" if task in AGENTS else "dropped"
     fields = tuple(replace(f, type=_opened(f.type, extras)) for f in inputs.fields)
+    if task == EMBEDDINGS:  # a text or a list of texts, of which the signature knows the text
+        fields = tuple(replace(f, type=TextOrTexts()) if f.name == "input" else f for f in fields)
     return replace(inputs, fields=fields, extras="dropped")
 
 
