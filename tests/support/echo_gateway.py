@@ -66,7 +66,7 @@ class EchoGateway:
         self.traffic = Traffic()
         self.feed = StaticFeed(catalog(served(*versions, **fields)))
         self.service = PredictionService(
-            feed=self.feed, submit=self.backend.call, default_timeout_s=5, max_rows=1000
+            feed=self.feed, submit=self.backend.call, default_timeout_s=60, max_rows=1000
         )
         self.app = create_app(
             service=self.service,
