@@ -44,7 +44,7 @@ def test_a_registry_that_is_away_is_waited_for_and_stopping_leaves_nothing(
             )
             assert running.predict("late", {"x": 1}).json() == [{"x": 1.0}]
         assert running.predict("late", {"x": 2}).json() == [{"x": 2.0}]
-        assert running.log.read_text().count("is it running? Trying again") == 1
+        assert running.log.read_text().count("is it that address? Trying again") == 1
         assert end(running.process) == 0
         assert _left_over(running.process.pid) == []
         output = running.log.read_text()
