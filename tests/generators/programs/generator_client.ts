@@ -2,5 +2,5 @@
 import { Configuration, ModelsApi } from "./generated/index.js";
 
 const models = new ModelsApi(new Configuration({ basePath: process.argv[2] ?? "" }));
-const answer = await models.predictDoubles({ doublesRequest: { x: 2 } });
+const answer = await models.predictDoubles({ doublesRequest: { inputs: { x: 2 } } });
 if (answer[0]?.y !== 4) throw new Error(JSON.stringify(answer));
