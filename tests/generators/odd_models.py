@@ -20,7 +20,7 @@ WORDS = (
 )  # fmt: skip
 
 _COLUMNS = (
-    "sepal length (cm)", "a.b", 'quo"te', "straße", "_x", "__class__", "model_config", "schema",
+    "sepal length (cm)", "a.b", 'quo"te', "straße", "_x", "model_config", "schema",
     "json", "params", "0", "class", "self", "type", "from", "None", "$ref", "Input",
 )  # fmt: skip
 _KINDS = ("boolean", "integer", "long", "float", "double", "string", "binary", "datetime")
