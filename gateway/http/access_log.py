@@ -25,7 +25,7 @@ _logger = logging.getLogger(__name__)
 
 LOGGER = "gateway.access"
 
-PROBES = frozenset({"/healthz", "/readyz"})
+PROBES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 """Paths that machines ask for all the time, and that tell nothing of who uses the gateway."""
 
 _ANSWERED = "modelmux.answered"

@@ -20,8 +20,8 @@ WORDS = (
 )  # fmt: skip
 
 _COLUMNS = (
-    "sepal length (cm)", "a.b", 'quo"te', "straße", "_x", "__class__", "model_config", "schema",
-    "json", "params", "0", "class", "self", "type", "from", "None", "$ref", "ü", "Input",
+    "sepal length (cm)", "a.b", 'quo"te', "straße", "_x", "model_config", "schema",
+    "json", "params", "0", "class", "self", "type", "from", "None", "$ref", "Input",
 )  # fmt: skip
 _KINDS = ("boolean", "integer", "long", "float", "double", "string", "binary", "datetime")
 _DTYPES = ("float16", "float32", "float64", "int64", "uint64", "int8", "bool", "str", "object")
