@@ -20,8 +20,8 @@ from deployments.ingress.serve_middleware import Front
 from deployments.logs import PACKAGES, LogOptions, configure_logging, writer
 from deployments.model_calls.activation import SyncActivation
 from deployments.model_calls.backend import RayBackend
-from deployments.serve.front_door import tells_callers
 from deployments.serve.channels import reach_replicas_anew
+from deployments.serve.front_door import tells_callers
 from deployments.serve.handles import RayHandle, own_replicas, replica_handle
 from deployments.serve.replica_ports import listen_on_own_address
 from deployments.settings import Settings
