@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.chromium import chromium
-from tests.support.processes import Gateway, free_port, gateway, mlflow_server
+from tests.support.processes import Gateway, gateway, mlflow_server
 from tests.support.scheduling import Together, place_of, shared_by
 
 if TYPE_CHECKING:
@@ -67,14 +67,11 @@ def shared_gateway(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) ->
     """
     folder = tmp_path_factory.mktemp("gateway")
     # Models that no test asks any more don't have to run beside the others' all the time.
-    grpc_port = free_port()
-    environment = {"MODELMUX_IDLE_TIMEOUT_S": "60", "MODELMUX_GRPC_PORT": str(grpc_port)}
+    calm = {"MODELMUX_IDLE_TIMEOUT_S": "60"}
     with _SHARED_GATEWAY:
-        made = _SHARED_GATEWAY.enter_context(
-            gateway(mlflow_uri, folder, "--poll-interval-s", "5", environment=environment)
+        yield _SHARED_GATEWAY.enter_context(
+            gateway(mlflow_uri, folder, "--poll-interval-s", "5", environment=calm)
         )
-        made.grpc_port = grpc_port
-        yield made
 
 
 @pytest.fixture(scope="session")

@@ -136,7 +136,6 @@ class Gateway:
     process: subprocess.Popen[bytes]
     log: Path
     state_dir: Path
-    grpc_port: int | None = None
     _client: httpx.Client | None = field(default=None, repr=False)
 
     @property
