@@ -152,4 +152,5 @@ def register_agents(uri: str, folder: Path) -> None:
         ("log", "string"), ("count", "long"), ("pause_s", "double"), ("fails_at", "long")
     )
     log(uri, "ticker", Ticker(), signature=ModelSignature(inputs))
+    mlflow.set_experiment(experiment_id="0")  # the one that other tests' servers have
     client(uri).set_registered_model_tag("ticker", "modelmux.timeout_s", "2")
