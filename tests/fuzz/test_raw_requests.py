@@ -39,7 +39,7 @@ PROBLEMS: dict[str, tuple[bytes, str]] = {
     "slash in a name": (path(b"/models/a%2Fb/predict"), "route_not_found"),
     "two slashes": (path(b"//models//versions/predict"), "route_not_found"),
     "no name": (path(b"/models//predict"), "route_not_found"),
-    "slash at the end": (path(b"/models/versions/predict/"), "route_not_found"),
+    "two slashes at the end": (path(b"/models/versions/predict//"), "route_not_found"),
     "way up": (path(b"/models/../../etc/passwd/predict"), "route_not_found"),
     "way up, encoded": (path(b"/models/%2e%2e%2f%2e%2e/predict"), "route_not_found"),
     "way around": (path(b"/models/../models/versions/predict"), "route_not_found"),
@@ -81,13 +81,14 @@ PROBLEMS: dict[str, tuple[bytes, str]] = {
     "unknown method": (request(method=b"FOO"), "malformed_request"),
     "method in small letters": (request(method=b"post"), "malformed_request"),
     "long method": (request(method=b"A" * 3000), "malformed_request"),
-    "compressed": (
-        request(b"Content-Encoding: gzip", body=gzip.compress(GOOD)), "unsupported_media_type"
+    "compressed by nobody's coding": (
+        request(b"Content-Encoding: compress", body=gzip.compress(GOOD)), "unsupported_media_type"
     ),
+    "not compressed": (request(b"Content-Encoding: gzip", body=GOOD), "malformed_body"),
     "no media type": (request(json=False), "unsupported_media_type"),
     "media type, no text": (request(b"Content-Type: \xff", json=False), "unsupported_media_type"),
     "UTF-16": (request(body='{"x":1}'.encode("utf-16")), "malformed_json"),
-    "byte order mark": (request(body=b"\xef\xbb\xbf" + GOOD), "malformed_json"),
+    "two byte order marks": (request(body=b"\xef\xbb\xbf" * 2 + GOOD), "malformed_json"),
     "empty body": (request(body=b""), "malformed_json"),
     "no body": (request(JSON, body=None), "malformed_json"),
     "a million lists": (request(body=b"[" * 10**6), "malformed_json"),

@@ -35,7 +35,7 @@ def form_of(headers: RawHeaders) -> Form:
 
     Raises UnsupportedMediaType, NotAcceptable and InvalidHeader.
     """
-    declared, accepted = JSON, b""
+    declared, accepted = b"", b""
     for name, value in headers:
         if name == b"content-type":
             declared = value
