@@ -134,7 +134,8 @@ def _queries() -> Iterator[str]:
     dashboard = json.loads(DASHBOARD.read_text())
     for panel in dashboard["panels"]:
         for target in panel["targets"]:
-            yield target["expr"].replace("$__rate_interval", "1m").replace("$model", ".*")
+            asked = target["expr"].replace("$__rate_interval", "1m")
+            yield asked.replace("$model", ".*").replace("$instance", ".*")
 
 
 def test_the_numbers_are_right_and_no_caller_makes_a_label(
