@@ -107,6 +107,11 @@ class Settings(BaseSettings):
         description="What a model's default is without that alias: its newest version, or, with "
         "`champion`, none: nothing goes live until somebody moves the alias.",
     )
+    warm: Literal["tagged", "champions"] = Field(
+        default="tagged",
+        description="Which models have a replica that is always there: those whose tags say so, or "
+        "those that a champion is named of, too.",
+    )
     compatibility: Literal["compatible", "exact"] = Field(
         default="compatible",
         description="How strict the gate is: `compatible` by the rules, or `exact` signatures.",

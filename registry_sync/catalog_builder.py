@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gateway.catalog import Catalog, ModelVersion, ServedModel, is_version_number
 from registry_sync.default_version import DefaultPolicy, LoadFacts, is_in_stage
 from registry_sync.records import RegisteredModel, RegistryReading
-from registry_sync.tags import is_served, parse_options
+from registry_sync.tags import is_served, kept_warm, parse_options
 
 _PRODUCTION = "Production"
 _NOTHING_LOADED = LoadFacts()
@@ -60,6 +60,8 @@ def _decided(
 ) -> tuple[ServedModel, ModelVersion | None]:
     """The model as it is served from now on, and its version that waits for being prepared."""
     options, warnings = parse_options(record.tags)
+    if policy.warm == "champions" and policy.champion(record.versions, record.aliases) is not None:
+        options = kept_warm(options, record.tags)
     choice = policy.choose(
         record.versions,
         record.aliases,

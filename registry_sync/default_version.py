@@ -43,6 +43,9 @@ BEING_LOADED = "It is being loaded before it takes over."
 _NO_READY_VERSION = "It has no version that is READY."
 _FORMER_DEFAULTS = 10
 
+Warmth = Literal["tagged", "champions"]
+"""Which models have a replica always: those whose tags say so, or those with a champion, too."""
+
 DefaultRule = Literal["champion_or_newest", "champion"]
 """What makes a version the default where the alias is on none: being the newest, or nothing."""
 
@@ -99,11 +102,13 @@ class DefaultChoice:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultPolicy:
     """How defaults are chosen: the alias that names them, the stage that does so where there is no
-    such alias (None: none), what holds without either, and how strict the gate is."""
+    such alias (None: none), what holds without either, which models are kept warm, and how strict
+    the gate is."""
 
     champion_alias: str = "champion"
     champion_stage: str | None = None
     rule: DefaultRule = "champion_or_newest"
+    warm: Warmth = "tagged"
     compatibility: Compatibility = "compatible"
 
     def choose(

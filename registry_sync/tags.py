@@ -16,6 +16,7 @@ PREFIX = "modelmux."
 SERVE = "modelmux.serve"
 ACCEPT_BREAKING = "modelmux.accept_breaking"
 ENVIRONMENT = "modelmux.environment"
+MIN_REPLICAS = "modelmux.min_replicas"
 SIGNATURE = "modelmux.signature"
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
@@ -79,6 +80,13 @@ def parse_options(tags: Mapping[str, str]) -> tuple[ModelOptions, tuple[str, ...
             "that takes a deployment of its own."
         )
     return options, tuple(warnings)
+
+
+def kept_warm(options: ModelOptions, tags: Mapping[str, str]) -> ModelOptions:
+    """The options of a model that is to have a replica always, where no tag says otherwise."""
+    if MIN_REPLICAS in tags or options.deployment == "shared":
+        return options
+    return options.model_copy(update={"min_replicas": 1})
 
 
 def _problem_of(name: str, value: str) -> str | None:

@@ -136,6 +136,7 @@ class SyncService:
                 champion_alias=settings.champion_alias,
                 champion_stage=settings.champion_stage,
                 rule=settings.default_version,
+                warm=settings.warm,
                 compatibility=settings.compatibility,
             ),
             history=self._history,

@@ -136,3 +136,20 @@ def test_a_production_stage_that_counts_for_nothing_is_a_warning() -> None:
     assert plan.catalog.models["m"].warnings == ()
     assert plan.catalog.models["m"].default_version == 1
     assert next_catalog((record(live[0]),), None).models["m"].warnings == ()
+
+
+def test_models_with_a_champion_can_be_kept_warm() -> None:
+    """By a setting, unless a tag says how many replicas there are, or that it shares them."""
+    warm = DefaultPolicy(warm="champions")
+    champion = {"champion": 1}
+    for record_, least in (
+        (record(version(1), aliases=champion), 1),
+        (record(version(1)), 0),
+        (record(version(1), aliases=champion, tags={"modelmux.min_replicas": "0"}), 0),
+        (record(version(1), aliases=champion, tags={"modelmux.min_replicas": "2"}), 2),
+        (record(version(1), aliases=champion, tags={"modelmux.deployment": "shared"}), 0),
+    ):
+        model = build_catalog((record_,), None, policy=warm).catalog.models["m"]
+        assert model.options.min_replicas == least
+    cold = build_catalog((record(version(1), aliases=champion),), None, policy=DefaultPolicy())
+    assert cold.catalog.models["m"].options.min_replicas == 0
