@@ -105,7 +105,8 @@ class ModelVersion(_Frozen):
     what its own tag says of its packages, `warnings` are of tags that can't be used. `stage` is
     the stage that somebody gave it, as MLflow has them beside aliases still. `task` is what an
     agent or a chat model speaks (see `gateway.contract.agents`), `streamable` whether its answer
-    can be had piece by piece.
+    can be had piece by piece. `read_as` tells what an earlier release read of the file from
+    what this one does.
 
     `unsigned` is why the file has no signature that can be served, None where it has one; then
     `signature` is the one that was `inferred` from the version's input example, or says that it is
@@ -130,6 +131,7 @@ class ModelVersion(_Frozen):
     inferred: str | None = None
     task: str | None = None
     streamable: bool = False
+    read_as: int = 0
 
     @property
     def is_agent(self) -> bool:

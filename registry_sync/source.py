@@ -36,6 +36,10 @@ from registry_sync.version_files import ArtifactStores, FilesUnreadable, Version
 
 _logger = logging.getLogger(__name__)
 
+READ_AS = 1
+"""To be raised when more is read of an MLmodel file than before: what a snapshot has of an earlier
+release is read again then."""
+
 _PAGE = 1000
 _READERS = 8
 _RETRY_UNREADABLE_AFTER_S = 60.0
@@ -236,8 +240,13 @@ class MlflowRegistry:
 
     def _must_read(self, record: MlflowVersion) -> bool:
         fingerprint = _fingerprint(record)
-        if record.status != "READY" or fingerprint in self._known:
+        if record.status != "READY":
             return False
+        known = self._known.get(fingerprint)
+        if known is not None:
+            looked_at = self._looked_at.get(fingerprint, -_RETRY_UNREADABLE_AFTER_S)
+            is_recent = time.monotonic() - looked_at < _RETRY_UNREADABLE_AFTER_S
+            return known.read_as != READ_AS and not is_recent
         unreadable = self._unreadable.get(fingerprint)
         return unreadable is None or not unreadable.is_recent
 
@@ -274,7 +283,7 @@ class MlflowRegistry:
         else:
             read = _version(record, fingerprint, facts, inferred=inferred, example=example)
             known = self._known.get(fingerprint)
-            if known is None or (known.unsigned, known.inferred) != (read.unsigned, read.inferred):
+            if known is None or _read_of(known) != _read_of(read):
                 self._known[fingerprint] = read
 
     def _fetch_facts(self, record: MlflowVersion) -> tuple[ModelFacts, str | None, Any]:
@@ -292,6 +301,11 @@ class MlflowRegistry:
         # more for each version, and the search that found it lists no prompts.
         registry = self._connected()._get_registry_client()  # type: ignore[no-untyped-call]
         return self._stores.open(registry.get_model_version_download_uri(name, number))
+
+
+def _read_of(version: ModelVersion) -> tuple[object, ...]:
+    """What another reading of the same artifacts may find."""
+    return version.unsigned, version.inferred, version.read_as
 
 
 def _text(files: VersionFiles, path: str) -> str:
@@ -367,6 +381,7 @@ def _version(
         example=example,
         task=facts.task,
         streamable=facts.streamable,
+        read_as=READ_AS,
         created_at_ms=int(record.creation_timestamp or 0),
         **_changeable(record),
     )

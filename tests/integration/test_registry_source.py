@@ -58,6 +58,17 @@ def test_what_is_known_is_not_read_again(uri: str) -> None:
     assert again == first
 
 
+def test_what_an_earlier_release_read_is_read_again(uri: str) -> None:
+    """As soon as that can be done: until then it is served as it was known."""
+    number = _register(uri, "m")
+    (model,) = MlflowRegistry(tracking_uri=uri).read()
+    before = [version.model_copy(update={"read_as": 0}) for version in model.versions]
+    assert MlflowRegistry(tracking_uri=uri, known=before).read() == (model,)
+    shutil.rmtree(_artifacts(uri, "m", number))
+    (kept,) = MlflowRegistry(tracking_uri=uri, known=before).read()
+    assert list(kept.versions) == before
+
+
 def test_a_quiet_registry_yields_the_same_versions(uri: str) -> None:
     """A version is the same object in every reading until the registry says something new of it."""
     for _ in range(2):
