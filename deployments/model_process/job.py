@@ -206,7 +206,7 @@ class _LoadedModel:
         self._inputs = Inputs.of(model)
         self._hint = TypeHint.of(model)
         self._reading = Reading.of(model)
-        if model.loader_module in _AGENT_LOADERS:
+        if _loader_of(model) in _AGENT_LOADERS:
             # They take the object as it was sent, and check it themselves. To enforce the signature
             # MLflow would make a table of it, and refuse what the signature leaves open (a tool has
             # more than the `type` that is declared).
@@ -362,6 +362,11 @@ class _LoadedModel:
 _AGENT_LOADERS = frozenset(
     "mlflow.pyfunc.loaders." + name for name in ("chat_agent", "chat_model", "responses_agent")
 )
+
+
+def _loader_of(model: Any) -> Any:
+    """Read from the file, since MLflow 2.0's models don't tell it."""
+    return (model.metadata.flavors or {}).get("python_function", {}).get("loader_module")
 
 
 def _is_one(call: Any) -> bool:
