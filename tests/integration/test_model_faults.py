@@ -79,8 +79,8 @@ def _misbehaves(rows: pd.DataFrame, params: Any) -> Any:
     endless.append(endless)
     deeds = [
         lambda: 1 / 0, sys.exit, cancelled, stopped, interrupted, worse, closed,
-        lambda: (row for row in [1.0]), lambda: Odd(), lambda: endless, lambda: [object()],
-        lambda: ["text"], lambda: [1.0, 2.0], list, lambda: {"y": Odd()},
+        lambda: (object() for _ in [1]), lambda: Odd(), lambda: endless, lambda: [object()],
+        lambda: ["text"], lambda: [[1.0, 2.0]], dict, lambda: {"y": Odd()},
         lambda: rows,
     ]  # fmt: skip
     return deeds[int(rows["x"].iloc[0])]()
