@@ -58,7 +58,7 @@ mlflow.set_tracking_uri(uri)
 rows = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0]})
 model = RandomForestRegressor(n_estimators=3, random_state=0).fit(rows, [0.0, 2.0, 4.0, 6.0])
 info = mlflow.sklearn.log_model(
-    model, "model", signature=infer_signature(rows, model.predict(rows)),
+    model, "tree", signature=infer_signature(rows, model.predict(rows)),
     registered_model_name=tree, pip_requirements=requirements,
 )
 
@@ -68,7 +68,7 @@ class Model(mlflow.pyfunc.PythonModel):
 
 signature = ModelSignature(Schema([ColSpec("double", "x")]), Schema([ColSpec("string", "v")]))
 mlflow.pyfunc.log_model(
-    artifact_path="model", python_model=Model(), signature=signature,
+    artifact_path="pickle", python_model=Model(), signature=signature,
     registered_model_name=pickle, pip_requirements=requirements,
 )
 answer = mlflow.pyfunc.load_model(info.model_uri).predict(rows)
