@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 from deployments.cli import app as cli
 from deployments.cli.app import app
 from deployments.cli.folder_lock import folder_of_one_gateway
+from deployments.logs import PACKAGES
 from deployments.settings import Settings
 from gateway.security.api_keys import Scope, entry_of, parse_keys
 from tests.support.processes import free_port
@@ -72,6 +74,17 @@ class FakeGateway(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """`up` says where the log goes, for the process that it runs in."""
+    loggers = [logging.getLogger(name) for name in PACKAGES]
+    before = [(each.handlers, each.level, each.propagate) for each in loggers]
+    yield
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 @pytest.fixture
