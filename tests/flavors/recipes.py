@@ -34,7 +34,7 @@ FLAVORS = (
     Flavor("mlflow.catboost", ("catboost",)),
     Flavor("mlflow.h2o", ("h2o",)),
     Flavor("mlflow.spark", ("pyspark", "setuptools")),
-    Flavor("mlflow.pytorch", _TORCH[:1], _NEAR[:1], cheap=True),
+    Flavor("mlflow.pytorch", _TORCH[:1], _NEAR[:1]),
     Flavor("mlflow.tensorflow", ("tensorflow-cpu",)),
     Flavor("mlflow.keras", ("keras", "tensorflow-cpu")),
     Flavor("mlflow.paddle", ("paddlepaddle", "setuptools")),
@@ -42,7 +42,7 @@ FLAVORS = (
     Flavor("mlflow.transformers", _TORCH, _NEAR),
     Flavor("mlflow.transformers zero-shot-classification", _TORCH, _NEAR, cheap=True),
     Flavor("mlflow.transformers feature-extraction", _TORCH, _NEAR),
-    Flavor("mlflow.transformers llm/v1/embeddings", _TORCH, _NEAR, cheap=True),
+    Flavor("mlflow.transformers llm/v1/embeddings", _TORCH, _NEAR),
     Flavor("mlflow.sentence_transformers", (*_TORCH, "sentence-transformers")),
     Flavor("mlflow.sentence_transformers llm/v1/embeddings", (*_TORCH, "sentence-transformers")),
     Flavor("mlflow.spacy", ("spacy",)),
@@ -51,7 +51,7 @@ FLAVORS = (
     Flavor("mlflow.prophet", ("prophet",)),
     Flavor("mlflow.pmdarima", ("pmdarima",)),
     Flavor("mlflow.statsmodels", ("statsmodels",)),
-    Flavor("mlflow.statsmodels forecast", ("statsmodels",), cheap=True),
+    Flavor("mlflow.statsmodels forecast", ("statsmodels",)),
     Flavor("mlflow.langchain", ("langchain", "langchain-community")),
 )
 """All that docs/5-performance.md names, but for those that docs/13-flavors.md tells why not."""
