@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -249,23 +249,16 @@ class PredictionService:
         patience_s = self._patience_s(resolution.model)
         timeout_s = self._timeout_s(resolution, timeout_s)
         deadline = Deadline.after(timeout_s)
-        try:
-            async with asyncio.timeout(timeout_s) as limit:
-                request = await self._parsed(resolution, body, form)
-                parsed = time.perf_counter()
-                visit.hold_rows(request.rows)
-                try:
-                    results = await self._submit_all(
-                        resolution, request, len(body), deadline, patience_s
-                    )
-                except InvalidInput as refusal:  # by the model's own classes
-                    raise request.located(refusal) from None
-        except TimeoutError:
-            if not limit.expired():
-                raise  # somebody else's: a bug, and no word about the request
-            raise DeadlineExceeded(
-                f"No answer within the request's deadline of {timeout_s:g} s."
-            ) from None
+        async with _deadline(timeout_s, "No answer"):
+            request = await self._parsed(resolution, body, form)
+            parsed = time.perf_counter()
+            visit.hold_rows(request.rows)
+            try:
+                results = await self._submit_all(
+                    resolution, request, len(body), deadline, patience_s
+                )
+            except InvalidInput as refusal:  # by the model's own classes
+                raise request.located(refusal) from None
         called = time.perf_counter()
         answer = await _written(resolution.contract, request, results, form.write)
         visit.hold_answer(len(answer.body))
@@ -317,14 +310,22 @@ def _call(
 
 async def within(timeout_s: float, coming: Awaitable[_T]) -> _T:
     """What comes within so many seconds; raises DeadlineExceeded."""
+    async with _deadline(timeout_s, "Nothing came"):
+        return await coming
+
+
+@asynccontextmanager
+async def _deadline(timeout_s: float, missing: str) -> AsyncGenerator[None]:
+    """Ends what is within after so many seconds; raises DeadlineExceeded, which says what is
+    missing."""
     try:
         async with asyncio.timeout(timeout_s) as limit:
-            return await coming
+            yield
     except TimeoutError:
         if not limit.expired():
             raise  # somebody else's: a bug, and no word about the request
         raise DeadlineExceeded(
-            f"Nothing came within the request's deadline of {timeout_s:g} s."
+            f"{missing} within the request's deadline of {timeout_s:g} s."
         ) from None
 
 

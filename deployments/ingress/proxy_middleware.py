@@ -17,6 +17,7 @@ from typing import Any
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deployments.ingress.plain_answers import is_plain
 from gateway.errors import GatewayError, GatewayUnavailable, RouteNotFound
 from gateway.http.problems import problem_of_any
 
@@ -40,21 +41,13 @@ class ProxyFront:
         async def checked(message: MutableMapping[str, Any]) -> None:
             nonlocal is_refused
             if message["type"] == "http.response.start":
-                is_refused = message["status"] in _REFUSALS and _is_plain(message)
+                is_refused = message["status"] in _REFUSALS and is_plain(message)
             if not is_refused:
                 await send(message)
 
         await self._app(scope, receive, checked)
         if is_refused:
             await problem_of_any(scope, _meant(scope))(scope, receive, send)
-
-
-def _is_plain(message: MutableMapping[str, Any]) -> bool:
-    """Whether the proxy itself says it: the gateway's errors are problem documents."""
-    return any(
-        name.lower() == b"content-type" and value.startswith(b"text/plain")
-        for name, value in message.get("headers", ())
-    )
 
 
 def _meant(scope: Scope) -> GatewayError:

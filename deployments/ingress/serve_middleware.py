@@ -31,6 +31,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from deployments.ingress.plain_answers import is_plain
 from gateway.errors import GatewayUnavailable, InternalError, RouteNotFound
 from gateway.http.boundary import Boundary
 from gateway.http.predict.disconnect import CallerLeft
@@ -104,9 +105,10 @@ class InOurWords:
         async def checked(message: MutableMapping[str, Any]) -> None:
             nonlocal refused
             if message["type"] == "http.response.start":
-                headers = [each for each in message["headers"] if each[0].lower() != _REQUEST_ID]
-                message["headers"] = headers
-                if message["status"] >= _ERRORS and _is_plain(headers):
+                message["headers"] = [
+                    each for each in message["headers"] if each[0].lower() != _REQUEST_ID
+                ]
+                if message["status"] >= _ERRORS and is_plain(message):
                     refused = message["status"]
             if refused is None:
                 await send(message)
@@ -114,13 +116,6 @@ class InOurWords:
         await self._app(scope, receive, checked)
         if refused is not None:
             raise _meant_by(refused)
-
-
-def _is_plain(headers: list[tuple[bytes, bytes]]) -> bool:
-    return any(
-        name.lower() == b"content-type" and value.startswith(b"text/plain")
-        for name, value in headers
-    )
 
 
 def _meant_by(status: int) -> Exception:
