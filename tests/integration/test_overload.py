@@ -249,6 +249,9 @@ async def test_stuck_callers_keep_nobody_from_being_answered(
         else:
             writer.write(_head("beside-it", "Transfer-Encoding: chunked") + b'4\r\n{"x"')
         stuck.append((number, reader, writer))
+    for number, reader, _ in stuck:  # their answers are there: what took time to make is behind us
+        if number % 3 == 2 and number < 60:
+            assert b" 200 " in await reader.readuntil(b"\r\n")
     busy = [await p99_s(small.url, "beside-it", requests=400) for _ in range(3)]
     _log.info("p99 calm %s, with 200 stuck %s", calm, busy)
     # Twenty milliseconds are for what a shared machine does meanwhile.
