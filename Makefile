@@ -24,11 +24,11 @@ install: $(INSTALLED) ## Install modelmux, the demo and the tools into .venv
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "modelmux needs Python 3.11 or newer; try make PYTHON=python3.11"; exit 2; }
-	@echo "Installing into .venv (the first time this takes a few minutes) ..."
+	@echo "Installing into .venv (the first time this takes a minute or more) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check \
-		-c constraints.txt -e '.[demo,tracing,dev]' \
-		| sed -un 's/^Collecting \([^ ]*\).*/  \1/p; s/^\(Installing collected packages\):.*/\1 .../p'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv torch
+	@# uv takes a fifth of pip's time, and leaves the torch that pip has chosen as it is.
+	@$(BIN)/python -m uv pip install --python $(BIN)/python -c constraints.txt -e '.[demo,tracing,dev]'
 	@touch $@
 
 demo: $(INSTALLED) ## Start an MLflow server with demo models and the gateway (PORT=, HOST=)
