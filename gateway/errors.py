@@ -20,6 +20,7 @@
     ├── UnsupportedMediaType    415 unsupported_media_type
     ├── InvalidInput            422 invalid_input
     ├── Overloaded              429 overloaded
+    ├── RateLimited             429 rate_limited
     ├── InternalError           500 internal_error
     │   ├── ModelFailed         500 model_failed
     │   └── InvalidModelOutput  500 invalid_model_output
@@ -299,6 +300,14 @@ class Overloaded(GatewayError):
     status = 429
     code = "overloaded"
     title = "Too many requests are waiting"
+
+
+class RateLimited(GatewayError):
+    """The key has asked for more than it may in this time; try again after `retry_after_s`."""
+
+    status = 429
+    code = "rate_limited"
+    title = "Too many requests with this key"
 
 
 class InternalError(GatewayError):

@@ -370,11 +370,18 @@ def new_key(
         list[str] | None,
         typer.Option(help="predict, predict:GLOB, read or admin; repeatable. [predict]"),
     ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(
+            help="The most requests a second, N or N/BURST: BURST of them at once.",
+            metavar="N/BURST",
+        ),
+    ] = None,
 ) -> None:
     """Make a key: its line for the keys file on standard output, its secret on standard error."""
     secret = new_secret()
     try:
-        entry = entry_of(name, secret, scope or ["predict"])
+        entry = entry_of(name, secret, scope or ["predict"], rate=rate)
     except BadKeys as problem:
         raise fail(str(problem)) from problem
     err.print("The key, shown this once:", secret)

@@ -42,6 +42,7 @@ from gateway.metrics.families import Reading
 from gateway.metrics.snapshots import ReplicaNumbers
 from gateway.ports import PredictionBackend
 from gateway.prediction import PredictionService
+from gateway.security.key_usage import KeyUsage
 
 if TYPE_CHECKING:
     from deployments.ingress.span_export import SpanExport
@@ -82,10 +83,16 @@ class Ingress:
         listen_on_own_address()
         reach_replicas_anew()
         configure_logging(logs, *PACKAGES)
+        self._placement = Placement(
+            root_path=settings.root_path,
+            proxies=settings.trusted_proxies,
+            front_door_tells=tells_callers(),
+        )
         self._journal = AccessJournal(
             writer(logs),
             as_json=logs.as_json,
             without=frozenset() if settings.access_log_probes else PROBES,
+            client_of=self._placement.client,
         )
         self._last_words = writer(logs, wait_s=_LAST_WORDS_S)
         _collect_less_often()
@@ -102,6 +109,7 @@ class Ingress:
         self._grpc: InferenceServer | None = None
         self._feed = RayCatalogFeed(self._sync, take_used=self._admission.take_used)
         self._keys = keys_of(settings)
+        self._usage = KeyUsage()
         loop = asyncio.get_running_loop()
         self._following = [loop.create_task(self._feed.follow())]
         if self._keys is not None:
@@ -142,6 +150,7 @@ class Ingress:
             admission=self._admission,
             batcher=batcher,
             lost_lines=lambda: self._journal.lost,
+            usage=self._usage,
         )
         limits = HttpLimits(
             max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
@@ -162,11 +171,7 @@ class Ingress:
                 replicas=own_replicas(), sync=self._sync, own=self._reading
             ),
             tracing=tracing,
-            placement=Placement(
-                root_path=settings.root_path,
-                proxies=settings.trusted_proxies,
-                front_door_tells=tells_callers(),
-            ),
+            placement=self._placement,
             origins=settings.cors_origins,
         )
         if settings.grpc_port is not None:
@@ -224,6 +229,8 @@ class Ingress:
         return {IN_FLIGHT: sum(load.requests for load in self._admission.loads.values())}
 
     def _reading(self) -> tuple[str, Reading]:
+        if self._keys is not None:
+            self._usage.forget_all_but(self._keys.keyring.names)
         numbers = {} if self._numbers is None else self._numbers.reading()
         return serve.get_replica_context().replica_tag, numbers
 
@@ -248,7 +255,7 @@ class Ingress:
     def _access(self) -> Access | None:
         if self._keys is None:
             return None
-        return Access(keys=self._keys, public=frozenset(self._settings.public))
+        return Access(keys=self._keys, public=frozenset(self._settings.public), usage=self._usage)
 
 
 def _models_of(application: str) -> RayHandle:

@@ -8,17 +8,18 @@ way. Must not import ray or mlflow."""
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.catalog import Catalog
-from gateway.errors import Unauthenticated
+from gateway.errors import RateLimited, Unauthenticated
 from gateway.http.access_log import note_key
 from gateway.http.problems import problem_of
 from gateway.security.api_keys import Key, Keyring
+from gateway.security.key_usage import KeyUsage
 
 WEBHOOK_PATH = "/webhooks/mlflow"
 METRICS_PATH = "/metrics"
@@ -46,10 +47,12 @@ class KeyringSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Keys are on: where they come from, and what (`docs`, `metrics`) needs none."""
+    """Keys are on: where they come from, what (`docs`, `metrics`) needs none, and what is asked
+    with each."""
 
     keys: KeyringSource
     public: frozenset[str] = frozenset()
+    usage: KeyUsage = field(default_factory=KeyUsage)
 
     def is_open(self, path: str) -> bool:
         """Whether that path needs no key."""
@@ -57,11 +60,13 @@ class Access:
         return any(pattern.fullmatch(path) for pattern in (_ALWAYS_OPEN, *by_setting))
 
     def identify(self, scope: Scope) -> Key:
-        """The key that came with a request, kept in its scope; raises Unauthenticated."""
+        """The key that came with a request, kept in its scope; raises Unauthenticated, and
+        RateLimited where it has asked for too much."""
         known: Key | None = scope.get(_KEY)
         if known is None:
             known = scope[_KEY] = self.keys.keyring.key_of(_secret_in(scope))
             note_key(scope, known.name)
+            self.usage.note(known)
         return known
 
 
@@ -77,7 +82,7 @@ class AccessControl:
         if scope["type"] == "http" and not self._access.is_open(_path_in(scope)):
             try:
                 self._access.identify(scope)
-            except Unauthenticated as error:
+            except (Unauthenticated, RateLimited) as error:
                 await problem_of(scope, error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -39,6 +39,9 @@ _MOST = 20_000
 _TELL_EVERY_S = 60.0
 _LONGEST_PATH = 256
 
+ClientOf = Callable[[Scope], str | None]
+"""The address of who sent a request; None where it isn't known."""
+
 Write = Callable[[bytes], bool]
 """Takes whole lines; whether it did. Must not wait."""
 
@@ -67,8 +70,9 @@ class AccessEntry(NamedTuple):
     status: int | None
     spent_s: float
 
-    def fields(self) -> dict[str, Any]:
-        """The line's fields in their order; the path without its query, percent-encoded as sent."""
+    def fields(self, client: str | None) -> dict[str, Any]:
+        """The line's fields in their order; the path without its query, percent-encoded as sent.
+        `client` is the address of who asked."""
         model, version, rows = answered(self.scope)
         path = self.scope.get("raw_path") or quote(self.scope["path"]).encode()
         return {
@@ -81,25 +85,35 @@ class AccessEntry(NamedTuple):
             "rows": rows,
             "ms": round(self.spent_s * 1e3, 2),
             "key": self.scope.get(_KEY_NAME),
+            "client": client,
         }
 
 
 class AccessJournal:
     """Keeps entries for a moment and writes them as lines, many at a time; loses none that can be
     written, also at the end, if it is closed then, and says how many are lost. Requests for the
-    paths in `without` have no line."""
+    paths in `without` have no line; `client_of` tells the address of who sent one."""
 
     def __init__(
-        self, write: Write, *, as_json: bool, without: frozenset[str] = frozenset()
+        self,
+        write: Write,
+        *,
+        as_json: bool,
+        without: frozenset[str] = frozenset(),
+        client_of: ClientOf = lambda scope: None,
     ) -> None:
         self._write = write
-        self._line = _json_line if as_json else _text_line
+        self._form = _json_line if as_json else _text_line
+        self._client_of = client_of
         self._without = without
         self._entries: list[AccessEntry] = []
         self._lost = self._told = 0
         self._tell_at_s = -inf
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
+
+    def _line(self, entry: AccessEntry) -> bytes:
+        return self._form(entry, entry.fields(self._client_of(entry.scope)))
 
     def add(self, entry: AccessEntry) -> None:
         """Keep an entry; called on the event loop."""
@@ -149,8 +163,7 @@ class AccessJournal:
         _logger.warning("%d lines of the access log could not be written and are lost", self._lost)
 
 
-def _json_line(entry: AccessEntry) -> bytes:
-    values = entry.fields()
+def _json_line(entry: AccessEntry, values: dict[str, Any]) -> bytes:
     line = {
         "timestamp": f"{_utc(int(entry.at_s))}.{int(entry.at_s % 1 * 1e3):03d}Z",
         "level": "INFO",
@@ -161,9 +174,8 @@ def _json_line(entry: AccessEntry) -> bytes:
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _text_line(entry: AccessEntry) -> bytes:
+def _text_line(entry: AccessEntry, values: dict[str, Any]) -> bytes:
     """No value has a space or a line's end in it, so none can look like another field."""
-    values = entry.fields()
     if values["model"] is not None:
         values["model"] = _quoted(values["model"])
     said = " ".join(f"{name}={'-' if v is None else v}" for name, v in values.items())

@@ -24,6 +24,7 @@ _PREFIX = re.compile(PREFIX_PATTERN)
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _SCHEMES = ("http", "https")
 
+_FORWARDED_FOR = b"x-forwarded-for"
 _KEY = "modelmux.prefix"
 _PERMANENT = 308
 
@@ -62,6 +63,20 @@ class Placement:
         if scheme in _SCHEMES and _HOST.fullmatch(host):
             return f"{scheme}://{host}{prefix}"
         return prefix or "/"
+
+    def client(self, scope: Scope) -> str | None:
+        """The address of who asks: the last one of `X-Forwarded-For` that is no trusted proxy's,
+        behind these; None where that is no address."""
+        told = ",".join(_values(scope, _FORWARDED_FOR)).split(",")
+        hops = [each.strip() for each in told]
+        if not self.front_door_tells:
+            hops.append(_connected(scope))
+        while len(hops) > 1 and hops[-2] and self._trusts(hops[-1]):
+            hops.pop()
+        try:
+            return str(ipaddress.ip_address(hops[-1]))
+        except ValueError:
+            return None
 
     def _told(self, scope: Scope, header: bytes) -> str:
         """What a trusted proxy says; nothing where it says nothing, or isn't trusted."""
@@ -152,7 +167,12 @@ def _raw_path(scope: Scope) -> bytes:
 def _peer(scope: Scope, *, told: bool) -> str:
     """The address of who connected to the front door."""
     if told:
-        return ",".join(_values(scope, b"x-forwarded-for")).rpartition(",")[2].strip()
+        return ",".join(_values(scope, _FORWARDED_FOR)).rpartition(",")[2].strip()
+    return _connected(scope)
+
+
+def _connected(scope: Scope) -> str:
+    """The address of who connected to this process."""
     client = scope.get("client")
     return "" if client is None else str(client[0])
 

@@ -233,6 +233,32 @@ SYNC_SERVICE_UP = Family(
     kind="gauge",
     help="Whether the sync service answered; what it counts is missing where it did not.",
 )
+KEY_REQUESTS = Family(
+    name=f"{PREFIX}key_requests",
+    kind="counter",
+    help="Requests that came with a key, by its name, whatever became of them.",
+    labels=("key",),
+    by_replica=True,
+)
+KEY_REQUESTS_REFUSED = Family(
+    name=f"{PREFIX}key_requests_refused",
+    kind="counter",
+    help="Of these, those beyond the key's rate.",
+    labels=("key",),
+    by_replica=True,
+)
+BUILD_INFO = Family(
+    name=f"{PREFIX}build_info",
+    kind="gauge",
+    help="1, with the versions of modelmux and of what it stands on.",
+    labels=("version", "python", "ray", "mlflow"),
+)
+INGRESS_MEMORY = Family(
+    name=f"{PREFIX}ingress_resident_memory_bytes",
+    kind="gauge",
+    help="Memory of an ingress replica's process.",
+    by_replica=True,
+)
 ACCESS_LINES_LOST = Family(
     name=f"{PREFIX}access_lines_lost",
     kind="counter",
@@ -265,6 +291,10 @@ FAMILIES: tuple[Family, ...] = (
     REGISTRY_SILENT,
     INGRESS_REPLICAS,
     SYNC_SERVICE_UP,
+    KEY_REQUESTS,
+    KEY_REQUESTS_REFUSED,
+    BUILD_INFO,
+    INGRESS_MEMORY,
     ACCESS_LINES_LOST,
 )
 

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from math import inf
+from pathlib import Path
+from platform import python_version
+from resource import getpagesize
 
 from gateway.admission import Admission
 from gateway.availability import why_model_is_silent
@@ -17,11 +22,15 @@ from gateway.metrics.collection import Measured
 from gateway.metrics.counters import Traffic
 from gateway.metrics.families import (
     ACCESS_LINES_LOST,
+    BUILD_INFO,
     CATALOG_GENERATION,
     DEFAULT_HELD,
     ENVIRONMENT_NOT_READY,
     ENVIRONMENTS,
+    INGRESS_MEMORY,
     INGRESS_REPLICAS,
+    KEY_REQUESTS,
+    KEY_REQUESTS_REFUSED,
     MODEL_UNSERVABLE,
     MODELS,
     QUEUED_REQUESTS,
@@ -33,12 +42,13 @@ from gateway.metrics.families import (
 )
 from gateway.ports import CatalogFeed
 from gateway.prediction import PredictionService
+from gateway.security.key_usage import KeyUsage
 
 
 class ReplicaNumbers:
     """The numbers of one ingress process: what it counted, and what is inside at this moment.
 
-    `lost_lines` tells how many lines of the access log are lost.
+    `lost_lines` tells how many lines of the access log are lost, `usage` what was asked with keys.
     """
 
     def __init__(
@@ -50,6 +60,7 @@ class ReplicaNumbers:
         admission: Admission,
         batcher: MicroBatcher,
         lost_lines: Callable[[], int] = lambda: 0,
+        usage: KeyUsage | None = None,
     ) -> None:
         self._feed = feed
         self._service = service
@@ -57,6 +68,7 @@ class ReplicaNumbers:
         self._admission = admission
         self._batcher = batcher
         self._lost_lines = lost_lines
+        self._usage = KeyUsage() if usage is None else usage
 
     def reading(self) -> Reading:
         """All of them, of what the catalog has."""
@@ -67,8 +79,8 @@ class ReplicaNumbers:
         # Who was here is told as zero: a series that ends looks the same as one that isn't read.
         models = self._traffic.models | loads.keys()
         queued: Counter[tuple[str, int]] = Counter()
-        for version, waiting in self._batcher.queues():
-            queued[version] += waiting  # one number may have had other artifacts before
+        for which, waiting in self._batcher.queues():
+            queued[which] += waiting  # one number may have had other artifacts before
         return self._traffic.reading() | {
             REQUESTS_IN_FLIGHT.name: [
                 ((name,), loads[name].requests if name in loads else 0) for name in models
@@ -80,6 +92,9 @@ class ReplicaNumbers:
                 ((name, str(number)), waiting) for (name, number), waiting in queued.items()
             ],
             ACCESS_LINES_LOST.name: [((), self._lost_lines())],
+            KEY_REQUESTS.name: [((key,), n) for key, n in self._usage.requests.items()],
+            KEY_REQUESTS_REFUSED.name: [((key,), n) for key, n in self._usage.refused.items()],
+            INGRESS_MEMORY.name: [((), size) for size in _resident_bytes()],
             MODEL_UNSERVABLE.name: [
                 ((model.name,), 1)
                 for model in _models(catalog)
@@ -95,6 +110,7 @@ def gateway_reading(service: PredictionService, feed: CatalogFeed, measured: Mea
     told: Reading = {
         REGISTRY_SILENT.name: [((), inf if silent_for_s is None else silent_for_s)],
         INGRESS_REPLICAS.name: [((), len(measured.replicas))],
+        BUILD_INFO.name: [(_build(), 1)],
         SYNC_SERVICE_UP.name: [((), int(measured.sync is not None))],
         DEFAULT_HELD.name: [
             ((model.name, str(model.held.number)), 1)
@@ -110,6 +126,29 @@ def gateway_reading(service: PredictionService, feed: CatalogFeed, measured: Mea
             (("unservable",), len(catalog.models) - ready),
         ]
     return (measured.sync or {}) | _environments(catalog) | told
+
+
+@cache
+def _build() -> tuple[str, ...]:
+    """The values of BUILD_INFO's labels."""
+    client = _release("mlflow-skinny") or _release("mlflow")
+    return (_release("modelmux"), python_version(), _release("ray"), client)
+
+
+def _release(distribution: str) -> str:
+    """Which one is installed; nothing where none is."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
+
+
+def _resident_bytes() -> list[int]:
+    """Of this process (proc_pid_statm(5)); none where the system doesn't tell."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        return []
+    return [int(statm.read_text().split()[1]) * getpagesize()]
 
 
 def _environments(catalog: Catalog | None) -> Reading:

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import translate
+from math import ceil
 from urllib.parse import quote, unquote
 
 from gateway.errors import Forbidden, Unauthenticated
@@ -27,6 +28,7 @@ _SECRET_PREFIX = "mmx_"  # noqa: S105  # by which scanners for leaked secrets ca
 _SECRET_BYTES = 32
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_RATE = re.compile(r"rate=([0-9]+(?:\.[0-9]+)?)(?:/([0-9]+))?")
 _ENTRY_ENDS = re.compile(r"[;\n]")
 
 
@@ -42,17 +44,27 @@ class BadKeys(ValueError):
     """Keys that can't be read; the sentence names the line and never repeats what is in it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many requests a second, and so many at once after a while without any."""
+
+    per_s: float
+    burst: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
     """What is known about a key: its name, the SHA-256 of its secret (hex), what it may do.
 
-    `models` are globs of the models that it may call, where its scope `predict` is for some only.
+    `models` are globs of the models that it may call, where its scope `predict` is for some only;
+    `rate` is how much may be asked with it, where that is bounded.
     """
 
     name: str
     digest: str = field(repr=False)
     scopes: frozenset[Scope]
     models: tuple[str, ...] = ()
+    rate: Rate | None = None
     _callable: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -113,6 +125,11 @@ class Keyring:
     def __len__(self) -> int:
         return len(self._by_digest)
 
+    @property
+    def names(self) -> list[str]:
+        """What the keys are called."""
+        return [key.name for key in self._by_digest.values()]
+
     def key_of(self, secret: bytes) -> Key:
         """The key whose secret that is; raises Unauthenticated."""
         key = self._by_digest.get(hashlib.sha256(secret).digest())
@@ -126,17 +143,21 @@ def new_secret() -> str:
     return _SECRET_PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
 
 
-def entry_of(name: str, secret: str, scopes: Iterable[str]) -> str:
+def entry_of(name: str, secret: str, scopes: Iterable[str], *, rate: str | None = None) -> str:
     """The line that makes a key of a secret, which is not in it; raises BadKeys."""
     digest = hashlib.sha256(secret.encode()).hexdigest()
     written = (_written(scope) for scope in scopes)
     line = f"{name} sha256:{digest} {','.join(written)}"
+    if rate is not None:
+        line += f" rate={rate}"
     parse_keys(line)
     return line
 
 
 def parse_keys(text: str) -> Keyring:
-    """The keys of a text: one per line (or semicolon), `NAME sha256:DIGEST SCOPE[,SCOPE…]`.
+    """The keys of a text: one per line (or semicolon), `NAME sha256:DIGEST SCOPE[,SCOPE…]`, and
+    where so much may be asked and no more, `rate=N` or `rate=N/BURST`: requests a second, and how
+    many of them at once (N, rounded up, where it isn't said).
 
     A scope is `predict`, `predict:GLOB` (percent-encoded where it has a space, comma, semicolon or
     percent sign), `read` or `admin`. Empty lines and what follows a `#` at the start of a line or
@@ -162,16 +183,26 @@ def _entries(text: str) -> Iterator[tuple[int, str]]:
 
 def _parsed(line: str, number: int) -> Key:
     parts = line.split()
-    if len(parts) != 3:
-        raise BadKeys(f"line {number}: not NAME sha256:DIGEST SCOPES")
-    name, hashed, written = parts
+    if len(parts) not in (3, 4):
+        raise BadKeys(f"line {number}: not NAME sha256:DIGEST SCOPES [rate=N/BURST]")
+    name, hashed, written, *rates = parts
     digest = _DIGEST.fullmatch(hashed)
     if not _NAME.fullmatch(name):
         raise BadKeys(f"line {number}: a name has letters, digits and . _ @ - only")
     if digest is None:
         raise BadKeys(f"line {number}: no sha256: and 64 hexadecimal digits after the name")
     scopes, models = _scopes(written, number)
-    return Key(name=name, digest=digest[1], scopes=scopes, models=models)
+    rate = _rate(rates[0], number) if rates else None
+    return Key(name=name, digest=digest[1], scopes=scopes, models=models, rate=rate)
+
+
+def _rate(written: str, number: int) -> Rate:
+    found = _RATE.fullmatch(written)
+    per_s = float(found[1]) if found else 0.0
+    burst = int(found[2]) if found and found[2] else ceil(per_s)
+    if per_s <= 0 or burst < 1:
+        raise BadKeys(f"line {number}: a rate is rate=N or rate=N/BURST, more than none a second")
+    return Rate(per_s, burst)
 
 
 def _scopes(written: str, number: int) -> tuple[frozenset[Scope], tuple[str, ...]]:

@@ -188,6 +188,19 @@ async def test_keys_that_change_count_at_once(bench: Bench) -> None:
     assert (await bench.ask("GET", "/models", READER)).status_code == 401
 
 
+@pytest.mark.parametrize("path", ["/models", "/models/salaries/predict", "/v1/models"])
+async def test_beyond_its_rate_a_key_is_429_whatever_it_asks_for(bench: Bench, path: str) -> None:
+    """In the envelope, with the time to wait; other keys are answered as before."""
+    mixed = entry_of("mixed", MIXED, ["read", "predict:salaries"], rate="0.01")
+    bench.keys.keyring = parse_keys("\n".join([*ENTRIES[:-1], mixed]))
+    method = "POST" if path.endswith("predict") else "GET"
+    assert (await bench.ask(method, path, MIXED)).status_code == 200
+    refused = await bench.ask(method, path, MIXED)
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+    assert 1 <= int(refused.headers["retry-after"]) <= 100
+    assert (await bench.ask(method, path, ADMIN)).status_code == 200
+
+
 async def test_documents_and_metrics_are_open_by_setting() -> None:
     """`docs` opens every document and nothing else, `metrics` the metrics (there are none yet)."""
     async with Bench(public=frozenset({"docs"})).client as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 from urllib.parse import urljoin
@@ -136,6 +137,33 @@ async def test_behind_the_front_door_its_word_for_who_connected_counts() -> None
             headers = {**ML, "X-Forwarded-For": told}
             document = (await client.get("/openapi.json", headers=headers)).json()
             assert document["servers"] == [{"url": server}], told
+
+
+BEHIND_OUR_DOOR = replace(TRUSTING, front_door_tells=True)
+
+
+@pytest.mark.parametrize(
+    ("placement", "peer", "told", "client"),
+    [
+        (Placement(), "192.0.2.1", "203.0.113.9", "192.0.2.1"),
+        (TRUSTING, "192.0.2.1", "203.0.113.9", "192.0.2.1"),
+        (TRUSTING, PROXY, "203.0.113.9", "203.0.113.9"),
+        (TRUSTING, PROXY, "6.6.6.6, 203.0.113.9, 10.0.0.2", "203.0.113.9"),
+        (TRUSTING, PROXY, "10.0.0.3, 10.0.0.2", "10.0.0.3"),
+        (TRUSTING, PROXY, "", PROXY),
+        (TRUSTING, PROXY, "a b=c", None),
+        (BEHIND_OUR_DOOR, "127.0.0.1", "203.0.113.9, 10.0.0.1", "203.0.113.9"),
+        (BEHIND_OUR_DOOR, "127.0.0.1", "6.6.6.6, 192.0.2.1", "192.0.2.1"),
+        (Placement(front_door_tells=True), "127.0.0.1", "6.6.6.6, 192.0.2.1", "192.0.2.1"),
+        (Placement(front_door_tells=True), "127.0.0.1", "", None),
+    ],
+)
+def test_who_asks_is_the_last_one_that_no_trusted_proxy_is(
+    placement: Placement, peer: str, told: str, client: str | None
+) -> None:
+    """What came before him in `X-Forwarded-For` he may have written himself."""
+    headers = [(b"x-forwarded-for", told.encode())] if told else []
+    assert placement.client({"headers": headers, "client": (peer, 1234)}) == client
 
 
 async def test_a_document_s_tag_is_that_of_its_server_too() -> None:

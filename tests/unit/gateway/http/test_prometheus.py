@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.admission import Admission
 from gateway.batching.batcher import MicroBatcher
 from gateway.catalog import HeldVersion
+from gateway.errors import RateLimited
 from gateway.http.app import create_app
 from gateway.http.predict.body import HttpLimits
 from gateway.metrics.collection import Measured
@@ -24,6 +26,8 @@ from gateway.metrics.families import FAMILIES, LOADS, Reading
 from gateway.metrics.snapshots import ReplicaNumbers
 from gateway.ports import Call, CallResult, RegistryStatus
 from gateway.prediction import PredictionService
+from gateway.security.api_keys import entry_of, parse_keys
+from gateway.security.key_usage import KeyUsage
 from tests.support.catalogs import BREAKING, catalog, served, version
 from tests.support.static_feed import StaticFeed
 
@@ -56,6 +60,7 @@ class Bench:
         self.feed = StaticFeed(CATALOG)
         self.backend = GatedBackend()
         self.traffic, self.admission = Traffic(), Admission()
+        self.usage = KeyUsage()
         batcher = MicroBatcher(TrafficCounter(self.backend, self.traffic))
         service = PredictionService(
             feed=self.feed, submit=batcher.submit, default_timeout_s=5, admission=self.admission
@@ -67,6 +72,7 @@ class Bench:
             admission=self.admission,
             batcher=batcher,
             lost_lines=lambda: 64,
+            usage=self.usage,
         )
         self.sync: Reading | None = {LOADS.name: [(("m", "1", "ok"), 2), (("gone", "1", "ok"), 9)]}
         app = create_app(
@@ -124,6 +130,24 @@ async def test_predictions_are_told_by_replica_model_version_and_status(bench: B
 async def test_lost_lines_of_the_access_log_are_told(bench: Bench) -> None:
     """By replica, from the beginning."""
     assert (await bench.samples())["modelmux_access_lines_lost_total", ("a",)] == 64
+
+
+async def test_what_keys_ask_is_told_by_their_names(bench: Bench) -> None:
+    """And how much of it was beyond their rates."""
+    key = parse_keys(entry_of("team-a", "s", ["read"], rate="1")).key_of(b"s")
+    bench.usage.note(key)
+    with pytest.raises(RateLimited):
+        bench.usage.note(key)
+    told = await bench.samples()
+    assert told["modelmux_key_requests_total", ("team-a", "b")] == 2
+    assert told["modelmux_key_requests_refused_total", ("team-a", "b")] == 1
+
+
+async def test_what_runs_and_how_much_memory_it_takes_is_told(bench: Bench) -> None:
+    """Versions once for the gateway, memory by replica."""
+    answer = (await bench.client.get("/metrics")).text
+    assert re.search(r'modelmux_build_info\{.*python="3\..*ray="2\..*version="', answer)
+    assert (await bench.samples())["modelmux_ingress_resident_memory_bytes", ("a",)] > 10_000_000
 
 
 async def test_the_catalog_and_the_registry_are_told_once(bench: Bench) -> None:

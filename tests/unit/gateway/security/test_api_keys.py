@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import Forbidden, Unauthenticated
 from gateway.security import api_keys as access
-from gateway.security.api_keys import BadKeys, Key, Scope, entry_of, new_secret, parse_keys
+from gateway.security.api_keys import BadKeys, Key, Rate, Scope, entry_of, new_secret, parse_keys
 
 SECRET = "mmx_" + "aB3x" * 10 + "aB3"  # pragma: allowlist secret
 DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
@@ -156,6 +156,11 @@ def test_empty_lines_comments_and_semicolons_are_fine() -> None:
         f"na/me sha256:{DIGEST} read",
         f"name sha256:{DIGEST.upper()} read",
         f"name {SECRET} read",
+        f"name sha256:{DIGEST} read rate=0",
+        f"name sha256:{DIGEST} read rate=5/0",
+        f"name sha256:{DIGEST} read rate=-1",
+        f"name sha256:{DIGEST} read {SECRET}",
+        f"name sha256:{DIGEST} read rate=5 rate=6",
     ],
 )
 def test_a_line_that_is_none_is_refused_without_repeating_it(line: str) -> None:
@@ -165,6 +170,17 @@ def test_a_line_that_is_none_is_refused_without_repeating_it(line: str) -> None:
     assert str(caught.value).startswith("line 2: ")
     assert SECRET not in str(caught.value)
     assert DIGEST not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "rate"),
+    [(None, None), ("5", Rate(5.0, 5)), ("0.5", Rate(0.5, 1)), ("2.5/40", Rate(2.5, 40))],
+)
+def test_a_key_may_have_a_rate(written: str | None, rate: Rate | None) -> None:
+    """Requests a second, and how many of them at once: as many as a second has, if not said."""
+    ring = parse_keys(entry_of("k", "s", ["read"], rate=written))
+    assert ring.key_of(b"s").rate == rate
+    assert ring.names == ["k"]
 
 
 def test_names_and_secrets_come_once() -> None:
