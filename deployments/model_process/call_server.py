@@ -85,6 +85,13 @@ class CallServer:
             if self.was_asked and not ready and not self._busy:
                 return
 
+    def leave(self) -> None:
+        """In a process that a model has forked of this one: all connections are its parent's. If it
+        comes back here, it has nothing to answer any more, and ends."""
+        for key in [*self.selector.get_map().values()]:
+            key.fileobj.close()  # type: ignore[union-attr]
+        self.selector.close()
+
     def begin(self, connection: _Connection, message: Message) -> bytes | None:
         """The answer, where it is made at once; else it will come, when there is a slot for it."""
         demand = demand_of(message.header)

@@ -45,6 +45,7 @@ from .stacks import stack_lines
 
 _LONGEST_TEXT = 2000
 _LONGEST_REASON = 300
+_END_S = 10
 
 
 def main(_: list[str]) -> None:
@@ -57,19 +58,25 @@ def run(job: dict[str, Any]) -> None:
     _become_own_process(job)
     control = connected(job["supervisor"])
     control.sendall(line_of({"token": job["token"], "event": "hello", "pid": os.getpid()}))
+    # What the model forks is none of the supervisor's: its end must not wait for it.
+    os.register_at_fork(after_in_child=control.close)
     _send_output_to(job)
     tell = _Teller(control)
     if job["kind"] == "fetch":
         _fetch(job, tell)
     else:
         _serve(job, control, tell)
-    # As Python ends a program: what the model has registered for its end comes about.
+    # As Python ends a program: what the model has registered for its end comes about. Whatever
+    # takes longer (a thread that isn't a daemon never ends) is ended with it.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_END_S)
     sys.exit(0)
 
 
 def _become_own_process(job: dict[str, Any]) -> None:
     lifetime.die_with_parent(job["parent"])
     lifetime.lead_group()
+    lifetime.adopt_orphans()  # so that they are its template's only once it has ended
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -184,6 +191,7 @@ def _serve(job: dict[str, Any], control: Any, tell: _Teller) -> None:
         tell("failed", **_failure(error))
         return
     server = CallServer(listening(job["listen"]), control, Answering(model.answer, model.stream))
+    os.register_at_fork(after_in_child=server.leave)
     tell("ready")
     server.serve()
 

@@ -10,7 +10,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from contextlib import suppress
 
 _PR_SET_PDEATHSIG = 1
@@ -58,6 +58,14 @@ def end_all(leaders: Iterable[int]) -> None:
     for child in _children():
         with suppress(ProcessLookupError, PermissionError):
             os.kill(child, signal.SIGKILL)
+
+
+def end_strays(known: Container[int]) -> None:
+    """Kill all children of this process but those: what one that has ended has left behind."""
+    for child in _children():
+        if child not in known:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(child, signal.SIGKILL)
 
 
 def _children() -> list[int]:

@@ -173,6 +173,9 @@ class Template:
             if ended.si_pid in self._children:
                 lifetime.end_group(ended.si_pid)
             _, status = os.waitpid(ended.si_pid, 0)
+            # A model's process is the parent of what its own children leave behind: whatever has
+            # come to this one has nobody else any more.
+            lifetime.end_strays(self._children)
             if ended.si_pid in self._children:
                 self._children.discard(ended.si_pid)
                 self._tell({"event": "exited", "pid": ended.si_pid, "status": status})

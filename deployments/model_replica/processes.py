@@ -36,6 +36,7 @@ _STATUS_S = 1.0
 _IMPORTS_S = 300.0
 _LAST_WAIT_S = 2.0
 _ZYGOTE_S = 30.0
+_ENDED = "the template has ended"
 
 # Nobody watches progress bars here.
 _DEFAULTS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -58,6 +59,10 @@ def new_address() -> str:
 
 class StartFailed(Exception):
     """A process could not be started; the sentence is for the log."""
+
+
+class TemplateEnded(StartFailed):
+    """The template that was to start it has ended: another one may start it."""
 
 
 class Process:
@@ -115,12 +120,17 @@ class Process:
         self._exited.set()
         if self._control is None:
             self.gone()
+        else:  # of the connection's end as well, unless something that it forked has it still
+            asyncio.get_running_loop().call_later(_STATUS_S, self.gone)
 
     async def hung_up(self) -> None:
-        """Its connection is closed: that is its end, whose status comes in a moment."""
-        with contextlib.suppress(TimeoutError):
+        """Its connection is closed: that is its end, whose status comes in a moment; it is made to
+        end where it has only closed what it had open."""
+        try:
             async with asyncio.timeout(_STATUS_S):
                 await self._exited.wait()
+        except TimeoutError:
+            self.kill()
         self.gone()
 
     def gone(self) -> None:
@@ -177,12 +187,14 @@ class Template:
         self.tasks = [_task(self._follow(reader, None))]
 
     async def start(self, process: Process, job: Mapping[str, Any], *, forks: bool) -> None:
-        """Have it start a process; raises StartFailed."""
+        """Have it start a process; raises StartFailed, and of that TemplateEnded."""
         assert self._writer is not None
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(_IMPORTS_S):
                 await asyncio.shield(self.ready)
+                if self.is_gone:  # in the moment in which it was ready
+                    raise TemplateEnded(_ENDED)
                 self._last_id += 1
                 self._asked[self._last_id] = (process, started)
                 said = {"id": self._last_id, "method": "fork" if forks else "spawn"}
@@ -235,7 +247,7 @@ class Template:
                     found.exited(event["status"])
 
     def _lose_all(self) -> None:
-        failure = StartFailed("the template has ended")
+        failure = TemplateEnded(_ENDED)
         for future in (self.ready, *(started for _, started in self._asked.values())):
             if not future.done():
                 future.set_exception(failure)

@@ -29,7 +29,7 @@ from deployments.model_process.messages import given_up_at
 from deployments.model_replica.load_events import LoadEventLog
 from deployments.model_replica.memory_budget import MemoryBudget, Sharing
 from deployments.model_replica.output_lines import OutputLines
-from deployments.model_replica.processes import Processes, StartFailed
+from deployments.model_replica.processes import Processes, StartFailed, TemplateEnded
 from deployments.model_replica.quarantine import Quarantine, Suspension
 from deployments.model_replica.start_methods import StartMethod, start_method, start_methods
 from deployments.model_replica.version_environments import (
@@ -292,6 +292,11 @@ class Supervisor:
             except ProcessEnded as ended:
                 if process is None or not process.given_up:
                     self._quarantine.died(key, "load", f"{ended} while it was being loaded")
+            except TemplateEnded as ended:
+                if home is not None:
+                    home.leave()
+                self._log_not_started(key, ended)
+                self._quarantine.died(key, "load", _NEVER_STARTED)
             except (LoadFailed, StartFailed, OSError) as failed:
                 if process is not None:
                     process.give_up()
@@ -317,9 +322,12 @@ class Supervisor:
         if isinstance(failed, LoadFailed):
             reason = failed.reason
         else:
-            _logger.error("%s: %s: %s", self._versions[key].name, _NEVER_STARTED, failed)
+            self._log_not_started(key, failed)
             reason = _NEVER_STARTED
         self._quarantine.load_failed(key, reason)
+
+    def _log_not_started(self, key: str, failed: Exception) -> None:
+        _logger.error("%s: %s: %s", self._versions[key].name, _NEVER_STARTED, failed)
 
     def _note_loaded(self, version: VersionId, process: VersionProcess, spent_s: float) -> None:
         self.events.note_load(version.model, version.number, spent_s)

@@ -8,6 +8,7 @@ MiB of JSON takes seconds of that. So large bodies are read by a process of thei
 from __future__ import annotations
 
 import asyncio
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 from gateway.contract import TYPED, Contract, Read, Request
@@ -35,6 +36,7 @@ class Parsing:
         # Each of these waits for a process.
         self._askers = ThreadPoolExecutor(_SIDE_BY_SIDE, "parsing-process")
         self._idle: list[ParsingProcess] = []
+        self._end_idle = weakref.finalize(self, _end, self._idle)
 
     async def parse(
         self, contract: Contract, body: bytes, max_rows: int, read: Read = TYPED.read
@@ -54,8 +56,7 @@ class Parsing:
         """End the threads and the processes, once nobody waits for them."""
         self._threads.shutdown()
         self._askers.shutdown()
-        while self._idle:
-            self._idle.pop().close()
+        self._end_idle()
 
     def _ask(self, job: Job) -> Answer | None:
         try:
@@ -69,6 +70,11 @@ class Parsing:
         finally:
             if process.is_alive():
                 self._idle.append(process)
+
+
+def _end(processes: list[ParsingProcess]) -> None:
+    while processes:
+        processes.pop().close()
 
 
 def _request_of(answer: Answer | None) -> Request:

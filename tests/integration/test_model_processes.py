@@ -105,6 +105,99 @@ async def test_an_evicted_version_s_process_ends(tmp_path: Path) -> None:
         assert kinds == ["ok", "ok", "evicted"]
 
 
+LEAVES = """
+import os, subprocess, sys, threading, time
+
+def forked(work):
+    pid = os.fork()
+    if pid:
+        return pid
+    work()
+    time.sleep(600)
+    os._exit(0)
+
+def detached():
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+
+threading.Thread(target=time.sleep, args=(600,)).start()
+sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+left = [
+    subprocess.Popen(sleep).pid,
+    subprocess.Popen(sleep, start_new_session=True).pid,
+    forked(lambda: None),
+    forked(os.setsid),
+]
+forked(detached)
+
+def predict(rows):
+    return [[os.getpid(), *left]] * len(rows)
+"""
+
+
+async def test_what_a_model_leaves_behind_ends_with_its_process(tmp_path: Path) -> None:
+    """Threads that never end, and children in the process's group, in sessions of their own and
+    detached from it, which have what it had open: when it is evicted, and when it is killed."""
+    leaves, other = save_code(tmp_path, "leaves", LEAVES), save_code(tmp_path, "other", LEAVES)
+    async with supervised(tmp_path, most_versions=1) as supervisor:
+        _, (pids,) = await asked(supervisor, leaves, [1.0])
+        template = parent_of(pids[0])
+        os.kill(pids[0], signal.SIGKILL)
+        await until(lambda: not any(map(is_alive, pids)))
+        await until(lambda: supervisor.events.loaded == {MODEL: 0})
+        await until(lambda: supervisor.events.loaded == {MODEL: 1})
+        _, (again,) = await asked(supervisor, leaves, [1.0])
+        _, (others,) = await asked(supervisor, other, [1.0])
+        await until(lambda: not any(map(is_alive, again)), timeout_s=20.0)
+        assert all(map(is_alive, others))
+        await until(lambda: len(children_of(template)) == 1)
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+async def test_a_child_that_comes_back_from_a_call_answers_nobody(tmp_path: Path) -> None:
+    """A model that forks in a call and goes on in both is answered for once, and goes on."""
+    forks = save_code(
+        tmp_path,
+        "forks",
+        "import os\nme = os.getpid()\ndef predict(rows):\n    os.fork()\n"
+        "    return [os.getpid() == me] * len(rows)\n",
+    )
+    async with supervised(tmp_path) as supervisor:
+        for _ in range(5):
+            assert await asked(supervisor, forks, [1.0]) == ("ok", [True])
+
+
+async def test_a_process_that_closes_all_it_has_open_is_ended(tmp_path: Path) -> None:
+    """Whatever it does then: its call is lost soon, and its version answers again."""
+    closes = save_code(
+        tmp_path,
+        "closes",
+        f"""
+        import os, time
+        def predict(rows):
+            if (rows["x"] < 0).any():
+                with open({str(tmp_path / "closes.pid")!r}, "w") as file:
+                    file.write(str(os.getpid()))
+                os.closerange(0, 1000)
+                time.sleep(600)
+            return rows["x"]
+        """,
+    )
+    async with supervised(tmp_path) as supervisor:
+        assert (await asked(supervisor, closes, [-1.0]))[0] == "lost"
+        pid = int((tmp_path / "closes.pid").read_text())
+        await until(lambda: not is_alive(pid))
+        assert await asked(supervisor, closes, [1.0]) == ("ok", [1.0])
+
+
 async def test_a_hung_call_costs_its_own_version_alone(tmp_path: Path) -> None:
     """While one version hangs, another answers at once; the hung one answers again soon after its
     grace."""

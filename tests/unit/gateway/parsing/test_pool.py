@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator
 
 import orjson
@@ -82,3 +83,14 @@ async def test_a_process_that_dies_is_that_body_s_alone() -> None:
         await parsing.parse(Dies(**NUMBER.__getstate__()), b"{}", MAX_ROWS)
     assert (await parsing.parse(NUMBER, b'{"x":1}', MAX_ROWS)).rows == 1
     parsing.close()
+
+
+async def test_processes_end_with_a_pool_that_nobody_has_any_more() -> None:
+    """Whoever forgets a pool leaves no process behind."""
+    parsing = Parsing(in_a_thread_bytes=0)
+    await parsing.parse(NUMBER, b'{"x":1}', MAX_ROWS)
+    (process,) = parsing._idle
+    assert process.is_alive()
+    del parsing
+    gc.collect()
+    assert not process.is_alive()

@@ -1,0 +1,55 @@
+"""The catalog: what is served, and what answers for a name and a selector.
+
+Must not import ray, mlflow's client or fastapi. `served_models` has the values, `contracts` what
+callers were promised by signatures, `resolution` the catalog of all models and its rules.
+"""
+
+from gateway.catalog.contracts import compare_signatures, contract_of, promised_contract
+from gateway.catalog.resolution import (
+    LATEST,
+    Catalog,
+    Compatibility,
+    Moment,
+    Resolution,
+    is_version_number,
+)
+from gateway.catalog.served_models import (
+    UNSIGNED,
+    DefaultCause,
+    DeploymentKind,
+    EnvironmentMode,
+    EnvironmentStatus,
+    FormerDefault,
+    HeldVersion,
+    ModelOptions,
+    ModelVersion,
+    ServedModel,
+    Typing,
+)
+from gateway.contract import UntypableSignature
+from gateway.contract.signature import UNTYPED_SIGNATURE
+
+__all__ = [
+    "LATEST",
+    "UNSIGNED",
+    "UNTYPED_SIGNATURE",
+    "Catalog",
+    "Compatibility",
+    "DefaultCause",
+    "DeploymentKind",
+    "EnvironmentMode",
+    "EnvironmentStatus",
+    "FormerDefault",
+    "HeldVersion",
+    "ModelOptions",
+    "ModelVersion",
+    "Moment",
+    "Resolution",
+    "ServedModel",
+    "Typing",
+    "UntypableSignature",
+    "compare_signatures",
+    "contract_of",
+    "is_version_number",
+    "promised_contract",
+]
