@@ -149,21 +149,26 @@ def create_app(
     placement = placement or Placement()
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
 
-    def endpoint(dialect: Dialect) -> PredictEndpoint:
+    def endpoint(path: str, dialect: Dialect) -> PredictEndpoint:
         return PredictEndpoint(
             service,
             limits=limits,
             access=access,
             traffic=traffic,
             tracing=tracing,
+            route=path,
             dialect=dialect,
         )
 
-    openai = OpenAIEndpoint(service, limits=limits, access=access, traffic=traffic)
+    def openai(path: str) -> OpenAIEndpoint:
+        return OpenAIEndpoint(
+            path, service, limits=limits, access=access, traffic=traffic, tracing=tracing
+        )
+
     predictions = PredictionRoutes(
         [
-            *((path, endpoint(dialect)) for path, dialect in DIALECTS),
-            *((path, openai) for path in OPENAI_PATHS),
+            *((path, endpoint(path, dialect)) for path, dialect in DIALECTS),
+            *((path, openai(path)) for path in OPENAI_PATHS),
         ]
     )
     check = None if webhook_secret is None else DeliveryCheck(webhook_secret)

@@ -44,13 +44,22 @@ class RequestTracing:
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
-    async def around(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have `app` answer the HTTP request in `scope`, under a span."""
+    async def around(
+        self,
+        app: ASGIApp,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        route: str = PREDICT_PATH,
+    ) -> None:
+        """Have `app` answer the HTTP request in `scope`, under a span that is named by its path's
+        pattern."""
         span = self._tracer.start_span(
-            f"POST {PREDICT_PATH}",
+            f"POST {route}",
             context=_caller_s_context(scope),
             kind=SpanKind.SERVER,
-            attributes={"http.request.method": "POST", "http.route": PREDICT_PATH},
+            attributes={"http.request.method": "POST", "http.route": route},
         )
 
         async def noting(message: MutableMapping[str, Any]) -> None:

@@ -8,17 +8,18 @@ or mlflow.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
 from gateway.admission import Visit
 from gateway.catalog import Resolution
+from gateway.contract import Written
 from gateway.contract.agents import EMBEDDINGS, RESPONSES_AGENT
 from gateway.contract.body import read_json
 from gateway.errors import (
@@ -31,73 +32,70 @@ from gateway.errors import (
 )
 from gateway.http.access_control import Access
 from gateway.http.access_log import note_answer
+from gateway.http.predict.answering import Answer, AnsweringEndpoint, Exchange, kept
 from gateway.http.predict.body import HttpLimits, read_body
 from gateway.http.predict.deadline_header import timeout_of
 from gateway.http.predict.dialect import require_json
-from gateway.http.predict.disconnect import Departure, is_left
-from gateway.http.predict.event_stream import EventWriter
+from gateway.http.predict.disconnect import Departure
 from gateway.http.predict.version_header import VERSION_HEADER, RawHeaders, selector_of
 from gateway.http.problems import encodable, problem_of
 from gateway.http.protocols.openai.completions import Completions
 from gateway.http.protocols.openai.requests import TASKS, model_in, named, path_of, translated
 from gateway.http.protocols.openai.responses import Responses
-from gateway.metrics.counters import CALLER_LEFT, UNKNOWN, Traffic
+from gateway.metrics.counters import Traffic
 from gateway.prediction import EventStream, Prediction, PredictionService
 
-PATHS = frozenset(TASKS)
+if TYPE_CHECKING:
+    from gateway.http.tracing import RequestTracing  # OpenTelemetry: only where tracing is on
+
+PATHS = tuple(TASKS)
 PROTOCOL = "openai"
 """The value of the metrics' label."""
+
+_EMBEDDINGS_PATH = "/v1/embeddings"
 
 _Spoken: TypeAlias = "Completions | Responses | _Embeddings"
 
 
-class OpenAIEndpoint:
-    """Answers one of `PATHS`. `access` is None where keys are off; an ASGI application, to be put
-    into a `Boundary`."""
+class OpenAIEndpoint(AnsweringEndpoint):
+    """Answers one of `PATHS`."""
 
     def __init__(
         self,
+        path: str,
         service: PredictionService,
         *,
         limits: HttpLimits,
         access: Access | None,
         traffic: Traffic | None = None,
+        tracing: RequestTracing | None = None,
     ) -> None:
-        self._service = service
-        self._limits = limits
-        self._access = access
-        self._traffic = Traffic() if traffic is None else traffic
+        super().__init__(
+            service, limits=limits, access=access, traffic=traffic, tracing=tracing, route=path
+        )
+        self._path = path
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the request."""
-        exchange = _Exchange(scope, receive, send, time.perf_counter())
-        try:
-            await self._answer(exchange)
-        except GatewayError as error:
-            self._count_failure(exchange, error.status)
-            if not exchange.has_begun:
-                await problem_with_error(scope, error)(scope, receive, send)
-        except BaseException as error:
-            self._count_failure(exchange, CALLER_LEFT if is_left(error) else InternalError.status)
-            raise
+    @property
+    def _protocol(self) -> str:
+        return PROTOCOL
 
-    async def _answer(self, exchange: _Exchange) -> None:
-        path = _path_in(exchange.scope)
+    def _problem(self, scope: Scope, error: GatewayError) -> Response:
+        return problem_with_error(scope, error)
+
+    def _problem_of_event(self, scope: Scope, error: GatewayError) -> dict[str, Any]:
+        return {"error": error_object(error)}
+
+    async def _answer(self, exchange: Exchange) -> tuple[Answer, Visit]:
         if self._access is not None:
             self._access.identify(exchange.scope)
         body = await self._body(exchange)
         asked_for = model_in(body)
-        resolution = self._resolved(exchange, path, asked_for)
-        spoken = _spoken(path, asked_for)
-        is_stream = body.get("stream") is True and path != "/v1/embeddings"
-        with self._service.arrive(resolution) as visit:
-            answer = await self._asked(exchange, resolution, path, body, visit, is_stream)
-            if isinstance(answer, EventStream):
-                await self._send_events(exchange, answer, spoken)
-            else:
-                await self._send_whole(exchange, answer, spoken)
+        resolution = self._resolved(exchange, asked_for)
+        spoken = _spoken(self._path, asked_for)
+        visit = self._service.arrive(resolution)
+        return await kept(visit, self._asked(exchange, resolution, body, visit, spoken))
 
-    async def _body(self, exchange: _Exchange) -> dict[str, Any]:
+    async def _body(self, exchange: Exchange) -> dict[str, Any]:
         """The object that was sent. Whose it is isn't known until it is there."""
         headers: RawHeaders = exchange.scope["headers"]
         with self._service.arrive_unnamed() as visit:
@@ -108,84 +106,38 @@ class OpenAIEndpoint:
             raise InvalidInput((Violation(pointer="", message="Expected an object."),))
         return body
 
-    def _resolved(self, exchange: _Exchange, path: str, asked_for: str) -> Resolution:
+    def _resolved(self, exchange: Exchange, asked_for: str) -> Resolution:
         name, selector = named(self._service.catalog(), asked_for)
         if self._access is not None:
             self._access.identify(exchange.scope).require_call(name)
-        exchange.model = name if self._service.knows(name) else UNKNOWN
+        exchange.model = name
         by_header = selector_of(exchange.scope["headers"])
         if by_header is not None and selector is not None and by_header != selector:
             raise ConflictingVersion(f"The model and {VERSION_HEADER} name different versions.")
         resolution = self._service.resolve(name, selector or by_header)
         version = resolution.version
-        exchange.version = version.number
         note_answer(exchange.scope, name, version.number, None)
-        if version.task not in TASKS[path]:
+        if version.task not in TASKS[self._path]:
             raise _spoken_elsewhere(path_of(version.task), name, version.number)
         return resolution
 
     async def _asked(
         self,
-        exchange: _Exchange,
+        exchange: Exchange,
         resolution: Resolution,
-        path: str,
         body: dict[str, Any],
         visit: Visit,
-        is_stream: bool,
-    ) -> Prediction | EventStream:
+        spoken: _Spoken,
+    ) -> Answer:
         timeout_s = timeout_of(exchange.scope["headers"])
-        sent = orjson.dumps(encodable(translated(path, body)))
-        answer = self._service.stream if is_stream else self._service.predict
+        sent = orjson.dumps(encodable(translated(self._path, body)))
         with Departure(exchange.receive):
-            return await answer(resolution, sent, visit, timeout_s=timeout_s)
-
-    async def _send_whole(self, exchange: _Exchange, answer: Prediction, spoken: _Spoken) -> None:
-        whole = orjson.dumps(spoken.whole(orjson.loads(answer.answer.body)[0]))
-        note_answer(exchange.scope, exchange.model, answer.version, 1)
-        exchange.has_begun = True
-        response = Response(
-            whole, 200, {VERSION_HEADER: str(answer.version)}, media_type="application/json"
-        )
-        self._traffic.note_answer(
-            exchange.model, answer.version, exchange.spent_s, 1, protocol=PROTOCOL
-        )
-        await response(exchange.scope, exchange.receive, exchange.send)
-
-    async def _send_events(self, exchange: _Exchange, stream: EventStream, spoken: _Spoken) -> None:
-        note_answer(exchange.scope, exchange.model, stream.version, 1)
-        self._traffic.note_first_event(exchange.model, stream.version, exchange.spent_s)
-        writer = EventWriter(
-            exchange.send, stream.version, lambda error: {"error": error_object(error)}
-        )
-        exchange.has_begun = True
-        try:
-            with Departure(exchange.receive, patience_s=0.0):
-                await writer.write(_spoken_events(stream.events, spoken))
-        finally:
-            self._traffic.note_events(exchange.model, stream.version, writer.events)
-        self._traffic.note_answer(
-            exchange.model, stream.version, exchange.spent_s, 1, protocol=PROTOCOL
-        )
-
-    def _count_failure(self, exchange: _Exchange, status: int) -> None:
-        self._traffic.note_failure(exchange.model, exchange.version, status, protocol=PROTOCOL)
-
-
-class _Exchange:
-    """One request, and what is known of it so far."""
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send, began: float) -> None:
-        self.scope = scope
-        self.receive = receive
-        self.send = send
-        self.model = UNKNOWN
-        self.version: int | None = None
-        self.has_begun = False
-        self._began = began
-
-    @property
-    def spent_s(self) -> float:
-        return time.perf_counter() - self._began
+            if body.get("stream") is True and self._path != _EMBEDDINGS_PATH:
+                stream = await self._service.stream(resolution, sent, visit, timeout_s=timeout_s)
+                events = _spoken_events(stream.events, spoken)
+                return EventStream(events=events, version=stream.version)
+            whole = await self._service.predict(resolution, sent, visit, timeout_s=timeout_s)
+        return _spoken_whole(whole, spoken)
 
 
 class _Embeddings:
@@ -213,6 +165,12 @@ def _spoken(path: str, model: str) -> _Spoken:
     if path == path_of(EMBEDDINGS):
         return _Embeddings(model)
     return Completions(model, is_chat=path == "/v1/chat/completions")
+
+
+def _spoken_whole(prediction: Prediction, spoken: _Spoken) -> Prediction:
+    """The prediction with the answer as OpenAI's clients know it; raises InvalidModelOutput."""
+    (answer,) = orjson.loads(prediction.answer.body)
+    return replace(prediction, answer=Written(body=orjson.dumps(spoken.whole(answer))))
 
 
 async def _spoken_events(events: AsyncGenerator[bytes], spoken: Any) -> AsyncGenerator[bytes]:
@@ -254,8 +212,3 @@ def _spoken_elsewhere(path: str | None, name: str, version: int) -> ModelUnserva
         model=name,
         version=version,
     )
-
-
-def _path_in(scope: Scope) -> str:
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
