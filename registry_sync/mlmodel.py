@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-import yaml
 
 from gateway.catalog import UntypableSignature, contract_of
 from gateway.contract import Contract
@@ -22,16 +21,11 @@ from gateway.contract.agents import TASKS
 from gateway.contract.signature import UNSIGNED_EXAMPLE
 from gateway.errors import GatewayError
 from registry_sync.wrappers import amended
+from registry_sync.yaml_text import parsed
 
-# What a file makes YAML, JSON and those who read them raise that isn't what it should be; a deeply
-# nested one ends in RecursionError.
-_BROKEN = (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError)
-
-# libyaml's loader is ten times as fast as PyYAML's own, but not every platform has it, and on a
-# file nested some 100,000 levels deep it takes the process down, where PyYAML's own only raises.
-_FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_OPENINGS = ("[", "{", ":", "- ")
-_MAX_OPENINGS = 5_000
+# What a file makes YAML, JSON and those who read them raise that isn't what it should be; deeply
+# nested JSON ends in RecursionError.
+_BROKEN = (ValueError, TypeError, KeyError, RecursionError)
 
 # These make a dict of each row of a table before the model sees it.
 _DICT_FLAVORS = frozenset(
@@ -75,18 +69,12 @@ class ModelFacts:
 def read_mlmodel(text: str) -> ModelFacts:
     """The facts in an MLmodel file; one that can't be read yields only a problem."""
     try:
-        document = yaml.load(text, _loader(text))  # noqa: S506 - both loaders are safe ones
+        document = parsed(text)
         if isinstance(document, dict) and isinstance(document.get("flavors"), dict):
             return _facts(document)
     except _BROKEN:
         pass
     return ModelFacts(problem="Its MLmodel file is broken.")
-
-
-def _loader(text: str) -> type[yaml.SafeLoader]:
-    """The fast one for what can't be nested deep: a level takes at least one opening."""
-    openings = sum(text.count(opening) for opening in _OPENINGS)
-    return _FAST_LOADER if openings <= _MAX_OPENINGS else yaml.SafeLoader
 
 
 def _facts(document: Mapping[str, Any]) -> ModelFacts:

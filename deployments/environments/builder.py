@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import sys
@@ -233,6 +234,7 @@ class Builder:
     async def _into_place(
         self, digest: str, needs: Needs, artifacts: Path | None, locks: tuple[int, int]
     ) -> Environment:
+        # Its own place for what packages' build code puts into TMPDIR is removed with it.
         work = await asyncio.to_thread(self.store.begin, digest)
         if work is None:
             raise BuildFailed(
@@ -246,7 +248,7 @@ class Builder:
             artifacts=artifacts,
             locks=locks,
             settings=self._settings,
-            environment=self._environment,
+            environment={**self._environment, "TMPDIR": str(work)},
             secrets=self._secrets | needs.secrets(),
         )
         try:
@@ -340,7 +342,7 @@ class _Build:
 
     async def _exported(self, needs: Needs, lock: str, python: str) -> Needs:
         """The needs with the lines of their lock. The project's own settings aren't looked at."""
-        name = project_name(lock)
+        name = await asyncio.to_thread(project_name, lock)
         if name is None:
             raise BuildFailed("files", "Its uv.lock isn't one of a single project.")
         project = self._work / "project"
@@ -353,7 +355,7 @@ class _Build:
             "--no-config", "--offline", "--no-python-downloads", "--python", python,
             "--project", str(project), "--output-file", str(into),
         )  # fmt: skip
-        found = locked(needs, into.read_text(encoding="utf-8"))
+        found = await asyncio.to_thread(locked, needs, into.read_text(encoding="utf-8"))
         if isinstance(found, Unreadable):
             raise BuildFailed("files", f"What it says of its packages can't be taken: {found}.")
         return found
@@ -367,6 +369,9 @@ class _Build:
     ) -> None:
         flags = {"--pre": "--prerelease=allow", "--require-hashes": "--require-hashes"}
         given = [flags[option] for option in needs.options if option in flags]
+        if needs.lock is not None and "UV_INDEX_STRATEGY" not in self._environment:
+            # The lock has each file's hash, whichever of its indexes it is on.
+            given.append("--index-strategy=unsafe-best-match")
         if self._settings.wheels_only:
             given.append("--no-build")
         if "UV_LINK_MODE" not in self._environment:
@@ -421,7 +426,8 @@ class _Build:
         left_s = self._settings.timeout_s - (time.monotonic() - self._begun_at)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-I", str(guarded_run.__file__),
-            str(max(left_s, 0.0)), str(self._settings.max_bytes), str(self._folder),
+            str(max(left_s, 0.0)), str(self._settings.max_bytes),
+            json.dumps([str(self._folder), str(self._work)]), self._environment["UV_CACHE_DIR"],
             *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from deployments.environments.model_needs import Minor, Needs, Unreadable
+from deployments.environments.model_needs import Minor, Needs, Unreadable, conda_name
 from deployments.environments.satisfaction import Installed, Unmet, unmet
 from gateway.catalog import EnvironmentMode
 
@@ -59,6 +59,10 @@ def choose(needs: Needs | Unreadable, mode: EnvironmentMode, installed: Installe
         return Choice(
             kind="gateway", why=_FORBIDDEN, warning=f"What it needs can't be read: {needs}."
         )
+    return _with_conda_only(_chosen(needs, mode, installed), needs, installed)
+
+
+def _chosen(needs: Needs, mode: EnvironmentMode, installed: Installed) -> Choice:
     missing = unmet(needs, installed)
     if mode == "own":
         why = f"its own: {_named(missing)}" if missing else "its own, as its tag or the setting has"
@@ -75,17 +79,35 @@ def on_another_python(choice: Choice, minor: Minor) -> Choice:
     """The same environment with a Python that is here, where the version's own isn't."""
     assert choice.needs is not None
     wanted, here = choice.needs.python, "{}.{}".format(*minor)
-    return replace(
-        choice,
-        needs=replace(choice.needs, python_minor=minor),
-        warning=f"It needs Python {wanted}, which isn't here, and runs on Python {here}.",
-    )
+    warning = f"It needs Python {wanted}, which isn't here, and runs on Python {here}."
+    return _warned(replace(choice, needs=replace(choice.needs, python_minor=minor)), warning)
+
+
+def _with_conda_only(choice: Choice, needs: Needs, installed: Installed) -> Choice:
+    """The same choice, with a warning of what only conda could install."""
+    if not needs.conda_only:
+        return choice
+    has = installed.versions if choice.kind == "gateway" else {}
+    named = [
+        f"{line} (the gateway has {has[name]})" if name in has else line
+        for line, name in ((each, conda_name(each)) for each in needs.conda_only)
+    ]
+    what = _listed(named)
+    return _warned(choice, f"Packages that it names for conda aren't installed for it: {what}.")
+
+
+def _warned(choice: Choice, warning: str) -> Choice:
+    return replace(choice, warning=" ".join(filter(None, [choice.warning, warning])))
 
 
 _FORBIDDEN = "the gateway's, as its tag or the setting has it"
 
 
 def _named(missing: Sequence[Unmet]) -> str:
-    shown = "; ".join(map(str, missing[:_SHOWN]))
-    more = len(missing) - _SHOWN
+    return _listed(list(map(str, missing)))
+
+
+def _listed(texts: Sequence[str]) -> str:
+    shown = "; ".join(texts[:_SHOWN])
+    more = len(texts) - _SHOWN
     return f"{shown}; and {more} more" if more > 0 else shown

@@ -2,15 +2,17 @@
 
 A process of its own, so that nothing outlives what asked for it: it ends the command, with all
 that it has started, when its standard input is closed (the gateway is gone, or wants it), when the
-time is up, or when the folder has grown too large. What is run has low priority and writes no file
-that is larger than the folder may be.
+time is up, or when the folders have become too large, or what uv builds in its cache has grown by
+so much. What is run has low priority and writes no file that is larger than the folders may be.
 
-Arguments: SECONDS MOST_BYTES FOLDER COMMAND…. Ends with the command's exit code, or with one of
+Arguments: SECONDS MOST_BYTES FOLDERS CACHE COMMAND…, of which FOLDERS is JSON. Ends with the command's exit code, or with one of
 those below. Started by path in the gateway's interpreter; imports only `model_process.lifetime`.
 """
 
 from __future__ import annotations
 
+import glob
+import json
 import os
 import resource
 import select
@@ -26,6 +28,7 @@ ENDED = 242
 KILLED = 243
 """The command was killed by another."""
 
+_BUILT = ("builds-v*", "sdists-v*")
 _NICENESS = 10
 _LOOK_S = 2.0
 _LAST_WAIT_S = 5.0
@@ -33,7 +36,8 @@ _LAST_WAIT_S = 5.0
 
 def main() -> int:
     """Run the command; the exit code."""
-    seconds, most_bytes, folder, *command = sys.argv[1:]
+    seconds, most_bytes, folders, cache, *command = sys.argv[1:]
+    size = _Size(json.loads(folders), cache)
     sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..")))
     from deployments.model_process import lifetime
 
@@ -57,7 +61,7 @@ def main() -> int:
         preexec_fn=prepare,
     )
     try:
-        code = _watched(child, woken, float(seconds), int(most_bytes), folder)
+        code = _watched(child, woken, float(seconds), int(most_bytes), size)
     finally:
         deadline = time.monotonic() + _LAST_WAIT_S
         while time.monotonic() < deadline:
@@ -70,7 +74,7 @@ def main() -> int:
 
 
 def _watched(
-    child: subprocess.Popen[bytes], woken: int, seconds: float, most_bytes: int, folder: str
+    child: subprocess.Popen[bytes], woken: int, seconds: float, most_bytes: int, size: _Size
 ) -> int:
     """Wait for its end, or for a reason to end it."""
     deadline = time.monotonic() + seconds
@@ -88,8 +92,27 @@ def _watched(
         ended = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is not None:
             return ended.si_status if ended.si_code == os.CLD_EXITED else KILLED
-        if not ready and folder_bytes(folder) > most_bytes:
+        if not ready and size.bytes() > most_bytes:
             return TOO_LARGE
+
+
+class _Size:
+    """What a build takes: folders of its own, and by how much those have grown in which uv unpacks
+    and builds packages, for whatever build."""
+
+    def __init__(self, folders: list[str], cache: str) -> None:
+        self._folders = folders
+        self._cache = cache
+        self._at_first = self._built()
+
+    def bytes(self) -> int:
+        own = sum(folder_bytes(each) for each in self._folders)
+        return own + max(0, self._built() - self._at_first)
+
+    def _built(self) -> int:
+        cache = glob.escape(self._cache)
+        found = [each for name in _BUILT for each in glob.glob(os.path.join(cache, name))]
+        return sum(map(folder_bytes, found))
 
 
 def folder_bytes(folder: str) -> int:

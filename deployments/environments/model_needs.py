@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import yaml
 from packaging.utils import canonicalize_name
 
 from deployments.environments.requirement_lines import (
@@ -28,6 +27,7 @@ from deployments.environments.requirement_lines import (
     wanted,
 )
 from registry_sync.masking import credentials_in, shown
+from registry_sync.yaml_text import BrokenYaml, parsed
 
 Minor = tuple[int, int]
 
@@ -39,11 +39,17 @@ _REQUIREMENTS = "requirements.txt"
 _LOCK = "uv.lock"
 _MLMODEL = "MLmodel"
 
-_MINOR = re.compile(r"(\d+)\.(\d+)(?![\d])")
+# That of a wide model has its signature in it, and a lock has each file of each package.
+_MAX_LARGE_BYTES = 16 * 1024 * 1024
+_MAX_YAML_BYTES = 1024 * 1024
+_MAX_LISTED = 5000
+
+_MINOR = re.compile(r"(\d{1,3})\.(\d{1,3})(?![\d])")
 _CONDA_NAME = re.compile(r"(?:[\w.-]+::)?(?P<name>[A-Za-z0-9_.-]+)\s*(?P<version>.*)\Z")
 _BUILD_PACKAGES = ("setuptools", "wheel")
 # What conda's Pythons bring; what was logged with them imports `pkg_resources`.
 _CONDA_BUILD_PACKAGES = ("setuptools<81", "wheel")
+_NOT_LOGGED = "is a file of the project's, which MLflow doesn't log"
 _PROJECT_SOURCES = ("virtual", "editable", "directory")
 
 
@@ -67,7 +73,8 @@ class Needs:
     `options` are those of the index, as lines of a requirements file. `lock` is a uv project's
     lock; where there is one it is what gets installed, and `requirements` say what is in it.
     `source` tells the model's own files (`files`, `folders`) from others of the same names; nothing
-    where it has none. `left_out` is what was said and isn't installed.
+    where it has none. `conda_only` are packages that only conda has under these names, as they may
+    be shown: as by MLflow, they aren't installed.
     """
 
     python_minor: Minor
@@ -78,7 +85,7 @@ class Needs:
     folders: tuple[str, ...] = ()
     lock: str | None = None
     source: str = ""
-    left_out: tuple[str, ...] = ()
+    conda_only: tuple[str, ...] = ()
 
     @property
     def python(self) -> str:
@@ -130,13 +137,21 @@ def read_needs(
 
 
 def locked(needs: Needs, exported: str) -> Needs | Unreadable:
-    """The needs with the lines that uv has exported from their lock in place of their own."""
+    """The needs with the lines that uv has exported from their lock in place of those of the same
+    packages."""
     reader = LineReader(lambda _: None)
     try:
         reader.take_text(exported, file=_LOCK)
     except UnreadableLine as problem:
         return Unreadable(why=problem.why, file=problem.file, line=problem.line)
-    return replace(needs, requirements=_sorted(reader.lines.requirements), constraints=())
+    found = reader.lines.requirements
+    beside = next((each for each in found if each.file is not None), None)
+    if beside is not None:
+        return Unreadable(why=_NOT_LOGGED, file=_LOCK, line=str(beside))
+    # Of the project's extras and groups that it was logged with (`uv_extras`, `uv_groups`).
+    names = {each.name for each in found}
+    others = [each for each in needs.requirements if each.name not in names]
+    return replace(needs, requirements=_sorted([*found, *others]), constraints=())
 
 
 def completed(needs: Needs, *, gateway_mlflow: str) -> Needs:
@@ -157,6 +172,12 @@ def completed(needs: Needs, *, gateway_mlflow: str) -> Needs:
     options = tuple(option for option in needs.options if option != "--require-hashes")
     requirements = _sorted([*needs.requirements, *map(wanted, added)])
     return replace(needs, requirements=requirements, options=options)
+
+
+def conda_name(line: str) -> str | None:
+    """The package that a line of conda's names, as an index of Python's would spell it."""
+    found = _CONDA_NAME.match(line)
+    return None if found is None else canonicalize_name(found["name"])
 
 
 def project_name(lock: str) -> str | None:
@@ -195,23 +216,23 @@ def _needs(
         else:
             reader.take_text("\n".join(conda.pip), file=conda_path)
     lock = read(_LOCK)
+    named = {each.name for each in reader.lines.requirements}
     return _from_lines(
         reader.lines,
         python_minor=python or gateway_python,
         build_requirements=_sorted(_build_requirements(build, python_env_path)),
-        lock=None if lock is None else decoded(lock, _LOCK),
+        lock=None if lock is None else decoded(lock, _LOCK, most_bytes=_MAX_LARGE_BYTES),
         source=source,
-        left_out=conda.others,
+        conda_only=tuple(each for each in conda.others if conda_name(each) not in named),
     )
 
 
-def _from_lines(lines: Lines, *, source: str, left_out: Sequence[str], **rest: Any) -> Needs:
+def _from_lines(lines: Lines, *, source: str, **rest: Any) -> Needs:
     needs = Needs(
         requirements=_sorted(lines.requirements),
         constraints=_sorted(lines.constraints),
         options=tuple(lines.options),
         folders=tuple(sorted(set(lines.folders))),
-        left_out=(*left_out, *lines.left_out),
         **rest,
     )
     return replace(needs, source=source) if needs.files or needs.folders else needs
@@ -224,7 +245,7 @@ def _sorted(requirements: Iterable[Wanted]) -> tuple[Wanted, ...]:
 
 def _named_files(read: Callable[[str], bytes | None]) -> tuple[str, str]:
     """The two files that describe the environment, as the MLmodel file calls them."""
-    document = _yaml(read, _MLMODEL) or {}
+    document = _yaml(read, _MLMODEL, most_bytes=_MAX_LARGE_BYTES) or {}
     flavors = document.get("flavors")
     pyfunc = flavors.get("python_function") if isinstance(flavors, dict) else None
     env = pyfunc.get("env") if isinstance(pyfunc, dict) else None
@@ -265,14 +286,14 @@ def _conda(read: Callable[[str], bytes | None], path: str) -> _Conda:
         if isinstance(each, dict):
             pip += _strings(each.get("pip"), path)
             continue
-        found = _CONDA_NAME.match(_text_of(each, path) or "")
-        if found is None:
-            raise UnreadableLine("isn't a package of conda's", file=path, line=shown(str(each)))
-        name = canonicalize_name(found["name"])
+        text = _text_of(each, path) or ""
+        name = conda_name(text)
+        if name is None:
+            raise UnreadableLine("isn't a package of conda's", file=path, line=shown(text))
         if name == "python":
-            python = python or _conda_minor(found["version"], path)
+            python = python or _conda_minor(_CONDA_NAME.sub(r"\g<version>", text), path)
         elif name not in ("pip", *_BUILD_PACKAGES):
-            others.append(shown(each))
+            others.append(shown(text))
     return _Conda(is_there=True, python=python, pip=tuple(pip), others=tuple(others))
 
 
@@ -305,15 +326,16 @@ def _build_requirements(lines: Sequence[str], path: str) -> Iterator[Wanted]:
             yield each
 
 
-def _yaml(read: Callable[[str], bytes | None], path: str) -> dict[str, Any] | None:
+def _yaml(
+    read: Callable[[str], bytes | None], path: str, *, most_bytes: int = _MAX_YAML_BYTES
+) -> dict[str, Any] | None:
     """A YAML file's mapping, whose scalars are strings: `3.10` stays `3.10`."""
     content = read(path)
     if content is None:
         return None
     try:
-        # The base loader makes nothing but strings, lists and dicts.
-        document = yaml.load(decoded(content, path), Loader=yaml.BaseLoader)  # noqa: S506
-    except (yaml.YAMLError, RecursionError, ValueError):
+        document = parsed(decoded(content, path, most_bytes=most_bytes), texts_only=True)
+    except BrokenYaml:
         raise UnreadableLine("isn't YAML", file=path) from None
     if document in (None, ""):
         return {}
@@ -326,7 +348,9 @@ def _list(value: Any, path: str) -> list[Any]:
     if value in (None, ""):
         return []
     if not isinstance(value, list):
-        raise UnreadableLine("isn't a list", file=path, line=shown(str(value)))
+        raise UnreadableLine("isn't a list", file=path)
+    if len(value) > _MAX_LISTED:
+        raise UnreadableLine("has too many lines", file=path)
     return value
 
 

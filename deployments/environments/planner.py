@@ -23,6 +23,9 @@ from deployments.environments.store import Environment, Store
 from deployments.settings import Settings
 from gateway.catalog import EnvironmentMode
 
+# More than is taken of any file.
+_MAX_READ_BYTES = 32 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentSettings:
@@ -116,6 +119,9 @@ def files_below(folder: Path) -> Callable[[str], bytes | None]:
 
     def read(path: str) -> bytes | None:
         file = (root / path).resolve()
-        return file.read_bytes() if file.is_relative_to(root) and file.is_file() else None
+        if not file.is_relative_to(root) or not file.is_file():
+            return None
+        with file.open("rb") as opened:
+            return opened.read(_MAX_READ_BYTES)
 
     return read

@@ -27,14 +27,19 @@ from packaging.utils import (
 from registry_sync.masking import shown
 
 _MAX_FILES = 20
-_MAX_FILE_BYTES = 1024 * 1024
+MAX_FILE_BYTES = 4 * 1024 * 1024
 _MAX_LINES = 5000
+# Of a line, of what is before its hashes, and of all the latter: reading takes time by the first.
+_MAX_LINE = 64 * 1024
+_MAX_HEAD = 2000
+_MAX_HEADS = 512 * 1024
+_MAX_PATH_PART = 255
 
 _ARCHIVES = (".whl", ".tar.gz", ".zip")
 _SCHEMES = frozenset({"https", "http", "git+https", "git+http", "git+ssh"})
 _INDEX_SCHEMES = frozenset({"https", "http"})
 
-_COMMENT = re.compile(r"(^|\s+)#.*$")
+_COMMENT = re.compile(r"(?:^|\s)#")
 _FIRST_OPTION = re.compile(r"\s--?[A-Za-z]")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
 _SPECIFIER = re.compile(r"[A-Za-z0-9.!+_*<>=~,-]*\Z")
@@ -43,6 +48,7 @@ _MARKER = re.compile(r"(?:(?!--| -)[A-Za-z0-9_.,<>=!~()'\"+* -])*\Z")
 _URL = re.compile(r"[A-Za-z0-9._~:/?#@!&()*+=%,\[\]-]+\Z")
 _HOST = re.compile(r"[A-Za-z0-9\[](?:[A-Za-z0-9.:\]-]*)\Z")
 _PATH = re.compile(r"[A-Za-z0-9._/+!=, @()~-]+\Z")
+_EDITABLE = re.compile(r"(?:-e\s*|--editable(?:\s+|=))(?=git\+)")
 _HASH = re.compile(r"(?:sha256|sha384|sha512):[0-9a-fA-F]{16,128}\Z")
 
 
@@ -93,7 +99,6 @@ class Lines:
     constraints: list[Wanted] = field(default_factory=list)
     options: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
 
     def add_option(self, option: str) -> None:
         """Another option for uv, unless it is there."""
@@ -111,6 +116,7 @@ class LineReader:
         self._read = read
         self._seen: set[tuple[str, bool]] = set()
         self._count = 0
+        self._characters = 0
         self.lines = Lines()
 
     def take_file(self, path: str, *, is_constraint: bool = False) -> None:
@@ -128,17 +134,25 @@ class LineReader:
     def take_text(self, text: str, *, file: str, is_constraint: bool = False) -> None:
         """Read the text of such a file; raises UnreadableLine."""
         for line in _whole_lines(text):
-            self._count += 1
             try:
-                if self._count > _MAX_LINES:
-                    raise UnreadableLine("has too many lines")
+                self._count_in(line)
                 self._take_line(line, file, is_constraint=is_constraint)
             except UnreadableLine as problem:
                 if problem.file:
                     raise
                 raise UnreadableLine(problem.why, file=shown(file), line=shown(line)) from None
 
+    def _count_in(self, line: str) -> None:
+        self._count += 1
+        self._characters += len(_split_off_options(line)[0])
+        if self._count > _MAX_LINES:
+            raise UnreadableLine("has too many lines")
+        if self._characters > _MAX_HEADS:
+            raise UnreadableLine("has more in it than is read")
+
     def _take_line(self, line: str, file: str, *, is_constraint: bool) -> None:
+        # What is fetched is installed as well as if it were to be edited.
+        line = _EDITABLE.sub("", line)
         if line.startswith("-"):
             self._take_options(line, file)
             return
@@ -174,7 +188,7 @@ class LineReader:
                 for name in value.split(","):
                     self.lines.add_option(f"{option} {_package_or_all(name)}")
             case _:
-                self.lines.left_out.append(shown(f"{option} {value}"))
+                pass  # Read and left out.
 
     def _take_links(self, value: str) -> None:
         if "://" in value:
@@ -201,7 +215,7 @@ _VALUED = {
         for name in (
             "--requirement", "--constraint", "--index-url", "--extra-index-url", "--find-links",
             "--no-binary", "--only-binary",
-            # Read and left out: who trusts a host is the gateway's operator (UV_INSECURE_HOST).
+            # Left out: who trusts a host is the gateway's operator (UV_INSECURE_HOST).
             "--trusted-host",
             # pip's own.
             "--use-feature",
@@ -217,9 +231,9 @@ def _refusal(name: str) -> str:
     return f"has the option {shown(name)}, which isn't taken from a model"
 
 
-def decoded(content: bytes, path: str) -> str:
+def decoded(content: bytes, path: str, *, most_bytes: int = MAX_FILE_BYTES) -> str:
     """A file's text, by its byte order mark or as UTF-8; raises UnreadableLine."""
-    if len(content) > _MAX_FILE_BYTES:
+    if len(content) > most_bytes:
         raise UnreadableLine("is too large", file=shown(path))
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
@@ -233,6 +247,8 @@ def own_path(path: str) -> str:
     if not _PATH.match(path):
         raise UnreadableLine("names a file by characters that aren't taken")
     normal = posixpath.normpath(path)
+    if any(len(part) > _MAX_PATH_PART for part in normal.split("/")):
+        raise UnreadableLine("names a file by too long a name")
     if normal.startswith(("/", "../")) or normal == "..":
         raise UnreadableLine("names a file that isn't one of the model's own")
     return normal
@@ -240,10 +256,20 @@ def own_path(path: str) -> str:
 
 def wanted(line: str) -> Wanted:
     """What one line asks for; raises UnreadableLine."""
-    found = _FIRST_OPTION.search(line)
-    head = line if found is None else line[: found.start()].rstrip()
-    hashes = () if found is None else _hashes(_words(line[found.start() :]))
-    return replace(_head_wanted(head), hashes=hashes)
+    head, options = _split_off_options(line)
+    return replace(_head_wanted(head), hashes=_hashes(_words(options)))
+
+
+def _split_off_options(line: str) -> tuple[str, str]:
+    """What comes before a line's options, with single blanks, and these; raises UnreadableLine for
+    a line that would take long to be read."""
+    if len(line) > _MAX_LINE:
+        raise UnreadableLine("is too long")
+    found = None if line.startswith("-") else _FIRST_OPTION.search(line)
+    head, options = (line, "") if found is None else (line[: found.start()], line[found.start() :])
+    if len(head) > _MAX_HEAD:
+        raise UnreadableLine("is too long")
+    return " ".join(head.split()), options
 
 
 def _head_wanted(head: str) -> Wanted:
@@ -259,7 +285,7 @@ def _whole_lines(text: str) -> Iterator[str]:
     """Lines as pip has them: continued ones joined, without comments and blank ones."""
     pieces: list[str] = []
     for line in text.splitlines():
-        is_comment = _COMMENT.match(line) is not None
+        is_comment = line.lstrip().startswith("#")
         if line.endswith("\\") and not is_comment:
             pieces.append(line[:-1])
             continue
@@ -271,12 +297,17 @@ def _whole_lines(text: str) -> Iterator[str]:
 
 
 def _without_comment(line: str) -> Iterator[str]:
-    bare = _COMMENT.sub("", line).strip()
+    found = _COMMENT.search(line)
+    bare = (line if found is None else line[: found.start()]).strip()
     if bare:
         yield bare
 
 
 def _words(text: str) -> list[str]:
+    if not any(each in text for each in "'\"\\"):
+        return text.split()
+    if len(text) > _MAX_HEAD:
+        raise UnreadableLine("is too long")
     try:
         return shlex.split(text)
     except ValueError:
@@ -319,6 +350,8 @@ def _split_marker(text: str, separator: str) -> tuple[str, str]:
 
 def _archive(head: str) -> Wanted | None:
     """An archive beside the model, `wheels/x.whl[extra] ; marker`; None where it isn't one."""
+    if not any(each in head for each in _ARCHIVES):
+        return None
     found = re.match(
         r"(?:(?P<name>[A-Za-z0-9._-]+)\s*(?:\[(?P<e1>[^\]]*)\])?\s*@\s*)?(?:file:(?!//))?"
         r"(?P<path>[^;\[@:]+?)(?:\[(?P<e2>[^\]]*)\])?\s*(?:;(?P<marker>.*))?\Z",
@@ -349,7 +382,7 @@ def _bare_url(head: str) -> Wanted:
 def _named(head: str) -> Wanted:
     try:
         parsed = Requirement(head)
-    except InvalidRequirement:
+    except (InvalidRequirement, RecursionError):
         raise UnreadableLine("isn't a requirement") from None
     specifier = str(parsed.specifier)
     if not _SPECIFIER.match(specifier):
@@ -389,7 +422,7 @@ def _checked_marker(marker: str) -> str:
         return ""
     try:
         parsed = Requirement(f"a ; {text}").marker
-    except InvalidRequirement:
+    except (InvalidRequirement, RecursionError):
         raise UnreadableLine("has a marker that can't be read") from None
     if not _MARKER.match(str(parsed)):
         raise UnreadableLine("has a marker with characters that aren't taken")

@@ -117,6 +117,10 @@ def _unmet(each: Wanted, installed: Installed) -> Iterator[Unmet]:
         newest = _newest_mlflow(installed)
         if newest is None or not _is_as_new(newest, each.specifier):
             yield Unmet(needed=needed, has=newest)
+        elif each.extras and each.name not in installed.versions:
+            yield Unmet(needed=needed, has=f"{newest} without that")
+        else:
+            yield from _unmet_extras(each, installed)
     else:
         yield from _unmet_by_name(each, needed, installed)
 
@@ -126,6 +130,10 @@ def _unmet_by_name(each: Wanted, needed: str, installed: Installed) -> Iterator[
     if has is None or not _contains(each.specifier, has):
         yield Unmet(needed=needed, has=has)
         return
+    yield from _unmet_extras(each, installed)
+
+
+def _unmet_extras(each: Wanted, installed: Installed) -> Iterator[Unmet]:
     for extra in each.extras:
         missing = _missing_of_extra(each.name or "", extra, installed, set())
         if missing is not None:

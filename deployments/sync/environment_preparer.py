@@ -181,6 +181,10 @@ class EnvironmentPreparer:
         except (RegistryUnreachable, FilesUnreadable) as problem:
             again_at = time.monotonic() + _READ_AGAIN_S
             return _Unplanned(f"What it needs can't be read: {problem}", again_at)
+        # A boundary: whatever one version's files make fail, it is told of that one.
+        except Exception:
+            _logger.exception("what %s version %s needs can't be read", name, version.number)
+            return _Unplanned("What it needs can't be read.", time.monotonic() + _READ_AGAIN_S)
 
     def _reader(self, name: str, version: ModelVersion) -> Read:
         files: list[VersionFiles] = []
@@ -209,18 +213,31 @@ class EnvironmentPreparer:
         try:
             if await asyncio.to_thread(builder.store.find, digest) is not None:
                 return
-            await self._planner.build(needs, partial(self._registry.files_of, name, version.number))
+            try:
+                await self._planner.build(
+                    needs, partial(self._registry.files_of, name, version.number)
+                )
+            except BuildFailed as failed:
+                self._again_at[digest] = failed.retry_at
+                _logger.warning(
+                    "the environment of %s version %s can't be built: %s",
+                    name,
+                    version.number,
+                    failed,
+                )
+            # Also after one that failed: it has left something in what uv keeps.
             removed = await builder.prune(self._max_bytes, {digest})
             # Not built again before somebody asks: there is no room for all.
             self._removed |= {each.digest for each in removed}
-        except BuildFailed as failed:
-            self._again_at[digest] = failed.retry_at
-            _logger.warning(
-                "the environment of %s version %s can't be built: %s", name, version.number, failed
-            )
         except (LookupError, RegistryUnreachable, FilesUnreadable, OSError) as error:
             _logger.warning(
                 "the files of %s version %s can't be fetched: %s", name, version.number, error
+            )
+        # A boundary: it isn't tried again in every round.
+        except Exception:
+            self._again_at[digest] = time.time() + _READ_AGAIN_S
+            _logger.exception(
+                "the environment of %s version %s can't be built", name, version.number
             )
         finally:
             self._waits_since.pop(digest, None)

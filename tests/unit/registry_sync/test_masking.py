@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,29 @@ def test_a_known_secret_is_masked_outside_urls_too() -> None:
     """A tool may repeat a password, as it was written or as it is meant."""
     secrets = credentials_in(["--index-url https://u:p%40ssword@h/s", "https://tokentoken@h"])
     assert masked("used p@ssword, p%40ssword and tokentoken", secrets) == "used ***, *** and ***"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("--index-url someone:pa55word@h/simple", "--index-url ***@h/simple"),
+        ("-i https:/someone:pa55word@h/simple", "-i ***@h/simple"),
+        ("https:someone:pa55word@h", "***@h"),
+        ("x" * 5000 + "https://someone:pa55word@h", "…"),
+        ("error " + "https://" + "a" * 5000 + "@h", "error …"),
+        ("git@h:r is what foo@1.0 @ 10:30 means: b @ c", None),
+    ],
+)
+def test_what_is_to_be_a_url_and_is_none_is_masked_too(text: str, told: str | None) -> None:
+    """A typing error shows no password, nor does a line that is cut."""
+    assert shown(text) == (told or text)
+
+
+@pytest.mark.parametrize("piece", ["a", "?", "?a", "://", "a:", "a@", " ", "[", "x://a?", "=", ";"])
+@pytest.mark.timeout(20)
+def test_no_text_takes_long(piece: str) -> None:
+    """Tools say what they like."""
+    assert masked(piece * 300_000) or piece == " "
 
 
 def test_control_characters_and_colours_are_left_out() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from deployments.environments.choice import NoEnvironment, choose, mode_of, on_another_python
@@ -63,6 +65,21 @@ def test_what_cannot_be_read_is_a_warning_where_nothing_is_built() -> None:
     choice = choose(STRANGE, "shared", HERE)
     assert choice.kind == "gateway"
     assert "conda.yaml" in (choice.warning or "")
+
+
+@pytest.mark.parametrize(
+    ("named", "mode", "told"),
+    [
+        (MET, "auto", "scikit-learn=0.22 (the gateway has 1.9.1); libgomp."),
+        (OTHER, "auto", "scikit-learn=0.22; libgomp."),
+    ],
+)
+def test_what_only_conda_could_install_is_told(
+    named: Needs, mode: EnvironmentMode, told: str
+) -> None:
+    """As MLflow does, it is left out; no version is silently served without it."""
+    choice = choose(replace(named, conda_only=("scikit-learn=0.22", "libgomp")), mode, HERE)
+    assert choice.warning == f"Packages that it names for conda aren't installed for it: {told}"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,11 +22,16 @@ time.sleep(600)
 
 
 def start(
-    folder: Path, *command: str, seconds: float = 60.0, most_bytes: int = 10**9
+    folder: Path,
+    *command: str,
+    seconds: float = 60.0,
+    most_bytes: int = 10**9,
+    cache: Path = Path("/nowhere"),
 ) -> subprocess.Popen[bytes]:
     guard = [sys.executable, "-I", str(guarded_run.__file__)]
     return subprocess.Popen(
-        [*guard, str(seconds), str(most_bytes), str(folder), *command], stdin=subprocess.PIPE
+        [*guard, str(seconds), str(most_bytes), json.dumps([str(folder)]), str(cache), *command],
+        stdin=subprocess.PIPE,
     )
 
 
@@ -88,15 +94,32 @@ def test_the_command_ends_with_the_guard(tmp_path: Path) -> None:
     os.kill(other, 9)
 
 
-def test_a_folder_that_grows_too_large_ends_it(tmp_path: Path) -> None:
-    """Many files are counted together, and one alone can't be larger than all may be."""
-    many = """
+MANY_FILES = """
 import sys, time
 for number in range(200):
     open(f"{sys.argv[1]}/{number}", "wb").write(b"x" * 10_000)
 time.sleep(600)
 """
-    guard = start(tmp_path, sys.executable, "-c", many, str(tmp_path), most_bytes=1_000_000)
+
+
+def test_where_packages_are_built_counts_by_what_it_has_grown(tmp_path: Path) -> None:
+    """What earlier builds have left there is nobody's fault."""
+    built = tmp_path / "cache" / "sdists-v9"
+    built.mkdir(parents=True)
+    (built / "earlier").write_bytes(b"x" * 3_000_000)
+    own = tmp_path / "own"
+    own.mkdir()
+    command = [sys.executable, "-c", MANY_FILES, str(built)]
+    guard = start(own, *command, most_bytes=1_000_000, cache=tmp_path / "cache")
+    assert code_of(guard) == guarded_run.TOO_LARGE
+    command = [sys.executable, "-c", "import time; time.sleep(3)"]
+    guard = start(own, *command, most_bytes=1_000_000, cache=tmp_path / "cache")
+    assert code_of(guard) == 0
+
+
+def test_a_folder_that_grows_too_large_ends_it(tmp_path: Path) -> None:
+    """Many files are counted together, and one alone can't be larger than all may be."""
+    guard = start(tmp_path, sys.executable, "-c", MANY_FILES, str(tmp_path), most_bytes=1_000_000)
     assert code_of(guard) == guarded_run.TOO_LARGE
     one = """
 import sys

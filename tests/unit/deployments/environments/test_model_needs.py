@@ -83,7 +83,7 @@ def test_mlflow_3_says_its_python_and_its_packages() -> None:
     assert names(found) == ["mlflow==3.4.0", "scikit-learn==1.5.2"]
     assert [str(each) for each in found.build_requirements] == ["setuptools==65.5.0", "wheel"]
     assert [str(each) for each in found.constraints] == ["numpy<2"]
-    assert found.left_out == ("conda-forge::graphviz=8",)
+    assert found.conda_only == ("conda-forge::graphviz=8",)
     assert found.lock is None
 
 
@@ -100,7 +100,7 @@ def test_mlflow_1_says_it_in_a_file_of_condas() -> None:
     assert found.python == "3.8"
     assert names(found) == ["cloudpickle==1.3.0", "mlflow"]
     assert [str(each) for each in found.build_requirements] == ["setuptools<81", "wheel"]
-    assert found.left_out == ("scikit-learn=0.22",)
+    assert found.conda_only == ("scikit-learn=0.22",)
 
 
 def test_requirements_go_before_condas_pip_part() -> None:
@@ -249,7 +249,7 @@ def test_with_packages_of_ours_not_all_have_hashes() -> None:
 
 def test_a_lock_is_of_one_project_and_its_lines_replace_the_others() -> None:
     """What uv exports from it is read as strictly as a requirements file."""
-    found = needs({**OF_MLFLOW_3, "uv.lock": LOCK})
+    found = needs({"requirements.txt": "six\n", "uv.lock": LOCK})
     assert found.lock == LOCK
     assert project_name(LOCK) == "my-model"
     exported = locked(
@@ -259,6 +259,64 @@ def test_a_lock_is_of_one_project_and_its_lines_replace_the_others() -> None:
     assert names(exported) == ['six==1.16.0 ; python_full_version < "3.14"']
     assert exported.constraints == ()
     assert isinstance(locked(found, "-e ."), Unreadable)
+    assert isinstance(locked(found, "./dist/six-1.16.0.tar.gz"), Unreadable)
+
+
+def test_what_a_lock_is_exported_without_is_kept() -> None:
+    """A project's extras are in the requirements that MLflow logs; the lock's export lacks them."""
+    found = needs({"requirements.txt": "six==1.15.0\nidna==3.4\n", "uv.lock": LOCK})
+    exported = locked(found, "six==1.16.0\n")
+    assert isinstance(exported, Needs)
+    assert names(exported) == ["idna==3.4", "six==1.16.0"]
+
+
+def test_a_package_that_pip_installs_is_not_told_as_condas() -> None:
+    """Also where conda has it under the same name."""
+    text = "dependencies: [python=3.9, numpy=1.26, conda-forge::libgomp, {pip: [numpy==1.26.4]}]"
+    assert needs({"conda.yaml": text}).conda_only == ("conda-forge::libgomp",)
+
+
+REPEATED = "a: &a [x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(f'*{before}' for _ in range(10))}]\n"
+    for before, name in zip("abcdefghij", "bcdefghijk", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"requirements.txt": "six" + " " * 900_000 + "x"},
+        {"requirements.txt": "a" * 900_000},
+        {"requirements.txt": "six " + "\t " * 400_000 + ".whl"},
+        {"requirements.txt": "six --hash='" + "x" * 900_000},
+        {"requirements.txt": "six" + ",".join(["==1.0"] * 100_000)},
+        {"requirements.txt": "six; " + "(" * 1900 + "os_name=='x'"},
+        {"requirements.txt": "six; " + " and ".join(["os_name=='x'"] * 50_000)},
+        {"requirements.txt": f"-r {'x' * 5000}.txt"},
+        {"requirements.txt": f"-r {'xy/' * 300}{'x' * 300}.txt"},
+        {"requirements.txt": ("x" * 1500 + "\n") * 2000},
+        {"conda.yaml": REPEATED + "dependencies: {a: *k}"},
+        {"conda.yaml": "dependencies: " + "[" * 400_000},
+        {"conda.yaml": "dependencies:\n" + "- a=1\n" * 100_000},
+        {"conda.yaml": "dependencies: &a {x: *a}"},
+        {"python_env.yaml": "python: 3." + "9" * 100_000},
+        {"python_env.yaml": REPEATED + "python: '3.11'\ndependencies: {a: *k}"},
+        {"MLmodel": REPEATED + "flavors: {python_function: {env: {conda: *k}}}"},
+    ],
+    ids=lambda files: "{}: {:.30}".format(*next(iter(files.items()))),
+)
+@pytest.mark.timeout(20)
+def test_no_file_takes_long_to_be_refused(files: dict[str, str]) -> None:
+    """Whatever its lines repeat, and whatever its YAML nests or refers to."""
+    assert isinstance(read(files), Unreadable)
+
+
+def test_a_wide_models_file_and_a_long_lock_are_read() -> None:
+    """Thousands of columns and hundreds of packages make several megabytes."""
+    wide = OF_MLFLOW_3["MLmodel"] + "signature: '" + "x" * 3_000_000 + "'\n"
+    lock = LOCK + "# " + "x" * 3_000_000
+    found = needs({**OF_MLFLOW_3, "MLmodel": wide, "uv.lock": lock})
+    assert (found.python, found.lock) == ("3.10", lock)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,8 @@ def test_a_requirement_is_written_anew_in_its_normal_form(line: str, text: str) 
     "line",
     [
         "-e .",
-        "-e git+https://h/r.git#egg=x",
+        "-e git+https://h/r.git#egg=x --target=/",
+        "-e https://h/x.zip",
         "--editable=.",
         "--target /",
         "--prefix=/usr",
@@ -192,7 +193,7 @@ def test_files_that_are_named_are_read_from_beside_the_one_that_names_them() -> 
 
 
 def test_options_of_the_index_are_kept_and_what_is_the_operators_is_left_out() -> None:
-    """Who trusts a host is the gateway's operator: that option does nothing, and that is told."""
+    """Who trusts a host is the gateway's operator: that option does nothing."""
     lines = read(
         "-i https://h/simple\n--extra-index-url=https://u:secret99@g/simple --trusted-host g\n"  # pragma: allowlist secret  # noqa: E501
         "--find-links https://h/links\n-f wheels\n--no-index\n--pre\n--prefer-binary\n"
@@ -210,12 +211,21 @@ def test_options_of_the_index_are_kept_and_what_is_the_operators_is_left_out() -
         "--require-hashes",
     ]
     assert lines.folders == ["wheels"]
-    assert lines.left_out == ["--trusted-host g"]
+
+
+@pytest.mark.parametrize("option", ["-e ", "-e", "--editable ", "--editable="])
+def test_what_is_fetched_to_be_edited_is_fetched(option: str) -> None:
+    """A package in a repository; a folder beside who logged the model isn't among its files."""
+    assert texts(read(f"{option}git+https://h/r.git@v1#egg=six")) == [
+        "six @ git+https://h/r.git@v1#egg=six"
+    ]
+    with pytest.raises(UnreadableLine, match="editable"):
+        read(f"{option}./folder")
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"\xff\xff\x00", b"\xc3(", b"x" * 1024 * 1024 + b"xx", b"six\n" * 6000],
+    [b"\xff\xff\x00", b"\xc3(", b"x" * 4 * 1024 * 1024 + b"xx", b"six\n" * 6000],
     ids=["binary", "latin", "large", "many lines"],
 )
 def test_what_is_no_reasonable_file_is_refused(content: bytes) -> None:

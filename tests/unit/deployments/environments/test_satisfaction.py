@@ -54,7 +54,7 @@ def told(
         "scikit-learn==1.9.1", "Scikit_Learn>=1.5", "numpy", "torch==2.13.0", "torch==2.13.0+cpu",
         "beta>=2.0rc1", "beta<3", "pywin32==1; sys_platform == 'win32'", "ray[default]==2.60.0",
         "mlflow==3.17.2", "mlflow==2.9.2", "mlflow<3,>=2.1", "mlflow", "mlflow-skinny==1.30.0",
-        "mlflow~=2.9", "mlflow==2.*", "mlflow[gateway]==2.9.2",
+        "mlflow~=2.9", "mlflow==2.*",
     ],
 )  # fmt: skip
 def test_what_is_there_is_met(line: str) -> None:
@@ -71,6 +71,7 @@ def test_what_is_there_is_met(line: str) -> None:
         ("numpy<2; python_version >= '3.8'", "needs numpy<2, the gateway has 2.1.0"),
         ("mlflow==3.18.0", "needs mlflow==3.18.0, the gateway has 3.17.2"),
         ("mlflow>=4", "needs mlflow>=4, the gateway has 3.17.2"),
+        ("mlflow[gateway]", "needs mlflow[gateway], the gateway has 3.17.2 without that"),
         ("ray[serve]==2.60.0", "needs ray[serve], so starlette, which the gateway hasn't"),
         ("numpy @ https://u:pass1@h/numpy.zip",  # pragma: allowlist secret
          "needs numpy @ https://***@h/numpy.zip, the gateway has 2.1.0 of its own"),

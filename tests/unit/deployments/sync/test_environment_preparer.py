@@ -158,6 +158,33 @@ async def test_a_registry_that_is_away_is_asked_again_later(tmp_path: Path) -> N
         assert told.reason == "What it needs can't be read: The registry is away."
 
 
+async def test_what_nobody_foresaw_is_told_and_not_tried_again_in_every_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is the reading that fails or the build; other versions go on."""
+
+    class Odd(Builds):
+        async def __call__(self, *args: Any, **options: Any) -> None:
+            self.begun.append("odd")
+            raise AssertionError
+
+    builds, registry = Odd(), Registry(m=OTHERS, n=NOTHING)
+    monkeypatch.setattr(Files, "read", lambda self, path: path.encode().no_such)
+    async with preparing(tmp_path / "read", registry) as preparer:
+        for _ in range(3):
+            preparer.look(catalog(model()))
+            await preparer.settle(timeout_s=5.0)
+        assert len(registry.asked) == 1
+        assert status(preparer).reason == "What it needs can't be read."
+    monkeypatch.undo()
+    async with preparing(tmp_path / "built", registry, builds) as preparer:
+        for _ in range(3):
+            preparer.look(catalog(model(), model("n")))
+            await preparer.settle(timeout_s=5.0)
+        assert builds.begun == ["odd"]
+        assert status(preparer, "n").state == "ready"
+
+
 async def test_a_restart_needs_no_registry_that_answers(tmp_path: Path) -> None:
     """What a version needs was read once, and its files never change."""
     for registry in (Registry(m=NOTHING), Registry()):
