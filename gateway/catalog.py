@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.canary import Canary, Draw
 from gateway.contract import Contract, Difference, UntypableSignature, differences
 from gateway.contract.agents import AGENTS
 from gateway.contract.signature import UNTYPED_SIGNATURE
@@ -254,6 +255,7 @@ class ServedModel(_Frozen):
     former_defaults: tuple[FormerDefault, ...] = ()
     passed_over: int = 0
     held: HeldVersion | None = None
+    canary: Canary | None = None
     options: ModelOptions = ModelOptions()
     warnings: tuple[str, ...] = ()
     problem: str | None = None
@@ -266,6 +268,15 @@ class ServedModel(_Frozen):
         """The version with that number, None where there is none."""
         return next((v for v in self.versions if v.number == number), None)
 
+    def named(self, selector: str) -> ModelVersion | None:
+        """The version that a number, an alias or `latest` means, None where there is none."""
+        if selector == LATEST:
+            return self.latest
+        if is_version_number(selector):
+            return self.version(int(selector))
+        number = self.aliases.get(selector)
+        return None if number is None else self.version(number)
+
     def environment_of(self, version: ModelVersion) -> EnvironmentMode | None:
         """What a tag says of the packages that a version runs with; its own wins."""
         return version.environment or self.options.environment
@@ -277,11 +288,13 @@ class ServedModel(_Frozen):
 
     @property
     def notable(self) -> frozenset[int]:
-        """The numbers of what most ask for: the default, what is to be it, and what an alias
-        names; of some there may be no version."""
+        """The numbers of what most ask for: the default, what is to be it, its canary, and what an
+        alias names; of some there may be no version."""
         default = () if self.default_version is None else (self.default_version,)
         held = () if self.held is None else (self.held.number,)
-        return frozenset((*default, *held, *self.aliases.values()))
+        canary = self.canary.version if self.canary is not None else None
+        beside = () if canary is None else (canary,)
+        return frozenset((*default, *held, *beside, *self.aliases.values()))
 
     @property
     def default(self) -> ModelVersion | None:
@@ -338,11 +351,25 @@ class ServedModel(_Frozen):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """What answers a request, and the contract by which it is read and answered."""
+    """What answers a request, and the contract by which it is read and answered.
+
+    `canary` has some of the requests that name no version, where there is one that runs; `trial`
+    is that of a canary's own.
+    """
 
     model: ServedModel
     version: ModelVersion
     contract: Contract
+    canary: CanaryRoute | None = None
+    trial: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryRoute:
+    """Who goes to a model's canary, and what answers there."""
+
+    draw: Draw
+    resolution: Resolution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -392,12 +419,30 @@ class Catalog(_Frozen):
         return self.model_copy(update={"models": {**self.models, **changed}}) if changed else self
 
     def resolve(self, name: str, selector: str | None) -> Resolution:
-        """Find what answers for `name` where the caller asked for `selector`.
+        """Find what answers for `name` where the caller asked for `selector`: where for none, the
+        default version, and beside it the canary that has some of these requests.
 
         `selector` is a version number, an alias, `latest`, or None for the default version.
         Raises ModelNotFound, VersionNotFound, ModelUnservable, ModelUnavailable (the registry is
         still taking the version in) and SignatureMismatch, the last before anything is loaded.
         """
+        found = self._resolved(name, selector)
+        return found if selector is not None else self._with_canary(found)
+
+    def _with_canary(self, found: Resolution) -> Resolution:
+        canary = found.model.canary
+        if canary is None or canary.state != "running" or canary.version is None:
+            return found
+        name = found.model.name
+        draw = Draw(
+            model=name,
+            header=canary.rule.header.lower().encode(),
+            share=canary.rule.percent / 100.0,
+        )
+        other = replace(self._resolved(name, str(canary.version)), trial=canary.trial)
+        return replace(found, canary=CanaryRoute(draw=draw, resolution=other))
+
+    def _resolved(self, name: str, selector: str | None) -> Resolution:
         model = self.model(name)
         version = _select(model, selector)
         _require_servable(model, version)
@@ -503,7 +548,7 @@ def _at(model: ServedModel, moment: Moment) -> ServedModel:
 
 
 def _select(model: ServedModel, selector: str | None) -> ModelVersion:
-    found = _selected(model, selector)
+    found = model.default if selector is None else model.named(selector)
     if found is not None:
         return found
     if selector is None:
@@ -520,17 +565,6 @@ def _what_there_is(model: ServedModel) -> str:
     more = "and older ones " if len(numbers) > _NAMED_AT_MOST else ""
     versions = f"versions {', '.join(numbers[:_NAMED_AT_MOST])} {more}and " if numbers else ""
     return f"There are {versions}{', '.join(names)}."
-
-
-def _selected(model: ServedModel, selector: str | None) -> ModelVersion | None:
-    if selector is None:
-        return model.default
-    if selector == LATEST:
-        return model.latest
-    if is_version_number(selector):
-        return model.version(int(selector))
-    number = model.aliases.get(selector)
-    return None if number is None else model.version(number)
 
 
 def _require_servable(model: ServedModel, version: ModelVersion) -> None:

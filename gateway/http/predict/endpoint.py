@@ -144,7 +144,7 @@ class PredictEndpoint:
     ) -> tuple[Prediction | EventStream, Visit]:
         """The prediction, and the visit to be left when it is sent."""
         headers: RawHeaders = scope["headers"]
-        resolution = self._service.resolve(asked.name, asked.selector)
+        resolution = self._service.resolve(asked.name, asked.selector, headers)
         # Now, because not every end names them: a caller may leave, and a bug knows no model.
         note_answer(scope, asked.name, resolution.version.number, None)
         events = self._dialect.streams and takes_events(headers)
