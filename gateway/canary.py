@@ -32,6 +32,9 @@ often; `ended`: it is the default by now."""
 Counts: TypeAlias = Mapping[str, tuple[int, int]]
 """By trial: how many requests a canary had that say something about it, and how many failed."""
 
+# RFC 9110, section 5.1.
+_FIELD_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
+
 # Who waits for less says nothing about the model by leaving.
 _PATIENT_S = 1.0
 
@@ -49,7 +52,7 @@ class CanaryRule(_Frozen):
 
     selector: str
     percent: float = Field(ge=0.0, le=100.0)
-    header: str = DEFAULT_HEADER
+    header: str = Field(default=DEFAULT_HEADER, max_length=200, pattern=_FIELD_NAME)
     max_error_ratio: float | None = Field(default=None, ge=0.0, le=1.0)
     min_requests: int = Field(default=DEFAULT_MIN_REQUESTS, ge=1)
 
