@@ -415,7 +415,7 @@ async def test_a_canary_that_is_stopped_stays_so_after_a_restart(
     bench.preparer.may_end.set()
     await bench.synchronizer.synchronize()
     await bench.until(lambda model: model.canary is not None and model.canary.state == "running")
-    bench.registry.is_down = True
+    await bench.synchronizer.reconsider()  # after what was published before is kept
     again = Bench(tmp_path, CANARY)
     again.registry.is_down = True
     running = again.model().canary
