@@ -109,12 +109,13 @@ def choose_canary(
         stops=_registered(stops, model),
     )
     pair = _pair(model, version)
-    is_same = is_same_rule and before is not None and pair == _pair_of(before)
-    if known is not None and is_same:
+    is_same_pair = before is not None and pair == _pair_of(before)
+    if known is not None and is_same_rule and is_same_pair:
         canary = canary.model_copy(update={"trial": known.trial})
     elif pair is not None:
         canary = canary.model_copy(update={"trial": _trial(pair, generation)})
-    has_run = is_same and known is not None and known.state == "running"
+    # Under another rule, too: who is in doesn't go out while its share grows.
+    has_run = is_same_pair and known is not None and known.state == "running"
     found = _finding(model, version, canary, facts, compatibility, has_run=has_run)
     return CanaryChoice(
         canary=canary.model_copy(update={"state": found.state, "why": found.why}),

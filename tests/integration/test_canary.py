@@ -50,8 +50,8 @@ def test_a_canary_is_sticky_stops_by_itself_and_is_promoted_by_the_alias(
     a word in the history and a metric; a changed tag begins anew, and the alias promotes."""
     registry = client(mlflow_uri)
     register(mlflow_uri, NAME, _times(1, fails_below=-10), NUMBER, NUMBER)
-    register(mlflow_uri, NAME, _times(2, fails_below=0), NUMBER, NUMBER)
     registry.set_registered_model_alias(NAME, "champion", "1")
+    register(mlflow_uri, NAME, _times(2, fails_below=0), NUMBER, NUMBER)
     registry.set_registered_model_alias(NAME, "challenger", "2")
     registry.set_registered_model_tag(NAME, "modelmux.canary_max_error_ratio", "0.2")
     registry.set_registered_model_tag(NAME, "modelmux.canary", "challenger:30")
