@@ -11,6 +11,7 @@ import pytest
 from gateway.batching.batcher import MicroBatcher
 from gateway.canary import Canary, CanaryRule, CanaryState, Trials
 from gateway.catalog import Catalog
+from gateway.contract.agents import EMBEDDINGS
 from gateway.errors import GatewayError, ModelFailed
 from gateway.http.app import create_app
 from gateway.http.predict.body import HttpLimits
@@ -18,7 +19,7 @@ from gateway.metrics.collection import Measured
 from gateway.metrics.counters import Traffic
 from gateway.ports import Call, CallResult
 from gateway.prediction import PredictionService
-from tests.support.catalogs import catalog, served, version
+from tests.support.catalogs import catalog, served, signature, version
 from tests.support.static_feed import StaticFeed
 
 HEADER = "X-Session-ID"
@@ -102,6 +103,18 @@ async def test_a_request_that_names_no_version_may_go_to_the_canary(
     assert await bench.predict(path) == 2
     bench.feed.catalog = _catalog(0)
     assert await bench.predict(path) == 1
+
+
+async def test_openais_clients_go_to_the_canary_too(bench: Bench) -> None:
+    """By a model's name alone; one that names the version gets it."""
+    text = signature(("input", "string"))
+    versions = (version(1, text, task=EMBEDDINGS), version(2, text, task=EMBEDDINGS))
+    canary = Canary(rule=CanaryRule(selector="2", percent=100), version=2, state="running")
+    bench.feed.catalog = catalog(served(*versions, default=1, canary=canary))
+    for model, number in (("m", 2), ("m/1", 1)):
+        body = {"model": model, "input": "hello"}
+        answer = await bench.client.post("/v1/embeddings", json=body)
+        assert (answer.status_code, answer.headers["x-model-version"]) == (200, str(number))
 
 
 @pytest.mark.parametrize(
