@@ -68,6 +68,9 @@ class GatewayError(Exception):
 
     challenge: str | None = None
 
+    by_model: bool = False
+    """Whether it is the asked version's own doing: no caller's, and not the gateway's."""
+
     def __init__(
         self,
         detail: str,
@@ -324,6 +327,7 @@ class ModelFailed(InternalError):
     status = 500
     code = "model_failed"
     title = "The model failed on this request"
+    by_model = True
 
 
 class InvalidModelOutput(InternalError):
@@ -332,13 +336,14 @@ class InvalidModelOutput(InternalError):
     status = 500
     code = "invalid_model_output"
     title = "The model's answer does not fit its signature"
+    by_model = True
 
 
 class ModelUnavailable(GatewayError):
     """The version cannot be loaded now, is not tried for a while, or is still starting; try again
     after `retry_after_s`.
 
-    `load_failed` tells the first from the others.
+    `load_failed` tells the first from the others; `by_model` that its load or its calls fail.
     """
 
     status = 503
@@ -353,9 +358,11 @@ class ModelUnavailable(GatewayError):
         version: int | None = None,
         retry_after_s: float | None = None,
         load_failed: bool = False,
+        by_model: bool = False,
     ) -> None:
         super().__init__(detail, model=model, version=version, retry_after_s=retry_after_s)
         self.load_failed = load_failed
+        self.by_model = by_model or load_failed
 
 
 class CatalogUnavailable(GatewayError):
@@ -386,6 +393,7 @@ class DeadlineExceeded(GatewayError):
     status = 504
     code = "deadline_exceeded"
     title = "The deadline passed before the answer was there"
+    by_model = True
 
 
 def _tree(cls: type[GatewayError]) -> Iterator[type[GatewayError]]:

@@ -1,4 +1,4 @@
-"""What happened to a model's default, as it is told: values only."""
+"""What happened to a model's default and its canary, as it is told: values only."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pydantic import BaseModel, ConfigDict
 Event = Literal[
     "added", "removed", "registered_anew", "default", "promoted", "rolled_back", "fell_back",
     "accepted", "held", "released", "alias",
+    "canary_began", "canary_changed", "canary_stopped", "canary_ended",
 ]  # fmt: skip
 """`default`: another version answers, by the rule; `promoted`: because the alias was moved to it;
 `rolled_back`: because it was moved back; `fell_back`: because the default is gone; `accepted`: it
-breaks the contract, and is let in by its tag; `held` and `released`: of the gate."""
+breaks the contract, and is let in by its tag; `held` and `released`: of the gate. Of canaries, from
+the default version to theirs: `canary_began`, `canary_changed` (another share), `canary_stopped`
+(it failed too often), `canary_ended`."""
 
 
 class HistoryEntry(BaseModel):

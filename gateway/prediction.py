@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from gateway.admission import Admission, Visit
 from gateway.availability import Unloadable, VersionKey
+from gateway.canary import RawHeaders, Trials
 from gateway.catalog import Catalog, Resolution, ServedModel
 from gateway.contract import TYPED, Contract, Form, Frame, Request, Write, Written
 from gateway.deadline import Deadline
@@ -67,7 +68,7 @@ class PredictionService:
     The calls that they take go to `submit`, those that stream to `streaming`; without it, and of
     versions that can't stream, a stream is of one event, the whole answer. `default_timeout_s` is a
     request's deadline where no tag says otherwise, `max_timeout_s` the longest that a tag can say,
-    `max_rows` the most rows of one request.
+    `max_rows` the most rows of one request. What comes of canaries is counted in `trials`.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class PredictionService:
         max_rows: int = 100_000,
         admission: Admission | None = None,
         parsing: Parsing | None = None,
+        trials: Trials | None = None,
     ) -> None:
         self._feed = feed
         self._submit = submit
@@ -90,6 +92,7 @@ class PredictionService:
         self._max_rows = max_rows
         self._admission = admission or Admission()
         self._parsing = parsing or Parsing()
+        self._trials = trials or Trials()
         self._unloadable: dict[VersionKey, str] = {}
         self._resolved_in: Catalog | None = None
         self._resolved: dict[tuple[str, str | None], Resolution] = {}
@@ -113,9 +116,15 @@ class PredictionService:
         catalog = self._feed.catalog
         return catalog is not None and name in catalog.models
 
-    def resolve(self, name: str, selector: str | None) -> Resolution:
+    def resolve(
+        self, name: str, selector: str | None, headers: RawHeaders | None = None
+    ) -> Resolution:
         """`Catalog.resolve` on the current catalog, with its errors; what it found once is kept
-        for as long as the catalog is the same."""
+        for as long as the catalog is the same.
+
+        `headers` are those of a request for a prediction: a canary may have it. What only asks
+        about a model has none, and is told of the default.
+        """
         catalog = self.catalog()
         if catalog is not self._resolved_in:
             self._resolved_in, self._resolved = catalog, {}
@@ -123,6 +132,8 @@ class PredictionService:
         found = self._resolved.get(key)
         if found is None:
             found = self._resolved[key] = catalog.resolve(name, selector)
+        if found.canary is not None and headers is not None and found.canary.draw.takes(headers):
+            return found.canary.resolution
         return found
 
     def arrive(self, resolution: Resolution) -> Visit:
@@ -155,8 +166,11 @@ class PredictionService:
         DeadlineExceeded, InvalidModelOutput and what `PredictionBackend.call` raises; each names
         the model and the version.
         """
-        with self._naming(resolution):
-            return await self._predict(resolution, body, visit, timeout_s, form)
+        with self._naming(resolution, timeout_s):
+            prediction = await self._predict(resolution, body, visit, timeout_s, form)
+        if resolution.trial is not None:
+            self._trials.note_answer(resolution.trial)
+        return prediction
 
     async def stream(
         self, resolution: Resolution, body: bytes, visit: Visit, *, timeout_s: float | None = None
@@ -171,7 +185,7 @@ class PredictionService:
             if version.task is not None and whole.rows == 1:
                 answer = answer[1:-1]
             return EventStream(events=_one(answer), version=version.number)
-        with self._naming(resolution):
+        with self._naming(resolution, timeout_s):
             events = self._events(resolution, body, visit, self._timeout_s(resolution, timeout_s))
             try:
                 first = await anext(events, None)
@@ -183,8 +197,9 @@ class PredictionService:
         )
 
     @contextmanager
-    def _naming(self, resolution: Resolution) -> Iterator[None]:
-        """Errors name the model and the version; whether that can be loaded is kept."""
+    def _naming(self, resolution: Resolution, asked_s: float | None = None) -> Iterator[None]:
+        """Errors name the model and the version; whether that can be loaded is kept, and of a
+        canary that it failed. `asked_s` is the deadline that the caller asks for."""
         key = (resolution.model.name, resolution.version.fingerprint)
         try:
             yield
@@ -193,6 +208,11 @@ class PredictionService:
             error.version = resolution.version.number
             if isinstance(error, ModelUnavailable) and error.load_failed:
                 self._unloadable[key] = error.detail
+            if resolution.trial is not None:
+                is_lowered = asked_s is not None and asked_s < self._patience_s(resolution.model)
+                self._trials.note_error(
+                    resolution.trial, error, lowered_to_s=asked_s if is_lowered else None
+                )
             raise
         self._unloadable.pop(key, None)
 
@@ -203,6 +223,8 @@ class PredictionService:
             async with aclosing(events):
                 async for event in events:
                     yield event
+        if resolution.trial is not None:
+            self._trials.note_answer(resolution.trial)
 
     async def _events(
         self, resolution: Resolution, body: bytes, visit: Visit, timeout_s: float

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from gateway.catalog import Catalog, ModelVersion, ServedModel, is_version_number
+from registry_sync.canary import choose_canary, parse_canary
 from registry_sync.default_version import DefaultPolicy, LoadFacts, is_in_stage
 from registry_sync.records import RegisteredModel, RegistryReading
 from registry_sync.tags import is_served, kept_warm, parse_options
@@ -19,7 +20,8 @@ _NOTHING_LOADED = LoadFacts()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogPlan:
-    """The next catalog, and the versions that would be defaults in it if they were prepared."""
+    """The next catalog, and the versions that would be defaults or canaries in it if they were
+    prepared."""
 
     catalog: Catalog
     waiting: tuple[tuple[ServedModel, ModelVersion], ...] = ()
@@ -37,13 +39,13 @@ def build_catalog(
     Models that didn't change are the very objects of `previous`.
     """
     before = {} if previous is None else previous.models
+    generation = 0 if previous is None else previous.generation
     decided = [
-        _decided(record, before.get(record.name), policy, facts)
+        _decided(record, before.get(record.name), policy, facts, generation + 1)
         for record in reading
         if is_served(record.tags)
     ]
-    waiting = tuple((model, version) for model, version in decided if version is not None)
-    generation = 0 if previous is None else previous.generation
+    waiting = tuple((model, version) for model, versions in decided for version in versions)
     catalog = Catalog(
         generation=generation,
         models={model.name: model for model, _ in decided},
@@ -56,18 +58,20 @@ def build_catalog(
 
 
 def _decided(
-    record: RegisteredModel, before: ServedModel | None, policy: DefaultPolicy, facts: LoadFacts
-) -> tuple[ServedModel, ModelVersion | None]:
-    """The model as it is served from now on, and its version that waits for being prepared."""
+    record: RegisteredModel,
+    before: ServedModel | None,
+    policy: DefaultPolicy,
+    facts: LoadFacts,
+    generation: int,
+) -> tuple[ServedModel, list[ModelVersion]]:
+    """The model as it is served from now on, and its versions that wait for being prepared;
+    `generation` is that of the catalog where anything changes."""
     options, warnings = parse_options(record.tags)
+    rule, canary_warnings = parse_canary(record.tags)
     if policy.warm == "champions" and policy.champion(record.versions, record.aliases) is not None:
         options = kept_warm(options, record.tags)
-    choice = policy.choose(
-        record.versions,
-        record.aliases,
-        previous=None if before is None or _is_another(record, before) else before,
-        facts=facts,
-    )
+    previous = None if before is None or _is_another(record, before) else before
+    choice = policy.choose(record.versions, record.aliases, previous=previous, facts=facts)
     model = ServedModel(
         name=record.name,
         description=record.description,
@@ -76,6 +80,7 @@ def _decided(
         options=options,
         warnings=(
             *warnings,
+            *canary_warnings,
             *_alias_warnings(record.aliases),
             *_stage_warnings(record, policy, choice.number),
             *(
@@ -94,7 +99,19 @@ def _decided(
         problem=choice.problem,
         created_at_ms=record.created_at_ms,
     )
-    return before if before is not None and before == model else model, choice.waiting
+    waiting = [] if choice.waiting is None else [choice.waiting]
+    if rule is not None:
+        beside = choose_canary(
+            model,
+            rule,
+            previous,
+            facts=facts,
+            compatibility=policy.compatibility,
+            generation=generation,
+        )
+        model = model.model_copy(update={"canary": beside.canary})
+        waiting += [] if beside.waiting is None else [beside.waiting]
+    return before if before is not None and before == model else model, waiting
 
 
 def _is_another(record: RegisteredModel, before: ServedModel) -> bool:

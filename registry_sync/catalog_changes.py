@@ -79,14 +79,18 @@ def describe_change(before: ServedModel | None, after: ServedModel) -> str:
         parts.append("aliases")
     if before.options != after.options:
         parts.append("options")
+    if before.canary != after.canary:
+        parts.append(_described_canary(after))
     return ", ".join(parts) or "details"
 
 
 def level_of_change(before: ServedModel | None, after: ServedModel) -> int:
-    """How loud that line is: a model that nothing answers for any more, or a default that is newly
-    held for good, is a warning."""
+    """How loud that line is: a model that nothing answers for any more, a canary that was stopped,
+    or a default that is newly held for good, is a warning."""
     was_unservable = before is not None and before.default_version is None
     if after.default_version is None and not was_unservable:
+        return logging.WARNING
+    if _has_stopped(before, after):
         return logging.WARNING
     held_before = None if before is None else before.held
     if after.held is None or after.held == held_before:
@@ -107,3 +111,18 @@ def _described_held(model: ServedModel) -> str:
     if model.held is None:
         return "nothing held any more"
     return f"version {model.held.number} held: {model.held.reason}"
+
+
+def _described_canary(model: ServedModel) -> str:
+    canary = model.canary
+    if canary is None:
+        return "no canary any more"
+    named = f"canary {canary.rule.selector}:{canary.rule.percent:g}"
+    version = "" if canary.version is None else f" (version {canary.version})"
+    return f"{named}{version} {canary.state}{'' if canary.why is None else ': ' + canary.why}"
+
+
+def _has_stopped(before: ServedModel | None, after: ServedModel) -> bool:
+    if before is None or after.canary is None or after.canary.state != "stopped":
+        return False
+    return before.canary is None or before.canary.state != "stopped"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 
+from gateway.canary import Canary
 from gateway.catalog import (
     Catalog,
     DefaultCause,
@@ -57,6 +58,7 @@ def _of_model(
             why=after.default_reason or after.problem,
         )
     yield from _of_held(before, after, note)
+    yield from _of_canary(before, after, note)
 
 
 def _of_aliases(
@@ -77,6 +79,40 @@ def _of_held(
         yield note(event="held", before=after.default_version, after=held.number, why=held.reason)
     elif held is None and before.held is not None and after.default_version != before.held.number:
         yield note(event="released", before=before.held.number, after=after.default_version)
+
+
+def _of_canary(
+    before: ServedModel, after: ServedModel, note: partial[HistoryEntry]
+) -> Iterator[HistoryEntry]:
+    """What whoever goes to a canary would notice."""
+    was, now = _running(before.canary), _running(after.canary)
+    is_same = was is not None and now is not None and was.version == now.version
+    note = partial(note, before=after.default_version)
+    if was is not None and not is_same:
+        event, why = _end_of(after.canary, was)
+        yield note(event=event, before=before.default_version, after=was.version, why=why)
+    if now is not None and not is_same:
+        yield note(event="canary_began", after=now.version, why=_shared(now))
+    elif was is not None and now is not None and _shared(was) != _shared(now):
+        yield note(event="canary_changed", after=now.version, why=_shared(now))
+
+
+def _running(canary: Canary | None) -> Canary | None:
+    return canary if canary is not None and canary.state == "running" else None
+
+
+def _shared(canary: Canary) -> str:
+    rule = canary.rule
+    return f"{rule.percent:g}% of the requests that name no version, as {rule.selector}."
+
+
+def _end_of(now: Canary | None, was: Canary) -> tuple[Event, str]:
+    """How a canary that ran came to its end, and why."""
+    if now is None:
+        return "canary_ended", "The model has no canary any more."
+    if now.version != was.version:
+        return "canary_ended", f"{was.rule.selector} is another version by now."
+    return ("canary_stopped" if now.state == "stopped" else "canary_ended"), now.why or ""
 
 
 _EVENTS: Mapping[DefaultCause, Event] = {

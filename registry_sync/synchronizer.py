@@ -22,6 +22,7 @@ from gateway.catalog import Catalog, ModelVersion, ServedModel
 from gateway.history import HistoryEntry
 from gateway.ports import RegistryStatus, SyncReport
 from gateway.single_flight import SingleFlight
+from registry_sync.canary import with_canary_stopped
 from registry_sync.catalog_builder import build_catalog
 from registry_sync.catalog_changes import (
     CatalogChanges,
@@ -116,6 +117,8 @@ class Synchronizer:
         self._answered_at: float | None = None
         self._problem: str | None = None
         self._one_at_a_time = asyncio.Lock()
+        # Of its own: a registry that is slow keeps nobody from stopping a canary.
+        self._publishing = asyncio.Lock()
         self._published = asyncio.Condition()
         self._loaded: set[str] = set() if restored is None else set(restored.loaded)
         self._prepared: set[str] = set()
@@ -167,6 +170,15 @@ class Synchronizer:
             if self._answered_at is not None:
                 await self._publish()
 
+    async def stop_canary(self, name: str, trial: str, why: str) -> None:
+        """Have nobody go to the canary of a model any more, if that trial is going on still; the
+        registry needn't answer."""
+        async with self._publishing:
+            if self._catalog is not None:
+                after = with_canary_stopped(self._catalog, name, trial, why)
+                if after is not None:
+                    await self._replace(after)
+
     async def wait_for(self, generation: int, *, timeout_s: float) -> Catalog | None:
         """The catalog once it is newer than `generation`; the current one after `timeout_s`."""
         try:
@@ -205,6 +217,10 @@ class Synchronizer:
         return SyncReport(generation=generation, problem=self._problem)
 
     async def _publish(self) -> SyncReport:
+        async with self._publishing:
+            return await self._publish_next()
+
+    async def _publish_next(self) -> SyncReport:
         before = self._catalog
         plan = build_catalog(self._reading, before, policy=self._policy, facts=self._load_facts())
         # What was prepared has taken over now; should it ever come back it is prepared anew.
@@ -212,26 +228,33 @@ class Synchronizer:
         after = plan.catalog
         if before is None:
             after = after.model_copy(update={"generation": self._first_generation})
-        changes = changes_between(before, after)
+        changes = CatalogChanges()
         if after is not before:
-            _report(changes, before, after)
-            if before is not None:
-                self._log.add(after.generation, changes)
-            self._catalog = after
-            self._forget_all_but(after)
-            await self._announce()
-            if self._history is not None:
-                happened = history_of(changes, before, after, at=time.time())
-                await asyncio.to_thread(self._history.append, happened)
-        self._prepare_all(plan.waiting)
-        if after is not before or self._snapshots.problem is not None:
+            changes = await self._replace(after)
+        elif self._snapshots.problem is not None:
             await self._save(after)
+        self._prepare_all(plan.waiting)
         return SyncReport(
             generation=after.generation,
             added=changes.added,
             changed=changes.changed,
             removed=changes.removed,
         )
+
+    async def _replace(self, after: Catalog) -> CatalogChanges:
+        """Have that catalog be the current one, told and kept; what is different in it."""
+        before, self._catalog = self._catalog, after
+        changes = changes_between(before, after)
+        _report(changes, before, after)
+        if before is not None:
+            self._log.add(after.generation, changes)
+        self._forget_all_but(after)
+        await self._announce()
+        if self._history is not None:
+            happened = history_of(changes, before, after, at=time.time())
+            await asyncio.to_thread(self._history.append, happened)
+        await self._save(after)
+        return changes
 
     async def _announce(self) -> None:
         async with self._published:
@@ -252,7 +275,7 @@ class Synchronizer:
 
     async def _save_loaded(self) -> None:
         while not self._is_saved:
-            async with self._one_at_a_time:
+            async with self._publishing:
                 if self._catalog is None:
                     return
                 await self._save(self._catalog)

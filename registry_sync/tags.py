@@ -18,6 +18,17 @@ ACCEPT_BREAKING = "modelmux.accept_breaking"
 ENVIRONMENT = "modelmux.environment"
 MIN_REPLICAS = "modelmux.min_replicas"
 SIGNATURE = "modelmux.signature"
+CANARY = "modelmux.canary"
+
+CANARY_TAGS = frozenset(
+    {
+        CANARY,
+        "modelmux.canary_header",
+        "modelmux.canary_max_error_ratio",
+        "modelmux.canary_min_requests",
+    }
+)
+"""Read by `registry_sync.canary`."""
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
@@ -59,7 +70,8 @@ def parse_options(tags: Mapping[str, str]) -> tuple[ModelOptions, tuple[str, ...
     """The options that a registered model's tags set, and a warning for each that can't be used."""
     values: dict[str, str] = {}
     warnings: list[str] = []
-    for tag in sorted(tag for tag in tags if tag.startswith(PREFIX) and tag != SERVE):
+    elsewhere = {SERVE} | CANARY_TAGS
+    for tag in sorted(tag for tag in tags if tag.startswith(PREFIX) and tag not in elsewhere):
         name = tag.removeprefix(PREFIX)
         if name not in ModelOptions.model_fields:
             warnings.append(f"Tag {tag} is unknown and has no effect.")

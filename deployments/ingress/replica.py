@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from deployments.api_key_source import keys_of
 from deployments.application_names import MODEL_HOST
 from deployments.ingress.autoscaling import IN_FLIGHT
+from deployments.ingress.canary_reports import CanaryReports
 from deployments.ingress.catalog_feed import RayCatalogFeed
 from deployments.ingress.metrics_collection import RayMeasurements
 from deployments.ingress.serve_middleware import Front
@@ -29,6 +30,7 @@ from deployments.serve.replica_ports import listen_on_own_address
 from deployments.settings import Settings
 from gateway.admission import Admission
 from gateway.batching.batcher import MicroBatcher
+from gateway.canary import Trials
 from gateway.http.access_control import Access
 from gateway.http.access_log import PROBES, AccessJournal
 from gateway.http.app import create_app
@@ -110,8 +112,13 @@ class Ingress:
         self._feed = RayCatalogFeed(self._sync, take_used=self._admission.take_used)
         self._keys = keys_of(settings)
         self._usage = KeyUsage()
+        self._trials = Trials()
+        reports = CanaryReports(self._sync, self._trials, lambda: self._feed.catalog)
         loop = asyncio.get_running_loop()
-        self._following = [loop.create_task(self._feed.follow())]
+        self._following = [
+            loop.create_task(self._feed.follow()),
+            loop.create_task(reports.follow()),
+        ]
         if self._keys is not None:
             self._following.append(loop.create_task(self._keys.follow()))
 
@@ -142,6 +149,7 @@ class Ingress:
             max_timeout_s=settings.max_request_timeout_s,
             max_rows=settings.max_rows,
             admission=self._admission,
+            trials=self._trials,
         )
         self._numbers = ReplicaNumbers(
             feed=self._feed,

@@ -344,4 +344,8 @@ def _given_up(application: str, lost: CallLost) -> GatewayError:
     if lost.loss is Loss.BUSY:
         return Overloaded("The model is busy.", retry_after_s=_RETRY_AFTER_S)
     _logger.error("application %s does not answer: %s", application, lost, exc_info=lost)
-    return ModelUnavailable("The model's processes do not answer.", retry_after_s=_RETRY_AFTER_S)
+    return ModelUnavailable(
+        "The model's processes do not answer.",
+        retry_after_s=_RETRY_AFTER_S,
+        by_model=lost.loss is Loss.INSIDE,  # again and again, or with a stream that had begun
+    )

@@ -138,6 +138,7 @@ def answered_by_replica(outcome: tuple[str, Any]) -> tuple[Message, str, float]:
             raise ModelUnavailable(
                 f"This version isn't tried for a while: {value['reason']}.",
                 retry_after_s=value["retry_after_s"],
+                by_model=True,
             )
         case _:
             raise InternalError("The model's replica is of another release.")

@@ -40,9 +40,11 @@ from deployments.sync.load_metrics import HostLedger
 from deployments.sync.load_problems import LoadProblems
 from deployments.sync.reconciler import ActivationFailed
 from deployments.sync.version_preparer import ReplicaVersionPreparer
+from gateway.canary import Counts
 from gateway.catalog import Catalog, ModelVersion, ServedModel
 from gateway.metrics.families import Reading
 from gateway.ports import SyncReport
+from registry_sync.canary_watch import CanaryWatch
 from registry_sync.default_version import DefaultPolicy
 from registry_sync.history_file import HistoryFile
 from registry_sync.problems import without_credentials
@@ -84,6 +86,7 @@ class SyncService:
         here = serve.get_replica_context()
         self._ledger = HostLedger()
         self._load_problems = LoadProblems()
+        self._canaries = CanaryWatch()
         models = ModelApplications(
             ModelApplicationSettings(
                 tracking_uri=settings.tracking_uri,
@@ -227,6 +230,13 @@ class SyncService:
                 self._synchronizer.note_loaded(version)
             elif version is not None and problem is not None:
                 self._load_problems.note_failure(name, version, problem)
+
+    async def note_trials(self, replica: str, counts: Counts) -> None:
+        """What an ingress replica has counted of canaries; those that fail too often end."""
+        catalog = self._synchronizer.catalog
+        if catalog is not None:
+            for each in self._canaries.take(replica, counts, catalog):
+                await self._synchronizer.stop_canary(each.model, each.trial, each.why)
 
     async def history(self, name: str, limit: int) -> list[dict[str, Any]]:
         """The newest entries of a model's history, as plain values."""

@@ -6,14 +6,14 @@ callers were promised by signatures, `resolution` the catalog of all models and 
 
 from gateway.catalog.contracts import compare_signatures, contract_of, promised_contract
 from gateway.catalog.resolution import (
-    LATEST,
+    CanaryRoute,
     Catalog,
     Compatibility,
     Moment,
     Resolution,
-    is_version_number,
 )
 from gateway.catalog.served_models import (
+    LATEST,
     UNSIGNED,
     DefaultCause,
     DeploymentKind,
@@ -25,6 +25,7 @@ from gateway.catalog.served_models import (
     ModelVersion,
     ServedModel,
     Typing,
+    is_version_number,
 )
 from gateway.contract import UntypableSignature
 from gateway.contract.signature import UNTYPED_SIGNATURE
@@ -33,6 +34,7 @@ __all__ = [
     "LATEST",
     "UNSIGNED",
     "UNTYPED_SIGNATURE",
+    "CanaryRoute",
     "Catalog",
     "Compatibility",
     "DefaultCause",

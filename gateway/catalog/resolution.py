@@ -5,15 +5,15 @@ Owns the rules of `resolve`. Pure: no I/O, no clock.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pydantic import BaseModel
 
+from gateway.canary import Draw
 from gateway.catalog.contracts import compare_signatures, contract_of, serving_contract
-from gateway.catalog.served_models import EnvironmentStatus, ModelVersion, ServedModel
+from gateway.catalog.served_models import LATEST, EnvironmentStatus, ModelVersion, ServedModel
 from gateway.contract import Contract, Difference
 from gateway.errors import (
     ModelNotFound,
@@ -25,21 +25,31 @@ from gateway.errors import (
 
 Compatibility = Literal["compatible", "exact"]
 
-LATEST = "latest"
-"""The selector for the newest READY version; MLflow reserves the word, so no alias can be it."""
-
-_VERSION_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _REGISTRATION_RETRY_AFTER_S = 5.0
 _NAMED_AT_MOST = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """What answers a request, and the contract by which it is read and answered."""
+    """What answers a request, and the contract by which it is read and answered.
+
+    `canary` has some of the requests that name no version, where there is one that runs; `trial`
+    is that of a canary's own.
+    """
 
     model: ServedModel
     version: ModelVersion
     contract: Contract
+    canary: CanaryRoute | None = None
+    trial: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryRoute:
+    """Who goes to a model's canary, and what answers there."""
+
+    draw: Draw
+    resolution: Resolution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +99,30 @@ class Catalog(BaseModel, frozen=True, extra="forbid"):
         return self.model_copy(update={"models": {**self.models, **changed}}) if changed else self
 
     def resolve(self, name: str, selector: str | None) -> Resolution:
-        """Find what answers for `name` where the caller asked for `selector`.
+        """Find what answers for `name` where the caller asked for `selector`: where for none, the
+        default version, and beside it the canary that has some of these requests.
 
         `selector` is a version number, an alias, `latest`, or None for the default version.
         Raises ModelNotFound, VersionNotFound, ModelUnservable, ModelUnavailable (the registry is
         still taking the version in) and SignatureMismatch, the last before anything is loaded.
         """
+        found = self._resolved(name, selector)
+        return found if selector is not None else self._with_canary(found)
+
+    def _with_canary(self, found: Resolution) -> Resolution:
+        canary = found.model.canary
+        if canary is None or canary.state != "running" or canary.version is None:
+            return found
+        name = found.model.name
+        draw = Draw(
+            model=name,
+            header=canary.rule.header.lower().encode(),
+            share=canary.rule.percent / 100.0,
+        )
+        other = replace(self._resolved(name, str(canary.version)), trial=canary.trial)
+        return replace(found, canary=CanaryRoute(draw=draw, resolution=other))
+
+    def _resolved(self, name: str, selector: str | None) -> Resolution:
         model = self.model(name)
         version = _select(model, selector)
         _require_servable(model, version)
@@ -140,11 +168,6 @@ class Catalog(BaseModel, frozen=True, extra="forbid"):
         )
 
 
-def is_version_number(selector: str) -> bool:
-    """Whether a selector means a version by its number, be there an alias of that name or not."""
-    return _VERSION_NUMBER.fullmatch(selector) is not None
-
-
 def _at(model: ServedModel, moment: Moment) -> ServedModel:
     environments = dict(moment.environments.get(model.name, {}))
     further = [*moment.warnings.get(model.name, ())]
@@ -162,7 +185,7 @@ def _at(model: ServedModel, moment: Moment) -> ServedModel:
 
 
 def _select(model: ServedModel, selector: str | None) -> ModelVersion:
-    found = _selected(model, selector)
+    found = model.default if selector is None else model.named(selector)
     if found is not None:
         return found
     if selector is None:
@@ -179,17 +202,6 @@ def _what_there_is(model: ServedModel) -> str:
     more = "and older ones " if len(numbers) > _NAMED_AT_MOST else ""
     versions = f"versions {', '.join(numbers[:_NAMED_AT_MOST])} {more}and " if numbers else ""
     return f"There are {versions}{', '.join(names)}."
-
-
-def _selected(model: ServedModel, selector: str | None) -> ModelVersion | None:
-    if selector is None:
-        return model.default
-    if selector == LATEST:
-        return model.latest
-    if is_version_number(selector):
-        return model.version(int(selector))
-    number = model.aliases.get(selector)
-    return None if number is None else model.version(number)
 
 
 def _require_servable(model: ServedModel, version: ModelVersion) -> None:

@@ -6,11 +6,13 @@ Pure: no I/O, no clock.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.canary import Canary
 from gateway.catalog.contracts import contract_of, promised_contract
 from gateway.contract import Contract
 from gateway.contract.agents import AGENTS
@@ -25,12 +27,16 @@ the gateway's aren't what it needs (`auto`)."""
 DeploymentKind = Literal["own", "shared"]
 """Which Serve deployment has a model's versions: one of its `own`, or one that models share."""
 
+_VERSION_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _AGENTS_AT_ONCE = 16
 # What these load calls a service most of the time, and so it waits.
 _REMOTE_FLAVORS = frozenset(
     {"mlflow.dspy", "mlflow.langchain", "mlflow.llama_index", "mlflow.openai", "mlflow.promptflow"}
 )
 
+
+LATEST = "latest"
+"""The selector for the newest READY version; MLflow reserves the word, so no alias can be it."""
 
 UNSIGNED = "/unsigned"
 """What the fingerprint of a version ends with as long as its file has no signature: a process that
@@ -235,6 +241,7 @@ class ServedModel(_Frozen):
     former_defaults: tuple[FormerDefault, ...] = ()
     passed_over: int = 0
     held: HeldVersion | None = None
+    canary: Canary | None = None
     options: ModelOptions = ModelOptions()
     warnings: tuple[str, ...] = ()
     problem: str | None = None
@@ -247,6 +254,15 @@ class ServedModel(_Frozen):
         """The version with that number, None where there is none."""
         return next((v for v in self.versions if v.number == number), None)
 
+    def named(self, selector: str) -> ModelVersion | None:
+        """The version that a number, an alias or `latest` means, None where there is none."""
+        if selector == LATEST:
+            return self.latest
+        if is_version_number(selector):
+            return self.version(int(selector))
+        number = self.aliases.get(selector)
+        return None if number is None else self.version(number)
+
     def environment_of(self, version: ModelVersion) -> EnvironmentMode | None:
         """What a tag says of the packages that a version runs with; its own wins."""
         return version.environment or self.options.environment
@@ -258,11 +274,13 @@ class ServedModel(_Frozen):
 
     @property
     def notable(self) -> frozenset[int]:
-        """The numbers of what most ask for: the default, what is to be it, and what an alias
-        names; of some there may be no version."""
+        """The numbers of what most ask for: the default, what is to be it, its canary, and what an
+        alias names; of some there may be no version."""
         default = () if self.default_version is None else (self.default_version,)
         held = () if self.held is None else (self.held.number,)
-        return frozenset((*default, *held, *self.aliases.values()))
+        canary = self.canary.version if self.canary is not None else None
+        beside = () if canary is None else (canary,)
+        return frozenset((*default, *held, *beside, *self.aliases.values()))
 
     @property
     def default(self) -> ModelVersion | None:
@@ -315,3 +333,8 @@ class ServedModel(_Frozen):
         if self.default is not None and self.default.example is not None:
             return self.default.example
         return contract_of(self.contract).example()
+
+
+def is_version_number(selector: str) -> bool:
+    """Whether a selector means a version by its number, be there an alias of that name or not."""
+    return _VERSION_NUMBER.fullmatch(selector) is not None

@@ -182,7 +182,7 @@ def create_app(
     library = DocumentLibrary(base, needs_keys=access is not None)
     undocumented = (
         _documentation(service, library, access, placement),
-        page_router(service, feed, access),
+        page_router(service, feed, access, measurements),
         openai_router(service),
         inference_v2_router(service),
         mlflow_scoring.mlflow_router(service),

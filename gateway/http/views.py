@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from gateway.availability import Unloadable, why_model_is_silent, why_version_is_silent
+from gateway.canary import Canary, CanaryState
 from gateway.catalog import (
     Catalog,
     HeldVersion,
@@ -37,6 +38,22 @@ class HeldView(BaseModel):
     version: int
     reason: str
     differences: list[Difference] = []
+
+
+class CanaryView(BaseModel):
+    """A version that has a share of the requests that name none, as the tags say."""
+
+    alias: str = Field(description="An alias, a number or `latest`.")
+    version: int | None = Field(description="What that means now; null where it means none.")
+    percent: float = Field(description="Of the requests that name no version.")
+    state: CanaryState = Field(
+        description="`waiting`: it may have none, or not yet; `stopped`: it failed too often; "
+        "`ended`: it is the default by now."
+    )
+    why: str | None = Field(description="Why nobody goes there; null where it is running.")
+    header: str = Field(description="Callers who send it with one value stay on one side.")
+    max_error_ratio: float | None = Field(description="Past it the canary is stopped.")
+    min_requests: int = Field(description="Of so many requests at least.")
 
 
 class EnvironmentView(BaseModel):
@@ -99,6 +116,7 @@ class ModelSummary(BaseModel):
     aliases: dict[str, int]
     versions: list[int]
     held: HeldView | None
+    canary: CanaryView | None
     warnings: list[str]
     environment: EnvironmentView | None = Field(
         description="The packages of the default version; null where that isn't known."
@@ -120,7 +138,7 @@ class ModelDetail(ModelSummary):
 
 
 class HistoryEntryView(BaseModel):
-    """One change of a model's default, its aliases, or of what is held."""
+    """One change of a model's default, its aliases, its canary, or of what is held."""
 
     at: datetime = Field(description="In UTC.")
     event: Event
@@ -225,7 +243,8 @@ def _summary(model: ServedModel, unloadable: Unloadable, below: str) -> dict[str
         "aliases": dict(sorted(model.aliases.items())),
         "versions": [v.number for v in reversed(model.versions)],
         "held": _held(model.held),
-        "warnings": list(model.warnings),
+        "canary": _canary(model.canary),
+        "warnings": [*model.warnings, *_canary_warnings(model.canary)],
         "environment": _environment(model, model.default_version),
         "predict_url": f"{below}{predict_path(model.name)}",
     }
@@ -249,6 +268,27 @@ def _held(held: HeldVersion | None) -> HeldView | None:
         return None
     told = {"version": held.number, "reason": held.reason, "differences": held.differences}
     return HeldView.model_validate(told)
+
+
+def _canary(canary: Canary | None) -> CanaryView | None:
+    if canary is None:
+        return None
+    rule = canary.rule
+    return CanaryView(
+        alias=rule.selector,
+        version=canary.version,
+        percent=rule.percent,
+        state=canary.state,
+        why=canary.why,
+        header=rule.header,
+        max_error_ratio=rule.max_error_ratio,
+        min_requests=rule.min_requests,
+    )
+
+
+def _canary_warnings(canary: Canary | None) -> list[str]:
+    warning = None if canary is None else canary.warning
+    return [] if warning is None else [warning]
 
 
 def describe_version(

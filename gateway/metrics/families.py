@@ -206,6 +206,12 @@ DEFAULT_HELD = Family(
     help="1 for each version that would be its model's default and is held.",
     labels=_VERSION,
 )
+CANARY_STOPPED = Family(
+    name=f"{PREFIX}canary_stopped",
+    kind="gauge",
+    help="1 for each version that was its model's canary and failed too often.",
+    labels=_VERSION,
+)
 ENVIRONMENTS = Family(
     name=f"{PREFIX}version_environments",
     kind="gauge",
@@ -286,6 +292,7 @@ FAMILIES: tuple[Family, ...] = (
     MODELS,
     MODEL_UNSERVABLE,
     DEFAULT_HELD,
+    CANARY_STOPPED,
     ENVIRONMENTS,
     ENVIRONMENT_NOT_READY,
     REGISTRY_SILENT,

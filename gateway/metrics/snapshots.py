@@ -23,6 +23,7 @@ from gateway.metrics.counters import Traffic
 from gateway.metrics.families import (
     ACCESS_LINES_LOST,
     BUILD_INFO,
+    CANARY_STOPPED,
     CATALOG_GENERATION,
     DEFAULT_HELD,
     ENVIRONMENT_NOT_READY,
@@ -116,6 +117,11 @@ def gateway_reading(service: PredictionService, feed: CatalogFeed, measured: Mea
             ((model.name, str(model.held.number)), 1)
             for model in _models(catalog)
             if model.held is not None
+        ],
+        CANARY_STOPPED.name: [
+            ((model.name, str(model.canary.version)), 1)
+            for model in _models(catalog)
+            if model.canary is not None and model.canary.state == "stopped"
         ],
     }
     if catalog is not None:

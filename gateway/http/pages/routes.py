@@ -22,7 +22,9 @@ from gateway.http.pages.rendering import PageRenderer
 from gateway.http.placement import relative_root
 from gateway.http.problems import problem_of
 from gateway.http.request_identity import request_id_of
-from gateway.http.views import describe_history
+from gateway.http.views import ModelSummary, describe_history
+from gateway.metrics.collection import Measured, Measurements
+from gateway.metrics.version_figures import VersionFigures, figures_of
 from gateway.ports import CatalogFeed
 from gateway.prediction import PredictionService
 
@@ -30,10 +32,15 @@ _HISTORY_SHOWN = 20
 _OF_DOCUMENTS = ("content-type", "content-length")
 
 
-def page_router(service: PredictionService, feed: CatalogFeed, access: Access | None) -> APIRouter:
+def page_router(
+    service: PredictionService,
+    feed: CatalogFeed,
+    access: Access | None,
+    measurements: Measurements | None,
+) -> APIRouter:
     """The routes of the catalog page."""
     router = APIRouter(include_in_schema=False)
-    pages = CatalogPages(service, feed, access)
+    pages = CatalogPages(service, feed, access, measurements)
 
     @router.get("/")
     async def index(request: Request) -> Response:
@@ -50,9 +57,14 @@ class CatalogPages:
     """Renders the pages over what is served at this moment."""
 
     def __init__(
-        self, service: PredictionService, feed: CatalogFeed, access: Access | None
+        self,
+        service: PredictionService,
+        feed: CatalogFeed,
+        access: Access | None,
+        measurements: Measurements | None,
     ) -> None:
         self._service = service
+        self._measurements = measurements
         self._feed = feed
         self._access = access
         # Where the documents are open to everybody, so are these: they show the same models.
@@ -95,15 +107,22 @@ class CatalogPages:
     async def model(self, request: Request, name: str) -> Response:
         """The page of one model."""
         require_sight(request, name)
-        self._service.catalog().model(name)
+        canary = self._service.catalog().model(name).canary
         try:
             history = await self._feed.history(name, limit=_HISTORY_SHOWN)
         except InternalError:
             history = None  # it is said on the page, and the rest of it is of use
-        return await asyncio.to_thread(self._model, request, name, history)
+        measured = None
+        if canary is not None and self._measurements is not None:
+            measured = await self._measurements.measured()
+        return await asyncio.to_thread(self._model, request, name, history, measured)
 
     def _model(
-        self, request: Request, name: str, history: Sequence[HistoryEntry] | None
+        self,
+        request: Request,
+        name: str,
+        history: Sequence[HistoryEntry] | None,
+        measured: Measured | None,
     ) -> Response:
         page = model_page(
             self._service.catalog(),
@@ -118,6 +137,7 @@ class CatalogPages:
             page=page,
             model=page.summary,
             history=told,
+            sides=_sides(page.summary, measured),
         )
 
     def _visible(self, request: Request) -> Catalog:
@@ -135,3 +155,15 @@ class CatalogPages:
             request_id=request_id_of(request.scope),
             registry=self._feed.registry,
         )
+
+
+def _sides(model: ModelSummary, measured: Measured | None) -> list[tuple[str, int, VersionFigures]]:
+    """The default and the canary with their figures, as far as there are any."""
+    if measured is None or model.canary is None:
+        return []
+    versions = (("Default", model.default_version), ("Canary", model.canary.version))
+    return [
+        (side, number, figures_of(measured, model.name, number))
+        for side, number in versions
+        if number is not None
+    ]

@@ -69,14 +69,12 @@ class PredictEndpoint(AnsweringEndpoint):
         exchange.model = asked.name
         if self._access is not None:
             self._access.identify(scope).require_call(asked.name)
-        resolution = self._service.resolve(asked.name, asked.selector)
+        resolution = self._service.resolve(asked.name, asked.selector, scope["headers"])
         # Now, because not every end names them: a caller may leave, and a bug knows no model.
         note_answer(scope, asked.name, resolution.version.number, None)
         return await self._prediction(exchange, resolution)
 
-    async def _prediction(
-        self, exchange: Exchange, resolution: Resolution
-    ) -> tuple[Answer, Visit]:
+    async def _prediction(self, exchange: Exchange, resolution: Resolution) -> tuple[Answer, Visit]:
         headers: RawHeaders = exchange.scope["headers"]
         events = self._dialect.streams and takes_events(headers)
         if events:

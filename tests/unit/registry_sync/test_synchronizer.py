@@ -388,3 +388,42 @@ async def test_waiting_ends_with_the_next_generation(bench: Bench) -> None:
     await bench.synchronizer.synchronize()
     assert await waiting is bench.synchronizer.catalog
     assert await bench.synchronizer.wait_for(1, timeout_s=0) is bench.synchronizer.catalog
+
+
+CANARY_TAGS = {"modelmux.canary": "challenger:10"}
+CANARY = record(version(1), version(2), aliases={"champion": 1, "challenger": 2}, tags=CANARY_TAGS)
+
+
+async def test_a_canary_is_prepared_before_anybody_goes_there(bench: Bench) -> None:
+    """Also where its model sleeps; nobody goes there until it has answered once."""
+    bench.registry.reading = (CANARY,)
+    await bench.synchronizer.synchronize()
+    canary = bench.model().canary
+    assert canary is not None
+    assert canary.state == "waiting"
+    bench.preparer.may_end.set()
+    await bench.until(lambda model: model.canary is not None and model.canary.state == "running")
+    assert bench.preparer.prepared == [2]
+    assert bench.model().default_version == 1
+
+
+async def test_a_canary_that_is_stopped_stays_so_after_a_restart(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """The registry needn't answer for it to be stopped, nor later for it to be known."""
+    bench.registry.reading = (CANARY,)
+    bench.preparer.may_end.set()
+    await bench.synchronizer.synchronize()
+    await bench.until(lambda model: model.canary is not None and model.canary.state == "running")
+    await bench.synchronizer.reconsider()  # after what was published before is kept
+    again = Bench(tmp_path, CANARY)
+    again.registry.is_down = True
+    running = again.model().canary
+    assert running is not None
+    assert running.state == "running"
+    await again.synchronizer.stop_canary("m", running.trial, "It fails.")
+    third = Bench(tmp_path, CANARY)
+    await third.synchronizer.synchronize()
+    canary = third.model().canary
+    assert canary is not None
+    assert (canary.state, canary.why) == ("stopped", "It fails.")

@@ -111,10 +111,11 @@ class OpenAIEndpoint(AnsweringEndpoint):
         if self._access is not None:
             self._access.identify(exchange.scope).require_call(name)
         exchange.model = name
-        by_header = selector_of(exchange.scope["headers"])
+        headers: RawHeaders = exchange.scope["headers"]
+        by_header = selector_of(headers)
         if by_header is not None and selector is not None and by_header != selector:
             raise ConflictingVersion(f"The model and {VERSION_HEADER} name different versions.")
-        resolution = self._service.resolve(name, selector or by_header)
+        resolution = self._service.resolve(name, selector or by_header, headers)
         version = resolution.version
         note_answer(exchange.scope, name, version.number, None)
         if version.task not in TASKS[self._path]:

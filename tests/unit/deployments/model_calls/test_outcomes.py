@@ -43,6 +43,7 @@ def test_each_outcome_of_a_replica_has_its_error(
     assert getattr(raised.value, "load_failed", None) is load_failed
     if outcome[1] is TROUBLE:
         assert raised.value.retry_after_s == 7.0  # type: ignore[attr-defined]
+        assert raised.value.by_model
         assert "No module named 'skops'" in str(raised.value)
 
 

@@ -13,6 +13,7 @@ import pytest
 from mlflow.types import ColSpec, DataType, ParamSpec, TensorSpec
 from mlflow.types.schema import Array
 
+from gateway.canary import Canary, CanaryRule
 from gateway.errors import ModelUnavailable
 from gateway.http.access_control import Access
 from gateway.http.access_log import AccessEntry, AccessJournal, answered
@@ -132,6 +133,16 @@ async def test_typed_contents_are_answered_with_typed_contents() -> None:
     assert list(outputs["bin"].contents.bytes_contents) == [b"\0\xff", b"AP8="]
     assert list(outputs["list"].contents.bytes_contents) == [b"[1.0,2.0]", b"[3.0,4.0]"]
     np.testing.assert_equal(list(outputs["d"].contents.fp64_contents), [0.5, float("nan")])
+
+
+async def test_a_session_in_the_metadata_is_on_its_side_of_a_canary() -> None:
+    """As the header is of HTTP; a version in the message is what answers."""
+    canary = Canary(rule=CanaryRule(selector="2", percent=50), version=2, state="running")
+    async with served(EchoGateway(COLUMNS, COLUMNS, default=1, canary=canary)) as call:
+        for session, asked, version in (("s0", "", "1"), ("s2", "", "2"), ("s2", "1", "1")):
+            request = typed(model_version=asked)
+            answer = await call("ModelInfer", (("x-session-id", session),), request=request)
+            assert answer.model_version == version
 
 
 async def test_raw_contents_are_answered_with_raw_contents() -> None:
