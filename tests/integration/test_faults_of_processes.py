@@ -9,7 +9,6 @@ import logging
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -74,6 +73,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 client(uri).set_registered_model_tag(name, tag, value)
         for name in ("asleep", "asleep too", "held"):
             register(uri, name, times(7), NUMBER, NUMBER)
+        register(uri, "long", times(3, seconds=0.3), NUMBER, NUMBER)
         yield uri
 
 
@@ -89,7 +89,7 @@ def served(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture(scope="module")
 def load(served: Gateway) -> Iterator[SteadyLoad]:
     """Callers that go on through all the faults."""
-    with steady_load(served.url, *ASKS, callers=CALLERS, pause_s=0.02) as load:
+    with steady_load(served.url, *ASKS, callers=CALLERS, pause_s=0.1) as load:
         load.wait_for_answers(20, timeout_s=90)
         yield load
 
@@ -176,21 +176,16 @@ def test_a_killed_controller_is_not_seen(served: Gateway, load: SteadyLoad) -> N
     assert figures.longest_wait_s < RETURNS_WITHIN_S
 
 
-def test_sigterm_answers_what_was_accepted_and_leaves_nothing(
-    registry: str, tmp_path: Path
-) -> None:
+def test_sigterm_answers_what_was_accepted_and_leaves_nothing(served: Gateway) -> None:
     """Who is inside is answered; who comes later can't connect, and is told nothing that is wrong;
-    exit code 0, no process left."""
-    register(registry, "long", times(3, seconds=0.3), NUMBER, NUMBER)
-    with (
-        gateway(registry, tmp_path, "--include", "long") as running,
-        steady_load(running.url, product("long", 1, 3), callers=CALLERS, pause_s=0.02) as load,
-    ):
+    exit code 0, no process left. The last one of this module: the gateway is gone."""
+    asked = product("long", 1, 3)
+    with steady_load(served.url, asked, callers=CALLERS, pause_s=0.02) as load:
         load.wait_for_answers(20)
         load.reset()
-        running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(60) == 0
-        assert descendants_of(running.process.pid) == []
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(60) == 0
+        assert descendants_of(served.process.pid) == []
         figures = load.reset()
     _logger.info("SIGTERM: %s", figures)
     assert figures.answered > 0
