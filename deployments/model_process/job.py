@@ -45,6 +45,7 @@ from .stacks import stack_lines
 
 _LONGEST_TEXT = 2000
 _LONGEST_REASON = 300
+_LONGEST_CHAIN = 1000
 _END_S = 10
 
 
@@ -136,20 +137,30 @@ def _failure(error: BaseException) -> dict[str, Any]:
     of a module that is missing; its text is for the log."""
     return {
         "reason": _reason(error),
-        "text": str(error)[:_LONGEST_TEXT],
+        "text": _text(error)[:_LONGEST_TEXT],
         "stack": stack_lines(error)[-60:],
     }
+
+
+def _text(error: BaseException) -> str:
+    """What an exception says; its class where it can't even say it."""
+    try:
+        return str(error)
+    # A boundary: the class may be the model's own.
+    except BaseException:  # noqa: BLE001
+        return type(error).__name__
 
 
 def _reason(error: BaseException) -> str:
     """The class of the exception that the others came from: MLflow puts its own around it."""
     root = error
-    while root.__cause__ is not None:
+    for _ in range(_LONGEST_CHAIN):  # it may be a circle
+        if root.__cause__ is None:
+            break
         root = root.__cause__
     for each in (error, root):
-        missing = getattr(each, "name", None)
-        if isinstance(each, ModuleNotFoundError) and missing:
-            return "ModuleNotFoundError: No module named %r" % str(missing)[:200]
+        if isinstance(each, ModuleNotFoundError) and isinstance(each.name, str):
+            return "ModuleNotFoundError: No module named %r" % each.name[:200]
     return type(root).__name__
 
 
@@ -281,8 +292,8 @@ class _LoadedModel:
         except _NoMore:
             return outcome(END)
         except (self._unsupported, RecursionError, TypeError) as error:
-            self._tell("call_failed", what=UNSUPPORTED, text=str(error)[:_LONGEST_TEXT], stack=[])
-            why = str(error)[:_LONGEST_REASON] if isinstance(error, self._unsupported) else None
+            self._tell("call_failed", what=UNSUPPORTED, text=_text(error)[:_LONGEST_TEXT], stack=[])
+            why = _text(error)[:_LONGEST_REASON] if isinstance(error, self._unsupported) else None
             return outcome(UNSUPPORTED, why)
         except self._ambiguous:
             text = "it can't be told whether the lists in its answer are of rows or of outputs"

@@ -6,7 +6,8 @@ Never an exception's text, which may repeat what a caller sent or hold a passwor
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+
+_MOST = 20
 
 
 def stack_lines(error: BaseException | None) -> list[str]:
@@ -20,19 +21,29 @@ def stack_lines(error: BaseException | None) -> list[str]:
     return lines
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception last, what led to it before; members of a group before the group."""
-    seen: set[int] = set()
+def _chain(error: BaseException) -> list[BaseException]:
+    """The exception last, what led to it before; members of a group before the group. Not all of
+    those of which there are too many: a model may link thousands, or in a circle."""
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting and len(found) < _MOST:
+        each = waiting.pop()
+        if any(each is other for other in found):
+            continue
+        found.append(each)
+        led = each.__cause__
+        if led is None and not each.__suppress_context__:
+            led = each.__context__
+        if led is not None:
+            waiting.append(led)
+        waiting += _members(each)
+    return found[::-1]
 
-    def before(each: BaseException | None) -> Iterator[BaseException]:
-        if each is None or id(each) in seen:
-            return
-        seen.add(id(each))
-        led = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
-        yield from before(led)
-        for member in getattr(each, "exceptions", ()):
-            if isinstance(member, BaseException):
-                yield from before(member)
-        yield each
 
-    return before(error)
+def _members(error: BaseException) -> list[BaseException]:
+    try:
+        members = list(getattr(error, "exceptions", ()))
+    # A boundary: of a class of the model's own, that attribute may be anything.
+    except Exception:  # noqa: BLE001
+        return []
+    return [member for member in members if isinstance(member, BaseException)]

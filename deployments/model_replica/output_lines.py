@@ -43,40 +43,43 @@ class OutputLines:
     def feed(self, data: bytes) -> None:
         """Take what came next."""
         *lines, rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._end_line(line)
+        if self._is_cut and lines:  # its beginning was said, and the rest is left out
+            self._is_cut = False
+            del lines[0]
+        self._say_all(lines)
         if len(rest) > LONGEST_LINE_BYTES:
             if not self._is_cut:
-                self._say(rest)
+                self._say_all([rest])
             self._is_cut, rest = True, b""
         self._rest = rest
 
     def close(self) -> None:
         """Nothing more comes."""
-        if self._rest:
-            self._end_line(self._rest)
+        if not self._is_cut:
+            self._say_all([self._rest])
         self._rest = b""
         self._tell_left_out()
 
-    def _end_line(self, line: bytes) -> None:
-        if self._is_cut:  # its beginning was said, and the rest is left out
-            self._is_cut = False
-            return
-        if line.strip():
-            self._say(line)
+    def _say_all(self, lines: list[bytes]) -> None:
+        """Say lines until they are too many; the others of the same moment are only counted, since
+        a model may print millions while calls of others wait for this process."""
+        for place, line in enumerate(lines):
+            if not line.strip():
+                continue
+            if not self._may_speak():
+                self._left_out += len(lines) - place - lines[place:].count(b"")
+                return
+            self._allowance -= 1.0
+            self._tell_left_out()
+            text = line[:LONGEST_LINE_BYTES].rstrip(b"\r").decode("utf-8", "replace")
+            self._write(f"{text} …" if len(line) > LONGEST_LINE_BYTES else text)
 
-    def _say(self, line: bytes) -> None:
+    def _may_speak(self) -> bool:
         now = self._clock()
         grown = self._allowance + (now - self._counted_at) * LINES_PER_S
         self._allowance, self._counted_at = min(float(BURST_LINES), grown), now
         # Once it was too much, nothing is written until it is a second's worth again.
-        if self._allowance < (LINES_PER_S if self._left_out else 1.0):
-            self._left_out += 1
-            return
-        self._allowance -= 1.0
-        self._tell_left_out()
-        text = line[:LONGEST_LINE_BYTES].rstrip(b"\r").decode("utf-8", "replace")
-        self._write(f"{text} …" if len(line) > LONGEST_LINE_BYTES else text)
+        return self._allowance >= (LINES_PER_S if self._left_out else 1.0)
 
     def _tell_left_out(self) -> None:
         if self._left_out:

@@ -198,6 +198,39 @@ async def test_a_process_that_closes_all_it_has_open_is_ended(tmp_path: Path) ->
         assert await asked(supervisor, closes, [1.0]) == ("ok", [1.0])
 
 
+async def test_whatever_a_model_raises_fails_that_call_alone(tmp_path: Path) -> None:
+    """Exceptions that can't be told, or that thousands of others led to, cost no process."""
+    raises = save_code(
+        tmp_path,
+        "raises",
+        """
+        import os
+        class Mute(Exception):
+            def __str__(self): raise RuntimeError
+            __repr__ = __str__
+            exceptions = property(__str__)
+        def long():
+            error = ValueError()
+            for i in range(5000):
+                later = ValueError("x" * 1000)
+                later.__cause__ = error
+                error = later
+            return error
+        RAISED = [Mute, GeneratorExit, KeyboardInterrupt, SystemExit, long]
+        def predict(rows):
+            which = int(rows["x"].iloc[0])
+            if which < 0:
+                return [os.getpid()]
+            raise RAISED[which]()
+        """,
+    )
+    async with supervised(tmp_path) as supervisor:
+        before = await asked(supervisor, raises, [-1.0])
+        for which in range(5):
+            assert await asked(supervisor, raises, [float(which)]) == ("model_failed", None)
+        assert await asked(supervisor, raises, [-1.0]) == before
+
+
 async def test_a_hung_call_costs_its_own_version_alone(tmp_path: Path) -> None:
     """While one version hangs, another answers at once; the hung one answers again soon after its
     grace."""
@@ -263,6 +296,15 @@ async def test_a_process_that_somebody_kills_is_started_again_unasked(tmp_path: 
         ("import surely_not_there\n", "ModuleNotFoundError: No module named 'surely_not_there'"),
         ("raise RuntimeError('secret')\n", "RuntimeError"),
         ("raise SystemExit(3)\n", "SystemExit"),
+        (
+            "class Mute(Exception):\n    def __str__(self): raise RuntimeError\n"
+            "    __repr__ = __str__\n    exceptions = 5\nraise Mute\n",
+            "Mute",
+        ),
+        (
+            "a, b = KeyError(), LookupError()\na.__cause__, b.__cause__ = b, a\nraise a\n",
+            "KeyError",
+        ),
         (
             "import os\nos._exit(7)\n",
             "its process ended with exit code 7 while it was being loaded",

@@ -70,3 +70,22 @@ def test_what_is_no_text_is_said_as_far_as_it_is() -> None:
     lines_out, said = output()
     lines_out.feed(b"a\xffb\n")
     assert said == ["a\ufffdb"]
+
+
+def test_a_flood_costs_next_to_nothing_per_line() -> None:
+    """What is left out anyway isn't looked at line by line: calls of others wait meanwhile."""
+
+    class Counting(Clock):
+        asked = 0
+
+        def __call__(self) -> float:
+            self.asked += 1
+            return super().__call__()
+
+    clock = Counting()
+    lines_out, _ = output(clock)
+    for _ in range(10):
+        lines_out.feed(b"flood\n\n" * 100_000)
+    lines_out.feed(b"flood")
+    lines_out.close()
+    assert clock.asked < BURST_LINES + 50

@@ -2,64 +2,30 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import numpy as np
-import orjson
 import pytest
-from mlflow.types import ColSpec, DataType, ParamSpec, TensorSpec
+from mlflow.types import ColSpec, DataType
 from mlflow.types.schema import Array
 
 from gateway.errors import ModelUnavailable
 from tests.support.echo_gateway import EchoGateway, signature
-
-TYPES = signature(
-    [
-        ColSpec("boolean", "b"),
-        ColSpec("integer", "i"),
-        ColSpec("long", "l"),
-        ColSpec("float", "f"),
-        ColSpec("double", "d"),
-        ColSpec("string", "s"),
-        ColSpec("binary", "bin"),
-        ColSpec("datetime", "at"),
-        ColSpec(Array(DataType.double), "list"),
-        ColSpec("integer", "maybe", required=False),
-        ColSpec("string", "note", required=False),
-    ],
-    params=[ParamSpec("times", "long", 1), ParamSpec("weights", "double", [1.0], shape=(-1,))],
+from tests.support.v2_tensors import (
+    ROWS,
+    TENSOR,
+    TEXT,
+    TYPES,
+    UNNAMED,
+    answered,
+    infer,
+    of_signature,
+    pointers,
+    tensor,
+    with_,
 )
-TENSOR = signature([TensorSpec(np.dtype("float32"), (-1, 2, 3))])
-NAMED = signature(
-    [TensorSpec(np.dtype("float32"), (-1, 2), "p"), TensorSpec(np.dtype("int64"), (-1,), "q")]
-)
-UNNAMED = signature([ColSpec("double"), ColSpec("double")])
-TEXT = signature([ColSpec("string")])
-
-
-def tensor(name: str, datatype: str, shape: list[int], data: Any, **parameters: Any) -> Any:
-    made = {"name": name, "datatype": datatype, "shape": shape, "data": data}
-    return {**made, "parameters": parameters} if parameters else made
-
-
-ROWS = [
-    tensor("b", "BOOL", [2], [True, False]),
-    tensor("i", "INT32", [2, 1], [[1], [-2]]),
-    tensor("l", "INT64", [2], [2**53 + 1, 0]),
-    tensor("f", "FP32", [2], [0.1, 3]),
-    tensor("d", "FP64", [2, 1], [0.1, 1e300]),
-    tensor("s", "BYTES", [2, 1], ["grün", ""]),
-    tensor("bin", "BYTES", [2], ["AP8=", ""]),
-    tensor("at", "BYTES", [2], ["2024-02-29T12:30:00.25", "2024-01-01"]),
-    tensor("list", "BYTES", [2], ["[1, 2.5]", "[]"]),
-]
-
-
-def with_(changed: Any) -> list[Any]:
-    return [changed if each["name"] == changed["name"] else each for each in ROWS]
 
 
 @pytest.fixture
@@ -71,30 +37,6 @@ def gateway() -> EchoGateway:
 async def client(gateway: EchoGateway) -> AsyncIterator[httpx.AsyncClient]:
     async with gateway.client() as client:
         yield client
-
-
-async def infer(client: httpx.AsyncClient, inputs: list[Any], **more: Any) -> httpx.Response:
-    return await client.post("/v2/models/m/infer", json={"inputs": inputs, **more})
-
-
-async def answered(client: httpx.AsyncClient, inputs: list[Any], **more: Any) -> dict[str, Any]:
-    response = await infer(client, inputs, **more)
-    assert response.status_code == 200, response.text
-    return {each["name"]: each for each in response.json()["outputs"]}
-
-
-async def pointers(client: httpx.AsyncClient, inputs: list[Any], **more: Any) -> set[str]:
-    response = await infer(client, inputs, **more)
-    assert response.status_code == 422, response.text
-    assert response.headers["content-type"] == "application/json"
-    return {each["pointer"] for each in response.json()["errors"]}
-
-
-async def of_signature(text: str, inputs: list[Any], **more: Any) -> list[Any]:
-    async with EchoGateway(text).client() as client:
-        response = await infer(client, inputs, **more)
-    assert response.status_code == 200, response.text
-    return list(response.json()["outputs"])
 
 
 async def test_every_type_goes_in_and_out_as_a_tensor(client: httpx.AsyncClient) -> None:
@@ -244,132 +186,6 @@ async def test_parameters_are_the_models_params(
     }  # fmt: skip
 
 
-def binary(*tensors: tuple[str, str, list[int], bytes], **more: Any) -> tuple[bytes, dict]:
-    """A body with binary tensors, and its headers."""
-    inputs = [
-        {"name": n, "datatype": t, "shape": s, "parameters": {"binary_data_size": len(data)}}
-        for n, t, s, data in tensors
-    ]
-    text = orjson.dumps({"inputs": inputs, **more})
-    headers = {"Inference-Header-Content-Length": str(len(text))}
-    return b"".join((text, *(data for *_, data in tensors))), headers
-
-
-async def sent(
-    client: httpx.AsyncClient, body: bytes, headers: dict[str, str]
-) -> tuple[dict[str, Any], bytes]:
-    response = await client.post("/v2/models/m/infer", content=body, headers=headers)
-    assert response.status_code == 200, response.text
-    length = int(response.headers.get("inference-header-content-length", len(response.content)))
-    return orjson.loads(response.content[:length]), response.content[length:]
-
-
-async def test_binary_tensors_go_in_and_out_as_they_are() -> None:
-    """Binary inputs are read, NaN included, and outputs are binary where that is asked for."""
-    p = np.array([[1, np.nan], [3, np.inf]], "<f4")
-    q = np.array([1, 2], "<i8")
-    async with EchoGateway(NAMED).client() as client:
-        body, headers = binary(
-            ("p", "FP32", [2, 2], p.tobytes()),
-            ("q", "INT64", [2, 1], q.tobytes()),
-            parameters={"binary_data_output": True},
-            outputs=[{"name": "q", "parameters": {"binary_data": False}}, {"name": "p"}],
-        )
-        head, data = await sent(client, body, headers)
-    assert head["outputs"] == [
-        {"name": "q", "datatype": "INT64", "shape": [2], "data": [1, 2]},
-        {"name": "p", "datatype": "FP32", "shape": [2, 2],
-         "parameters": {"binary_data_size": 16}},
-    ]  # fmt: skip
-    assert data == p.tobytes()
-
-
-async def test_binary_bytes_are_texts_and_bytes_by_the_signature(
-    client: httpx.AsyncClient,
-) -> None:
-    """Elements of BYTES are their length and themselves: text, or bytes that are no base64."""
-
-    def packed(*values: bytes) -> bytes:
-        return b"".join(struct.pack("<I", len(value)) + value for value in values)
-
-    texts, octets = packed("grün".encode(), b""), packed(b"\0\xff", b"AP8=")
-    plain = [each for each in ROWS if each["name"] not in ("s", "bin")]
-    text = orjson.dumps(
-        {
-            "inputs": [
-                *plain,
-                {"name": "s", "datatype": "BYTES", "shape": [2],
-                 "parameters": {"binary_data_size": len(texts)}},
-                {"name": "bin", "datatype": "BYTES", "shape": [2],
-                 "parameters": {"binary_data_size": len(octets)}},
-            ],
-            "outputs": [
-                {"name": "bin", "parameters": {"binary_data": True}},
-                {"name": "s", "parameters": {"binary_data": True}},
-            ],
-        }
-    )  # fmt: skip
-    headers = {"Inference-Header-Content-Length": str(len(text))}
-    head, data = await sent(client, text + texts + octets, headers)
-    assert data == octets + texts
-    assert [each["parameters"].get("content_type") for each in head["outputs"]] == [None, "str"]
-
-
-async def test_an_output_with_null_is_json_where_binary_was_asked(
-    client: httpx.AsyncClient,
-) -> None:
-    """Binary data have no null: such an output comes as JSON, the others as binary."""
-    inputs = [*ROWS, tensor("note", "BYTES", [2], ["x", None])]
-    text = orjson.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}})
-    head, data = await sent(client, text, {})
-    outputs = {each["name"]: each for each in head["outputs"]}
-    assert outputs["note"]["data"] == ["x", None]
-    assert "data" not in outputs["d"]
-    sizes = [each.get("parameters", {}).get("binary_data_size", 0) for each in head["outputs"]]
-    assert sum(sizes) == len(data)
-
-
-@pytest.mark.parametrize(
-    ("data", "size", "length"),
-    [
-        (b"\0" * 15, 15, None),  # not what the shape says
-        (b"\0" * 16, 17, None),  # more than there is
-        (b"\0" * 17, 16, None),  # a byte of no tensor
-        (b"\0" * 16, -1, None),
-        (b"\0" * 16, 16, "x"),
-        (b"\0" * 16, 16, "9" * 30),
-        (b"\0" * 16, 16, "3"),
-    ],
-)
-async def test_binary_data_that_do_not_fit_are_refused(
-    data: bytes, size: int, length: str | None
-) -> None:
-    """Sizes that disagree with the shape, the body or the header are 4xx, and never read beyond."""
-    inputs = [
-        {"name": "x", "datatype": "FP64", "shape": [2], "parameters": {"binary_data_size": size}}
-    ]
-    text = orjson.dumps({"inputs": inputs})
-    async with EchoGateway(signature([ColSpec("double", "x")])).client() as client:
-        response = await client.post(
-            "/v2/models/m/infer",
-            content=text + data,
-            headers={"Inference-Header-Content-Length": length or str(len(text))},
-        )
-    assert response.status_code in (400, 422), response.text
-
-
-@pytest.mark.parametrize(
-    "octets",
-    [b"\1\0\0\0", b"\1\0\0\0aa", b"\xff\xff\xff\xffa", b"\1\0\0\0a\0\0\0", b"\1\0\0\0\xff"],
-)
-async def test_broken_bytes_are_refused(octets: bytes) -> None:
-    """BYTES whose lengths lead elsewhere, or that are no text where it is due, are 422."""
-    async with EchoGateway(TEXT).client() as client:
-        body, headers = binary(("t", "BYTES", [1], octets))
-        response = await client.post("/v2/models/m/infer", content=body, headers=headers)
-    assert response.status_code == 422, response.text
-
-
 async def test_tensors_keep_their_dimensions() -> None:
     """A tensor signature takes its shape under any name, and answers it; other shapes are 422."""
     values = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
@@ -479,26 +295,6 @@ async def test_requests_are_counted_by_protocol(
     assert counted == {
         ("m", "1", "200", "inference_v2"): 1, ("m", "1", "422", "inference_v2"): 1,
     }  # fmt: skip
-
-
-async def test_rows_and_tensors_may_share_a_call() -> None:
-    """The same values make the same frame by JSON rows, plain tensors and binary ones, so that all
-    of them may travel together."""
-    gateway = EchoGateway(signature([ColSpec("double", "x"), ColSpec("string", "s")]))
-    x = np.array([0.5, 2.0], "<f8")
-    s = [b"\1\0\0\0a", b"\1\0\0\0b"]
-    body, headers = binary(("x", "FP64", [2, 1], x.tobytes()), ("s", "BYTES", [2], b"".join(s)))
-    plain = [tensor("s", "BYTES", [2, 1], ["a", "b"]), tensor("x", "FP64", [2], [0.5, 2])]
-    async with gateway.client() as client:
-        rows = [{"x": 0.5, "s": "a"}, {"x": 2, "s": "b"}]
-        assert (await client.post("/models/m/predict", json=rows)).status_code == 200
-        await answered(client, plain)
-        await answered(client, [{**each, "parameters": {}} for each in plain])
-        await sent(client, body, headers)
-    frames = [call.frame for call in gateway.backend.calls]
-    assert len({frame.key for frame in frames}) == 1
-    for frame in frames:
-        assert [list(column) for column in frame.columns] == [[0.5, 2.0], ["a", "b"]]
 
 
 async def test_a_large_body_is_read_in_another_process() -> None:
