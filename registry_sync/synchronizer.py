@@ -178,6 +178,7 @@ class Synchronizer:
                 after = with_canary_stopped(self._catalog, name, trial, why)
                 if after is not None:
                     await self._replace(after)
+                    await self._save(after)
 
     async def wait_for(self, generation: int, *, timeout_s: float) -> Catalog | None:
         """The catalog once it is newer than `generation`; the current one after `timeout_s`."""
@@ -231,9 +232,9 @@ class Synchronizer:
         changes = CatalogChanges()
         if after is not before:
             changes = await self._replace(after)
-        elif self._snapshots.problem is not None:
-            await self._save(after)
         self._prepare_all(plan.waiting)
+        if after is not before or self._snapshots.problem is not None:
+            await self._save(after)
         return SyncReport(
             generation=after.generation,
             added=changes.added,
@@ -242,7 +243,7 @@ class Synchronizer:
         )
 
     async def _replace(self, after: Catalog) -> CatalogChanges:
-        """Have that catalog be the current one, told and kept; what is different in it."""
+        """Have that catalog be the current one, and tell; what is different in it."""
         before, self._catalog = self._catalog, after
         changes = changes_between(before, after)
         _report(changes, before, after)
@@ -253,7 +254,6 @@ class Synchronizer:
         if self._history is not None:
             happened = history_of(changes, before, after, at=time.time())
             await asyncio.to_thread(self._history.append, happened)
-        await self._save(after)
         return changes
 
     async def _announce(self) -> None:
