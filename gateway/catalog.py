@@ -85,6 +85,8 @@ class ModelOptions(_Frozen):
     deployment: DeploymentKind | None = None
     signature: Literal["none"] | None = None
     concurrency: int | None = Field(default=None, ge=1, le=256)
+    shadow: str | None = None
+    shadow_tolerance: float | None = Field(default=None, ge=0.0, le=1.0)
 
     @property
     def of_an_own_deployment(self) -> list[str]:
@@ -202,6 +204,21 @@ class HeldVersion(_Frozen):
     differences: tuple[dict[str, Any], ...] = ()
 
 
+class Shadow(_Frozen):
+    """A version that is asked what the default was asked, for its answers to be compared: so many
+    percent of the requests that name no version. Numbers within `tolerance` (relative) are equal;
+    None is the usual one (`gateway.shadow.comparison`). What may have effects elsewhere is asked
+    only where that is `forced`. What was asked is kept beside answers that differ only where it
+    `keeps_inputs`; the columns `left_out` are never kept."""
+
+    number: int
+    percent: float = 100.0
+    tolerance: float | None = None
+    forced: bool = False
+    keeps_inputs: bool = False
+    left_out: tuple[str, ...] = ()
+
+
 DefaultCause = Literal["named", "newest", "rolled_back", "fell_back", "stands_in"]
 """What made a version the default: an alias; being the newest; the alias that was moved back to it;
 the default after it being gone; or that the default can't be served, whose contract it keeps."""
@@ -239,7 +256,8 @@ class ServedModel(_Frozen):
     the registry doesn't say. `default_cause` is why the default is what it is, `former_defaults`
     what was before it and is registered still, the last one at the end. `passed_over` is the
     number up to which no version becomes the default by being the newest: those that were there
-    when the default was deleted and callers were sent back. `not_started`, `load_problems` and
+    when the default was deleted and callers were sent back. `shadow_problem` is why what the tag
+    says of a shadow isn't followed, or need not be any more. `not_started`, `load_problems` and
     `environments` are as in `Moment`.
     """
 
@@ -254,6 +272,8 @@ class ServedModel(_Frozen):
     former_defaults: tuple[FormerDefault, ...] = ()
     passed_over: int = 0
     held: HeldVersion | None = None
+    shadow: Shadow | None = None
+    shadow_problem: str | None = None
     options: ModelOptions = ModelOptions()
     warnings: tuple[str, ...] = ()
     problem: str | None = None
@@ -266,6 +286,15 @@ class ServedModel(_Frozen):
         """The version with that number, None where there is none."""
         return next((v for v in self.versions if v.number == number), None)
 
+    def named(self, selector: str) -> ModelVersion | None:
+        """The version that a number, an alias or `latest` means, None where there is none."""
+        if selector == LATEST:
+            return self.latest
+        if is_version_number(selector):
+            return self.version(int(selector))
+        number = self.aliases.get(selector)
+        return None if number is None else self.version(number)
+
     def environment_of(self, version: ModelVersion) -> EnvironmentMode | None:
         """What a tag says of the packages that a version runs with; its own wins."""
         return version.environment or self.options.environment
@@ -277,11 +306,12 @@ class ServedModel(_Frozen):
 
     @property
     def notable(self) -> frozenset[int]:
-        """The numbers of what most ask for: the default, what is to be it, and what an alias
-        names; of some there may be no version."""
+        """The numbers of what most ask for: the default, what is to be it, its shadow, and what an
+        alias names; of some there may be no version."""
         default = () if self.default_version is None else (self.default_version,)
         held = () if self.held is None else (self.held.number,)
-        return frozenset((*default, *held, *self.aliases.values()))
+        shadow = () if self.shadow is None else (self.shadow.number,)
+        return frozenset((*default, *held, *shadow, *self.aliases.values()))
 
     @property
     def default(self) -> ModelVersion | None:
@@ -337,12 +367,23 @@ class ServedModel(_Frozen):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowTarget:
+    """A version that is to be asked the same, beside, and the contract by which it is."""
+
+    version: ModelVersion
+    contract: Contract
+    terms: Shadow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """What answers a request, and the contract by which it is read and answered."""
+    """What answers a request, and the contract by which it is read and answered. `shadow` is of
+    requests that name no version."""
 
     model: ServedModel
     version: ModelVersion
     contract: Contract
+    shadow: ShadowTarget | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -415,6 +456,7 @@ class Catalog(_Frozen):
             contract=_serving_contract(
                 model.contract, model.earlier_contracts, version.signature or ""
             ),
+            shadow=_shadow_of(model) if selector is None else None,
         )
 
     def differences(self, model: ServedModel, version: ModelVersion) -> tuple[Difference, ...]:
@@ -481,6 +523,15 @@ def _serving_contract(contract: str, earlier: tuple[str, ...], signature: str) -
     return contract_of(signature).extended_by(promised)
 
 
+def _shadow_of(model: ServedModel) -> ShadowTarget | None:
+    shadow = model.shadow
+    version = None if shadow is None else model.version(shadow.number)
+    if shadow is None or version is None or model.contract is None:
+        return None
+    contract = _serving_contract(model.contract, model.earlier_contracts, version.signature or "")
+    return ShadowTarget(version=version, contract=contract, terms=shadow)
+
+
 def is_version_number(selector: str) -> bool:
     """Whether a selector means a version by its number, be there an alias of that name or not."""
     return _VERSION_NUMBER.fullmatch(selector) is not None
@@ -503,7 +554,7 @@ def _at(model: ServedModel, moment: Moment) -> ServedModel:
 
 
 def _select(model: ServedModel, selector: str | None) -> ModelVersion:
-    found = _selected(model, selector)
+    found = model.default if selector is None else model.named(selector)
     if found is not None:
         return found
     if selector is None:
@@ -520,17 +571,6 @@ def _what_there_is(model: ServedModel) -> str:
     more = "and older ones " if len(numbers) > _NAMED_AT_MOST else ""
     versions = f"versions {', '.join(numbers[:_NAMED_AT_MOST])} {more}and " if numbers else ""
     return f"There are {versions}{', '.join(names)}."
-
-
-def _selected(model: ServedModel, selector: str | None) -> ModelVersion | None:
-    if selector is None:
-        return model.default
-    if selector == LATEST:
-        return model.latest
-    if is_version_number(selector):
-        return model.version(int(selector))
-    number = model.aliases.get(selector)
-    return None if number is None else model.version(number)
 
 
 def _require_servable(model: ServedModel, version: ModelVersion) -> None:
@@ -567,6 +607,8 @@ __all__ = [
     "Moment",
     "Resolution",
     "ServedModel",
+    "Shadow",
+    "ShadowTarget",
     "Typing",
     "UntypableSignature",
     "compare_signatures",

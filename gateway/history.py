@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict
 
 Event = Literal[
     "added", "removed", "registered_anew", "default", "promoted", "rolled_back", "fell_back",
-    "accepted", "held", "released", "alias",
+    "accepted", "held", "released", "alias", "shadow",
 ]  # fmt: skip
 """`default`: another version answers, by the rule; `promoted`: because the alias was moved to it;
 `rolled_back`: because it was moved back; `fell_back`: because the default is gone; `accepted`: it
-breaks the contract, and is let in by its tag; `held` and `released`: of the gate."""
+breaks the contract, and is let in by its tag; `held` and `released`: of the gate;
+`shadow`: another version is asked beside the default, or none."""
 
 
 class HistoryEntry(BaseModel):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from gateway.catalog import Catalog, ModelVersion, ServedModel, is_version_number
 from registry_sync.default_version import DefaultPolicy, LoadFacts, is_in_stage
 from registry_sync.records import RegisteredModel, RegistryReading
+from registry_sync.shadow_tag import with_shadow
 from registry_sync.tags import is_served, kept_warm, parse_options
 
 _PRODUCTION = "Production"
@@ -94,6 +95,7 @@ def _decided(
         problem=choice.problem,
         created_at_ms=record.created_at_ms,
     )
+    model = with_shadow(model, record.tags, compatibility=policy.compatibility)
     return before if before is not None and before == model else model, choice.waiting
 
 

@@ -57,6 +57,7 @@ def _of_model(
             why=after.default_reason or after.problem,
         )
     yield from _of_held(before, after, note)
+    yield from _of_shadow(before, after, note)
 
 
 def _of_aliases(
@@ -77,6 +78,15 @@ def _of_held(
         yield note(event="held", before=after.default_version, after=held.number, why=held.reason)
     elif held is None and before.held is not None and after.default_version != before.held.number:
         yield note(event="released", before=before.held.number, after=after.default_version)
+
+
+def _of_shadow(
+    before: ServedModel, after: ServedModel, note: partial[HistoryEntry]
+) -> Iterator[HistoryEntry]:
+    was = None if before.shadow is None else before.shadow.number
+    is_now = None if after.shadow is None else after.shadow.number
+    if was != is_now:
+        yield note(event="shadow", before=was, after=is_now, why=after.shadow_problem)
 
 
 _EVENTS: Mapping[DefaultCause, Event] = {

@@ -18,6 +18,7 @@ from deployments.ingress.autoscaling import IN_FLIGHT
 from deployments.ingress.catalog_feed import RayCatalogFeed
 from deployments.ingress.metrics_collection import RayMeasurements
 from deployments.ingress.serve_middleware import Front
+from deployments.ingress.shadow_reports import ShadowReports
 from deployments.logs import PACKAGES, LogOptions, configure_logging, writer
 from deployments.model_calls.activation import SyncActivation
 from deployments.model_calls.backend import RayBackend
@@ -42,6 +43,7 @@ from gateway.metrics.families import Reading
 from gateway.metrics.snapshots import ReplicaNumbers
 from gateway.ports import PredictionBackend
 from gateway.prediction import PredictionService
+from gateway.shadow.shadowing import Shadowing
 
 if TYPE_CHECKING:
     from deployments.ingress.span_export import SpanExport
@@ -126,6 +128,9 @@ class Ingress:
             tracer = self._spans.tracer()
             tracing, calls = RequestTracing(tracer), CallTracing(calls, tracer)
         batcher = MicroBatcher(calls)
+        shadowing = Shadowing(backend, streaming=backend, inside=self._admission.inside)
+        reports = ShadowReports(self._sync, shadowing.take)
+        self._following.append(asyncio.create_task(reports.follow()))
         service = PredictionService(
             feed=self._feed,
             submit=batcher.submit if tracing is None else TraceOrigins(batcher.submit).submit,
@@ -134,6 +139,7 @@ class Ingress:
             max_timeout_s=settings.max_request_timeout_s,
             max_rows=settings.max_rows,
             admission=self._admission,
+            shadowing=shadowing,
         )
         self._numbers = ReplicaNumbers(
             feed=self._feed,

@@ -27,6 +27,7 @@ from gateway.http.predict.dialect import Asked, Dialect, require_json
 from gateway.http.predict.disconnect import Departure, is_left
 from gateway.http.predict.event_stream import EventWriter, problem_of_event, takes_events
 from gateway.http.predict.version_header import VERSION_HEADER, RawHeaders
+from gateway.http.request_identity import request_id_of
 from gateway.metrics.counters import CALLER_LEFT, UNKNOWN, Traffic
 from gateway.prediction import EventStream, Prediction, PredictionService
 
@@ -106,6 +107,8 @@ class PredictEndpoint:
                 name, prediction.version, spent_s, prediction.rows, protocol=protocol
             )
             await _send_body(body, send)
+        if prediction.offer is not None:
+            prediction.offer(request_id_of(scope))
 
     async def _send_events(
         self,
@@ -125,6 +128,8 @@ class PredictEndpoint:
             with visit, Departure(receive, patience_s=0.0):
                 await writer.write(stream.events)
             self._traffic.note_answer(name, stream.version, time.perf_counter() - started, 1)
+            if stream.offer is not None:
+                stream.offer(request_id_of(scope))
         except GatewayError as error:
             self._count_failure(name, stream.version, error.status)
         except BaseException as error:

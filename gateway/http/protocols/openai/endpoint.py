@@ -41,6 +41,7 @@ from gateway.http.problems import encodable, problem_of
 from gateway.http.protocols.openai.completions import Completions
 from gateway.http.protocols.openai.requests import TASKS, model_in, named, path_of, translated
 from gateway.http.protocols.openai.responses import Responses
+from gateway.http.request_identity import request_id_of
 from gateway.metrics.counters import CALLER_LEFT, UNKNOWN, Traffic
 from gateway.prediction import EventStream, Prediction, PredictionService
 
@@ -150,6 +151,8 @@ class OpenAIEndpoint:
             exchange.model, answer.version, exchange.spent_s, 1, protocol=PROTOCOL
         )
         await response(exchange.scope, exchange.receive, exchange.send)
+        if answer.offer is not None:
+            answer.offer(request_id_of(exchange.scope))
 
     async def _send_events(self, exchange: _Exchange, stream: EventStream, spoken: _Spoken) -> None:
         note_answer(exchange.scope, exchange.model, stream.version, 1)
@@ -166,6 +169,8 @@ class OpenAIEndpoint:
         self._traffic.note_answer(
             exchange.model, stream.version, exchange.spent_s, 1, protocol=PROTOCOL
         )
+        if stream.offer is not None:
+            stream.offer(request_id_of(exchange.scope))
 
     def _count_failure(self, exchange: _Exchange, status: int) -> None:
         self._traffic.note_failure(exchange.model, exchange.version, status, protocol=PROTOCOL)
