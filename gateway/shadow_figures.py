@@ -39,8 +39,8 @@ _DIFFERENCE_SHARES = {"p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 
 
 
 class ShadowPair(BaseModel):
-    """The two versions that are compared, by their numbers and their artifacts: others under the
-    same numbers are another pair."""
+    """The two versions that are compared, by their numbers and their artifacts, and by which
+    tolerance: others under the same numbers, or by another one, are another pair."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,6 +48,7 @@ class ShadowPair(BaseModel):
     default_fingerprint: str
     shadow: int
     shadow_fingerprint: str
+    tolerance: float | None = None
 
 
 class Spread(BaseModel):
@@ -79,7 +80,9 @@ class Spread(BaseModel):
         signed = np.where(np.abs(values) < _LEAST, 0, np.where(values < 0, -places, places))
         for place, count in zip(*np.unique(signed, return_counts=True), strict=True):
             self.bins[int(place)] = self.bins.get(int(place), 0) + int(count)
-        self._reach(float(values.min()), float(values.max()), float(values.sum()))
+        with np.errstate(over="ignore"):
+            total = float(values.sum())
+        self._reach(float(values.min()), float(values.max()), total)
 
     def add(self, other: Spread) -> None:
         """Count what another has counted."""

@@ -49,19 +49,18 @@ class ShadowReports:
                 _logger.exception("what shadows came to can't be told")
 
     async def tell(self) -> None:
-        """Tell what is there. What isn't answered is told again, the same under the same number,
-        before anything else."""
+        """Tell what is there. What isn't taken is told again as it was, before anything else."""
         if self._untold is None:
             self._untold = self._next()
         if self._untold is None:
             return
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                await self._sync.call("take_shadows", self._untold)
+                is_taken = await self._sync.call("take_shadows", self._untold)
         except (CallLost, TimeoutError) as error:
             _logger.info("shadows' figures don't arrive: %s", str(error) or "too late")
         else:
-            self._untold = None
+            self._untold = None if is_taken else self._untold
 
     def _next(self) -> ShadowReport | None:
         figures = {name: each.model_dump(mode="json") for name, each in self._take().items()}

@@ -241,9 +241,9 @@ class SyncService:
         entries = await asyncio.to_thread(self._history.read, name, limit)
         return [entry.model_dump() for entry in entries]
 
-    async def take_shadows(self, report: ShadowReport) -> None:
-        """What shadows came to in an ingress replica."""
-        self._shadows.take(report, self._synchronizer.catalog)
+    async def take_shadows(self, report: ShadowReport) -> bool:
+        """What shadows came to in an ingress replica; whether it is taken."""
+        return self._shadows.take(report, self._synchronizer.catalog)
 
     async def shadow(self, name: str) -> dict[str, Any] | None:
         """How the answers of a model's shadow compare, as plain values; None where nothing was

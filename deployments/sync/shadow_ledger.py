@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from deployments.shadow_report import ShadowReport
 from gateway.catalog import Catalog, ServedModel
 from gateway.metrics.families import SHADOW_DURATION, SHADOW_REQUESTS, Labels, Reading
+from gateway.shadow.pairs import pair_of
 from gateway.shadow_figures import OUTCOMES, ShadowFigures, ShadowPair
 from registry_sync.shadow_file import ShadowFile
 
@@ -33,11 +34,14 @@ class ShadowLedger:
         self._kept = file.load()
         self._is_saved = True
 
-    def take(self, report: ShadowReport, catalog: Catalog | None) -> None:
-        """Count what a replica tells, once, of the pairs that the catalog names."""
+    def take(self, report: ShadowReport, catalog: Catalog | None) -> bool:
+        """Count what a replica tells, once, of the pairs that the catalog names. Where there is no
+        catalog that can't be told: then it isn't taken."""
+        if catalog is None:
+            return False
         host, number = report["host"], report["number"]
-        if catalog is None or number <= self._kept.reports.get(host, 0):
-            return
+        if number <= self._kept.reports.get(host, 0):
+            return True
         # The one that was heard of last at the end.
         self._kept.reports.pop(host, None)
         self._kept.reports[host] = number
@@ -48,6 +52,7 @@ class ShadowLedger:
             if model is not None:
                 self._add(model, told)
         self._is_saved = False
+        return True
 
     def figures(self, name: str) -> ShadowFigures | None:
         """The figures of a model; None where there are none."""
@@ -98,19 +103,6 @@ class ShadowLedger:
             known.add(more)
         elif more.pair == pair_of(model):
             self._kept.figures[model.name] = more
-
-
-def pair_of(model: ServedModel) -> ShadowPair | None:
-    """The pair that is compared now; None where nothing is."""
-    shadow = None if model.shadow is None else model.version(model.shadow.number)
-    if shadow is None or model.default is None:
-        return None
-    return ShadowPair(
-        default=model.default.number,
-        default_fingerprint=model.default.fingerprint,
-        shadow=shadow.number,
-        shadow_fingerprint=shadow.fingerprint,
-    )
 
 
 def _has(model: ServedModel, pair: ShadowPair) -> bool:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from gateway.catalog import ServedModel
 from gateway.shadow.comparison import TOLERANCE
+from gateway.shadow.pairs import pair_of
 from gateway.shadow_figures import (
     OUTCOMES,
     ColumnFigures,
@@ -141,11 +142,7 @@ def _of_this_pair(model: ServedModel, figures: ShadowFigures | None) -> ShadowFi
     """Nothing where another pair is compared by now, of which nothing is told yet."""
     if figures is None or model.shadow is None:
         return figures
-    is_this = (figures.pair.default, figures.pair.shadow) == (
-        model.default_version,
-        model.shadow.number,
-    )
-    return figures if is_this else None
+    return figures if figures.pair == pair_of(model) else None
 
 
 def _reason(model: ServedModel) -> str | None:

@@ -18,6 +18,7 @@ import numpy as np
 import orjson
 
 from gateway.batching.compatibility import company, is_batched
+from gateway.catalog import Resolution
 from gateway.contract import Frame, Outputs, Request
 from gateway.contract.outputs import has_rows, split_output
 from gateway.deadline import Deadline
@@ -50,12 +51,14 @@ class Waiting:
 @dataclass(slots=True, kw_only=True, eq=False)
 class Lane:
     """What waits for the shadow of one model, and what was counted of it since somebody asked.
+    `resolution` is what requests were last resolved to.
 
     `task` asks while something waits; until `closed_until` (of the monotonic clock) nothing new
     has room. `puts_off` is how often in a row the shadow could not be asked.
     """
 
     pair: ShadowPair
+    resolution: Resolution
     waiting: deque[Waiting] = field(default_factory=deque)
     figures: ShadowFigures | None = None
     is_row_wise: bool = True

@@ -22,7 +22,8 @@ from gateway.ports import PredictionBackend, StreamingBackend
 from gateway.shadow.answered import Answered
 from gateway.shadow.asker import Asker, Lane, NotNow, Waiting
 from gateway.shadow.budget import Budget
-from gateway.shadow_figures import Failure, ShadowFigures, ShadowPair
+from gateway.shadow.pairs import pair
+from gateway.shadow_figures import Failure, ShadowFigures
 
 _logger = logging.getLogger(__name__)
 
@@ -117,10 +118,15 @@ class Shadowing:
     def _lane(self, resolution: Resolution) -> Lane:
         """The model's lane; another pair of versions begins anew, and what waits of the one before
         isn't asked any more."""
-        name, pair = resolution.model.name, _pair_of(resolution)
+        name, target = resolution.model.name, resolution.shadow
+        assert target is not None
         lane = self._lanes.get(name)
-        if lane is None or lane.pair != pair:
-            lane = self._lanes[name] = Lane(pair=pair)
+        if lane is not None and lane.resolution is resolution:  # as nearly always
+            return lane
+        now = pair(resolution.version, target.version, target.terms)
+        if lane is None or lane.pair != now:
+            lane = self._lanes[name] = Lane(pair=now, resolution=resolution)
+        lane.resolution = resolution
         return lane
 
     def _has_room(self, lane: Lane, size_bytes: int) -> bool:
@@ -188,14 +194,3 @@ class Shadowing:
 
     def _give_back(self, done: Iterable[Waiting]) -> None:
         self._held_bytes -= sum(each.answered.size_bytes for each in done)
-
-
-def _pair_of(resolution: Resolution) -> ShadowPair:
-    assert resolution.shadow is not None
-    default, shadow = resolution.version, resolution.shadow.version
-    return ShadowPair(
-        default=default.number,
-        default_fingerprint=default.fingerprint,
-        shadow=shadow.number,
-        shadow_fingerprint=shadow.fingerprint,
-    )

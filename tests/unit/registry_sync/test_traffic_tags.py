@@ -27,8 +27,11 @@ def test_a_percentage_may_be_left_out_where_there_is_a_default() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":10", "challenger", "challenger:", "challenger:ten", "challenger:101", "challenger:-1"]
-    + ["challenger:10%", "challenger:nan", "challenger:1e1", "challenger:٣", "a:b:10"],
+    [
+        *("", ":10", "challenger", "challenger:", "challenger:ten", "challenger:101"),
+        *("challenger:-1", "challenger:10%", "challenger:nan", "challenger:1e1", "a:b:10"),
+        "challenger:٣",
+    ],
 )
 def test_what_says_no_share_is_refused(text: str) -> None:
     """Rather than guessed at."""
