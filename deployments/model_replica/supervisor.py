@@ -239,6 +239,8 @@ class Supervisor:
         self._is_closing = True
         for task in self._tasks:
             task.cancel()
+        for process in [each for each in self._running.values() if each.version.aside]:
+            process.give_up()
         await asyncio.gather(self._processes.close(timeout_s=_FINISH_S), self._environments.close())
 
     def abandon(self) -> None:
@@ -330,7 +332,7 @@ class Supervisor:
         """A shadow takes the place of its model's one before, and no other's; raises
         VersionUnavailable."""
         for other in self._asides.replaced_by(version, list(self._running.values())):
-            self._finish(other.version.key, other)
+            self._end_aside(other)
         budget = self._budget
         is_full = budget is not None and not budget.has_room(self._alive(), coming=version.key)
         refusal = NO_ROOM if is_full else self._asides.refusal()
@@ -554,6 +556,14 @@ class Supervisor:
     async def _look_at_asides(self) -> None:
         """End the shadows that nobody asks, or that leave too little memory for the others."""
         for process in self._asides.to_end(list(self._running.values()), time.monotonic()):
+            self._end_aside(process)
+
+    def _end_aside(self, process: VersionProcess) -> None:
+        """End a shadow: one that is at work may hang, and nobody waits for its answer."""
+        if process.is_at_work:
+            process.give_up()
+            self._running.pop(process.version.key, None)
+        else:
             self._finish(process.version.key, process)
 
     async def _look(self) -> None:

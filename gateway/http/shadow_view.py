@@ -122,7 +122,7 @@ def describe_shadow(
         active=shadow is not None,
         reason=_reason(model),
         default_version=model.default_version if pair is None else pair.default,
-        shadow_version=pair.shadow if pair is not None else shadow and shadow.number,
+        shadow_version=_shadow_version(model, figures),
         percent=None if shadow is None else shadow.percent,
         tolerance=TOLERANCE if shadow is not None and tolerance is None else tolerance,
         since=None if figures is None else _moment(figures.since),
@@ -143,6 +143,12 @@ def _of_this_pair(model: ServedModel, figures: ShadowFigures | None) -> ShadowFi
     if figures is None or model.shadow is None:
         return figures
     return figures if figures.pair == pair_of(model) else None
+
+
+def _shadow_version(model: ServedModel, figures: ShadowFigures | None) -> int | None:
+    if figures is not None:
+        return figures.pair.shadow
+    return None if model.shadow is None else model.shadow.number
 
 
 def _reason(model: ServedModel) -> str | None:

@@ -31,6 +31,8 @@ _OLDEST_S = 300.0
 _RETRY_S = 1.0
 _LONGEST_RETRY_S = 30.0
 _MOST_DOUBLINGS = 5
+# To be put off a few times is what a start looks like.
+_WORTH_TELLING = 4
 
 # While the model has other requests inside, its shadow is at work a quarter of the time.
 _BUSY_REQUESTS = 2
@@ -174,12 +176,11 @@ class Shadowing:
         """The shadow can't be asked: those that wait for too long are counted, and while it is
         known to be of no use nothing more has room."""
         reason = not_now.reason
-        pause_s = max(
-            reason.retry_after_s or 0.0, _RETRY_S * 2 ** min(lane.puts_off, _MOST_DOUBLINGS)
-        )
-        pause_s = min(pause_s, _LONGEST_RETRY_S)
+        patience_s = _RETRY_S * (1 << min(lane.puts_off, _MOST_DOUBLINGS))
+        pause_s = min(_LONGEST_RETRY_S, max(reason.retry_after_s or 0.0, patience_s))
         lane.puts_off += 1
-        lane.counted().failure = Failure(at=time.time(), reason=reason.detail)
+        if lane.puts_off >= _WORTH_TELLING:
+            lane.counted().failure = Failure(at=time.time(), reason=reason.detail)
         if isinstance(reason, ModelUnavailable) and reason.load_failed:
             lane.closed_until = time.monotonic() + pause_s
             for _ in lane.waiting:

@@ -27,8 +27,8 @@ from tests.support.catalogs import catalog, served, signature, version
 from tests.support.static_feed import StaticFeed
 from tests.support.supervised import save_code
 
-_PATIENCE_S = 60.0
-_TIMEOUT_S = 2.0
+_PATIENCE_S = 120.0
+_TIMEOUT_S = 10.0
 
 DEFAULT = """
 import os
