@@ -113,6 +113,11 @@ class Admission:
             raise _unread()
         return Visit(self, model)
 
+    def inside(self, model: str) -> int:
+        """How many requests of a model are inside."""
+        load = self.loads.get(model)
+        return 0 if load is None else load.requests
+
     def take_used(self) -> list[str]:
         """The models that had work inside at any time since this was last asked."""
         used = self._used | self.loads.keys()

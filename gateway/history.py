@@ -8,14 +8,15 @@ from pydantic import BaseModel, ConfigDict
 
 Event = Literal[
     "added", "removed", "registered_anew", "default", "promoted", "rolled_back", "fell_back",
-    "accepted", "held", "released", "alias",
+    "accepted", "held", "released", "alias", "shadow",
     "canary_began", "canary_changed", "canary_stopped", "canary_ended",
 ]  # fmt: skip
 """`default`: another version answers, by the rule; `promoted`: because the alias was moved to it;
 `rolled_back`: because it was moved back; `fell_back`: because the default is gone; `accepted`: it
-breaks the contract, and is let in by its tag; `held` and `released`: of the gate. Of canaries, from
-the default version to theirs: `canary_began`, `canary_changed` (another share), `canary_stopped`
-(it failed too often), `canary_ended`."""
+breaks the contract, and is let in by its tag; `held` and `released`: of the gate; `shadow`: another
+version is asked beside the default, or none. Of canaries, from the default version to theirs:
+`canary_began`, `canary_changed` (another share), `canary_stopped` (it failed too often),
+`canary_ended`."""
 
 
 class HistoryEntry(BaseModel):

@@ -13,6 +13,7 @@ from gateway.catalog import Catalog, ModelVersion, ServedModel
 from gateway.contract import Frame, Output
 from gateway.deadline import Deadline
 from gateway.history import HistoryEntry
+from gateway.shadow_figures import ShadowFigures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,10 @@ class CatalogFeed(Protocol):
     async def history(self, name: str, *, limit: int) -> Sequence[HistoryEntry]:
         """The last changes of a model, the newest first; raises InternalError likewise."""
 
+    async def shadow(self, name: str) -> ShadowFigures | None:
+        """How the answers of a model's shadow compare, of all processes; None where nothing was
+        compared. Raises InternalError likewise."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
@@ -76,7 +81,8 @@ class Call:
     `deadline` is the request's; `patience_s` is how many seconds callers have who don't ask for an
     earlier one: a model that takes longer still has hung. `size_bytes` is about how much JSON the
     rows were. Where tracing is on, `origins` are the spans of the requests in the call, and
-    `traceparent` names the call's own (W3C Trace Context).
+    `traceparent` names the call's own (W3C Trace Context). One that is `aside` is a shadow's: no
+    caller waits for it, and it reaches a process of its own.
     """
 
     model: ServedModel
@@ -88,6 +94,7 @@ class Call:
     size_bytes: int = 0
     origins: tuple[Any, ...] = ()
     traceparent: str | None = None
+    aside: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

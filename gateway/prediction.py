@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,8 +24,8 @@ from typing import Any, TypeVar
 from gateway.admission import Admission, Visit
 from gateway.availability import Unloadable, VersionKey
 from gateway.canary import RawHeaders, Trials
-from gateway.catalog import Catalog, Resolution, ServedModel
-from gateway.contract import TYPED, Contract, Form, Frame, Request, Write, Written
+from gateway.catalog import Catalog, Resolution, ServedModel, ShadowTarget
+from gateway.contract import TYPED, Contract, Form, Frame, Outputs, Request, Write, Written
 from gateway.deadline import Deadline
 from gateway.errors import (
     CatalogUnavailable,
@@ -28,7 +36,10 @@ from gateway.errors import (
     Violation,
 )
 from gateway.parsing.pool import AT_ONCE_BYTES, Parsing
-from gateway.ports import Call, CallResult, CatalogFeed, StreamingBackend, Submit
+from gateway.ports import MODEL_STEP, Call, CallResult, CatalogFeed, StreamingBackend, Submit
+from gateway.shadow.answered import Answered
+from gateway.shadow.shadowing import Shadowing
+from gateway.shadow.streams import Heard, may_stream
 
 _STARTUP_RETRY_AFTER_S = 2.0
 _T = TypeVar("_T")
@@ -37,17 +48,23 @@ _T = TypeVar("_T")
 _AT_ONCE_ROWS = 16_384
 
 
+Offer = Callable[[str], None]
+"""Has a shadow asked what a request was, by the id of that."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """A finished prediction: the answer, the version that gave it, and where the time went.
 
-    `timings_ms` maps a step's name to milliseconds, for the `Server-Timing` header.
+    `timings_ms` maps a step's name to milliseconds, for the `Server-Timing` header. `offer` is what
+    a shadow is to be asked: to be made once the answer is sent, with the request's id.
     """
 
     answer: Written
     version: int
     rows: int
     timings_ms: Mapping[str, float]
+    offer: Offer | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +72,12 @@ class EventStream:
     """An answer that comes piece by piece: each event is JSON. The first one is there already.
 
     To be closed (`events.aclose()`) when it is sent, or when nobody wants it any more. `events`
-    raises the GatewayError that it breaks off with.
+    raises the GatewayError that it breaks off with. `offer` is as in `Prediction`.
     """
 
     events: AsyncGenerator[bytes]
     version: int
+    offer: Offer | None = None
 
 
 class PredictionService:
@@ -68,7 +86,8 @@ class PredictionService:
     The calls that they take go to `submit`, those that stream to `streaming`; without it, and of
     versions that can't stream, a stream is of one event, the whole answer. `default_timeout_s` is a
     request's deadline where no tag says otherwise, `max_timeout_s` the longest that a tag can say,
-    `max_rows` the most rows of one request. What comes of canaries is counted in `trials`.
+    `max_rows` the most rows of one request. What comes of canaries is counted in `trials`; without
+    `shadowing` no shadow is asked.
     """
 
     def __init__(
@@ -83,6 +102,7 @@ class PredictionService:
         admission: Admission | None = None,
         parsing: Parsing | None = None,
         trials: Trials | None = None,
+        shadowing: Shadowing | None = None,
     ) -> None:
         self._feed = feed
         self._submit = submit
@@ -93,6 +113,7 @@ class PredictionService:
         self._admission = admission or Admission()
         self._parsing = parsing or Parsing()
         self._trials = trials or Trials()
+        self._shadowing = shadowing
         self._unloadable: dict[VersionKey, str] = {}
         self._resolved_in: Catalog | None = None
         self._resolved: dict[tuple[str, str | None], Resolution] = {}
@@ -184,7 +205,7 @@ class PredictionService:
             answer = whole.answer.body
             if version.task is not None and whole.rows == 1:
                 answer = answer[1:-1]
-            return EventStream(events=_one(answer), version=version.number)
+            return EventStream(events=_one(answer), version=version.number, offer=whole.offer)
         with self._naming(resolution, timeout_s):
             events = self._events(resolution, body, visit, self._timeout_s(resolution, timeout_s))
             try:
@@ -192,9 +213,42 @@ class PredictionService:
             except BaseException:
                 await events.aclose()
                 raise
-        return EventStream(
-            events=self._named(resolution, _put_first(first, events)), version=version.number
-        )
+        told = self._named(resolution, _put_first(first, events))
+        target, shadowing = resolution.shadow, self._shadowing
+        if target is None or shadowing is None or not may_stream(target):
+            return EventStream(events=told, version=version.number)
+        return self._overheard(resolution, target, shadowing, body, told)
+
+    def _overheard(
+        self,
+        resolution: Resolution,
+        target: ShadowTarget,
+        shadowing: Shadowing,
+        body: bytes,
+        events: AsyncGenerator[bytes],
+    ) -> EventStream:
+        """A stream whose events are kept, for the shadow's to be compared with once it has ended
+        well."""
+        heard, began = Heard(events), time.perf_counter()
+
+        def offer(request_id: str) -> None:
+            size_bytes = len(body) + heard.size_bytes
+            if not heard.is_whole or not shadowing.wants(resolution, size_bytes):
+                return
+            answered = Answered(
+                resolution=resolution,
+                target=target,
+                body=body,
+                form=TYPED,
+                request=None,
+                events=heard.events,
+                model_s=time.perf_counter() - began,
+                size_bytes=size_bytes,
+                patience_s=self._patience_s(resolution.model),
+            )
+            shadowing.take_in(request_id, answered)
+
+        return EventStream(events=heard.passed_on(), version=resolution.version.number, offer=offer)
 
     @contextmanager
     def _naming(self, resolution: Resolution, asked_s: float | None = None) -> Iterator[None]:
@@ -292,7 +346,37 @@ class PredictionService:
             version=resolution.version.number,
             rows=request.rows,
             timings_ms=timings,
+            offer=None
+            if resolution.shadow is None
+            else self._offer(resolution, body, form, request, results, len(answer.body)),
         )
+
+    def _offer(
+        self,
+        resolution: Resolution,
+        body: bytes,
+        form: Form,
+        request: Request,
+        results: Sequence[CallResult],
+        answer_bytes: int,
+    ) -> Offer | None:
+        """What the shadow is to be asked; None where it isn't, this time."""
+        target, shadowing = resolution.shadow, self._shadowing
+        size_bytes = len(body) + answer_bytes
+        if target is None or shadowing is None or not shadowing.wants(resolution, size_bytes):
+            return None
+        answered = Answered(
+            resolution=resolution,
+            target=target,
+            body=body,
+            form=form,
+            request=request,
+            outputs=_placed(request, results),
+            model_s=sum(result.timings_ms.get(MODEL_STEP, 0.0) for result in results) / 1e3,
+            size_bytes=size_bytes,
+            patience_s=self._patience_s(resolution.model),
+        )
+        return lambda request_id: shadowing.take_in(request_id, answered)
 
     async def _submit_all(
         self,
@@ -366,11 +450,16 @@ async def _put_first(first: bytes | None, rest: AsyncGenerator[bytes]) -> AsyncG
 async def _written(
     contract: Contract, request: Request, results: list[CallResult], write: Write
 ) -> Written:
-    positions = (where for where, _ in request.frames)
-    outputs = list(zip(positions, (result.output for result in results), strict=True))
+    outputs = _placed(request, results)
     if request.rows <= _AT_ONCE_ROWS:
         return write(contract, request, outputs)
     return await asyncio.to_thread(write, contract, request, outputs)
+
+
+def _placed(request: Request, results: Sequence[CallResult]) -> Outputs:
+    """What came back for each frame, with the positions of its rows."""
+    positions = (where for where, _ in request.frames)
+    return list(zip(positions, (result.output for result in results), strict=True))
 
 
 def _timings(results: list[CallResult], predict_ms: float) -> dict[str, float]:

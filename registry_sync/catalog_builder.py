@@ -12,6 +12,7 @@ from gateway.catalog import Catalog, ModelVersion, ServedModel, is_version_numbe
 from registry_sync.canary import choose_canary, parse_canary
 from registry_sync.default_version import DefaultPolicy, LoadFacts, is_in_stage
 from registry_sync.records import RegisteredModel, RegistryReading
+from registry_sync.shadow_tag import with_shadow
 from registry_sync.tags import is_served, kept_warm, parse_options
 
 _PRODUCTION = "Production"
@@ -99,6 +100,7 @@ def _decided(
         problem=choice.problem,
         created_at_ms=record.created_at_ms,
     )
+    model = with_shadow(model, record.tags, compatibility=policy.compatibility)
     waiting = [] if choice.waiting is None else [choice.waiting]
     if rule is not None:
         beside = choose_canary(

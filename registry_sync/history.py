@@ -59,6 +59,7 @@ def _of_model(
         )
     yield from _of_held(before, after, note)
     yield from _of_canary(before, after, note)
+    yield from _of_shadow(before, after, note)
 
 
 def _of_aliases(
@@ -113,6 +114,15 @@ def _end_of(now: Canary | None, was: Canary) -> tuple[Event, str]:
     if now.version != was.version:
         return "canary_ended", f"{was.rule.selector} is another version by now."
     return ("canary_stopped" if now.state == "stopped" else "canary_ended"), now.why or ""
+
+
+def _of_shadow(
+    before: ServedModel, after: ServedModel, note: partial[HistoryEntry]
+) -> Iterator[HistoryEntry]:
+    was = None if before.shadow is None else before.shadow.number
+    is_now = None if after.shadow is None else after.shadow.number
+    if was != is_now:
+        yield note(event="shadow", before=was, after=is_now, why=after.shadow_problem)
 
 
 _EVENTS: Mapping[DefaultCause, Event] = {

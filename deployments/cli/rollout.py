@@ -34,11 +34,16 @@ def promote(
         typer.Option("--url", envvar="MODELMUX_URL", help="The gateway that has the contract."),
     ] = None,
     key: ClientKey = None,
+    agreement: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Which share of a shadow's answers must be equal."),
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Make a version the default, if it keeps the contract: moves the alias in the registry.
 
-    Exit code 0 moved (or would be), 1 it breaks the contract, 2 couldn't tell.
+    Where the gateway has asked it as a shadow, says how often it answered as the default does. Exit
+    code 0 moved (or would be), 1 it breaks the contract or agrees too seldom, 2 couldn't tell.
     """
     settings = settings_of(tracking_uri=tracking_uri, registry_uri=registry_uri)
     result = contract_checked(settings, name, version, url=url, key=key)
@@ -46,7 +51,32 @@ def promote(
     if not result.is_compatible and not _accepts_breaking(settings, name, result.candidate):
         out.print("Set modelmux.accept_breaking=true on this version to let it through.")
         raise typer.Exit(NO)
+    if agreement is not None and url is None:
+        raise fail("only a gateway knows how often a shadow agrees: name it with --url")
+    if url is not None:
+        _look_at_shadow(name, result.candidate, url=url, key=key, at_least=agreement)
     _move(settings, name, result.candidate, dry_run=dry_run)
+
+
+def _look_at_shadow(
+    name: str, version: int, *, url: str, key: str | None, at_least: float | None
+) -> None:
+    """Say how often the version answered as the default; raises the exit where that is too seldom,
+    or isn't known and has to be."""
+    told: dict[str, Any] = ask("GET", url, f"{model_path(name)}/shadow", key).json()
+    requests, reached = told["requests"], told["agreement"]
+    if told["shadow_version"] != version or reached is None:
+        if at_least is not None:
+            raise fail(f"version {version} of {name} was not compared as a shadow")
+        return
+    others = ", ".join(f"{requests[each]} {each}" for each in ("failed", "late", "dropped"))
+    out.print(
+        f"As a shadow version {version} answered {reached:.2%} of {requests['compared']} requests "
+        f"as version {told['default_version']} did ({others})."
+    )
+    if at_least is not None and reached < at_least:
+        out.print(f"That is less than {at_least:.2%}.")
+        raise typer.Exit(NO)
 
 
 def _accepts_breaking(settings: Settings, name: str, version: int) -> bool:

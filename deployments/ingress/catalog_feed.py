@@ -18,6 +18,7 @@ from gateway.catalog import Catalog, Moment
 from gateway.errors import InternalError
 from gateway.history import HistoryEntry
 from gateway.ports import RegistryStatus, SyncReport
+from gateway.shadow_figures import ShadowFigures
 
 _logger = logging.getLogger(__name__)
 
@@ -86,6 +87,15 @@ class RayCatalogFeed:
         except (CallLost, TimeoutError) as error:
             raise InternalError(_AWAY) from error
         return [HistoryEntry.model_validate(entry) for entry in told]
+
+    async def shadow(self, name: str) -> ShadowFigures | None:
+        """See `CatalogFeed.shadow`."""
+        try:
+            async with asyncio.timeout(_HISTORY_S):
+                told = await self._sync.call("shadow", name)
+        except (CallLost, TimeoutError) as error:
+            raise InternalError(_AWAY) from error
+        return None if told is None else ShadowFigures.model_validate(told)
 
     async def _catch_up(self, generation: int) -> None:
         """Have what the report is about before the caller looks for it, unless it takes long."""

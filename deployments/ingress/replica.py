@@ -19,6 +19,7 @@ from deployments.ingress.canary_reports import CanaryReports
 from deployments.ingress.catalog_feed import RayCatalogFeed
 from deployments.ingress.metrics_collection import RayMeasurements
 from deployments.ingress.serve_middleware import Front
+from deployments.ingress.shadow_reports import ShadowReports
 from deployments.logs import PACKAGES, LogOptions, configure_logging, writer
 from deployments.model_calls.activation import SyncActivation
 from deployments.model_calls.backend import RayBackend
@@ -45,6 +46,7 @@ from gateway.metrics.snapshots import ReplicaNumbers
 from gateway.ports import PredictionBackend
 from gateway.prediction import PredictionService
 from gateway.security.key_usage import KeyUsage
+from gateway.shadow.shadowing import Shadowing
 
 if TYPE_CHECKING:
     from deployments.ingress.span_export import SpanExport
@@ -141,6 +143,9 @@ class Ingress:
             tracer = self._spans.tracer()
             tracing, calls = RequestTracing(tracer), CallTracing(calls, tracer)
         batcher = MicroBatcher(calls)
+        shadowing = Shadowing(backend, streaming=backend, inside=self._admission.inside)
+        reports = ShadowReports(self._sync, shadowing.take)
+        self._following.append(asyncio.create_task(reports.follow()))
         service = PredictionService(
             feed=self._feed,
             submit=batcher.submit if tracing is None else TraceOrigins(batcher.submit).submit,
@@ -150,6 +155,7 @@ class Ingress:
             max_rows=settings.max_rows,
             admission=self._admission,
             trials=self._trials,
+            shadowing=shadowing,
         )
         self._numbers = ReplicaNumbers(
             feed=self._feed,

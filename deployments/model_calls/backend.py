@@ -28,7 +28,7 @@ from deployments.placement import OWN, Placement
 from deployments.serve.ports import CallLost, Connect, Loss, ReplicaHandle
 from gateway.catalog import EnvironmentMode, ModelVersion, ServedModel
 from gateway.deadline import Deadline
-from gateway.errors import GatewayError, ModelUnavailable, Overloaded
+from gateway.errors import GatewayError, ModelFailed, ModelUnavailable, Overloaded
 from gateway.ports import Call, CallResult
 from gateway.single_flight import SingleFlight
 
@@ -56,6 +56,8 @@ class VersionHandle:
         self._handle = handle
         self.version = version
         self.key = version.key
+        # Ray keeps no shadows: to it the replica has none of that id, and it would wait for one.
+        self._kept_as = None if version.aside else version.key
 
     async def load(self) -> tuple[str, Any]:
         """Have it in a replica's memory (see `Supervisor.load`); raises CallLost."""
@@ -74,7 +76,7 @@ class VersionHandle:
             message,
             load_timeout_s,
             timeout_s,
-            multiplexed_model_id=self.key,
+            multiplexed_model_id=self._kept_as,
         )
         return outcome
 
@@ -88,7 +90,7 @@ class VersionHandle:
             message,
             load_timeout_s,
             timeout_s,
-            multiplexed_model_id=self.key,
+            multiplexed_model_id=self._kept_as,
         )
         async with aclosing(outcomes):
             async for outcome in outcomes:
@@ -103,7 +105,7 @@ class ApplicationHandle:
         self.application = application
         self._handle = handle
         self._sockets = LocalSockets(handle)
-        self._versions: dict[tuple[str, EnvironmentMode | None, int], VersionHandle] = {}
+        self._versions: dict[tuple[str, EnvironmentMode | None, int, bool], VersionHandle] = {}
 
     async def call(self, call: Call, *, start_by: Deadline, is_alone: bool) -> CallResult:
         """One call; waits for a load until `start_by`. `is_alone` says that there is one replica at
@@ -112,7 +114,7 @@ class ApplicationHandle:
         Raises CallLost and the errors of `PredictionBackend.call`.
         """
         message = packed(call)
-        version = self.version(call.model, call.version)
+        version = self.version(call.model, call.version, aside=call.aside)
         with suppress(ConnectionError):  # the replica knows what became of the process
             answer = await self._sockets.call(version.key, message)
             if answer is not None:
@@ -138,7 +140,7 @@ class ApplicationHandle:
         self, call: Call, start_by: Deadline, is_alone: bool
     ) -> AsyncGenerator[Message]:
         message = packed(call, streams=True)
-        version = self.version(call.model, call.version)
+        version = self.version(call.model, call.version, aside=call.aside)
         direct, has_begun = self._sockets.stream(version.key, message), False
         if direct is not None:
             try:
@@ -165,13 +167,15 @@ class ApplicationHandle:
             self._sockets.learn(version.key, address)
         return answer, load_s
 
-    def version(self, model: ServedModel, version: ModelVersion) -> VersionHandle:
-        """The handle of one version, as tags say that it runs."""
+    def version(
+        self, model: ServedModel, version: ModelVersion, *, aside: bool = False
+    ) -> VersionHandle:
+        """The handle of one version, as tags say that it runs, or of it as a shadow."""
         most = model.options.max_loaded_versions
-        which = (version.fingerprint, model.environment_of(version), most)
+        which = (version.fingerprint, model.environment_of(version), most, aside)
         found = self._versions.get(which)
         if found is None:
-            made = VersionHandle(self._handle, VersionId.of(model, version))
+            made = VersionHandle(self._handle, VersionId.of(model, version, aside=aside))
             found = self._versions[which] = made
         return found
 
@@ -207,12 +211,14 @@ class RayBackend:
         try:
             return await self._call(application, call, start_by)
         except CallLost as lost:
+            if call.aside:
+                raise _lost_aside(lost) from lost
             return await self._call_again(application, call, start_by, lost)
 
     def _application_of(self, call: Call) -> str:
         name, wanted = call.model.name, self._placement.application_of(call.model)
         known = self._answered_by.setdefault(name, wanted)
-        if known != wanted:
+        if known != wanted and not call.aside:
             self._moves.start(name, partial(self._move, call, wanted))
         return known
 
@@ -251,6 +257,8 @@ class RayBackend:
         try:
             return await self._begin(application, call, start_by)
         except CallLost as lost:
+            if call.aside:
+                raise _lost_aside(lost) from lost
             return await self._again(
                 application, lambda: self._begin(application, call, start_by), start_by, lost
             )
@@ -337,6 +345,13 @@ class RayBackend:
             handle = ApplicationHandle(activated, self._connect(activated))
             self._handles[activated] = handle
         return handle
+
+
+def _lost_aside(lost: CallLost) -> GatewayError:
+    """What a shadow's call that is lost comes to: sent again it might end another process."""
+    if lost.loss is Loss.INSIDE:
+        return ModelFailed("The version's process ended with the call.")
+    return ModelUnavailable("The model's processes do not answer.", retry_after_s=_RETRY_AFTER_S)
 
 
 def _given_up(application: str, lost: CallLost) -> GatewayError:

@@ -3,7 +3,8 @@
 A job is a dict of plain values. All have `kind`, `parent` (the process that started this one),
 `supervisor` (the address where it listens), `token` (what tells this process from others there),
 `tracking_uri` and `registry_uri`. One of kind `serve` has `folder` (the artifacts), `listen` (the
-address at which calls are taken) and `mark` (the file of a `Mark`); one of kind `fetch` has
+address at which calls are taken) and `mark` (the file of a `Mark`), and where it is `aside` it is
+a shadow's (see `standing_back`); one of kind `fetch` has
 `model`, `number`, `fingerprint` and `into`.
 
 What the process has to tell are lines of JSON to the supervisor, each with an `event`: `hello` with
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from . import lifetime
+from . import lifetime, standing_back
 from .channel import connected, line_of, listening
 from .framing import MalformedMessage, Message
 from .mark import Mark
@@ -194,6 +195,9 @@ def _serve(job: dict[str, Any], control: Any, tell: _Teller) -> None:
     from .call_server import Answering, CallServer
 
     mark = Mark(job["mark"])
+    is_aside = bool(job.get("aside"))
+    if is_aside:
+        standing_back.while_loading()
     try:
         _set_registry(job)
         model = _LoadedModel(job["folder"], mark, tell)
@@ -203,6 +207,8 @@ def _serve(job: dict[str, Any], control: Any, tell: _Teller) -> None:
         return
     server = CallServer(listening(job["listen"]), control, Answering(model.answer, model.stream))
     os.register_at_fork(after_in_child=server.leave)
+    if is_aside:
+        standing_back.while_serving()
     tell("ready")
     server.serve()
 

@@ -80,8 +80,8 @@ class MemoryBudget:
     def to_end(
         self, processes: Iterable[VersionProcess], now: float, *, coming: str | None = None
     ) -> Sequence[VersionProcess]:
-        """Who has to end for the others to fit, and for the version that is coming: those that
-        were not used for the longest time, and none that answers. May be too few."""
+        """Who has to end for the others to fit, and for the version that is coming: shadows, and
+        those that were not used for the longest time, and none that answers. May be too few."""
         staying = [each for each in processes if each.state is not State.ENDING]
         excess = self._taken(staying) - self.most_bytes
         excess += 0 if coming is None else self.expected_bytes(coming)
@@ -93,7 +93,7 @@ class MemoryBudget:
             and now - each.ready_at > _LEAST_STAY_S
         )
         ending: list[VersionProcess] = []
-        for each in sorted(idle, key=lambda each: each.used_at):
+        for each in sorted(idle, key=lambda each: (not each.version.aside, each.used_at)):
             if excess <= 0:
                 break
             ending.append(each)
@@ -137,6 +137,35 @@ def resident_bytes(process: int) -> int:
     except OSError:
         return 0
     return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def free_share() -> float:
+    """Which share of the memory of this machine, or of the container that this is, can be had; 1
+    where the system doesn't tell."""
+    return min(_machine_free(), _container_free())
+
+
+def _machine_free() -> float:
+    told: dict[str, int] = {}
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            name, _, rest = line.partition(":")
+            told[name] = int(rest.split()[0])
+    total = told.get("MemTotal", 0)
+    return told.get("MemAvailable", total) / total if total else 1.0
+
+
+def _container_free() -> float:
+    with suppress(OSError, ValueError, IndexError):  # none, or without a limit (`max`)
+        most = int(Path(_CGROUP_LIMITS[0]).read_text())
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        # Files that were read count as used, and go when there is need.
+        lines = (
+            line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines()
+        )
+        used -= sum(int(line[1]) for line in lines if line[0] == "inactive_file")
+        return max(0.0, 1.0 - used / most)
+    return 1.0
 
 
 def machine_bytes() -> int:

@@ -28,7 +28,7 @@ class Suspension:
     """A version that is not tried for `left_s` seconds, and why: `kind` is what it went wrong at or
     lacks, `reason` may be told to anybody."""
 
-    kind: Kind | Literal["environment"]
+    kind: Kind | Literal["environment", "room"]
     left_s: float
     reason: str
 

@@ -26,6 +26,7 @@ from deployments.environments.planner import EnvironmentSettings
 from deployments.logs import LogOptions, fields
 from deployments.model_process.artifacts import artifacts_folder
 from deployments.model_process.messages import given_up_at
+from deployments.model_replica.asides import NO_ROOM, Asides
 from deployments.model_replica.load_events import LoadEventLog
 from deployments.model_replica.memory_budget import MemoryBudget, Sharing
 from deployments.model_replica.output_lines import OutputLines
@@ -61,7 +62,12 @@ _KNOWN_GONE_S = 2.0
 _LONG_LIFE_S = 30.0
 _RESTARTS = Backoff(least_s=0.02, most_s=30.0)
 _NEVER_STARTED = "its process can't be started"
-_OUTCOMES = {"load": "load_failed", "call": "suspended", "environment": "building"}
+_OUTCOMES = {
+    "load": "load_failed",
+    "call": "suspended",
+    "environment": "building",
+    "room": "building",
+}
 _BUILDING_RETRY_S = 5.0
 _CLOSING = Suspension(kind="load", left_s=1.0, reason="the replica is ending")
 
@@ -139,6 +145,7 @@ class Supervisor:
             linger_s=LINGER_S if sharing is None else max(LINGER_S, sharing.idle_timeout_s),
         )
         self._quarantine = Quarantine(retry_after_s=settings.retry_load_after_s)
+        self._asides = Asides()
         self.events = LoadEventLog()
         self._versions: dict[str, VersionId] = {}
         self._running: dict[str, VersionProcess] = {}
@@ -156,6 +163,7 @@ class Supervisor:
         methods = start_methods(settings.flavors)
         self._fetching = next((each for each in methods if each.forks), methods[0])
         self._go_on(self._watch(self._look, _LOOK_EVERY_S))
+        self._go_on(self._watch(self._look_at_asides, _WEIGH_EVERY_S))
         if self._budget is not None:
             self._go_on(self._watch(self._look_at_memory, _WEIGH_EVERY_S))
         for method in methods:
@@ -231,6 +239,8 @@ class Supervisor:
         self._is_closing = True
         for task in self._tasks:
             task.cancel()
+        for process in [each for each in self._running.values() if each.version.aside]:
+            process.give_up()
         await asyncio.gather(self._processes.close(timeout_s=_FINISH_S), self._environments.close())
 
     def abandon(self) -> None:
@@ -248,7 +258,8 @@ class Supervisor:
         key = version.key
         self._versions[key] = version
         process = await self._ready(key)
-        await self._keep(key)
+        if not version.aside:
+            await self._keep(key)
         return process
 
     async def _take(self, key: str) -> Resident:
@@ -275,6 +286,8 @@ class Supervisor:
         """Load the version; again where its process was killed, until that was too often."""
         version = self._versions[key]
         began = time.monotonic()
+        if version.aside:
+            self._let_in_aside(version)
         while True:
             if self._is_closing:
                 raise VersionUnavailable(_CLOSING)
@@ -313,10 +326,23 @@ class Supervisor:
             if process is not None and self._running.get(key) is process:
                 del self._running[key]
             suspension = self._quarantine.suspension(key)
+            if suspension is not None and version.aside:
+                raise VersionUnavailable(suspension)
             if suspension is not None:
                 spent_s = time.monotonic() - began
                 self.events.note_failure(version.model, version.number, spent_s, suspension.reason)
                 raise VersionUnavailable(suspension)
+
+    def _let_in_aside(self, version: VersionId) -> None:
+        """A shadow takes the place of its model's one before, and no other's; raises
+        VersionUnavailable."""
+        for other in self._asides.replaced_by(version, list(self._running.values())):
+            self._end_aside(other)
+        budget = self._budget
+        is_full = budget is not None and not budget.has_room(self._alive(), coming=version.key)
+        refusal = NO_ROOM if is_full else self._asides.refusal()
+        if refusal is not None:
+            raise VersionUnavailable(refusal)
 
     def _fail(self, key: str, failed: Exception) -> None:
         if isinstance(failed, LoadFailed):
@@ -330,7 +356,8 @@ class Supervisor:
         _logger.error("%s: %s: %s", self._versions[key].name, _NEVER_STARTED, failed)
 
     def _note_loaded(self, version: VersionId, process: VersionProcess, spent_s: float) -> None:
-        self.events.note_load(version.model, version.number, spent_s)
+        if not version.aside:
+            self.events.note_load(version.model, version.number, spent_s)
         self._count_loaded()
         _logger.info("%s loaded in %.2f s", version.name, spent_s, extra=fields(**version.where))
 
@@ -348,6 +375,7 @@ class Supervisor:
             "folder": str(self._folder(version)),
             "tracking_uri": self._settings.tracking_uri,
             "registry_uri": self._settings.registry_uri,
+            "aside": version.aside,
         }
 
     def _folder(self, version: VersionId) -> Path:
@@ -419,6 +447,8 @@ class Supervisor:
     def _restart(self, key: str) -> None:
         """Load the version again, which was in use until now, before anybody asks; less and less
         soon where its processes don't live long."""
+        if self._versions[key].aside:
+            return  # nobody waits for it: it comes back when it is asked
         if not self._is_closing and self._quarantine.suspension(key) is None:
             process_s = time.monotonic() - self._ready_at.get(key, 0.0)
             self._short_lives[key] = 0 if process_s > _LONG_LIFE_S else self._short_lives[key] + 1
@@ -435,7 +465,8 @@ class Supervisor:
         """The version makes room for others: its process ends, after what it has taken."""
         process = self._running.get(key)
         if process is not None and process.state is State.READY:
-            self.events.note_eviction(process.version.model, process.version.number)
+            if not process.version.aside:
+                self.events.note_eviction(process.version.model, process.version.number)
             self._finish(key, process)
 
     def _finish(self, key: str, process: VersionProcess) -> None:
@@ -455,7 +486,7 @@ class Supervisor:
         """Wait until the version fits into the budget beside the others, of which those end that
         were not used for the longest time. Who comes first is seen to first."""
         budget = self._budget
-        if budget is None:
+        if budget is None or self._versions[key].aside:
             return
         async with self._entering:
             while not budget.has_room(self._alive(), coming=key):
@@ -481,7 +512,9 @@ class Supervisor:
         ready = [
             process
             for process in self._running.values()
-            if process.version.model == version.model and process.state is State.READY
+            if process.version.model == version.model
+            and process.state is State.READY
+            and not process.version.aside
         ]
         surplus = max(0, len(ready) - version.max_loaded_versions)
         for process in sorted(ready, key=lambda each: each.used_at)[:surplus]:
@@ -522,9 +555,24 @@ class Supervisor:
         self._quarantine.load_failed(version.key, reason)
         if process.state is State.LOADING:
             process.give_up()
+        elif version.aside:
+            self._finish(version.key, process)
         else:
             self.events.note_failure(version.model, version.number, 0.0, reason)
             self._finish(version.key, process)
+
+    async def _look_at_asides(self) -> None:
+        """End the shadows that nobody asks, or that leave too little memory for the others."""
+        for process in self._asides.to_end(list(self._running.values()), time.monotonic()):
+            self._end_aside(process)
+
+    def _end_aside(self, process: VersionProcess) -> None:
+        """End a shadow: one that is at work may hang, and nobody waits for its answer."""
+        if process.is_at_work:
+            process.give_up()
+            self._running.pop(process.version.key, None)
+        else:
+            self._finish(process.version.key, process)
 
     async def _look(self) -> None:
         """Who hangs is given up, and who was used is noted."""
@@ -565,7 +613,8 @@ class Supervisor:
             if ended > seen_ended:
                 self._quarantine.answered(key)
             self._seen[key] = (calls, ended, now)
-            await self._keep(key)
+            if not process.version.aside:
+                await self._keep(key)
 
     async def _prepare(self, method: StartMethod) -> None:
         """Have what is imported ahead there before the first version is asked for."""

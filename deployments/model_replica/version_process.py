@@ -41,7 +41,8 @@ class VersionId:
     """A version of a model: `fingerprint` tells its artifacts from others under the same number,
     `flavor` is the loader module of its MLmodel file, `environment` what a tag says of the packages
     that it runs with, where one does, `max_loaded_versions` how many of its model's may be in a
-    replica's memory at once."""
+    replica's memory at once. One that is `aside` is a shadow (see `model_replica.asides`): another
+    process than that of the version for callers, with faults of its own."""
 
     model: str
     number: int
@@ -49,9 +50,10 @@ class VersionId:
     flavor: str | None = None
     environment: EnvironmentMode | None = None
     max_loaded_versions: int = 3
+    aside: bool = False
 
     @classmethod
-    def of(cls, model: ServedModel, version: ModelVersion) -> VersionId:
+    def of(cls, model: ServedModel, version: ModelVersion, *, aside: bool = False) -> VersionId:
         """That version as the catalog has it."""
         return cls(
             model=model.name,
@@ -60,17 +62,19 @@ class VersionId:
             flavor=version.flavor,
             environment=model.environment_of(version),
             max_loaded_versions=model.options.max_loaded_versions,
+            aside=aside,
         )
 
     @property
     def key(self) -> str:
         """See `version_key`."""
-        return version_key(self.number, self.fingerprint, self.environment)
+        key = version_key(self.number, self.fingerprint, self.environment)
+        return f"{key}-aside" if self.aside else key
 
     @property
     def name(self) -> str:
         """For the log."""
-        return f"{self.model} version {self.number}"
+        return f"{self.model} version {self.number}{' as a shadow' if self.aside else ''}"
 
     @property
     def where(self) -> dict[str, object]:

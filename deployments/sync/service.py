@@ -34,11 +34,13 @@ from deployments.serve.channels import reach_replicas_anew
 from deployments.serve.handles import replica_handle
 from deployments.serve.replica_ports import listen_on_own_address
 from deployments.settings import Settings
+from deployments.shadow_report import ShadowReport
 from deployments.sync.activator import Activator
 from deployments.sync.environment_preparer import EnvironmentPreparer
 from deployments.sync.load_metrics import HostLedger
 from deployments.sync.load_problems import LoadProblems
 from deployments.sync.reconciler import ActivationFailed
+from deployments.sync.shadow_ledger import ShadowLedger
 from deployments.sync.version_preparer import ReplicaVersionPreparer
 from gateway.canary import Counts
 from gateway.catalog import Catalog, ModelVersion, ServedModel
@@ -48,6 +50,7 @@ from registry_sync.canary_watch import CanaryWatch
 from registry_sync.default_version import DefaultPolicy
 from registry_sync.history_file import HistoryFile
 from registry_sync.problems import without_credentials
+from registry_sync.shadow_file import ShadowFile
 from registry_sync.snapshot import Restored, SnapshotStore
 from registry_sync.source import MlflowRegistry, NamePatterns
 from registry_sync.synchronizer import PreparationFailed, Synchronizer
@@ -78,11 +81,11 @@ class SyncService:
         configure_logging(logs, *PACKAGES)
         self._settings = settings
         registry_uri = settings.registry_uri or settings.tracking_uri
-        snapshots = SnapshotStore(
-            Path(settings.state_dir), registry=without_credentials(registry_uri)
-        )
+        state, registry = Path(settings.state_dir), without_credentials(registry_uri)
+        snapshots = SnapshotStore(state, registry=registry)
         restored = snapshots.load()
-        self._history = HistoryFile(Path(settings.state_dir))
+        self._history = HistoryFile(state)
+        self._shadows = ShadowLedger(ShadowFile(state, registry=registry))
         here = serve.get_replica_context()
         self._ledger = HostLedger()
         self._load_problems = LoadProblems()
@@ -154,7 +157,11 @@ class SyncService:
         self._changed = asyncio.Event()
         self._adopted = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._tasks = (loop.create_task(self._poll()), loop.create_task(self._reconcile()))
+        self._tasks = (
+            loop.create_task(self._poll()),
+            loop.create_task(self._reconcile()),
+            loop.create_task(self._shadows.keep_saved()),
+        )
 
     async def wait_for(
         self,
@@ -208,6 +215,7 @@ class SyncService:
         report = await self._synchronizer.synchronize()
         if self._synchronizer.catalog is not None:
             self._ledger.forget_all_but(self._synchronizer.catalog)
+            self._shadows.forget_all_but(self._synchronizer.catalog)
             self._environments.look(self._synchronizer.catalog)
         self._changed.set()
         return report
@@ -243,9 +251,19 @@ class SyncService:
         entries = await asyncio.to_thread(self._history.read, name, limit)
         return [entry.model_dump() for entry in entries]
 
+    async def take_shadows(self, report: ShadowReport) -> bool:
+        """What shadows came to in an ingress replica; whether it is taken."""
+        return self._shadows.take(report, self._synchronizer.catalog)
+
+    async def shadow(self, name: str) -> dict[str, Any] | None:
+        """How the answers of a model's shadow compare, as plain values; None where nothing was
+        compared."""
+        figures = self._shadows.figures(name)
+        return None if figures is None else figures.model_dump(mode="json")
+
     async def reading(self) -> Reading:
-        """The numbers of all models' processes."""
-        return self._ledger.reading()
+        """The numbers of all models' processes, and of their shadows."""
+        return self._ledger.reading() | self._shadows.reading()
 
     async def activate(self, name: str, number: int) -> tuple[str | None, str]:
         """Have the application that has that version running; its name, or None and why not."""

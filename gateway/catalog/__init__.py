@@ -11,6 +11,7 @@ from gateway.catalog.resolution import (
     Compatibility,
     Moment,
     Resolution,
+    ShadowTarget,
 )
 from gateway.catalog.served_models import (
     LATEST,
@@ -24,6 +25,7 @@ from gateway.catalog.served_models import (
     ModelOptions,
     ModelVersion,
     ServedModel,
+    Shadow,
     Typing,
     is_version_number,
 )
@@ -48,6 +50,8 @@ __all__ = [
     "Moment",
     "Resolution",
     "ServedModel",
+    "Shadow",
+    "ShadowTarget",
     "Typing",
     "UntypableSignature",
     "compare_signatures",

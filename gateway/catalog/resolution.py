@@ -13,7 +13,13 @@ from pydantic import BaseModel
 
 from gateway.canary import Draw
 from gateway.catalog.contracts import compare_signatures, contract_of, serving_contract
-from gateway.catalog.served_models import LATEST, EnvironmentStatus, ModelVersion, ServedModel
+from gateway.catalog.served_models import (
+    LATEST,
+    EnvironmentStatus,
+    ModelVersion,
+    ServedModel,
+    Shadow,
+)
 from gateway.contract import Contract, Difference
 from gateway.errors import (
     ModelNotFound,
@@ -34,7 +40,7 @@ class Resolution:
     """What answers a request, and the contract by which it is read and answered.
 
     `canary` has some of the requests that name no version, where there is one that runs; `trial`
-    is that of a canary's own.
+    is that of a canary's own. `shadow` is asked what the default answers of them.
     """
 
     model: ServedModel
@@ -42,6 +48,7 @@ class Resolution:
     contract: Contract
     canary: CanaryRoute | None = None
     trial: str | None = None
+    shadow: ShadowTarget | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +57,15 @@ class CanaryRoute:
 
     draw: Draw
     resolution: Resolution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowTarget:
+    """A version that is to be asked the same, beside, and the contract by which it is."""
+
+    version: ModelVersion
+    contract: Contract
+    terms: Shadow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +156,7 @@ class Catalog(BaseModel, frozen=True, extra="forbid"):
             contract=serving_contract(
                 model.contract, model.earlier_contracts, version.signature or ""
             ),
+            shadow=_shadow_of(model) if selector is None else None,
         )
 
     def differences(self, model: ServedModel, version: ModelVersion) -> tuple[Difference, ...]:
@@ -166,6 +183,15 @@ class Catalog(BaseModel, frozen=True, extra="forbid"):
             default_version=model.default_version,
             differences=tuple(d.as_dict() for d in found),
         )
+
+
+def _shadow_of(model: ServedModel) -> ShadowTarget | None:
+    shadow = model.shadow
+    version = None if shadow is None else model.version(shadow.number)
+    if shadow is None or version is None or model.contract is None:
+        return None
+    contract = serving_contract(model.contract, model.earlier_contracts, version.signature or "")
+    return ShadowTarget(version=version, contract=contract, terms=shadow)
 
 
 def _at(model: ServedModel, moment: Moment) -> ServedModel:

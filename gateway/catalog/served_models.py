@@ -72,6 +72,8 @@ class ModelOptions(_Frozen):
     deployment: DeploymentKind | None = None
     signature: Literal["none"] | None = None
     concurrency: int | None = Field(default=None, ge=1, le=256)
+    shadow: str | None = None
+    shadow_tolerance: float | None = Field(default=None, ge=0.0, le=1.0)
 
     @property
     def of_an_own_deployment(self) -> list[str]:
@@ -189,6 +191,21 @@ class HeldVersion(_Frozen):
     differences: tuple[dict[str, Any], ...] = ()
 
 
+class Shadow(_Frozen):
+    """A version that is asked what the default was asked, for its answers to be compared: so many
+    percent of the requests that name no version. Numbers within `tolerance` (relative) are equal;
+    None is the usual one (`gateway.shadow.comparison`). What may have effects elsewhere is asked
+    only where that is `forced`. What was asked is kept beside answers that differ only where it
+    `keeps_inputs`; the columns `left_out` are never kept."""
+
+    number: int
+    percent: float = 100.0
+    tolerance: float | None = None
+    forced: bool = False
+    keeps_inputs: bool = False
+    left_out: tuple[str, ...] = ()
+
+
 DefaultCause = Literal["named", "newest", "rolled_back", "fell_back", "stands_in"]
 """What made a version the default: an alias; being the newest; the alias that was moved back to it;
 the default after it being gone; or that the default can't be served, whose contract it keeps."""
@@ -226,7 +243,8 @@ class ServedModel(_Frozen):
     the registry doesn't say. `default_cause` is why the default is what it is, `former_defaults`
     what was before it and is registered still, the last one at the end. `passed_over` is the
     number up to which no version becomes the default by being the newest: those that were there
-    when the default was deleted and callers were sent back. `not_started`, `load_problems` and
+    when the default was deleted and callers were sent back. `shadow_problem` is why what the tag
+    says of a shadow isn't followed, or need not be any more. `not_started`, `load_problems` and
     `environments` are as in `Moment`.
     """
 
@@ -242,6 +260,8 @@ class ServedModel(_Frozen):
     passed_over: int = 0
     held: HeldVersion | None = None
     canary: Canary | None = None
+    shadow: Shadow | None = None
+    shadow_problem: str | None = None
     options: ModelOptions = ModelOptions()
     warnings: tuple[str, ...] = ()
     problem: str | None = None
@@ -274,13 +294,14 @@ class ServedModel(_Frozen):
 
     @property
     def notable(self) -> frozenset[int]:
-        """The numbers of what most ask for: the default, what is to be it, its canary, and what an
-        alias names; of some there may be no version."""
+        """The numbers of what most ask for: the default, what is to be it, its canary, its shadow,
+        and what an alias names; of some there may be no version."""
         default = () if self.default_version is None else (self.default_version,)
         held = () if self.held is None else (self.held.number,)
         canary = self.canary.version if self.canary is not None else None
         beside = () if canary is None else (canary,)
-        return frozenset((*default, *held, *beside, *self.aliases.values()))
+        shadow = () if self.shadow is None else (self.shadow.number,)
+        return frozenset((*default, *held, *beside, *shadow, *self.aliases.values()))
 
     @property
     def default(self) -> ModelVersion | None:

@@ -95,6 +95,18 @@ def require_sight(request: Request, model: str) -> None:
         key.require_sight(model)
 
 
+def may_read_data(request: Request) -> bool:
+    """Whether the request's key may read what callers have sent: where keys are on, one that may
+    read about every model."""
+    key = _key_in(request)
+    return key is None or key.sees_all
+
+
+def has_key(request: Request) -> bool:
+    """Whether the request came with a key that is known."""
+    return _key_in(request) is not None
+
+
 async def require_sight_of_all(request: Request) -> None:
     """Raise Forbidden where the request's key may not read about every model."""
     key = _key_in(request)

@@ -27,6 +27,7 @@ from gateway.http.access_control import (
     METRICS_PATH,
     Access,
     AccessControl,
+    may_read_data,
     require_admin,
     require_sight,
     visible_part,
@@ -56,6 +57,7 @@ from gateway.http.protocols.mlflow_scoring import MlflowScoring
 from gateway.http.protocols.openai.endpoint import PATHS as OPENAI_PATHS
 from gateway.http.protocols.openai.endpoint import OpenAIEndpoint
 from gateway.http.protocols.openai.routes import openai_router
+from gateway.http.shadow_view import ShadowView, describe_shadow
 from gateway.http.shared_components import refer_to_problems, require_key
 from gateway.http.views import (
     ModelDetail,
@@ -270,6 +272,18 @@ def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:
         require_sight(request, name)
         service.catalog().model(name)
         return describe_history(name, await feed.history(name, limit=limit))
+
+    @router.get(
+        "/models/{name}/shadow",
+        operation_id="compare_shadow",
+        summary="How often a model's shadow answers as its default version does",
+        responses=problem_responses(404, 500, 503),
+    )
+    async def shadow(name: str, request: Request) -> ShadowView:
+        require_sight(request, name)
+        served = service.catalog().model(name)
+        figures = await feed.shadow(name)
+        return describe_shadow(served, figures, with_inputs=may_read_data(request))
 
     return router
 

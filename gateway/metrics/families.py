@@ -182,6 +182,21 @@ MODEL_PROCESSES = Family(
     help="Replicas of the model that have loaded anything.",
     labels=("model",),
 )
+SHADOW_REQUESTS = Family(
+    name=f"{PREFIX}shadow_requests",
+    kind="counter",
+    help="Requests that a shadow was to have beside the default version, by what became of them: "
+    "equal, different, failed, late or dropped.",
+    labels=(*_VERSION, "shadow", "outcome"),
+)
+SHADOW_DURATION = Family(
+    name=f"{PREFIX}shadow_call_duration_seconds",
+    kind="histogram",
+    help="Seconds that calls took of which the shadow's answers were compared, by whose: default "
+    "or shadow.",
+    labels=(*_VERSION, "shadow", "side"),
+    bounds=_SECONDS,
+)
 CATALOG_GENERATION = Family(
     name=f"{PREFIX}catalog_generation",
     kind="gauge",
@@ -288,6 +303,8 @@ FAMILIES: tuple[Family, ...] = (
     LOADED_VERSIONS,
     EVICTIONS,
     MODEL_PROCESSES,
+    SHADOW_REQUESTS,
+    SHADOW_DURATION,
     CATALOG_GENERATION,
     MODELS,
     MODEL_UNSERVABLE,

@@ -49,7 +49,7 @@ class InProcessBackend:
 
     async def _call(self, call: Call) -> CallResult:
         outcome = await self._supervisor_of(call).call(
-            VersionId.of(call.model, call.version),
+            VersionId.of(call.model, call.version, aside=call.aside),
             packed(call),
             load_timeout_s=call.deadline.share(0.9).left_s(),
             give_up_at=call.deadline.at_s,
@@ -72,7 +72,7 @@ class InProcessBackend:
 
     async def _stream(self, call: Call) -> AsyncGenerator[CallResult]:
         outcomes = self._supervisor_of(call).stream(
-            VersionId.of(call.model, call.version),
+            VersionId.of(call.model, call.version, aside=call.aside),
             packed(call, streams=True),
             load_timeout_s=call.deadline.share(0.9).left_s(),
             give_up_at=call.deadline.at_s,

@@ -53,6 +53,7 @@ def monitored(mlflow_uri: str, shared_gateway: Gateway) -> Gateway:
     registry = client(mlflow_uri)
     registry.set_registered_model_tag(NAME, "modelmux.batching", "on")
     registry.set_registered_model_tag(NAME, "modelmux.max_loaded_versions", "1")
+    registry.set_registered_model_tag(NAME, "modelmux.shadow", "1")
     register(mlflow_uri, HELD, _twice, NUMBER, NUMBER)
     register(mlflow_uri, UNLOADABLE, _twice, NUMBER, NUMBER, on_load=_fail)
     register(mlflow_uri, UNBUILDABLE, _twice, NUMBER, NUMBER, requirements=["mlflow==1.999"])
@@ -127,6 +128,23 @@ def test_prometheus_reads_every_metric_and_each_panel_of_the_dashboard_has_data(
     suffixes = {"counter": "_total", "gauge": "", "histogram": "_bucket"}
     wanted = {family.name + suffixes[family.kind] for family in FAMILIES}
     assert wanted - watched.names() == set()
+
+
+def test_a_shadow_is_compared_across_all_processes(monitored: Gateway) -> None:
+    """What the default answers is asked version 1 in a process of its own, and the sync service has
+    what came of it, whichever ingress replica tells."""
+    told: dict[str, Any] = {}
+
+    def is_compared() -> bool:
+        assert monitored.predict(NAME, [{"x": 1}, {"x": 2}]).status_code == 200
+        told.update(httpx.get(f"{monitored.url}/models/{NAME}/shadow").json())
+        return bool(told["requests"]["compared"] >= 3)
+
+    poll(is_compared, timeout_s=90, what="requests that were compared")
+    assert (told["default_version"], told["shadow_version"]) == (2, 1)
+    assert told["agreement"] == 1.0
+    assert told["columns"][0]["share_equal"] == 1.0
+    assert told["latency_ms"]["shadow"]["p50"] > 0
 
 
 def _queries() -> Iterator[str]:

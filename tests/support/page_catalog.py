@@ -16,7 +16,14 @@ import orjson
 import uvicorn
 from fastapi import FastAPI
 
-from gateway.catalog import Catalog, HeldVersion, ServedModel, compare_signatures
+from gateway.catalog import (
+    Catalog,
+    HeldVersion,
+    ModelOptions,
+    ServedModel,
+    Shadow,
+    compare_signatures,
+)
 from gateway.errors import GatewayError
 from gateway.http.access_control import Access
 from gateway.http.app import create_app
@@ -25,12 +32,14 @@ from gateway.http.predict.body import HttpLimits
 from gateway.ports import Call, CallResult
 from gateway.prediction import PredictionService
 from gateway.security.api_keys import Keyring
+from gateway.shadow_figures import Disagreement, Outcome, ShadowFigures, ShadowPair
 from tests.support.catalogs import catalog, served, signature, version
 from tests.support.static_feed import StaticFeed
 
 HOSTILE = '<img src=x onerror="window.harmed=1"> & \'quotes\' "more" ?#% Größe 😀'
 HELD, TYPES, TENSOR, TUPLE = "churn_risk", "all types", "pixels", "two values"
 PHOTO = "photo"
+SHADOWED = "delivery_time"
 DAY_MS = 1_760_000_000_000
 
 Answer = Callable[[Mapping[str, Any], int], Mapping[str, Any]]
@@ -60,10 +69,43 @@ def _delivery() -> ServedModel:
     return served(
         version(1, columns, example=example, **_facts("sklearn", 1)),
         version(2, columns, example=example, **_facts("sklearn", 6)),
-        name="delivery_time",
+        name=SHADOWED,
         description="Minutes from the order to the door, and the risk of being late.",
-        aliases={"champion": 2},
+        aliases={"champion": 2, "challenger": 1},
+        shadow=Shadow(number=1, percent=25.0),
+        options=ModelOptions(shadow="challenger:25"),
     )
+
+
+def compared() -> ShadowFigures:
+    """What an hour of requests to the shadow of `SHADOWED` came to."""
+    pair = ShadowPair(default=2, default_fingerprint="f2", shadow=1, shadow_fingerprint="f1")
+    began = DAY_MS / 1000
+    figures = ShadowFigures(pair=pair, since=began)
+    for second in range(0, 3600, 10):
+        outcome: Outcome = "different" if second % 70 == 0 or 1800 < second < 2100 else "equal"
+        figures.note(outcome, began + second)
+        figures.default_s.observe(0.004)
+        figures.shadow_s.observe(0.006)
+    for name, equal, off in (("minutes", 301, 1.5), ("late_risk", 344, 0.01)):
+        column = figures.column(name)
+        assert column is not None
+        column.rows, column.equal = 360, equal
+        for place in range(360):
+            column.differences.observe(off * (place - equal) if place > equal else 0.0)
+    for number in range(3):
+        figures.keep(
+            Disagreement(
+                at=began + 600 * number,
+                request_id=f"9f1c2a7be4d0{number}",
+                row=0,
+                columns=("minutes",),
+                default={"minutes": 31.5, "late_risk": 0.26},
+                shadow={"minutes": 33.0 + number, "late_risk": 0.26},
+                inputs={"zone": HOSTILE, "items": 3} if number else None,
+            )
+        )
+    return figures
 
 
 def _question() -> ServedModel:
@@ -264,6 +306,7 @@ class Stage:
         origins: Collection[str] = (),
     ) -> None:
         self.feed = StaticFeed(now)
+        self.feed.shadows = {SHADOWED: compared()} if SHADOWED in now.models else {}
         self.models = FakeModels()
         service = PredictionService(
             feed=self.feed,

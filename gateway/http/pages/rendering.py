@@ -7,6 +7,7 @@ host: a name that is HTML stays a name.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -56,6 +57,7 @@ class PageRenderer:
         environment.filters["segment"] = _segment
         environment.filters["day"] = registered_on
         environment.filters["where"] = _where
+        environment.filters["json"] = _json
         environment.globals["query"] = _query
         self._environment = environment
         self._keys = keys
@@ -87,6 +89,11 @@ def _query(words: str, show: str, page: int = 1) -> str:
     """The query string of a list; `?` alone is the whole list."""
     asked = {"q": words, "show": "" if show == "all" else show, "page": page if page > 1 else ""}
     return f"?{urlencode({name: value for name, value in asked.items() if value})}"
+
+
+def _json(value: Any) -> str:
+    """A value as JSON, to be escaped like any other text."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _where(pointer: str) -> str:

@@ -15,18 +15,21 @@ from fastapi import APIRouter, Request, Response
 from gateway.catalog import Catalog
 from gateway.errors import GatewayError, InternalError
 from gateway.history import HistoryEntry
-from gateway.http.access_control import Access, require_sight, visible_part
+from gateway.http.access_control import Access, has_key, may_read_data, require_sight, visible_part
 from gateway.http.pages.listing import Question, listing
 from gateway.http.pages.model_view import model_page
 from gateway.http.pages.rendering import PageRenderer
+from gateway.http.pages.shadow_chart import chart_of
 from gateway.http.placement import relative_root
 from gateway.http.problems import problem_of
 from gateway.http.request_identity import request_id_of
+from gateway.http.shadow_view import ShadowView, describe_shadow
 from gateway.http.views import ModelSummary, describe_history
 from gateway.metrics.collection import Measured, Measurements
 from gateway.metrics.version_figures import VersionFigures, figures_of
 from gateway.ports import CatalogFeed
 from gateway.prediction import PredictionService
+from gateway.shadow_figures import ShadowFigures
 
 _HISTORY_SHOWN = 20
 _OF_DOCUMENTS = ("content-type", "content-length")
@@ -107,15 +110,24 @@ class CatalogPages:
     async def model(self, request: Request, name: str) -> Response:
         """The page of one model."""
         require_sight(request, name)
-        canary = self._service.catalog().model(name).canary
+        served = self._service.catalog().model(name)
+        figures: ShadowFigures | None = None
         try:
             history = await self._feed.history(name, limit=_HISTORY_SHOWN)
+            figures = await self._feed.shadow(name)
         except InternalError:
             history = None  # it is said on the page, and the rest of it is of use
         measured = None
-        if canary is not None and self._measurements is not None:
+        if served.canary is not None and self._measurements is not None:
             measured = await self._measurements.measured()
-        return await asyncio.to_thread(self._model, request, name, history, measured)
+        shadow = None
+        if figures is not None or served.options.shadow is not None:
+            # Where anybody may look at the page, what callers got is for none of them.
+            is_open = self._access is not None and not has_key(request)
+            shadow = describe_shadow(
+                served, figures, with_inputs=may_read_data(request), with_rows=not is_open
+            )
+        return await asyncio.to_thread(self._model, request, name, history, measured, shadow)
 
     def _model(
         self,
@@ -123,6 +135,7 @@ class CatalogPages:
         name: str,
         history: Sequence[HistoryEntry] | None,
         measured: Measured | None,
+        shadow: ShadowView | None,
     ) -> Response:
         page = model_page(
             self._service.catalog(),
@@ -138,6 +151,8 @@ class CatalogPages:
             model=page.summary,
             history=told,
             sides=_sides(page.summary, measured),
+            shadow=shadow,
+            chart=None if shadow is None else chart_of(shadow.course),
         )
 
     def _visible(self, request: Request) -> Catalog:

@@ -27,6 +27,7 @@ from gateway.http.predict.disconnect import Departure, is_left
 from gateway.http.predict.event_stream import EventWriter
 from gateway.http.predict.path import PREDICT_PATH
 from gateway.http.predict.version_header import VERSION_HEADER
+from gateway.http.request_identity import request_id_of
 from gateway.metrics.counters import CALLER_LEFT, UNKNOWN, Traffic
 from gateway.prediction import EventStream, Prediction, PredictionService
 
@@ -136,6 +137,8 @@ class AnsweringEndpoint(ABC):
             await exchange.send(start)
             self._count_answer(exchange, version, rows)
             await _send_body(body, exchange.send)
+        if prediction.offer is not None:
+            prediction.offer(request_id_of(exchange.scope))
 
     async def _send_events(self, exchange: Exchange, stream: EventStream, visit: Visit) -> None:
         """A stream, of which the first event is there: what goes wrong now is an event of it."""
@@ -149,6 +152,8 @@ class AnsweringEndpoint(ABC):
             with visit, Departure(exchange.receive, patience_s=0.0):
                 await writer.write(stream.events)
             self._count_answer(exchange, version, 1)
+            if stream.offer is not None:
+                stream.offer(request_id_of(scope))
         except GatewayError as error:
             self._count_failure(exchange, version, error.status)
         except BaseException as error:

@@ -43,7 +43,7 @@ from gateway.http.protocols.openai.completions import Completions
 from gateway.http.protocols.openai.requests import TASKS, model_in, named, path_of, translated
 from gateway.http.protocols.openai.responses import Responses
 from gateway.metrics.counters import Traffic
-from gateway.prediction import EventStream, Prediction, PredictionService
+from gateway.prediction import Prediction, PredictionService
 
 if TYPE_CHECKING:
     from gateway.http.tracing import RequestTracing  # OpenTelemetry: only where tracing is on
@@ -135,8 +135,7 @@ class OpenAIEndpoint(AnsweringEndpoint):
         with Departure(exchange.receive):
             if body.get("stream") is True and self._path != _EMBEDDINGS_PATH:
                 stream = await self._service.stream(resolution, sent, visit, timeout_s=timeout_s)
-                events = _spoken_events(stream.events, spoken)
-                return EventStream(events=events, version=stream.version)
+                return replace(stream, events=_spoken_events(stream.events, spoken))
             whole = await self._service.predict(resolution, sent, visit, timeout_s=timeout_s)
         return _spoken_whole(whole, spoken)
 
