@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.scenarios.cold_version import ColdVersion
 from benchmarks.scenarios.default_switch import DefaultSwitch
+from benchmarks.scenarios.environment_build import EnvironmentBuild
 from benchmarks.scenarios.finding import Scenario
 from benchmarks.scenarios.first_request import FirstRequest
 from benchmarks.scenarios.idle_models import IdleModels
@@ -19,4 +20,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     IdleModels(),
     VersionProcesses(),
     SharedDeployment(),
+    EnvironmentBuild(),
 )

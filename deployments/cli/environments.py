@@ -100,7 +100,11 @@ def prune_environments(
     # No registry is asked, but settings have one.
     settings = settings_of(tracking_uri="file:none", state_dir=state_dir)
     most = settings.max_environments_bytes if max_bytes is None else max_bytes
-    removed, left = asyncio.run(pruned(settings, most))
+    try:
+        removed, left = asyncio.run(pruned(settings, most))
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise fail(f"{settings.environments_dir} can't be cleared: {why}") from error
     for environment in removed:
         out.print(f"{environment.digest}: removed, {terminal.megabytes(environment.size_bytes)}")
     out.print(f"{len(removed)} environment(s) removed; {terminal.megabytes(left)} are left.")

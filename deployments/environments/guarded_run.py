@@ -5,8 +5,9 @@ that it has started, when its standard input is closed (the gateway is gone, or 
 time is up, or when the folders have become too large, or what uv builds in its cache has grown by
 so much. What is run has low priority and writes no file that is larger than the folders may be.
 
-Arguments: SECONDS MOST_BYTES FOLDERS CACHE COMMAND…, of which FOLDERS is JSON. Ends with the command's exit code, or with one of
-those below. Started by path in the gateway's interpreter; imports only `model_process.lifetime`.
+Arguments: SECONDS MOST_BYTES FOLDERS CACHE COMMAND…, of which FOLDERS is JSON. Ends with the
+command's exit code, or with one of those below. Started by path in the gateway's interpreter;
+imports only `model_process.lifetime`.
 """
 
 from __future__ import annotations

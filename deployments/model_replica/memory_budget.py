@@ -1,6 +1,7 @@
 """The memory budget of a replica that models share: who makes room so that the rest fits.
 
 What counts is what a process has for itself: what it shares with its template costs nothing more.
+Templates of environments of their own count as well, since each serves few.
 Knows no Ray and starts nothing.
 """
 
@@ -48,6 +49,7 @@ class MemoryBudget:
 
     def __init__(self, most_bytes: int, measure: Callable[[int], int | None] | None = None) -> None:
         self.most_bytes = most_bytes
+        self._templates_bytes = 0
         self._measure = measure or own_bytes
         self._known: dict[str, int] = {}
 
@@ -65,6 +67,14 @@ class MemoryBudget:
                 if each.own_bytes is not None and each.state is State.READY:
                     self._known[each.version.key] = each.own_bytes
 
+    def measure_templates(self, pids: Iterable[int]) -> None:
+        """What these have counts from now on; may be called in a thread."""
+        self._templates_bytes = sum(self._measure(pid) or 0 for pid in pids)
+
+    def is_exceeded(self, processes: Iterable[VersionProcess]) -> bool:
+        """Whether all these and the templates have more than they may."""
+        return self._taken(processes) > self.most_bytes
+
     def expected_bytes(self, key: str) -> int:
         """What a version will take, by what it took before, else by what others take; at most all
         that there is."""
@@ -74,14 +84,16 @@ class MemoryBudget:
         return min(self.most_bytes, _FIRST_GUESS_BYTES if known is None else known)
 
     def has_room(self, processes: Iterable[VersionProcess], *, coming: str) -> bool:
-        """Whether that version fits beside all these."""
-        return self._taken(processes) + self.expected_bytes(coming) <= self.most_bytes
+        """Whether that version fits beside all these; alone each does that isn't too large."""
+        there = list(processes)
+        return not there or self._taken(there) + self.expected_bytes(coming) <= self.most_bytes
 
     def to_end(
         self, processes: Iterable[VersionProcess], now: float, *, coming: str | None = None
     ) -> Sequence[VersionProcess]:
         """Who has to end for the others to fit, and for the version that is coming: shadows, and
-        those that were not used for the longest time, and none that answers. May be too few."""
+        those that were not used for the longest time, and none that answers. May be too few;
+        nobody where the version that is coming wouldn't fit then either, whose turn is later."""
         staying = [each for each in processes if each.state is not State.ENDING]
         excess = self._taken(staying) - self.most_bytes
         excess += 0 if coming is None else self.expected_bytes(coming)
@@ -98,7 +110,8 @@ class MemoryBudget:
                 break
             ending.append(each)
             excess -= self._bytes_of(each)
-        return ending
+        is_in_vain = coming is not None and excess > 0 and len(ending) < len(staying)
+        return [] if is_in_vain else ending
 
     def too_large(self, processes: Iterable[VersionProcess]) -> list[VersionProcess]:
         """Those that don't fit even alone, and aren't at work."""
@@ -111,7 +124,7 @@ class MemoryBudget:
         ]
 
     def _taken(self, processes: Iterable[VersionProcess]) -> int:
-        return sum(map(self._bytes_of, processes))
+        return self._templates_bytes + sum(map(self._bytes_of, processes))
 
     def _bytes_of(self, process: VersionProcess) -> int:
         measured = process.own_bytes or 0

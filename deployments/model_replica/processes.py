@@ -149,6 +149,8 @@ class Template:
         self._asked: dict[int, tuple[Process, asyncio.Future[None]]] = {}
         self._processes: dict[int, Process] = {}
         self._last_id = 0
+        self.pid: int | None = None
+        """Of one that was started and not forked: all that it has is its own."""
         self.is_gone = False
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.tasks: list[asyncio.Task[None]] = []
@@ -170,6 +172,7 @@ class Template:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
             )
+        self.pid = process.pid
         reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         assert process.stdout is not None
         self.tasks = [
@@ -298,6 +301,11 @@ class Processes:
             process.gone()
             raise
         return process
+
+    def template_pids(self) -> list[int]:
+        """The templates that were started for these processes alone."""
+        found = self._templates.values()
+        return [each.pid for each in found if each.pid is not None and not each.is_gone]
 
     async def close(self, *, timeout_s: float) -> None:
         """End all, after what they have taken is answered or so many seconds have passed."""

@@ -150,7 +150,6 @@ class Supervisor:
         self._versions: dict[str, VersionId] = {}
         self._running: dict[str, VersionProcess] = {}
         self._ending: set[VersionProcess] = set()
-        self._entering = asyncio.Lock()
         self._freed = asyncio.Event()
         self._loads: SingleFlight[str, VersionProcess] = SingleFlight()
         self._seen: dict[str, tuple[int, int, float]] = {}
@@ -484,20 +483,21 @@ class Supervisor:
 
     async def _wait_for_room(self, key: str) -> None:
         """Wait until the version fits into the budget beside the others, of which those end that
-        were not used for the longest time. Who comes first is seen to first."""
+        were not used for the longest time. Who needs more than can be freed now keeps nobody else
+        from coming in: those who answer may hang."""
         budget = self._budget
         if budget is None or self._versions[key].aside:
             return
-        async with self._entering:
-            while not budget.has_room(self._alive(), coming=key):
-                if self._is_closing:
-                    raise VersionUnavailable(_CLOSING)
-                self._freed.clear()
-                for process in budget.to_end(self._alive(), time.monotonic(), coming=key):
-                    self._evict(process.version.key)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK_EVERY_S):
-                        await self._freed.wait()
+        while not budget.has_room(self._alive(), coming=key):
+            if self._is_closing:
+                raise VersionUnavailable(_CLOSING)
+            self._freed.clear()
+            self._environments.close_unused()
+            for process in budget.to_end(self._alive(), time.monotonic(), coming=key):
+                self._evict(process.version.key)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await self._freed.wait()
 
     def _alive(self) -> list[VersionProcess]:
         return [*self._running.values(), *self._ending]
@@ -536,6 +536,9 @@ class Supervisor:
         assert budget is not None
         assert sharing is not None
         await asyncio.to_thread(budget.measure, self._alive(), now)
+        await asyncio.to_thread(budget.measure_templates, self._environments.template_pids())
+        if budget.is_exceeded(self._alive()):
+            self._environments.close_unused()
         for process in budget.too_large(self._running.values()):
             self._refuse_for_size(process, budget.most_bytes)
         for key, process in list(self._running.items()):

@@ -92,6 +92,15 @@ class VersionEnvironments:
             return Home(self._gateway)
         return self._moved_in(await self._built(choice.needs, folder))
 
+    def template_pids(self) -> list[int]:
+        """The templates of environments of their own: each has its packages for itself."""
+        return [pid for each in self._all() for pid in each.processes.template_pids()]
+
+    def close_unused(self) -> None:
+        """Keep no template of an environment that nobody uses: its memory is wanted."""
+        for digest, own in list(self._own.items()):
+            self._close_unless_used(digest, own)
+
     async def close(self) -> None:
         """End all builds, and all processes in environments of their own."""
         await self._planner.builder.close()

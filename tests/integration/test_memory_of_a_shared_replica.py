@@ -84,6 +84,28 @@ async def test_who_answers_is_not_ended_for_another(tmp_path: Path) -> None:
         assert events(supervisor, "failed") == []
 
 
+async def test_who_waits_for_more_than_can_be_freed_keeps_nobody_out(tmp_path: Path) -> None:
+    """While one is in a long call and another doesn't fit beside it, a small one is loaded and
+    answers; the large one does when its turn comes."""
+    sizes = {"small": 1, "large": 300, "busy": 150}
+    small, large, busy = (saved(tmp_path, name, mb=mb) for name, mb in sizes.items())
+    async with supervised(tmp_path, sharing=sharing(420)) as supervisor:
+        now = time.monotonic
+        for each in (small, large, busy):
+            await answer(supervisor, each)
+            await until(lambda: all(now() - each.ready_at > 1.0 for each in supervisor._alive()))
+        await until(lambda: supervisor.events.loaded == {"busy": 1})
+        long = asyncio.create_task(answer(supervisor, busy, 8.0))
+        await until(lambda: any(each.is_at_work for each in supervisor._alive()))
+        waits = asyncio.create_task(answer(supervisor, large))
+        assert await answer(supervisor, small) == [1.0]
+        assert not long.done()
+        assert not waits.done()
+        assert await waits == [300.0]
+        assert await long == [150.0]
+        assert events(supervisor, "failed") == []
+
+
 async def test_one_that_needs_more_than_there_is_is_refused(tmp_path: Path) -> None:
     """With a reason that says what to do, and its neighbour goes on answering."""
     small, large = saved(tmp_path, "small", mb=1), saved(tmp_path, "large", mb=400)

@@ -74,6 +74,35 @@ async def test_who_answers_never_makes_room(tmp_path: Path) -> None:
     assert models(budget.to_end([busy, *others], NOW)) == ["busy"]
 
 
+async def test_nobody_ends_for_one_that_would_not_fit_then_either(tmp_path: Path) -> None:
+    """While another answers, or hangs, the idle ones stay for their own callers."""
+    file = tmp_path / "mark"
+    file.write_bytes(bytes(64))
+    hangs, idle, large = process("hangs", mb=40), process("idle", mb=30), process("large", mb=80)
+    hangs.mark = Mark(str(file))
+    call = hangs.mark.begin(2.0, 60.0)
+    known = MemoryBudget(100 * MB, measure=lambda _: 80 * MB)
+    known.measure([large], NOW)
+    assert known.to_end([hangs, idle], NOW, coming=large.version.key) == []
+    hangs.mark.end(call)
+    ending = known.to_end([hangs, idle], NOW, coming=large.version.key)
+    assert sorted(models(ending)) == ["hangs", "idle"]
+
+
+async def test_templates_of_environments_count() -> None:
+    """Each has its packages for itself; a version that is alone fits beside them all the same."""
+    budget = MemoryBudget(100 * MB, measure=lambda _: 45 * MB)
+    one = process("one")
+    assert budget.has_room([one], coming="next")
+    budget.measure_templates([1, 2])
+    assert budget.is_exceeded([one])
+    assert not budget.has_room([one], coming="next")
+    assert models(budget.to_end([one], NOW)) == ["one"]
+    assert budget.has_room([], coming="next")
+    budget.measure_templates([])
+    assert not budget.is_exceeded([one])
+
+
 async def test_what_is_coming_or_ending_takes_its_place() -> None:
     """One that loads has room set aside before it can be measured, by what others take; who ends
     has its room until it is gone."""
