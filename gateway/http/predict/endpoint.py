@@ -74,9 +74,7 @@ class PredictEndpoint(AnsweringEndpoint):
         note_answer(scope, asked.name, resolution.version.number, None)
         return await self._prediction(exchange, resolution)
 
-    async def _prediction(
-        self, exchange: Exchange, resolution: Resolution
-    ) -> tuple[Answer, Visit]:
+    async def _prediction(self, exchange: Exchange, resolution: Resolution) -> tuple[Answer, Visit]:
         headers: RawHeaders = exchange.scope["headers"]
         events = self._dialect.streams and takes_events(headers)
         if events:
