@@ -292,12 +292,15 @@ class PredictionService:
             raise InvalidInput((Violation(pointer="", message="A stream answers one input."),))
         patience_s = self._patience_s(resolution.model)
         call = _call(resolution, request, request.frames[0][1], deadline, patience_s, len(body))
-        async with aclosing(self._streaming.stream(call)) as pieces:
-            left_s = deadline.left_s()
-            while (piece := await within(left_s, anext(pieces, None))) is not None:
-                (value,) = piece.output[1]
-                yield resolution.contract.render_event(value)
-                left_s = patience_s
+        try:
+            async with aclosing(self._streaming.stream(call)) as pieces:
+                left_s = deadline.left_s()
+                while (piece := await within(left_s, anext(pieces, None))) is not None:
+                    (value,) = piece.output[1]
+                    yield resolution.contract.render_event(value)
+                    left_s = patience_s
+        except InvalidInput as refusal:  # by the model's own classes
+            raise request.located(refusal) from None
 
     def _timeout_s(self, resolution: Resolution, asked_s: float | None) -> float:
         patience_s = self._patience_s(resolution.model)

@@ -4,8 +4,8 @@ them says another thing. Pure. Read in MLflow 3.17: `mlflow/transformers/__init_
 
 * A wrapper that has several texts in one input takes a list where the signature says `string`:
   texts to embed, the labels of a zero-shot classifier. MLflow passes anything in such a column.
-* A wrapper that looks at the first row alone, or merges the rows, is called for each row: else two
-  callers' rows, or two of a list, would change each other's answers.
+* A wrapper that looks at the first row alone, merges the rows, or refuses more than one (DSPy's) is
+  called for each row: else two callers' rows, or two of a list, would change each other's answers.
 * Vectors of texts and of their tokens are declared as numbers.
 """
 
@@ -35,7 +35,7 @@ def amended(document: Mapping[str, Any], signature: Mapping[str, Any]) -> dict[s
     found: dict[str, Any] = {}
     if embeds or pipeline == _ZERO_SHOT or task in _TEXTS:
         found[TEXTS_IN_STRINGS] = True
-    if pipeline in _ALONE or task.startswith(_LLM):
+    if pipeline in _ALONE or task.startswith(_LLM) or "dspy" in flavors:
         found[ROW_BY_ROW] = True
     if (embeds or pipeline == _FEATURES) and isinstance(signature.get("outputs"), str):
         found["outputs"] = orjson.dumps(_vectors(orjson.loads(signature["outputs"]))).decode()

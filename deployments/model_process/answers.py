@@ -25,6 +25,9 @@ _PER_OUTPUT_FLAVORS = frozenset(
 )  # fmt: skip
 """Of these a list of arrays of two or more dimensions has an array for each output."""
 
+_ONE_ROW_FLAVORS = frozenset({"mlflow.dspy"})
+"""Of these a model takes one row, so that a dict is what it answers to that."""
+
 _LOOKED_AT = 8
 """How many elements of a list are compared with the type that is declared."""
 
@@ -71,6 +74,11 @@ class Reading:
         `ask` asks the model about the rows at some positions of the call; None where it fails on
         them. Raises AmbiguousOutput.
         """
+        names = self._names_in(answer)
+        if names and isinstance(answer, tuple):
+            answer = dict(zip(names, answer))
+        elif names:
+            return ByColumn(names, _columns_of_records(answer, names))
         if isinstance(answer, dict):
             return self._dict(answer, rows, ask)
         if rows == 1 and self._is_of_one_row(answer):
@@ -86,6 +94,12 @@ class Reading:
         (declared,) = self._types()
         elements = (_at(answer, i) for i in range(min(_length(answer), _LOOKED_AT)))
         return _fits(answer, declared) and not all(_fits(each, declared) for each in elements)
+
+    def _names_in(self, answer: Any) -> list[str]:
+        """What an answer of named tuples, or an array of records, calls its columns; nothing where
+        the schema knows none of these."""
+        names = _names_of(answer)
+        return names if any(name in self._named() for name in names) else []
 
     # --- lists ------------------------------------------------------------------------------------
 
@@ -148,7 +162,7 @@ class Reading:
     def _dict(self, answer: Any, rows: int, ask: Ask) -> Any:
         if not answer or not all(map(_is_sequence, answer.values())):
             return [answer]
-        if any(_length(each) != rows for each in answer.values()):
+        if self._flavor in _ONE_ROW_FLAVORS or any(_length(v) != rows for v in answer.values()):
             return [answer]
         as_object = self._fits_object(answer)
         as_columns = self._fits_columns(answer, rows)
@@ -227,6 +241,24 @@ def _meaning_of_dict(answer: Any, rows: int) -> str | None:
     if not isinstance(answer, dict) or not answer or not all(map(_is_sequence, answer.values())):
         return None
     return _BY_OUTPUT if _has_lengths(list(answer.values()), rows) else _BY_ROW
+
+
+def _names_of(answer: Any) -> list[str]:
+    """The names that come with what has positions as well."""
+    if isinstance(answer, tuple) and hasattr(answer, "_fields"):
+        return list(answer._fields)
+    if isinstance(answer, list) and answer and isinstance(answer[0], tuple):
+        kinds = set(map(type, answer))
+        return list(getattr(answer[0], "_fields", ())) if len(kinds) == 1 else []
+    if getattr(answer, "ndim", 0) == 1:
+        return list(getattr(answer.dtype, "names", None) or ())
+    return []
+
+
+def _columns_of_records(answer: Any, names: list[str]) -> list[Any]:
+    if isinstance(answer, list):
+        return [[row[i] for row in answer] for i in range(len(names))]
+    return [answer[name] for name in names]
 
 
 def _columns(answer: Any) -> ByColumn:

@@ -269,7 +269,7 @@ class _LoadedModel:
             try:
                 kind = EVENT
                 while kind == EVENT:
-                    kind, packed = self._done(call, EVENT, lambda: self._next(pieces))
+                    kind, packed = self._done(call, EVENT, lambda: self._next(call, pieces))
                     yield packed
             finally:
                 self._close(pieces)
@@ -326,10 +326,12 @@ class _LoadedModel:
             raise
         # A boundary: the model's own code may raise anything.
         except BaseException as error:
-            refusals = self._hint.refusals(call.frame[2][0]) if self._hint else []
-            if refusals:
-                raise _Refused(refusals) from error
-            raise _ModelRaised from error
+            raise self._meant(call) from error
+
+    def _meant(self, call: Any) -> Exception:
+        """What it means that the model raised on a call."""
+        refusals = self._hint.refusals(call.frame[2][0]) if self._hint else []
+        return _Refused(refusals) if refusals else _ModelRaised()
 
     def _answer(self, frame: Any, params: Any) -> Any:
         data, predict = self._inputs.made_of(*frame), self._model.predict
@@ -344,7 +346,7 @@ class _LoadedModel:
         except Exception:  # noqa: BLE001
             return None
 
-    def _next(self, pieces: Iterator[Any]) -> Any:
+    def _next(self, call: Any, pieces: Iterator[Any]) -> Any:
         try:
             return ("values", [self._plain_value(next(pieces))])
         except StopIteration:
@@ -353,7 +355,7 @@ class _LoadedModel:
             raise
         # A boundary, as in `_called`.
         except BaseException as error:
-            raise _ModelRaised from error
+            raise self._meant(call) from error
 
     def _pieces(self, call: Any) -> Iterator[Any]:
         """What the model gives piece by piece; where it can't, its whole answer as one piece."""

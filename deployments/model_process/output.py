@@ -5,7 +5,8 @@ these. So an answer can be written (`values`) and read by a process that has no 
 it means by the signature is the gateway's to say (`gateway.contract.rendering`).
 
 What a model answers later is waited for: a coroutine, a generator of either kind. Tables of Arrow
-and Polars are told by the names of their packages, which may not be there.
+and Polars are told by the names of their packages, which may not be there; arrays of whatever
+package by NumPy's own protocol for them.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import asyncio
 import dataclasses
 import datetime as dt
 import decimal
+import enum
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, MappingView
 from typing import Any
 
 import numpy as np
@@ -67,8 +71,8 @@ def _plain_output(answer: Any) -> tuple[Any, ...]:
     if isinstance(answer, pd.DataFrame):
         columns = [_plain_series(answer.iloc[:, i]) for i in range(answer.shape[1])]
         return ("columns", [_name(name) for name in answer.columns], columns)
-    if isinstance(answer, pd.Series):
-        return ("values", _plain_series(answer))
+    if isinstance(answer, _OF_PANDAS):
+        return ("values", _plain_series(pd.Series(answer)))
     if isinstance(answer, ByColumn):
         columns = [_plain_value(column) for column in answer.columns]
         return ("columns", [_name(name) for name in answer.names], columns)
@@ -87,7 +91,7 @@ def settled(answer: Any) -> Any:
     """The answer once it is there: of a coroutine what it returns, of a generator a list of what it
     yields."""
     answer = _awaited(answer)
-    return list(answer) if isinstance(answer, range) or _is_iterator(answer) else answer
+    return list(answer) if _is_list_of_its_own(answer) else answer
 
 
 def _awaited(answer: Any) -> Any:
@@ -117,8 +121,10 @@ async def _items_of(items: Any) -> list[Any]:
     return [item async for item in items]
 
 
-def _is_iterator(value: Any) -> bool:
-    """Whether it is a generator or the like, and no file."""
+def _is_list_of_its_own(value: Any) -> bool:
+    """Whether it gives one value after the other, and is no list: a generator, but no file."""
+    if isinstance(value, (range, deque, MappingView)):
+        return True
     return isinstance(value, Iterator) and not hasattr(value, "read")
 
 
@@ -165,6 +171,9 @@ def _array_of_others(value: Any) -> Any:
     return None
 
 
+_OF_PANDAS = (pd.Series, pd.Index, pd.api.extensions.ExtensionArray)
+
+
 def _plain_series(series: pd.Series[Any]) -> Any:
     if isinstance(series.dtype, pd.DatetimeTZDtype):
         series = series.dt.tz_convert("UTC").dt.tz_localize(None)
@@ -175,7 +184,8 @@ def _plain_series(series: pd.Series[Any]) -> Any:
     return [None if gone else _plain_value(value) for value, gone in zip(values, missing.tolist())]
 
 
-_NUMPY = frozenset(np.sctypeDict.values()) - {np.void, np.object_}
+_NO_NUMBERS = {np.void, np.object_, np.timedelta64, np.complex64, np.complex128, np.clongdouble}
+_NUMPY = frozenset(np.sctypeDict.values()) - _NO_NUMBERS - {np.longdouble}
 _PLAIN = _NUMPY | {bool, int, float, str, bytes, type(None)}
 
 # How a value of a subclass becomes one of the class itself; its own methods may say another thing,
@@ -217,10 +227,14 @@ def _plain_array(array: Any) -> Any:
     if isinstance(array, np.ma.MaskedArray) and np.ma.getmask(array) is not np.ma.nomask:
         return _unmasked(np.asarray(np.ma.getdata(array)), np.asarray(np.ma.getmask(array)))
     array = np.asarray(array)
+    if not array.ndim:
+        return _plain_value(array[()])
     if array.dtype.type in _NUMPY:
         # A type may carry whatever somebody attached to it.
         return array if array.dtype.metadata is None else array.astype(array.dtype.str)
-    return [_plain_value(value) for value in array] if array.ndim else _plain_value(array[()])
+    if array.dtype.type is np.longdouble:  # of which each platform has another
+        return array.astype(np.float64)
+    return [_plain_value(value) for value in array]
 
 
 def _unmasked(array: Any, mask: Any) -> Any:
@@ -241,26 +255,39 @@ def _plain_scalar(value: Any) -> Any:
         if value.dtype.names is None:
             raise _unsupported(value)
         return [_plain_value(value[name]) for name in value.dtype.names]
+    if isinstance(value, np.longdouble):
+        return float(value)
+    if value.dtype.type in _NO_NUMBERS:  # `item` makes a whole number of some lengths of time
+        raise _unsupported(value)
     array = np.asarray(value)
     return array[()] if array.dtype.type in _NUMPY else _plain_value(value.item())
 
 
 def _name(key: Any) -> str:
-    """The name of a column or a member; numbers are as Python writes them."""
+    """The name of a column or a member as Python's `json` writes it; numbers are as Python writes
+    them."""
+    if key is None:
+        return "null"
+    if isinstance(key, (bool, np.bool_)):
+        return "true" if key else "false"
     if type(key) not in _PLAIN:
         key = next((bare(key) for plain, bare in _BARE if isinstance(key, plain)), key)
     return str.__str__(str(key))
 
 
 def _converted(value: Any) -> Any:
-    if isinstance(value, pd.Series):
-        return _plain_series(value)
+    if isinstance(value, _OF_PANDAS):
+        return _plain_series(pd.Series(value))
     if isinstance(value, pd.DataFrame):
         return _records({name: _plain_series(value[name]) for name in value})
     if inspect.isawaitable(value) or inspect.isasyncgen(value):
         return _plain_value(_awaited(value))
-    if isinstance(value, range) or _is_iterator(value):
+    if _is_list_of_its_own(value):
         return [_plain_value(item) for item in value]
+    if isinstance(value, enum.Enum):
+        return _plain_value(value.value)
+    if isinstance(value, uuid.UUID):
+        return str(value)
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)
     if isinstance(value, decimal.Decimal):
@@ -314,9 +341,21 @@ def _array_in(value: Any) -> Any:
         return value
     if hasattr(value, "toarray"):  # scipy's sparse matrices
         return value.toarray()
-    if hasattr(value, "detach"):  # torch tensors
-        return value.detach().cpu().numpy()
+    if hasattr(value, "detach"):
+        return _array_of_torch(value)
+    if hasattr(value, "__array__"):  # TensorFlow, JAX and others
+        return np.asarray(value)
     return None
+
+
+def _array_of_torch(tensor: Any) -> Any:
+    tensor = tensor.detach().cpu()
+    if tensor.is_sparse:
+        tensor = tensor.to_dense()
+    try:
+        return tensor.numpy()
+    except TypeError:  # NumPy has no such type (bfloat16), of which each value is one of 32 bits
+        return tensor.float().numpy()
 
 
 def _unsupported(value: Any) -> UnsupportedOutput:

@@ -120,8 +120,8 @@ class Renderer:
                 return _undeclared(output)
             if not own.named and len(own.fields) == 1:
                 return self._coerced(self._promised.fields[0], _bare(output, own))
-            columns = _columns(output, own)
-            return self._rows(self._promised, columns, rows)
+            made = self._rows(self._promised, _columns(output, own), rows)
+            return _left_out(made, output, self._promised) if self._promised.named else made
         except (Unfit, RecursionError):
             raise InvalidModelOutput("The model's answer is nothing that JSON can say.") from None
 
@@ -153,6 +153,19 @@ class Renderer:
                 f"The output {field.name!r} is declared as {describe(field.type)}{optional}, and "
                 "the model answered something else."
             ) from None
+
+
+def _left_out(made: list[Any], output: Output, promised: Rows) -> list[Any]:
+    """The records without those optional members that the model left out of some of them."""
+    if output[0] != "values" or not _all_are(output[1], Mapping):
+        return made
+    for field in promised.fields:
+        there = [field.name in given for given in output[1]]
+        if any(there) and not all(there):
+            for record, is_there in zip(made, there, strict=True):
+                if not is_there:
+                    record.pop(field.name, None)
+    return made
 
 
 def _rows_of(output: Output) -> int:

@@ -53,5 +53,8 @@ FLAVORS = (
     Flavor("mlflow.statsmodels", ("statsmodels",)),
     Flavor("mlflow.statsmodels forecast", ("statsmodels",)),
     Flavor("mlflow.langchain", ("langchain", "langchain-community")),
+    Flavor("mlflow.langchain LangGraph", ("langchain", "langchain-community", "langgraph")),
+    Flavor("mlflow.dspy", ("dspy",)),
+    Flavor("mlflow.dspy llm/v1/chat", ("dspy",)),
 )
 """All that docs/5-performance.md names, but for those that docs/13-flavors.md tells why not."""

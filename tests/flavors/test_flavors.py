@@ -77,7 +77,8 @@ def _inputs(model: SavedModel) -> list[Any]:
 
 
 def _compare(got: Any, want: Any) -> None:
-    """Equal but for rounding, and for names that the signature gives to what has none."""
+    """Equal but for rounding, and for names that the signature gives to what has none, or pandas to
+    what the signature has none for."""
     if isinstance(want, list):
         assert isinstance(got, list)
         assert len(got) == len(want)
@@ -86,6 +87,9 @@ def _compare(got: Any, want: Any) -> None:
     elif isinstance(got, dict) and not isinstance(want, dict):
         (value,) = got.values()
         _compare(value, want)
+    elif isinstance(want, dict) and not isinstance(got, dict):
+        (value,) = want.values()
+        _compare(got, value)
     elif isinstance(want, dict):
         assert got.keys() == want.keys()
         for name, value in want.items():

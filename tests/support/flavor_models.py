@@ -212,7 +212,7 @@ def _pmdarima(folder: str) -> Any:
     import pmdarima
     from mlflow.models import infer_signature
 
-    model = pmdarima.auto_arima(_TARGET[:60], max_p=1, max_q=1, seasonal=False)
+    model = pmdarima.ARIMA(order=(1, 0, 0)).fit(_TARGET[:60])
     asked = {"n_periods": [5]}
     forecast = pd.DataFrame({"yhat": model.predict(n_periods=5)})
     signature = infer_signature(pd.DataFrame(asked), forecast)
@@ -265,6 +265,68 @@ def _paddle(folder: str) -> Any:
     )
     mlflow.paddle.save_model(static, folder, input_example=_ARRAY, pip_requirements=[])
     return _ARRAY.tolist()
+
+
+_GRAPH = """
+from typing import Annotated, TypedDict
+
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.message import add_messages
+from mlflow.models import set_model
+
+
+class State(TypedDict):
+    messages: Annotated[list, add_messages]
+
+
+def answered(state):
+    model = GenericFakeChatModel(messages=iter([AIMessage("Hello there")]))
+    return {"messages": [model.invoke(state["messages"])]}
+
+
+graph = StateGraph(State)
+graph.add_node("model", answered)
+graph.add_edge(START, "model")
+graph.add_edge("model", END)
+set_model(graph.compile())
+"""
+
+
+def _langgraph(folder: str) -> Any:
+    import mlflow.langchain
+
+    code = Path(f"{folder}-graph.py")
+    code.write_text(_GRAPH)
+    example = {"messages": [{"role": "user", "content": "Hi"}]}
+    mlflow.langchain.save_model(str(code), folder, input_example=example, pip_requirements=[])
+    return {"messages": [example["messages"]]}
+
+
+def _dspy(folder: str) -> Any:
+    import dspy
+    import mlflow.dspy
+
+    class Answering(dspy.Module):  # type: ignore[misc]
+        def forward(self, question: str) -> Any:
+            return dspy.Prediction(answer=f"You asked: {question}", sources=["a", "b"])
+
+    example = {"question": "Why?"}
+    mlflow.dspy.save_model(Answering(), folder, input_example=example, pip_requirements=[])
+    return {"question": ["Why?"]}
+
+
+def _dspy_chat(folder: str) -> Any:
+    import dspy
+    import mlflow.dspy
+
+    class Chatting(dspy.Module):  # type: ignore[misc]
+        def forward(self, messages: Any) -> Any:
+            return dspy.Prediction(answer="You said: " + messages[-1]["content"])
+
+    mlflow.dspy.save_model(Chatting(), folder, task="llm/v1/chat", pip_requirements=[])
+    return {"messages": [[{"role": "user", "content": "Hi"}]]}
 
 
 _CHAIN = """
@@ -346,13 +408,18 @@ def _tensorflow(folder: str) -> Any:
 
 def _onnx(folder: str) -> Any:
     import mlflow.onnx
+    import onnxruntime
     import skl2onnx
+    from mlflow.models import infer_signature
     from sklearn.ensemble import RandomForestRegressor
 
     model = RandomForestRegressor(20, random_state=7).fit(_ROWS, _TARGET)
     inputs = [("x", skl2onnx.common.data_types.FloatTensorType([None, 4]))]
     made = skl2onnx.convert_sklearn(model, initial_types=inputs)
-    mlflow.onnx.save_model(made, folder, input_example=_ARRAY, pip_requirements=[])
+    session = onnxruntime.InferenceSession(made.SerializeToString())
+    answer = {"variable": session.run(None, {"x": _ARRAY})[0]}
+    signature = infer_signature(_ARRAY, answer)  # as `log_model` does it of an input example
+    mlflow.onnx.save_model(made, folder, signature=signature, pip_requirements=[])
     return _ARRAY.tolist()
 
 
@@ -411,6 +478,9 @@ _SAVE: dict[str, Callable[[str], Any]] = {
     "mlflow.spark": _spark,
     "mlflow.paddle": _paddle,
     "mlflow.langchain": _langchain,
+    "mlflow.langchain LangGraph": _langgraph,
+    "mlflow.dspy": _dspy,
+    "mlflow.dspy llm/v1/chat": _dspy_chat,
     "mlflow.pyfunc.model": _python_model,
     "mlflow.pyfunc.loaders.code_model": _chunker,
 }

@@ -40,6 +40,7 @@ def _contract(flavors: dict[str, Any], *, task: str | None = None, outputs: str 
         ({}, "llm/v1/embeddings", True, True),
         ({}, "llm/v1/completions", True, True),
         ({}, "llm/v1/chat", False, True),
+        ({"dspy": {}}, None, False, True),
         ({"transformers": None}, None, False, False),
         ({"sklearn": {}}, "mine", False, False),
     ],

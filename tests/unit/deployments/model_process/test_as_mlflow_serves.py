@@ -6,7 +6,7 @@ import dataclasses
 import decimal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import mlflow
 import numpy as np
@@ -215,6 +215,41 @@ def test_as_many_lists_as_rows_are_what_one_row_shows(
     model = save(answer, NUMBERS, outputs)
     assert model.answer(ROWS) == expected
     assert model.answer(ROWS[:1]) == expected[:1]
+
+
+class Pair(NamedTuple):
+    q: Any
+    p: Any
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda t: [Pair(q=b, p=a) for a, b in zip(t.a, t.b, strict=True)],
+        lambda t: list(t.rename(columns={"a": "p", "b": "q"})[["q", "p"]].itertuples()),
+        lambda t: Pair(q=t.b.to_numpy(), p=t.a.tolist()),
+        lambda t: np.array(list(zip(t.b, t.a, strict=True)), dtype=[("q", "f8"), ("p", "f8")]),
+        lambda t: t.rename(columns={"a": "p", "b": "q"})[["q", "p"]].to_records(index=False),
+    ],
+    ids=["named tuples", "itertuples", "a named tuple of columns", "records", "recarray"],
+)
+def test_names_that_come_with_positions_count(save: Save, answer: Any) -> None:
+    """Named tuples and records are read by their names, in whatever order they have them."""
+    model = save(answer, NUMBERS, [ColSpec("double", "p"), ColSpec("double", "q")])
+    for count in (1, 2):
+        assert model.answer(ROWS[:count]) == [{"p": r["a"], "q": r["b"]} for r in ROWS[:count]]
+
+
+def test_what_a_row_leaves_out_stays_out(save: Save) -> None:
+    """An optional output that some rows have not is absent there, as it is where none has it."""
+    outputs = [ColSpec("double", "p"), ColSpec("string", "why", required=False)]
+
+    def some(table: Any) -> Any:
+        return [{"p": a, "why": None} if a > 0.5 else {"p": a} for a in table.a]
+
+    model = save(some, NUMBERS, outputs)
+    assert model.answer(ROWS) == model.by_mlflow(dataframe_records=ROWS)
+    assert model.answer(ROWS) == [*model.answer(ROWS[:1]), *model.answer(ROWS[1:])]
 
 
 def test_what_a_list_means_is_not_guessed(save: Save) -> None:

@@ -7,6 +7,8 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from types import MappingProxyType
 from typing import Any
@@ -55,6 +57,10 @@ class Grade(int, enum.Enum):
 
 class Ratio(float, enum.Enum):
     HALF = 0.5
+
+
+class Colour(enum.Enum):
+    RED = "red"
 
 
 class Raw(bytes):
@@ -297,6 +303,60 @@ def test_what_has_no_plain_form_is_refused_wherever_it_is(answer: Any) -> None:
     """In an array, a frame or a dict as well; it is never passed on for the pickle to refuse."""
     with pytest.raises(UnsupportedOutput):
         plain_output(answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (np.array([1j]), "complex128"), (np.array([1], "m8[ns]"), "timedelta64"),
+        ({"a": np.timedelta64(1, "ns")}, "timedelta64"),
+        (pd.Series([pd.Timedelta(1)]), "timedelta64"),
+        ([dt.timedelta(1)], "timedelta"), ([np.clongdouble(1)], "clongdouble"),
+    ],
+)  # fmt: skip
+def test_what_json_has_no_number_for_is_named(answer: Any, kind: str) -> None:
+    """A length of time and a complex number never become some number, whatever they are in."""
+    with pytest.raises(UnsupportedOutput, match=kind):
+        plain_output(answer)
+
+
+class Jax:
+    """An array of some package's own class."""
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return np.array([1.5, 2.5])
+
+
+@pytest.mark.parametrize(
+    ("answer", "plain"),
+    [
+        (np.array(0.5), [np.float64(0.5)]), ([np.array(2)], [np.int64(2)]),
+        (np.array([0.5], np.longdouble), np.array([0.5])), ([np.longdouble(0.5)], [0.5]),
+        (pd.Index([1.5, 2.5]), np.array([1.5, 2.5])), (pd.array([1, None]), [1, None]),
+        (pd.Categorical(["a", "b"]), ["a", "b"]), ({"a": pd.Index(["x"])}, [{"a": ["x"]}]),
+        (Jax(), np.array([1.5, 2.5])), ([Jax()], [np.array([1.5, 2.5])]),
+        (deque([1, 2]), [1, 2]), ({"a": 1}.values(), [1]),
+        ([{"a": {"b": 1}.keys()}], [{"a": ["b"]}]),
+        ([Colour.RED], ["red"]), ([uuid.UUID(int=5)], ["00000000-0000-0000-0000-000000000005"]),
+        ([{None: 1, True: 2, False: 3, 4: 5}], [{"null": 1, "true": 2, "false": 3, "4": 5}]),
+    ],
+)  # fmt: skip
+def test_what_can_be_made_plain_is(answer: Any, plain: Any) -> None:
+    """Arrays of no dimension and of other packages, Python's and pandas's other containers, names
+    that are no texts."""
+    kind, values = plain_output(answer)
+    assert kind == "values"
+    assert type(values) is type(plain)
+    assert str(list(values)) == str(list(plain))
+
+
+def test_tensors_of_types_that_numpy_lacks_are_plain() -> None:
+    """Each number of 16 bits is one of 32, and a sparse tensor a dense one."""
+    torch = pytest.importorskip("torch")
+    _, values = plain_output(torch.tensor([0.5, 1.5], dtype=torch.bfloat16))
+    assert (values.dtype, values.tolist()) == (np.float32, [0.5, 1.5])
+    _, values = plain_output(torch.tensor([[0.0, 2.0]]).to_sparse())
+    assert values.tolist() == [[0.0, 2.0]]
 
 
 def test_what_has_no_end_is_refused() -> None:
