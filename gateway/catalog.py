@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gateway.contract import Contract, Difference, UntypableSignature, differences
 from gateway.contract.agents import AGENTS
@@ -71,7 +71,8 @@ class _Frozen(BaseModel):
 class ModelOptions(_Frozen):
     """What a team can set per model, with `modelmux.*` tags on the registered model.
 
-    Times are in seconds, `num_cpus` and `num_gpus` in Ray's units per replica.
+    Times are in seconds, `num_cpus` and `num_gpus` in Ray's units per replica. `capture` is the
+    share of requests that is kept, in percent (see `gateway.capture`), without `capture_drop`.
     """
 
     min_replicas: int = Field(default=0, ge=0, le=1000)
@@ -85,6 +86,21 @@ class ModelOptions(_Frozen):
     deployment: DeploymentKind | None = None
     signature: Literal["none"] | None = None
     concurrency: int | None = Field(default=None, ge=1, le=256)
+    capture: float = Field(default=0.0, ge=0.0, le=100.0)
+    capture_drop: tuple[str, ...] = ()
+
+    @field_validator("capture", mode="before")
+    @classmethod
+    def _percent(cls, value: object) -> object:
+        """`10%` is 10."""
+        return value.strip().removesuffix("%") if isinstance(value, str) else value
+
+    @field_validator("capture_drop", mode="before")
+    @classmethod
+    def _columns(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
 
     @property
     def of_an_own_deployment(self) -> list[str]:

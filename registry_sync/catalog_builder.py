@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from gateway.catalog import Catalog, ModelVersion, ServedModel, is_version_number
+from registry_sync.capture_warnings import capture_warnings
 from registry_sync.default_version import DefaultPolicy, LoadFacts, is_in_stage
 from registry_sync.records import RegisteredModel, RegistryReading
 from registry_sync.tags import is_served, kept_warm, parse_options
@@ -31,14 +32,16 @@ def build_catalog(
     *,
     policy: DefaultPolicy,
     facts: LoadFacts = _NOTHING_LOADED,
+    captures: bool = False,
 ) -> CatalogPlan:
     """The next catalog; its generation is one more where anything differs from `previous`.
 
-    Models that didn't change are the very objects of `previous`.
+    Models that didn't change are the very objects of `previous`. `captures` tells whether there is
+    a place for what is captured.
     """
     before = {} if previous is None else previous.models
     decided = [
-        _decided(record, before.get(record.name), policy, facts)
+        _decided(record, before.get(record.name), policy, facts, captures)
         for record in reading
         if is_served(record.tags)
     ]
@@ -56,7 +59,11 @@ def build_catalog(
 
 
 def _decided(
-    record: RegisteredModel, before: ServedModel | None, policy: DefaultPolicy, facts: LoadFacts
+    record: RegisteredModel,
+    before: ServedModel | None,
+    policy: DefaultPolicy,
+    facts: LoadFacts,
+    captures: bool,
 ) -> tuple[ServedModel, ModelVersion | None]:
     """The model as it is served from now on, and its version that waits for being prepared."""
     options, warnings = parse_options(record.tags)
@@ -78,6 +85,7 @@ def _decided(
             *warnings,
             *_alias_warnings(record.aliases),
             *_stage_warnings(record, policy, choice.number),
+            *capture_warnings(options, record.versions, captures=captures),
             *(
                 f"Version {each.number}: {said}"
                 for each in record.versions

@@ -83,7 +83,8 @@ class _Failure:
 
 class Synchronizer:
     """The catalog's owner, starting from `restored`. `wait_for(generation)` is what feeds are built
-    on; `first_generation` is what the first catalog gets where nothing was restored."""
+    on; `first_generation` is what the first catalog gets where nothing was restored, `captures`
+    whether there is a place for what models' tags say is captured."""
 
     def __init__(
         self,
@@ -96,6 +97,7 @@ class Synchronizer:
         history: History | None = None,
         restored: Restored | None = None,
         first_generation: int = 1,
+        captures: bool = False,
         retry_preparation_s: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -105,6 +107,7 @@ class Synchronizer:
         self._preparer = preparer
         self._environment_problem = environment_problem
         self._history = history
+        self._captures = captures
         self._retry_preparation_s = retry_preparation_s
         self._clock = clock
         self._catalog = None if restored is None else restored.catalog
@@ -206,7 +209,13 @@ class Synchronizer:
 
     async def _publish(self) -> SyncReport:
         before = self._catalog
-        plan = build_catalog(self._reading, before, policy=self._policy, facts=self._load_facts())
+        plan = build_catalog(
+            self._reading,
+            before,
+            policy=self._policy,
+            facts=self._load_facts(),
+            captures=self._captures,
+        )
         # What was prepared has taken over now; should it ever come back it is prepared anew.
         self._prepared.clear()
         after = plan.catalog

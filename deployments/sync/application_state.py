@@ -145,11 +145,20 @@ class Application:
         )
 
 
+_READ_PER_REQUEST = {
+    "timeout_s",
+    "batching",
+    "environment",
+    "deployment",
+    "signature",
+    "capture",
+    "capture_drop",
+}
+
+
 def placement(options: ModelOptions) -> dict[str, object]:
     """The options that an application is made with; the gateway reads the others per request."""
-    return options.model_dump(
-        exclude={"timeout_s", "batching", "environment", "deployment", "signature"}
-    )
+    return options.model_dump(exclude=_READ_PER_REQUEST)
 
 
 def longest_idle(applications: Iterable[Application], now: float) -> Application | None:

@@ -145,6 +145,7 @@ class SyncService:
             restored=restored,
             # Without a snapshot, still above what readers may have from an earlier life of this.
             first_generation=int(time.time()),
+            captures=settings.capture_url is not None,
         )
         # Generations of an earlier life may have told something else.
         self._life = uuid.uuid4().hex

@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from gateway.capture.journal import CaptureJournal
 from gateway.errors import CatalogUnavailable
 from gateway.http.access_control import (
     METRICS_PATH,
@@ -136,6 +137,7 @@ def create_app(
     tracing: RequestTracing | None = None,
     placement: Placement | None = None,
     origins: Collection[str] = (),
+    captured: CaptureJournal | None = None,
 ) -> FastAPI:
     """The gateway's ASGI application over a prediction service and a catalog feed.
 
@@ -144,7 +146,7 @@ def create_app(
     `access` is None nothing needs a key; without `webhook_secret` no webhook is taken. Predictions
     are counted in `traffic` and have spans where there is `tracing`; `/metrics` tells what
     `measurements` give, or the catalog alone. `placement` says where callers find all this, and
-    pages of `origins` may read it.
+    pages of `origins` may read it. What models' tags say is kept goes to `captured`.
     """
     placement = placement or Placement()
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
@@ -157,9 +159,12 @@ def create_app(
             traffic=traffic,
             tracing=tracing,
             dialect=dialect,
+            captured=captured,
         )
 
-    openai = OpenAIEndpoint(service, limits=limits, access=access, traffic=traffic)
+    openai = OpenAIEndpoint(
+        service, limits=limits, access=access, traffic=traffic, captured=captured
+    )
     predictions = PredictionRoutes(
         [
             *((path, endpoint(dialect)) for path, dialect in DIALECTS),

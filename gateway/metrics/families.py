@@ -239,6 +239,13 @@ ACCESS_LINES_LOST = Family(
     help="Lines of the access log that could not be written and are lost.",
     by_replica=True,
 )
+CAPTURED_REQUESTS = Family(
+    name=f"{PREFIX}captured_requests",
+    kind="counter",
+    help="Requests to be captured that were written, dropped for want of room, or lost.",
+    labels=("model", "outcome"),
+    by_replica=True,
+)
 
 FAMILIES: tuple[Family, ...] = (
     REQUESTS,
@@ -266,6 +273,7 @@ FAMILIES: tuple[Family, ...] = (
     INGRESS_REPLICAS,
     SYNC_SERVICE_UP,
     ACCESS_LINES_LOST,
+    CAPTURED_REQUESTS,
 )
 
 

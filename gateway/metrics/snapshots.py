@@ -12,11 +12,13 @@ from math import inf
 from gateway.admission import Admission
 from gateway.availability import why_model_is_silent
 from gateway.batching.batcher import MicroBatcher
+from gateway.capture.journal import CaptureJournal
 from gateway.catalog import Catalog, ServedModel
 from gateway.metrics.collection import Measured
 from gateway.metrics.counters import Traffic
 from gateway.metrics.families import (
     ACCESS_LINES_LOST,
+    CAPTURED_REQUESTS,
     CATALOG_GENERATION,
     DEFAULT_HELD,
     ENVIRONMENT_NOT_READY,
@@ -38,7 +40,7 @@ from gateway.prediction import PredictionService
 class ReplicaNumbers:
     """The numbers of one ingress process: what it counted, and what is inside at this moment.
 
-    `lost_lines` tells how many lines of the access log are lost.
+    `lost_lines` tells how many lines of the access log are lost, `captured` what was kept.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class ReplicaNumbers:
         admission: Admission,
         batcher: MicroBatcher,
         lost_lines: Callable[[], int] = lambda: 0,
+        captured: CaptureJournal | None = None,
     ) -> None:
         self._feed = feed
         self._service = service
@@ -57,6 +60,7 @@ class ReplicaNumbers:
         self._admission = admission
         self._batcher = batcher
         self._lost_lines = lost_lines
+        self._captured = captured
 
     def reading(self) -> Reading:
         """All of them, of what the catalog has."""
@@ -80,6 +84,9 @@ class ReplicaNumbers:
                 ((name, str(number)), waiting) for (name, number), waiting in queued.items()
             ],
             ACCESS_LINES_LOST.name: [((), self._lost_lines())],
+            CAPTURED_REQUESTS.name: []
+            if self._captured is None
+            else [*self._captured.outcomes(catalog).items()],
             MODEL_UNSERVABLE.name: [
                 ((model.name,), 1)
                 for model in _models(catalog)

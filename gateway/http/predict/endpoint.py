@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 from starlette.types import Receive, Scope, Send
 
 from gateway.admission import Visit
+from gateway.capture.journal import CaptureJournal
 from gateway.contract import TYPED
 from gateway.contract.agents import asks_for_stream
 from gateway.errors import GatewayError, InternalError
 from gateway.http.access_control import Access
 from gateway.http.access_log import note_answer
 from gateway.http.predict.body import HttpLimits, read_body
+from gateway.http.predict.capturing import Capturing
 from gateway.http.predict.compression import WORTH_BYTES, packed
 from gateway.http.predict.deadline_header import timeout_of
 from gateway.http.predict.dialect import Asked, Dialect, require_json
@@ -42,7 +44,8 @@ class PredictEndpoint:
     """Answers predictions as `dialect` has it; where there is none, as the typed route does.
 
     `access` is None where keys are off: to be said by who makes an endpoint, never forgotten. Each
-    answer is counted in `traffic`, and has a span where there is `tracing`. An ASGI application
+    answer is counted in `traffic`, has a span where there is `tracing`, and is kept in `captured`
+    where its model's tag says so. An ASGI application
     whose scope has the model's name among its `path_params`, to be put into a `Boundary`: what
     isn't a GatewayError is raised.
     """
@@ -56,8 +59,10 @@ class PredictEndpoint:
         traffic: Traffic | None = None,
         tracing: RequestTracing | None = None,
         dialect: Dialect | None = None,
+        captured: CaptureJournal | None = None,
     ) -> None:
         self._dialect = Dialect() if dialect is None else dialect
+        self._capturing = None if captured is None else Capturing(captured, self._dialect.protocol)
         self._service = service
         self._traffic = Traffic() if traffic is None else traffic
         self._tracing = tracing
@@ -83,11 +88,13 @@ class PredictEndpoint:
         except GatewayError as error:
             response = self._dialect.problem(scope, error)
             self._count_failure(name, error.version, response.status_code)
+            self._capture_failure(scope, error, started)
             await response(scope, receive, send)
             return
         except BaseException as error:
             status = CALLER_LEFT if is_left(error) else InternalError.status
             self._count_failure(name, None, status)
+            self._capture_failure(scope, error, started)
             raise
         if isinstance(answer, EventStream):
             await self._send_events(name, answer, visit, scope, receive, send, started)
@@ -105,6 +112,8 @@ class PredictEndpoint:
             self._traffic.note_answer(
                 name, prediction.version, spent_s, prediction.rows, protocol=protocol
             )
+            if self._capturing is not None:
+                self._capturing.answered(scope, spent_s)
             await _send_body(body, send)
 
     async def _send_events(
@@ -124,12 +133,17 @@ class PredictEndpoint:
         try:
             with visit, Departure(receive, patience_s=0.0):
                 await writer.write(stream.events)
-            self._traffic.note_answer(name, stream.version, time.perf_counter() - started, 1)
+            spent_s = time.perf_counter() - started
+            self._traffic.note_answer(name, stream.version, spent_s, 1)
+            if self._capturing is not None:
+                self._capturing.answered(scope, spent_s)
         except GatewayError as error:
             self._count_failure(name, stream.version, error.status)
+            self._capture_failure(scope, error, started)
         except BaseException as error:
             status = CALLER_LEFT if is_left(error) else InternalError.status
             self._count_failure(name, stream.version, status)
+            self._capture_failure(scope, error, started)
             raise
         finally:
             self._traffic.note_events(name, stream.version, writer.events)
@@ -138,6 +152,10 @@ class PredictEndpoint:
         """A caller's word becomes no label: all names that the catalog lacks are one."""
         model = name if self._service.knows(name) else UNKNOWN
         self._traffic.note_failure(model, version, status, protocol=self._dialect.protocol)
+
+    def _capture_failure(self, scope: Scope, error: BaseException, started: float) -> None:
+        if self._capturing is not None:
+            self._capturing.failed(scope, error, time.perf_counter() - started)
 
     async def _prediction(
         self, asked: Asked, scope: Scope, receive: Receive
@@ -152,6 +170,9 @@ class PredictEndpoint:
             require_json(headers)
         form = TYPED if events else self._dialect.form(headers, resolution)
         timeout_s = timeout_of(headers)
+        kept = None
+        if self._capturing is not None:
+            kept = self._capturing.begin(scope, resolution, asked.selector)
         visit = self._service.arrive(resolution)
         prediction: Prediction | EventStream | None = None
         try:
@@ -161,11 +182,11 @@ class PredictEndpoint:
             with Departure(receive):
                 if streams:
                     prediction = await self._service.stream(
-                        resolution, body, visit, timeout_s=timeout_s
+                        resolution, body, visit, timeout_s=timeout_s, kept=kept
                     )
                 else:
                     prediction = await self._service.predict(
-                        resolution, body, visit, timeout_s=timeout_s, form=form
+                        resolution, body, visit, timeout_s=timeout_s, form=form, kept=kept
                     )
             return prediction, visit
         finally:

@@ -18,6 +18,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.admission import Visit
+from gateway.capture.journal import CaptureJournal
+from gateway.capture.kept import Kept
 from gateway.catalog import Resolution
 from gateway.contract.agents import EMBEDDINGS, RESPONSES_AGENT
 from gateway.contract.body import read_json
@@ -32,6 +34,7 @@ from gateway.errors import (
 from gateway.http.access_control import Access
 from gateway.http.access_log import note_answer
 from gateway.http.predict.body import HttpLimits, read_body
+from gateway.http.predict.capturing import Capturing
 from gateway.http.predict.deadline_header import timeout_of
 from gateway.http.predict.dialect import require_json
 from gateway.http.predict.disconnect import Departure, is_left
@@ -62,8 +65,10 @@ class OpenAIEndpoint:
         limits: HttpLimits,
         access: Access | None,
         traffic: Traffic | None = None,
+        captured: CaptureJournal | None = None,
     ) -> None:
         self._service = service
+        self._capturing = None if captured is None else Capturing(captured, PROTOCOL)
         self._limits = limits
         self._access = access
         self._traffic = Traffic() if traffic is None else traffic
@@ -73,12 +78,16 @@ class OpenAIEndpoint:
         exchange = _Exchange(scope, receive, send, time.perf_counter())
         try:
             await self._answer(exchange)
+            if self._capturing is not None:
+                self._capturing.answered(scope, exchange.spent_s)
         except GatewayError as error:
             self._count_failure(exchange, error.status)
+            self._capture_failure(exchange, error)
             if not exchange.has_begun:
                 await problem_with_error(scope, error)(scope, receive, send)
         except BaseException as error:
             self._count_failure(exchange, CALLER_LEFT if is_left(error) else InternalError.status)
+            self._capture_failure(exchange, error)
             raise
 
     async def _answer(self, exchange: _Exchange) -> None:
@@ -122,6 +131,9 @@ class OpenAIEndpoint:
         note_answer(exchange.scope, name, version.number, None)
         if version.task not in TASKS[path]:
             raise _spoken_elsewhere(path_of(version.task), name, version.number)
+        if self._capturing is not None:
+            asked = selector or by_header
+            exchange.kept = self._capturing.begin(exchange.scope, resolution, asked)
         return resolution
 
     async def _asked(
@@ -137,7 +149,7 @@ class OpenAIEndpoint:
         sent = orjson.dumps(encodable(translated(path, body)))
         answer = self._service.stream if is_stream else self._service.predict
         with Departure(exchange.receive):
-            return await answer(resolution, sent, visit, timeout_s=timeout_s)
+            return await answer(resolution, sent, visit, timeout_s=timeout_s, kept=exchange.kept)
 
     async def _send_whole(self, exchange: _Exchange, answer: Prediction, spoken: _Spoken) -> None:
         whole = orjson.dumps(spoken.whole(orjson.loads(answer.answer.body)[0]))
@@ -167,6 +179,10 @@ class OpenAIEndpoint:
             exchange.model, stream.version, exchange.spent_s, 1, protocol=PROTOCOL
         )
 
+    def _capture_failure(self, exchange: _Exchange, error: BaseException) -> None:
+        if self._capturing is not None:
+            self._capturing.failed(exchange.scope, error, exchange.spent_s)
+
     def _count_failure(self, exchange: _Exchange, status: int) -> None:
         self._traffic.note_failure(exchange.model, exchange.version, status, protocol=PROTOCOL)
 
@@ -180,6 +196,7 @@ class _Exchange:
         self.send = send
         self.model = UNKNOWN
         self.version: int | None = None
+        self.kept: Kept | None = None
         self.has_begun = False
         self._began = began
 
