@@ -108,6 +108,11 @@ class Settings(BaseSettings):
         description="What a model's default is without that alias: its newest version, or, with "
         "`champion`, none: nothing goes live until somebody moves the alias.",
     )
+    pin_in_registry: bool = Field(
+        default=False,
+        description="Whether defaults and their contracts are written to the registry as tags and "
+        "read back: two gateways agree then, and one without a disk forgets nothing.",
+    )
     warm: Literal["tagged", "champions"] = Field(
         default="tagged",
         description="Which models have a replica that is always there: those whose tags say so, or "

@@ -218,9 +218,10 @@ class HeldVersion(_Frozen):
     differences: tuple[dict[str, Any], ...] = ()
 
 
-DefaultCause = Literal["named", "newest", "rolled_back", "fell_back", "stands_in"]
+DefaultCause = Literal["named", "newest", "rolled_back", "fell_back", "stands_in", "pinned"]
 """What made a version the default: an alias; being the newest; the alias that was moved back to it;
-the default after it being gone; or that the default can't be served, whose contract it keeps."""
+the default after it being gone; that the default can't be served, whose contract it keeps; or that
+the registry has it pinned."""
 
 _CAUSES: Mapping[DefaultCause, str] = {
     "named": "The alias that names defaults was moved to it.",
@@ -228,6 +229,7 @@ _CAUSES: Mapping[DefaultCause, str] = {
     "rolled_back": "The alias was moved back to it: it was the default before.",
     "fell_back": "The default after it is gone: it was the default before.",
     "stands_in": "The default before it can't be served, and it keeps the contract.",
+    "pinned": "It is pinned as the default in the registry.",
 }
 
 
@@ -255,8 +257,9 @@ class ServedModel(_Frozen):
     the registry doesn't say. `default_cause` is why the default is what it is, `former_defaults`
     what was before it and is registered still, the last one at the end. `passed_over` is the
     number up to which no version becomes the default by being the newest: those that were there
-    when the default was deleted and callers were sent back. `not_started`, `load_problems` and
-    `environments` are as in `Moment`.
+    when the default was deleted and callers were sent back. `pinned_version` is what the registry
+    had pinned as default when that was last followed, or is to be written over. `not_started`,
+    `load_problems` and `environments` are as in `Moment`.
     """
 
     name: str
@@ -269,6 +272,7 @@ class ServedModel(_Frozen):
     default_cause: DefaultCause | None = None
     former_defaults: tuple[FormerDefault, ...] = ()
     passed_over: int = 0
+    pinned_version: int | None = None
     held: HeldVersion | None = None
     options: ModelOptions = ModelOptions()
     warnings: tuple[str, ...] = ()

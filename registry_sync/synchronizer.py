@@ -22,7 +22,7 @@ from gateway.catalog import Catalog, ModelVersion, ServedModel
 from gateway.history import HistoryEntry
 from gateway.ports import RegistryStatus, SyncReport
 from gateway.single_flight import SingleFlight
-from registry_sync.catalog_builder import build_catalog
+from registry_sync.catalog_builder import build_catalog, to_be_pinned
 from registry_sync.catalog_changes import (
     CatalogChanges,
     ChangeLog,
@@ -37,6 +37,8 @@ from registry_sync.default_version import (
     no_environment_problem,
 )
 from registry_sync.history import history_of
+from registry_sync.pin_writer import Pins
+from registry_sync.pins import pin_tags
 from registry_sync.records import RegistryReading, RegistryUnreachable
 from registry_sync.snapshot import Restored, SnapshotStore
 from registry_sync.source import RegistrySource
@@ -46,6 +48,8 @@ _logger = logging.getLogger(__name__)
 _LONGEST_RETRY_S = 3600.0
 # Of models that sleep: a night's retraining moves many defaults at once.
 _WOKEN_AT_ONCE = 2
+# The others at the next looks: a look waits for them.
+_PINNED_AT_ONCE = 50
 
 
 class History(Protocol):
@@ -84,7 +88,8 @@ class _Failure:
 class Synchronizer:
     """The catalog's owner, starting from `restored`. `wait_for(generation)` is what feeds are built
     on; `first_generation` is what the first catalog gets where nothing was restored, `captures`
-    whether there is a place for what models' tags say is captured."""
+    whether there is a place for what models' tags say is captured, `pins` where defaults are
+    pinned, if they are."""
 
     def __init__(
         self,
@@ -98,6 +103,7 @@ class Synchronizer:
         restored: Restored | None = None,
         first_generation: int = 1,
         captures: bool = False,
+        pins: Pins | None = None,
         retry_preparation_s: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -108,6 +114,7 @@ class Synchronizer:
         self._environment_problem = environment_problem
         self._history = history
         self._captures = captures
+        self._pins = pins
         self._retry_preparation_s = retry_preparation_s
         self._clock = clock
         self._catalog = None if restored is None else restored.catalog
@@ -215,6 +222,7 @@ class Synchronizer:
             policy=self._policy,
             facts=self._load_facts(),
             captures=self._captures,
+            pins=self._pins is not None,
         )
         # What was prepared has taken over now; should it ever come back it is prepared anew.
         self._prepared.clear()
@@ -235,12 +243,25 @@ class Synchronizer:
         self._prepare_all(plan.waiting)
         if after is not before or self._snapshots.problem is not None:
             await self._save(after)
+        if self._pins is not None:
+            await self._pin(self._pins, after)
         return SyncReport(
             generation=after.generation,
             added=changes.added,
             changed=changes.changed,
             removed=changes.removed,
         )
+
+    async def _pin(self, pins: Pins, catalog: Catalog) -> None:
+        """Have the registry say what the defaults are. One that was pinned is pinned again until
+        the registry was read anew, which changes nothing."""
+        due = [
+            (record.name, pin_tags(catalog.models[record.name]))
+            for record in self._reading
+            if record.name in catalog.models and to_be_pinned(record, catalog.models[record.name])
+        ]
+        if due:
+            await asyncio.to_thread(pins.write, due[:_PINNED_AT_ONCE])
 
     async def _announce(self) -> None:
         async with self._published:

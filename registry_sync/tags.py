@@ -18,6 +18,12 @@ ACCEPT_BREAKING = "modelmux.accept_breaking"
 ENVIRONMENT = "modelmux.environment"
 MIN_REPLICAS = "modelmux.min_replicas"
 SIGNATURE = "modelmux.signature"
+DEFAULT_VERSION = "modelmux.default_version"
+CONTRACT_VERSION = "modelmux.contract_version"
+PINNED = "modelmux.pinned"
+
+_NO_OPTIONS = frozenset({SERVE, DEFAULT_VERSION, CONTRACT_VERSION, PINNED})
+"""Tags of a registered model that are no options of it: the last ones a gateway writes itself."""
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
@@ -59,7 +65,7 @@ def parse_options(tags: Mapping[str, str]) -> tuple[ModelOptions, tuple[str, ...
     """The options that a registered model's tags set, and a warning for each that can't be used."""
     values: dict[str, str] = {}
     warnings: list[str] = []
-    for tag in sorted(tag for tag in tags if tag.startswith(PREFIX) and tag != SERVE):
+    for tag in sorted(tag for tag in tags if tag.startswith(PREFIX) and tag not in _NO_OPTIONS):
         name = tag.removeprefix(PREFIX)
         if name not in ModelOptions.model_fields:
             warnings.append(f"Tag {tag} is unknown and has no effect.")

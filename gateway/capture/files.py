@@ -180,11 +180,11 @@ def parquet(table: Any) -> Any:
 
 
 @contextmanager
-def tables_of(store: Store, path: str) -> Iterator[Any]:
-    """A `pyarrow.parquet.ParquetFile` of one file."""
+def tables_of(file: Any) -> Iterator[Any]:
+    """A `pyarrow.parquet.ParquetFile` over an open file, which is closed with it."""
     import pyarrow.parquet
 
-    with store.open(path) as file, pyarrow.parquet.ParquetFile(file) as parquet_file:
+    with file, pyarrow.parquet.ParquetFile(file) as parquet_file:
         yield parquet_file
 
 
