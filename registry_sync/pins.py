@@ -42,13 +42,15 @@ class Pin:
     passed_over: int = 0
 
     def as_previous(self, record: RegisteredModel) -> ServedModel:
-        """The model as it was when it was pinned, for who knows no better."""
+        """The model as it was when it was pinned, for who knows no better; by the contract of the
+        default before it where nobody knows its own any more."""
+        promised = self.default or next(reversed(self.former), None)
         return ServedModel(
             name=record.name,
             versions=record.versions,
             default_version=self.number,
-            contract=None if self.default is None else self.default.contract,
-            earlier_contracts=() if self.default is None else self.default.earlier_contracts,
+            contract=None if promised is None else promised.contract,
+            earlier_contracts=() if promised is None else promised.earlier_contracts,
             default_cause="pinned",
             former_defaults=self.former,
             passed_over=self.passed_over,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.capture.arrow_columns import JSON, Cells, arrow_array, json_text
+from gateway.capture.arrow_columns import JSON, Cells, arrow_array
 from gateway.capture.kept import Kept
 from gateway.catalog import Resolution
 from gateway.contract import AnswerColumn, Contract, Frame, Output
@@ -127,8 +127,8 @@ class Shape:
     def _output_arrays(self, pieces: Sequence[_Piece]) -> dict[str, Any]:
         if not self._is_typed:
             (column,) = self._outputs
-            texts = list(chain.from_iterable(map(self._texts, pieces)))
-            return {column.name: arrow_array([texts], column.type, nullable=True)}
+            answers = list(chain.from_iterable(map(self._untyped_answers, pieces)))
+            return {column.name: arrow_array([answers], column.type, nullable=True)}
         parts: dict[str | int, list[Cells]] = {column.label: [] for column in self._outputs}
         for group in _runs(pieces):
             answer = self._answer(group)
@@ -151,14 +151,14 @@ class Shape:
             raise InvalidModelOutput("The columns of the model's answer have different lengths.")
         return {each.name: each for each in self._contract.columns([(range(rows), joined)], rows)}
 
-    def _texts(self, piece: _Piece) -> list[str | None]:
+    def _untyped_answers(self, piece: _Piece) -> list[Any]:
         if piece.output is None:
             return [None] * piece.rows
         rows = row_count(piece.output) or 0
         answers = orjson.loads(self._contract.render([(range(rows), piece.output)], rows))
         if self._drop:
             answers = [self._without_outputs(each) for each in answers]
-        return _padded([json_text(each) for each in answers], piece.rows)
+        return _padded(answers, piece.rows)
 
     def _without_outputs(self, value: Any) -> Any:
         if not isinstance(value, Mapping):

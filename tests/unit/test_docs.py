@@ -50,6 +50,9 @@ STANDARD = ("os",)
 TAGS = {f"{tags.PREFIX}{name}" for name in ModelOptions.model_fields} | {
     tags.SERVE,
     tags.ACCEPT_BREAKING,
+    tags.DEFAULT_VERSION,
+    tags.CONTRACT_VERSION,
+    tags.PINNED,
 }
 VARIABLES = {f"{PREFIX}{name.upper()}" for name in (*Settings.model_fields, *CLIENT_VARIABLES)}
 
