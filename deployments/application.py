@@ -22,6 +22,7 @@ from deployments.logs import LogOptions
 from deployments.mlflow_environment import registry_variables, set_registry_defaults
 from deployments.settings import HEALTH_CHECK_PERIOD_S, BadSettings, Settings, read_settings
 from deployments.sync.service import SyncService
+from gateway.capture.files import CaptureUnusable, require_arrow, store_at
 
 _UPSCALE_DELAY_S = 5.0
 # Replicas tell every 10 s, what they had meanwhile.
@@ -42,9 +43,19 @@ def build(arguments: dict[str, object]) -> serve.Application:
     settings = read_settings(arguments)
     if keys_of(settings) is None and not settings.insecure:
         raise BadSettings("set keys_file or keys, or insecure to let everybody in")
+    _require_capture(settings)
     set_registry_defaults()
     logs = LogOptions(as_json=settings.log_format == "json")
     return gateway_application(settings, logs, environment=registry_variables())
+
+
+def _require_capture(settings: Settings) -> None:
+    try:
+        if settings.capture_url is not None:
+            require_arrow()
+            store_at(settings.capture_url)
+    except CaptureUnusable as problem:
+        raise BadSettings(f"capture_url: {problem}") from problem
 
 
 def gateway_application(

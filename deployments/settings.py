@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.admission import AdmissionLimits
+from gateway.capture.journal import CaptureLimits
 from gateway.http.cross_origin import EVERYBODY, ORIGIN_PATTERN
 from gateway.http.placement import PREFIX_PATTERN
 
@@ -106,6 +107,11 @@ class Settings(BaseSettings):
         default="champion_or_newest",
         description="What a model's default is without that alias: its newest version, or, with "
         "`champion`, none: nothing goes live until somebody moves the alias.",
+    )
+    pin_in_registry: bool = Field(
+        default=False,
+        description="Whether defaults and their contracts are written to the registry as tags and "
+        "read back: two gateways agree then, and one without a disk forgets nothing.",
     )
     warm: Literal["tagged", "champions"] = Field(
         default="tagged",
@@ -265,6 +271,31 @@ class Settings(BaseSettings):
     public: Annotated[tuple[Literal["docs", "metrics"], ...], NoDecode] = Field(
         default=(), description="What needs no key where keys are on, comma-separated."
     )
+    capture_url: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The folder, or fsspec URL, for what is captured of models whose tag says so; "
+        "nothing is where absent. Needs modelmux[capture].",
+    )
+    capture_file_bytes: int = Field(
+        default=16 * 1024 * 1024,
+        ge=1024,
+        le=1024**3,
+        description="At how many bytes in memory, before compression, what was captured of a model "
+        "becomes a file.",
+    )
+    capture_file_age_s: float = Field(
+        default=300.0,
+        ge=0.1,
+        le=86400.0,
+        description="Seconds after its first row at which it does so at the latest.",
+    )
+    capture_buffer_bytes: int = Field(
+        default=64 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="How much of it may wait in the memory of each process that takes requests; "
+        "more is dropped.",
+    )
     webhook_secret: SecretStr | None = Field(
         default=None, description="The secret that MLflow signs its webhooks with."
     )
@@ -344,6 +375,14 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
 
+    @field_validator("capture_url")
+    @classmethod
+    def _absolute_where_here(cls, value: str | None) -> str | None:
+        """Processes of the gateway have other working folders."""
+        if value is None or urlsplit(value).scheme:
+            return value
+        return str(Path(value).expanduser().absolute())
+
     @property
     def url(self) -> str:
         """Where the gateway is reached from this machine."""
@@ -358,6 +397,15 @@ class Settings(BaseSettings):
             model_rows=self.max_waiting_rows_per_model,
             rows=self.max_waiting_rows,
             body_bytes=self.max_waiting_bytes,
+        )
+
+    @property
+    def capture_limits(self) -> CaptureLimits:
+        """When what is captured is written, and how much of it may wait."""
+        return CaptureLimits(
+            file_bytes=self.capture_file_bytes,
+            file_age_s=self.capture_file_age_s,
+            buffer_bytes=self.capture_buffer_bytes,
         )
 
     @property

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 from gateway.admission import Admission, Visit
 from gateway.availability import Unloadable, VersionKey
 from gateway.canary import RawHeaders, Trials
+from gateway.capture.kept import Kept
 from gateway.catalog import Catalog, Resolution, ServedModel, ShadowTarget
 from gateway.contract import TYPED, Contract, Form, Frame, Outputs, Request, Write, Written
 from gateway.deadline import Deadline
@@ -178,9 +179,10 @@ class PredictionService:
         *,
         timeout_s: float | None = None,
         form: Form = TYPED,
+        kept: Kept | None = None,
     ) -> Prediction:
         """Answer one request body for a resolved version, in `timeout_s` seconds if that is less
-        than what holds for the model.
+        than what holds for the model; what becomes of it is noted in `kept`.
 
         What the answer holds stays in `visit`: leave it when the answer is sent. Raises
         MalformedJson, InvalidInput, PayloadTooLarge, Overloaded, GatewayUnavailable,
@@ -188,26 +190,33 @@ class PredictionService:
         the model and the version.
         """
         with self._naming(resolution, timeout_s):
-            prediction = await self._predict(resolution, body, visit, timeout_s, form)
+            prediction = await self._predict(resolution, body, visit, timeout_s, form, kept)
         if resolution.trial is not None:
             self._trials.note_answer(resolution.trial)
         return prediction
 
     async def stream(
-        self, resolution: Resolution, body: bytes, visit: Visit, *, timeout_s: float | None = None
+        self,
+        resolution: Resolution,
+        body: bytes,
+        visit: Visit,
+        *,
+        timeout_s: float | None = None,
+        kept: Kept | None = None,
     ) -> EventStream:
         """Answer one request body piece by piece: returns when the first one is there, by the same
         deadline and with the same errors as `predict`. The next ones may each take as long as the
         model's deadline says."""
         version = resolution.version
         if not version.streamable or self._streaming is None:
-            whole = await self.predict(resolution, body, visit, timeout_s=timeout_s)
+            whole = await self.predict(resolution, body, visit, timeout_s=timeout_s, kept=kept)
             answer = whole.answer.body
             if version.task is not None and whole.rows == 1:
                 answer = answer[1:-1]
             return EventStream(events=_one(answer), version=version.number, offer=whole.offer)
         with self._naming(resolution, timeout_s):
-            events = self._events(resolution, body, visit, self._timeout_s(resolution, timeout_s))
+            patience_s = self._timeout_s(resolution, timeout_s)
+            events = self._events(resolution, body, visit, patience_s, kept)
             try:
                 first = await anext(events, None)
             except BaseException:
@@ -281,12 +290,19 @@ class PredictionService:
             self._trials.note_answer(resolution.trial)
 
     async def _events(
-        self, resolution: Resolution, body: bytes, visit: Visit, timeout_s: float
+        self,
+        resolution: Resolution,
+        body: bytes,
+        visit: Visit,
+        timeout_s: float,
+        kept: Kept | None,
     ) -> AsyncGenerator[bytes]:
         """What the model gives, each as JSON, within the deadline of each."""
         assert self._streaming is not None
         deadline = Deadline.after(timeout_s)
         request = await within(timeout_s, self._parsed(resolution, body, TYPED))
+        if kept is not None:
+            kept.note_request(request, len(body))
         visit.hold_rows(request.rows)
         if len(request.frames) != 1 or request.rows != 1:
             raise InvalidInput((Violation(pointer="", message="A stream answers one input."),))
@@ -297,7 +313,10 @@ class PredictionService:
                 left_s = deadline.left_s()
                 while (piece := await within(left_s, anext(pieces, None))) is not None:
                     (value,) = piece.output[1]
-                    yield resolution.contract.render_event(value)
+                    event = resolution.contract.render_event(value)
+                    if kept is not None:
+                        kept.note_event(event)
+                    yield event
                     left_s = patience_s
         except InvalidInput as refusal:  # by the model's own classes
             raise request.located(refusal) from None
@@ -323,6 +342,7 @@ class PredictionService:
         visit: Visit,
         timeout_s: float | None,
         form: Form,
+        kept: Kept | None,
     ) -> Prediction:
         started = time.perf_counter()
         patience_s = self._patience_s(resolution.model)
@@ -331,6 +351,8 @@ class PredictionService:
         async with _deadline(timeout_s, "No answer"):
             request = await self._parsed(resolution, body, form)
             parsed = time.perf_counter()
+            if kept is not None:
+                kept.note_request(request, len(body))
             visit.hold_rows(request.rows)
             try:
                 results = await self._submit_all(
@@ -341,6 +363,8 @@ class PredictionService:
         called = time.perf_counter()
         answer = await _written(resolution.contract, request, results, form.write)
         visit.hold_answer(len(answer.body))
+        if kept is not None:
+            kept.note_outputs(_placed(request, results), len(answer.body))
         timings = _timings(results, (called - parsed) * 1e3)
         timings["parse"] = (parsed - started) * 1e3
         timings["render"] = (time.perf_counter() - called) * 1e3

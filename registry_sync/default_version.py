@@ -16,6 +16,8 @@ Pure. The rules are the product's promise (docs, "Versions and the gate"):
 * Where the default version itself is gone, the default before it takes over, and what was there
   meanwhile isn't the default for being the newest; without one the newest version that keeps the
   contract stands in.
+* Where defaults are pinned in the registry, what another gateway has pinned is followed, by the
+  contract that was pinned with it.
 """
 
 from __future__ import annotations
@@ -118,11 +120,16 @@ class DefaultPolicy:
         *,
         previous: ServedModel | None,
         facts: LoadFacts,
+        pinned: FormerDefault | None = None,
     ) -> DefaultChoice:
-        """The default among `versions` (ascending), given what was promised until now."""
+        """The default among `versions` (ascending), given what was promised until now; `pinned` is
+        what the registry has as default by another gateway's word."""
         champion = self.champion(versions, aliases)
         if previous is None or previous.contract is None:
             return self._first_choice(versions, champion)
+        followed = self._followed(versions, pinned, previous, facts)
+        if followed is not None:
+            return followed
         if champion is not None:
             chosen = self._next_choice(versions, champion, previous, facts, champion=champion)
             return replace(chosen, passed_over=0)
@@ -136,6 +143,44 @@ class DefaultPolicy:
             ready = [v for v in versions if v.is_ready and v.number > previous.passed_over]
             candidate = _newest(ready)
         return self._next_choice(versions, candidate, previous, facts, champion=None)
+
+    def _followed(
+        self,
+        versions: Sequence[ModelVersion],
+        pinned: FormerDefault | None,
+        previous: ServedModel,
+        facts: LoadFacts,
+    ) -> DefaultChoice | None:
+        """The pinned default once it can be had; None where that is no servable version."""
+        if pinned is None:
+            return None
+        found = (v for v in versions if v.fingerprint == pinned.fingerprint and v.is_servable)
+        candidate = next(found, None)
+        if candidate is None:
+            return None
+        current = _unchanged(versions, previous)
+        problem = facts.environment_problem(previous, candidate)
+        if current is not None and problem is not None:
+            held = HeldVersion(number=candidate.number, reason=problem)
+            return self._keep(versions, current, previous, facts, held=held)
+        if self._must_wait(candidate, versions, current, previous, facts):
+            return self._waits(candidate, versions, current, previous, facts)
+        taken = _back_to(pinned, versions, previous, "pinned")
+        return replace(taken, passed_over=previous.passed_over)
+
+    def _waits(
+        self,
+        candidate: ModelVersion,
+        versions: Sequence[ModelVersion],
+        current: ModelVersion | None,
+        previous: ServedModel,
+        facts: LoadFacts,
+    ) -> DefaultChoice:
+        """The candidate takes over when it is prepared."""
+        reason = facts.failed.get(candidate.fingerprint, BEING_LOADED)
+        held = HeldVersion(number=candidate.number, reason=reason)
+        kept = self._keep(versions, current, previous, facts, held=held)
+        return replace(kept, waiting=candidate)
 
     def _first_choice(
         self, versions: Sequence[ModelVersion], champion: ModelVersion | None
@@ -193,10 +238,7 @@ class DefaultPolicy:
                 return self._went_back(former, candidate, versions, previous)
             cause: DefaultCause = "newest" if champion is None else "named"
             return self._taken_over(candidate, versions, previous, cause)
-        reason = facts.failed.get(candidate.fingerprint, BEING_LOADED)
-        held = HeldVersion(number=candidate.number, reason=reason)
-        kept = self._keep(versions, current, previous, facts, held=held)
-        return replace(kept, waiting=candidate)
+        return self._waits(candidate, versions, current, previous, facts)
 
     def _must_wait(
         self,

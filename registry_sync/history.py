@@ -131,6 +131,7 @@ _EVENTS: Mapping[DefaultCause, Event] = {
     "rolled_back": "rolled_back",
     "fell_back": "fell_back",
     "stands_in": "fell_back",
+    "pinned": "default",
 }
 
 

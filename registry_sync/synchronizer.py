@@ -23,7 +23,7 @@ from gateway.history import HistoryEntry
 from gateway.ports import RegistryStatus, SyncReport
 from gateway.single_flight import SingleFlight
 from registry_sync.canary import with_canary_stopped
-from registry_sync.catalog_builder import build_catalog
+from registry_sync.catalog_builder import build_catalog, to_be_pinned
 from registry_sync.catalog_changes import (
     CatalogChanges,
     ChangeLog,
@@ -38,6 +38,8 @@ from registry_sync.default_version import (
     no_environment_problem,
 )
 from registry_sync.history import history_of
+from registry_sync.pin_writer import Pins
+from registry_sync.pins import pin_tags
 from registry_sync.records import RegistryReading, RegistryUnreachable
 from registry_sync.snapshot import Restored, SnapshotStore
 from registry_sync.source import RegistrySource
@@ -47,6 +49,8 @@ _logger = logging.getLogger(__name__)
 _LONGEST_RETRY_S = 3600.0
 # Of models that sleep: a night's retraining moves many defaults at once.
 _WOKEN_AT_ONCE = 2
+# The others at the next looks: a look waits for them.
+_PINNED_AT_ONCE = 50
 
 
 class History(Protocol):
@@ -84,7 +88,9 @@ class _Failure:
 
 class Synchronizer:
     """The catalog's owner, starting from `restored`. `wait_for(generation)` is what feeds are built
-    on; `first_generation` is what the first catalog gets where nothing was restored."""
+    on; `first_generation` is what the first catalog gets where nothing was restored, `captures`
+    whether there is a place for what models' tags say is captured, `pins` where defaults are
+    pinned, if they are."""
 
     def __init__(
         self,
@@ -97,6 +103,8 @@ class Synchronizer:
         history: History | None = None,
         restored: Restored | None = None,
         first_generation: int = 1,
+        captures: bool = False,
+        pins: Pins | None = None,
         retry_preparation_s: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -106,6 +114,8 @@ class Synchronizer:
         self._preparer = preparer
         self._environment_problem = environment_problem
         self._history = history
+        self._captures = captures
+        self._pins = pins
         self._retry_preparation_s = retry_preparation_s
         self._clock = clock
         self._catalog = None if restored is None else restored.catalog
@@ -219,11 +229,21 @@ class Synchronizer:
 
     async def _publish(self) -> SyncReport:
         async with self._publishing:
-            return await self._publish_next()
+            report = await self._publish_next()
+        if self._pins is not None and self._catalog is not None:
+            await self._pin(self._pins, self._catalog)
+        return report
 
     async def _publish_next(self) -> SyncReport:
         before = self._catalog
-        plan = build_catalog(self._reading, before, policy=self._policy, facts=self._load_facts())
+        plan = build_catalog(
+            self._reading,
+            before,
+            policy=self._policy,
+            facts=self._load_facts(),
+            captures=self._captures,
+            pins=self._pins is not None,
+        )
         # What was prepared has taken over now; should it ever come back it is prepared anew.
         self._prepared.clear()
         after = plan.catalog
@@ -255,6 +275,17 @@ class Synchronizer:
             happened = history_of(changes, before, after, at=time.time())
             await asyncio.to_thread(self._history.append, happened)
         return changes
+
+    async def _pin(self, pins: Pins, catalog: Catalog) -> None:
+        """Have the registry say what the defaults are. One that was pinned is pinned again until
+        the registry was read anew, which changes nothing."""
+        due = [
+            (record.name, pin_tags(catalog.models[record.name]))
+            for record in self._reading
+            if record.name in catalog.models and to_be_pinned(record, catalog.models[record.name])
+        ]
+        if due:
+            await asyncio.to_thread(pins.write, due[:_PINNED_AT_ONCE])
 
     async def _announce(self) -> None:
         async with self._published:

@@ -19,6 +19,9 @@ ENVIRONMENT = "modelmux.environment"
 MIN_REPLICAS = "modelmux.min_replicas"
 SIGNATURE = "modelmux.signature"
 CANARY = "modelmux.canary"
+DEFAULT_VERSION = "modelmux.default_version"
+CONTRACT_VERSION = "modelmux.contract_version"
+PINNED = "modelmux.pinned"
 
 CANARY_TAGS = frozenset(
     {
@@ -29,6 +32,11 @@ CANARY_TAGS = frozenset(
     }
 )
 """Read by `registry_sync.canary`."""
+
+PIN_TAGS = frozenset({DEFAULT_VERSION, CONTRACT_VERSION, PINNED})
+"""Written by a gateway itself, and read by `registry_sync.pins`."""
+
+_NO_OPTIONS = CANARY_TAGS | PIN_TAGS | {SERVE}
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
@@ -70,8 +78,7 @@ def parse_options(tags: Mapping[str, str]) -> tuple[ModelOptions, tuple[str, ...
     """The options that a registered model's tags set, and a warning for each that can't be used."""
     values: dict[str, str] = {}
     warnings: list[str] = []
-    elsewhere = {SERVE} | CANARY_TAGS
-    for tag in sorted(tag for tag in tags if tag.startswith(PREFIX) and tag not in elsewhere):
+    for tag in sorted(tag for tag in tags if tag.startswith(PREFIX) and tag not in _NO_OPTIONS):
         name = tag.removeprefix(PREFIX)
         if name not in ModelOptions.model_fields:
             warnings.append(f"Tag {tag} is unknown and has no effect.")

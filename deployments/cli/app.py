@@ -42,6 +42,7 @@ from deployments.cluster.readiness import GatewayFailed, wait_until_ready
 from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.mlflow_environment import set_registry_defaults
 from deployments.settings import Settings, is_writable
+from gateway.capture.files import CaptureUnusable, require_arrow, store_at
 from gateway.security.api_keys import BadKeys, entry_of, new_secret
 
 app = typer.Typer(
@@ -163,6 +164,7 @@ def serve_until_stopped(
     _require_free_port(settings)
     _require_guard(settings)
     _require_exporter(settings)
+    _require_capture(settings)
     as_json = settings.log_format == "json"
     configure_logging(LogOptions(as_json=as_json), *PACKAGES)
     say = _logger.info if as_json else out.print
@@ -429,6 +431,15 @@ def _require_exporter(settings: Settings) -> None:
             distribution_version(SPAN_EXPORTER)
     except PackageNotFoundError:
         raise fail("tracing needs more packages: pip install 'modelmux[tracing]'") from None
+
+
+def _require_capture(settings: Settings) -> None:
+    try:
+        if settings.capture_url is not None:
+            require_arrow()
+            store_at(settings.capture_url)
+    except CaptureUnusable as problem:
+        raise fail(f"capture_url: {problem}") from problem
 
 
 def _require_guard(settings: Settings, *, listener: str = "") -> None:

@@ -12,11 +12,21 @@ import httpx
 import typer
 
 from deployments.cli.client import ClientKey, gateway_client
-from deployments.cli.terminal import NO, differences_table, fail, out, show, write_json
+from deployments.cli.terminal import (
+    NO,
+    agreement_table,
+    differences_table,
+    fail,
+    out,
+    show,
+    status_line,
+    write_json,
+)
 from deployments.mlflow_environment import set_registry_defaults
 from deployments.settings import BadSettings, Settings, read_settings
 
 if TYPE_CHECKING:
+    from deployments.cli.behaviour import Behaviour
     from registry_sync.contract_check import CheckResult  # MLflow: only for who needs it
 
 
@@ -42,10 +52,35 @@ def check(
         typer.Option("--url", envvar="MODELMUX_URL", help="The gateway that has the contract."),
     ] = None,
     key: ClientKey = None,
+    asks: Annotated[
+        bool, typer.Option("--behaviour", help="Ask both versions too, and compare their answers.")
+    ] = False,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="What they are asked: captured, example, or a .parquet or .jsonl file. [captured "
+            "where MODELMUX_CAPTURE_URL is set, else example]"
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0.0, help="How far numbers may be apart, relatively. [1e-6]")
+    ] = None,
+    at_most: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="The ratio of rows that may differ.")
+    ] = 0.0,
+    rows: Annotated[int, typer.Option(min=1, help="The most rows to ask.")] = 1000,
 ) -> None:
-    """Would this version keep the contract? Exit code 0 yes, 1 no, 2 couldn't tell."""
+    """Would this version keep the contract, and answer alike? Exit code 0 yes, 1 no, 2 couldn't
+    tell."""
     settings = settings_of(tracking_uri=tracking_uri, registry_uri=registry_uri)
     result = contract_checked(settings, name, candidate, against=against, url=url, key=key)
+    seen = None
+    if not as_json:
+        print_result(result)
+    if asks and result.is_compatible:
+        seen = _behaviour_seen(
+            settings, result, on=on, tolerance=tolerance, most_rows=rows, is_quiet=as_json
+        )
     if as_json:
         told = {
             "model": result.model,
@@ -54,12 +89,69 @@ def check(
             "in_force_at": result.in_force_at,
             "compatible": result.is_compatible,
             "differences": list(result.differences),
+            **({} if seen is None else {"behaviour": seen.as_dict()}),
         }
-        write_json(json.dumps(told, indent=2, ensure_ascii=False))
-    else:
-        print_result(result)
-    if not result.is_compatible:
+        write_json(json.dumps(told, indent=2, ensure_ascii=False, default=str))
+    elif seen is not None:
+        _print_behaviour(seen, result)
+    if not result.is_compatible or (seen is not None and seen.ratio > at_most):
         raise typer.Exit(NO)
+
+
+def _behaviour_seen(
+    settings: Settings,
+    result: CheckResult,
+    *,
+    on: str | None,
+    tolerance: float | None,
+    most_rows: int,
+    is_quiet: bool,
+) -> Behaviour:
+    """How the candidate answers beside the other version; raises the exit where it can't be
+    told."""
+    from deployments.cli.behaviour import behaviour
+    from registry_sync.contract_check import CannotTell
+    from registry_sync.records import RegistryUnreachable
+
+    if result.against is None:
+        raise fail("the default version is gone: name a version to compare with by --against")
+    set_registry_defaults()
+    try:
+        with status_line(out.print, live=not is_quiet) as status:
+            return behaviour(
+                settings,
+                result.model,
+                against=result.against,
+                candidate=result.candidate,
+                on=on,
+                tolerance=tolerance,
+                most_rows=most_rows,
+                show=status.show,
+            )
+    except (CannotTell, LookupError, RegistryUnreachable) as error:
+        raise fail(str(error)) from error
+
+
+def _print_behaviour(seen: Behaviour, result: CheckResult) -> None:
+    """How often and where the answers differ, for people."""
+    out.print(
+        f"{seen.different} of {seen.compared} answers ({seen.ratio:.2%}) differ from those of "
+        f"version {result.against}, asked on {seen.on}, numbers within {seen.tolerance:g}."
+    )
+    for code, count in seen.failures.items():
+        out.print(f"Version {result.candidate} fails on {count} of them: {code}.")
+    if seen.unanswered:
+        out.print(f"Version {result.against} fails on {seen.unanswered} more: not compared.")
+    if seen.refused:
+        out.print(f"{seen.refused} more don't fit the contract: not compared.")
+    if seen.different:
+        columns = [each.as_dict() for each in seen.columns.values() if each.different]
+        if columns:
+            show(agreement_table(columns))
+        for row in seen.worst:
+            out.print(f"{row.told}: {json.dumps(row.inputs, ensure_ascii=False, default=str)}")
+            for name, (before, after) in row.answers.items():
+                out.print(f"  {name}: {before} → {after}")
 
 
 def contract_checked(

@@ -276,6 +276,16 @@ def differences_table(differences: Sequence[Mapping[str, Any]], sides: tuple[str
     return table
 
 
+def agreement_table(columns: Sequence[Mapping[str, Any]]) -> Table:
+    """In how many rows columns differ, and numbers by how much."""
+    table = _table("Column", "Rows that differ", "Median", "99%", "Largest difference")
+    for each in columns:
+        amounts = [each[name] for name in ("median", "p99", "max")]
+        told = ["–" if amount is None else f"{amount:.6g}" for amount in amounts]
+        table.add_row(each["column"], f"{each['different']} of {each['rows']}", *told)
+    return table
+
+
 def _table(*headings: str) -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 3, 0, 0))
     for heading in headings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ from deployments.settings import Settings
 from gateway.admission import Admission
 from gateway.batching.batcher import MicroBatcher
 from gateway.canary import Trials
+from gateway.capture.files import CaptureUnusable, store_at
+from gateway.capture.journal import CaptureJournal
 from gateway.http.access_control import Access
 from gateway.http.access_log import PROBES, AccessJournal
 from gateway.http.app import create_app
@@ -53,7 +56,11 @@ if TYPE_CHECKING:
     from gateway.http.protocols.inference_v2.grpc_server import InferenceServer
     from gateway.http.tracing import RequestTracing
 
+_logger = logging.getLogger(__name__)
+
 _LAST_WORDS_S = 1.0
+# For what is captured, when the replica is stopped.
+_LAST_FILES_S = 10.0
 # For calls by gRPC that are under way when the replica is stopped; it waits for those by HTTP.
 _GRPC_GRACE_S = 5.0
 
@@ -106,6 +113,7 @@ class Ingress:
             from deployments.ingress.span_export import SpanExport
 
             self._spans = SpanExport("ingress")
+        self._captured = _capture_journal(settings)
         self._sync = RayHandle(sync)
         self._admission = Admission(settings.admission_limits)
         self._traffic = Traffic()
@@ -165,6 +173,7 @@ class Ingress:
             batcher=batcher,
             lost_lines=lambda: self._journal.lost,
             usage=self._usage,
+            captured=self._captured,
         )
         limits = HttpLimits(
             max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
@@ -187,6 +196,7 @@ class Ingress:
             tracing=tracing,
             placement=self._placement,
             origins=settings.cors_origins,
+            captured=self._captured,
         )
         if settings.grpc_port is not None:
             await self._listen_for_grpc(service, limits, journal, tracing)
@@ -221,6 +231,7 @@ class Ingress:
             traffic=self._traffic,
             tracing=tracing,
             dialect=GrpcInferenceV2(),
+            captured=self._captured,
         )
         self._grpc = InferenceServer(
             service,
@@ -252,13 +263,17 @@ class Ingress:
         """Called by Ray, which awaits what it returns, when the replica is stopped and has answered
         nearly everything."""
         server, self._grpc = self._grpc, None
-        if server is not None:
-            return self._end(server)
+        captured, self._captured = self._captured, None
+        if server is not None or captured is not None:
+            return self._end(server, captured)
         self._close()
         return None
 
-    async def _end(self, server: InferenceServer) -> None:
-        await server.stop(_GRPC_GRACE_S)
+    async def _end(self, server: InferenceServer | None, captured: CaptureJournal | None) -> None:
+        if server is not None:
+            await server.stop(_GRPC_GRACE_S)
+        if captured is not None:
+            await asyncio.to_thread(captured.close, _LAST_FILES_S)
         self._close()
 
     def _close(self) -> None:
@@ -270,6 +285,17 @@ class Ingress:
         if self._keys is None:
             return None
         return Access(keys=self._keys, public=frozenset(self._settings.public), usage=self._usage)
+
+
+def _capture_journal(settings: Settings) -> CaptureJournal | None:
+    """Where to keep what models' tags say; None where nothing is kept, or can be on this node."""
+    if settings.capture_url is None:
+        return None
+    try:
+        return CaptureJournal(store_at(settings.capture_url), settings.capture_limits)
+    except CaptureUnusable as problem:
+        _logger.error("nothing is captured: %s", problem)
+        return None
 
 
 def _models_of(application: str) -> RayHandle:

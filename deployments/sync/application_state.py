@@ -153,6 +153,8 @@ _READ_PER_REQUEST = {
     "signature",
     "shadow",
     "shadow_tolerance",
+    "capture",
+    "capture_drop",
 }
 
 

@@ -49,6 +49,7 @@ from gateway.ports import SyncReport
 from registry_sync.canary_watch import CanaryWatch
 from registry_sync.default_version import DefaultPolicy
 from registry_sync.history_file import HistoryFile
+from registry_sync.pin_writer import PinWriter
 from registry_sync.problems import without_credentials
 from registry_sync.shadow_file import ShadowFile
 from registry_sync.snapshot import Restored, SnapshotStore
@@ -151,6 +152,8 @@ class SyncService:
             restored=restored,
             # Without a snapshot, still above what readers may have from an earlier life of this.
             first_generation=int(time.time()),
+            captures=settings.capture_url is not None,
+            pins=_pins_of(settings),
         )
         # Generations of an earlier life may have told something else.
         self._life = uuid.uuid4().hex
@@ -339,6 +342,12 @@ class SyncService:
             except Exception:
                 _logger.exception("Serve doesn't tell which applications are there")
                 await asyncio.sleep(_ADOPT_AGAIN_S)
+
+
+def _pins_of(settings: Settings) -> PinWriter | None:
+    if not settings.pin_in_registry:
+        return None
+    return PinWriter(tracking_uri=settings.tracking_uri, registry_uri=settings.registry_uri)
 
 
 def _known_versions(restored: Restored | None) -> list[ModelVersion]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gateway.canary import Canary
 from gateway.catalog.contracts import contract_of, promised_contract
@@ -58,7 +58,8 @@ class _Frozen(BaseModel):
 class ModelOptions(_Frozen):
     """What a team can set per model, with `modelmux.*` tags on the registered model.
 
-    Times are in seconds, `num_cpus` and `num_gpus` in Ray's units per replica.
+    Times are in seconds, `num_cpus` and `num_gpus` in Ray's units per replica. `capture` is the
+    share of requests that is kept, in percent (see `gateway.capture`), without `capture_drop`.
     """
 
     min_replicas: int = Field(default=0, ge=0, le=1000)
@@ -74,6 +75,21 @@ class ModelOptions(_Frozen):
     concurrency: int | None = Field(default=None, ge=1, le=256)
     shadow: str | None = None
     shadow_tolerance: float | None = Field(default=None, ge=0.0, le=1.0)
+    capture: float = Field(default=0.0, ge=0.0, le=100.0)
+    capture_drop: tuple[str, ...] = ()
+
+    @field_validator("capture", mode="before")
+    @classmethod
+    def _percent(cls, value: object) -> object:
+        """`10%` is 10."""
+        return value.strip().removesuffix("%") if isinstance(value, str) else value
+
+    @field_validator("capture_drop", mode="before")
+    @classmethod
+    def _columns(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
 
     @property
     def of_an_own_deployment(self) -> list[str]:
@@ -206,9 +222,10 @@ class Shadow(_Frozen):
     left_out: tuple[str, ...] = ()
 
 
-DefaultCause = Literal["named", "newest", "rolled_back", "fell_back", "stands_in"]
+DefaultCause = Literal["named", "newest", "rolled_back", "fell_back", "stands_in", "pinned"]
 """What made a version the default: an alias; being the newest; the alias that was moved back to it;
-the default after it being gone; or that the default can't be served, whose contract it keeps."""
+the default after it being gone; that the default can't be served, whose contract it keeps; or that
+the registry has it pinned."""
 
 _CAUSES: Mapping[DefaultCause, str] = {
     "named": "The alias that names defaults was moved to it.",
@@ -216,6 +233,7 @@ _CAUSES: Mapping[DefaultCause, str] = {
     "rolled_back": "The alias was moved back to it: it was the default before.",
     "fell_back": "The default after it is gone: it was the default before.",
     "stands_in": "The default before it can't be served, and it keeps the contract.",
+    "pinned": "It is pinned as the default in the registry.",
 }
 
 
@@ -243,9 +261,10 @@ class ServedModel(_Frozen):
     the registry doesn't say. `default_cause` is why the default is what it is, `former_defaults`
     what was before it and is registered still, the last one at the end. `passed_over` is the
     number up to which no version becomes the default by being the newest: those that were there
-    when the default was deleted and callers were sent back. `shadow_problem` is why what the tag
-    says of a shadow isn't followed, or need not be any more. `not_started`, `load_problems` and
-    `environments` are as in `Moment`.
+    when the default was deleted and callers were sent back. `pinned_version` is what the registry
+    had pinned as default when that was last followed, or is to be written over. `shadow_problem` is
+    why what the tag says of a shadow isn't followed, or need not be any more. `not_started`,
+    `load_problems` and `environments` are as in `Moment`.
     """
 
     name: str
@@ -258,6 +277,7 @@ class ServedModel(_Frozen):
     default_cause: DefaultCause | None = None
     former_defaults: tuple[FormerDefault, ...] = ()
     passed_over: int = 0
+    pinned_version: int | None = None
     held: HeldVersion | None = None
     canary: Canary | None = None
     shadow: Shadow | None = None

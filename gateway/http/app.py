@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from gateway.capture.journal import CaptureJournal
 from gateway.errors import CatalogUnavailable
 from gateway.http.access_control import (
     METRICS_PATH,
@@ -138,6 +139,7 @@ def create_app(
     tracing: RequestTracing | None = None,
     placement: Placement | None = None,
     origins: Collection[str] = (),
+    captured: CaptureJournal | None = None,
 ) -> FastAPI:
     """The gateway's ASGI application over a prediction service and a catalog feed.
 
@@ -146,7 +148,7 @@ def create_app(
     `access` is None nothing needs a key; without `webhook_secret` no webhook is taken. Predictions
     are counted in `traffic` and have spans where there is `tracing`; `/metrics` tells what
     `measurements` give, or the catalog alone. `placement` says where callers find all this, and
-    pages of `origins` may read it.
+    pages of `origins` may read it. What models' tags say is kept goes to `captured`.
     """
     placement = placement or Placement()
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
@@ -160,11 +162,18 @@ def create_app(
             tracing=tracing,
             route=path,
             dialect=dialect,
+            captured=captured,
         )
 
     def openai(path: str) -> OpenAIEndpoint:
         return OpenAIEndpoint(
-            path, service, limits=limits, access=access, traffic=traffic, tracing=tracing
+            path,
+            service,
+            limits=limits,
+            access=access,
+            traffic=traffic,
+            tracing=tracing,
+            captured=captured,
         )
 
     predictions = PredictionRoutes(

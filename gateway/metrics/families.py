@@ -286,6 +286,13 @@ ACCESS_LINES_LOST = Family(
     help="Lines of the access log that could not be written and are lost.",
     by_replica=True,
 )
+CAPTURED_REQUESTS = Family(
+    name=f"{PREFIX}captured_requests",
+    kind="counter",
+    help="Requests to be captured that were written, dropped for want of room, or lost.",
+    labels=("model", "outcome"),
+    by_replica=True,
+)
 
 FAMILIES: tuple[Family, ...] = (
     REQUESTS,
@@ -320,6 +327,7 @@ FAMILIES: tuple[Family, ...] = (
     BUILD_INFO,
     INGRESS_MEMORY,
     ACCESS_LINES_LOST,
+    CAPTURED_REQUESTS,
 )
 
 

@@ -17,6 +17,7 @@ from resource import getpagesize
 from gateway.admission import Admission
 from gateway.availability import why_model_is_silent
 from gateway.batching.batcher import MicroBatcher
+from gateway.capture.journal import CaptureJournal
 from gateway.catalog import Catalog, ServedModel
 from gateway.metrics.collection import Measured
 from gateway.metrics.counters import Traffic
@@ -24,6 +25,7 @@ from gateway.metrics.families import (
     ACCESS_LINES_LOST,
     BUILD_INFO,
     CANARY_STOPPED,
+    CAPTURED_REQUESTS,
     CATALOG_GENERATION,
     DEFAULT_HELD,
     ENVIRONMENT_NOT_READY,
@@ -49,7 +51,8 @@ from gateway.security.key_usage import KeyUsage
 class ReplicaNumbers:
     """The numbers of one ingress process: what it counted, and what is inside at this moment.
 
-    `lost_lines` tells how many lines of the access log are lost, `usage` what was asked with keys.
+    `lost_lines` tells how many lines of the access log are lost, `usage` what was asked with keys,
+    `captured` what was kept.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class ReplicaNumbers:
         batcher: MicroBatcher,
         lost_lines: Callable[[], int] = lambda: 0,
         usage: KeyUsage | None = None,
+        captured: CaptureJournal | None = None,
     ) -> None:
         self._feed = feed
         self._service = service
@@ -70,6 +74,7 @@ class ReplicaNumbers:
         self._batcher = batcher
         self._lost_lines = lost_lines
         self._usage = KeyUsage() if usage is None else usage
+        self._captured = captured
 
     def reading(self) -> Reading:
         """All of them, of what the catalog has."""
@@ -96,6 +101,9 @@ class ReplicaNumbers:
             KEY_REQUESTS.name: [((key,), n) for key, n in self._usage.requests.items()],
             KEY_REQUESTS_REFUSED.name: [((key,), n) for key, n in self._usage.refused.items()],
             INGRESS_MEMORY.name: [((), size) for size in _resident_bytes()],
+            CAPTURED_REQUESTS.name: []
+            if self._captured is None
+            else [*self._captured.outcomes(catalog).items()],
             MODEL_UNSERVABLE.name: [
                 ((model.name,), 1)
                 for model in _models(catalog)

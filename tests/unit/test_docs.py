@@ -51,6 +51,7 @@ TAGS = {f"{tags.PREFIX}{name}" for name in ModelOptions.model_fields} | {
     tags.SERVE,
     tags.ACCEPT_BREAKING,
     *tags.CANARY_TAGS,
+    *tags.PIN_TAGS,
 }
 VARIABLES = {f"{PREFIX}{name.upper()}" for name in (*Settings.model_fields, *CLIENT_VARIABLES)}
 

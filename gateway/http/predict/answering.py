@@ -18,10 +18,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.admission import Visit
+from gateway.capture.journal import CaptureJournal
+from gateway.capture.kept import Kept
+from gateway.catalog import Resolution
 from gateway.errors import GatewayError, InternalError
 from gateway.http.access_control import Access
 from gateway.http.access_log import note_answer
 from gateway.http.predict.body import HttpLimits
+from gateway.http.predict.capturing import Capturing
 from gateway.http.predict.compression import WORTH_BYTES, packed
 from gateway.http.predict.disconnect import Departure, is_left
 from gateway.http.predict.event_stream import EventWriter
@@ -43,12 +47,14 @@ Answer: TypeAlias = Prediction | EventStream
 
 @dataclass(slots=True)
 class Exchange:
-    """One request, when it came, and the model that it asks for once that is known."""
+    """One request, when it came, the model that it asks for once that is known, and what is
+    captured of it, if it is."""
 
     scope: Scope
     receive: Receive
     send: Send
     model: str | None = None
+    captured: Kept | None = None
     began: float = field(default_factory=time.perf_counter)
 
     @property
@@ -61,8 +67,9 @@ class AnsweringEndpoint(ABC):
     """Answers predictions at `route`, in one protocol.
 
     `access` is None where keys are off: to be said by who makes an endpoint, never forgotten. Each
-    answer is counted in `traffic`, and has a span where there is `tracing`. An ASGI application,
-    to be put into a `Boundary`: what isn't a GatewayError is raised.
+    answer is counted in `traffic`, has a span where there is `tracing`, and is kept in `captured`
+    where its model's tag says so. An ASGI application, to be put into a `Boundary`: what isn't a
+    GatewayError is raised.
     """
 
     def __init__(
@@ -74,6 +81,7 @@ class AnsweringEndpoint(ABC):
         traffic: Traffic | None = None,
         tracing: RequestTracing | None = None,
         route: str = PREDICT_PATH,
+        captured: CaptureJournal | None = None,
     ) -> None:
         self._service = service
         self._limits = limits
@@ -81,6 +89,7 @@ class AnsweringEndpoint(ABC):
         self._traffic = Traffic() if traffic is None else traffic
         self._tracing = tracing
         self._route = route
+        self._capturing = None if captured is None else Capturing(captured, self._protocol)
 
     @property
     @abstractmethod
@@ -112,12 +121,12 @@ class AnsweringEndpoint(ABC):
             answer, visit = await self._answer(exchange)
         except GatewayError as error:
             response = self._problem(scope, error)
-            self._count_failure(exchange, error.version, response.status_code)
+            self._count_failure(exchange, error, error.version, response.status_code)
             await response(scope, receive, send)
             return
         except BaseException as error:
             status = CALLER_LEFT if is_left(error) else InternalError.status
-            self._count_failure(exchange, None, status)
+            self._count_failure(exchange, error, None, status)
             raise
         if isinstance(answer, EventStream):
             await self._send_events(exchange, answer, visit)
@@ -155,24 +164,38 @@ class AnsweringEndpoint(ABC):
             if stream.offer is not None:
                 stream.offer(request_id_of(scope))
         except GatewayError as error:
-            self._count_failure(exchange, version, error.status)
+            self._count_failure(exchange, error, version, error.status)
         except BaseException as error:
             status = CALLER_LEFT if is_left(error) else InternalError.status
-            self._count_failure(exchange, version, status)
+            self._count_failure(exchange, error, version, status)
             raise
         finally:
             self._traffic.note_events(name, version, writer.events)
 
     def _count_answer(self, exchange: Exchange, version: int, rows: int) -> None:
+        spent_s = exchange.spent_s
         self._traffic.note_answer(
-            str(exchange.model), version, exchange.spent_s, rows, protocol=self._protocol
+            str(exchange.model), version, spent_s, rows, protocol=self._protocol
         )
+        if self._capturing is not None:
+            self._capturing.answered(exchange.scope, spent_s)
 
-    def _count_failure(self, exchange: Exchange, version: int | None, status: int) -> None:
+    def _begin_capture(
+        self, exchange: Exchange, resolution: Resolution, selector: str | None
+    ) -> None:
+        """To be called once it is known what answers, by whichever `selector` was asked for."""
+        if self._capturing is not None:
+            exchange.captured = self._capturing.begin(exchange.scope, resolution, selector)
+
+    def _count_failure(
+        self, exchange: Exchange, error: BaseException, version: int | None, status: int
+    ) -> None:
         """A caller's word becomes no label: all names that the catalog lacks are one."""
         name = exchange.model
         model = name if name is not None and self._service.knows(name) else UNKNOWN
         self._traffic.note_failure(model, version, status, protocol=self._protocol)
+        if self._capturing is not None:
+            self._capturing.failed(exchange.scope, error, exchange.spent_s)
 
 
 async def kept(visit: Visit, coming: Awaitable[Answer]) -> tuple[Answer, Visit]:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from gateway.admission import Visit
+from gateway.capture.journal import CaptureJournal
 from gateway.catalog import Resolution
 from gateway.contract import TYPED
 from gateway.contract.agents import asks_for_stream
@@ -46,11 +47,18 @@ class PredictEndpoint(AnsweringEndpoint):
         tracing: RequestTracing | None = None,
         route: str = PREDICT_PATH,
         dialect: Dialect | None = None,
+        captured: CaptureJournal | None = None,
     ) -> None:
-        super().__init__(
-            service, limits=limits, access=access, traffic=traffic, tracing=tracing, route=route
-        )
         self._dialect = Dialect() if dialect is None else dialect
+        super().__init__(
+            service,
+            limits=limits,
+            access=access,
+            traffic=traffic,
+            tracing=tracing,
+            route=route,
+            captured=captured,
+        )
 
     @property
     def _protocol(self) -> str:
@@ -72,10 +80,12 @@ class PredictEndpoint(AnsweringEndpoint):
         resolution = self._service.resolve(asked.name, asked.selector, scope["headers"])
         # Now, because not every end names them: a caller may leave, and a bug knows no model.
         note_answer(scope, asked.name, resolution.version.number, None)
+        self._begin_capture(exchange, resolution, asked.selector)
         return await self._prediction(exchange, resolution)
 
     async def _prediction(self, exchange: Exchange, resolution: Resolution) -> tuple[Answer, Visit]:
         headers: RawHeaders = exchange.scope["headers"]
+        captured = exchange.captured
         events = self._dialect.streams and takes_events(headers)
         if events:
             require_json(headers)
@@ -89,9 +99,11 @@ class PredictEndpoint(AnsweringEndpoint):
             streams = events or (is_agent and form is TYPED and asks_for_stream(body))
             with Departure(exchange.receive):
                 if streams:
-                    return await self._service.stream(resolution, body, visit, timeout_s=timeout_s)
+                    return await self._service.stream(
+                        resolution, body, visit, timeout_s=timeout_s, kept=captured
+                    )
                 return await self._service.predict(
-                    resolution, body, visit, timeout_s=timeout_s, form=form
+                    resolution, body, visit, timeout_s=timeout_s, form=form, kept=captured
                 )
 
         return await kept(visit, asked())

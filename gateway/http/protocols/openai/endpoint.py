@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from gateway.admission import Visit
+from gateway.capture.journal import CaptureJournal
 from gateway.catalog import Resolution
 from gateway.contract import Written
 from gateway.contract.agents import EMBEDDINGS, RESPONSES_AGENT
@@ -69,9 +70,16 @@ class OpenAIEndpoint(AnsweringEndpoint):
         access: Access | None,
         traffic: Traffic | None = None,
         tracing: RequestTracing | None = None,
+        captured: CaptureJournal | None = None,
     ) -> None:
         super().__init__(
-            service, limits=limits, access=access, traffic=traffic, tracing=tracing, route=path
+            service,
+            limits=limits,
+            access=access,
+            traffic=traffic,
+            tracing=tracing,
+            route=path,
+            captured=captured,
         )
         self._path = path
 
@@ -120,6 +128,7 @@ class OpenAIEndpoint(AnsweringEndpoint):
         note_answer(exchange.scope, name, version.number, None)
         if version.task not in TASKS[self._path]:
             raise _spoken_elsewhere(path_of(version.task), name, version.number)
+        self._begin_capture(exchange, resolution, selector or by_header)
         return resolution
 
     async def _asked(
@@ -134,9 +143,13 @@ class OpenAIEndpoint(AnsweringEndpoint):
         sent = orjson.dumps(encodable(translated(self._path, body)))
         with Departure(exchange.receive):
             if body.get("stream") is True and self._path != _EMBEDDINGS_PATH:
-                stream = await self._service.stream(resolution, sent, visit, timeout_s=timeout_s)
+                stream = await self._service.stream(
+                    resolution, sent, visit, timeout_s=timeout_s, kept=exchange.captured
+                )
                 return replace(stream, events=_spoken_events(stream.events, spoken))
-            whole = await self._service.predict(resolution, sent, visit, timeout_s=timeout_s)
+            whole = await self._service.predict(
+                resolution, sent, visit, timeout_s=timeout_s, kept=exchange.captured
+            )
         return _spoken_whole(whole, spoken)
 
 
