@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection
+from functools import lru_cache
 
 APPLICATION = "modelmux"
 """The gateway's own application."""
@@ -47,6 +48,7 @@ def is_models(name: str, deployments: Collection[str]) -> bool:
     return is_named_so and set(deployments) <= {MODEL_HOST}
 
 
+@lru_cache(maxsize=8192)  # asked for with every call
 def application_name(model: str) -> str:
     """The application of the model of that name; readable, and unique by its digest."""
     slug = re.sub(r"[^A-Za-z0-9]+", "-", model).strip("-")[:40].lower()

@@ -29,6 +29,7 @@ from deployments.cluster.gateway_owner import Owner, is_owner, owned_gateway
 from deployments.cluster.haproxy_drain import close_front_door, end_haproxy
 from deployments.cluster.join import joined_ray, running_serve
 from deployments.cluster.join_rules import ServeApplication
+from deployments.cluster.lean_ray import without_monitors
 from deployments.cluster.ray_environment import haproxy_admin_socket, inner_host
 from deployments.cluster.readiness import last_line, started
 from deployments.cluster.zygote import zygote
@@ -76,13 +77,14 @@ def ray_runtime(settings: Settings) -> Iterator[None]:
 
 
 def _init_ray() -> Any:
-    return ray.init(
-        address="local",
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        # What its processes write is kept in a file of each, of which our own output names one.
-        log_to_driver=False,
-    )
+    with without_monitors():
+        return ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            # What its processes write is kept in a file of each, of which our own output names one.
+            log_to_driver=False,
+        )
 
 
 def settings_on_cluster(settings: Settings) -> Settings:

@@ -73,6 +73,25 @@ def _client() -> None:
     assert callable(ServeControllerClient.get_serve_details)
 
 
+@pin("ray._private.parameter.RayParams")
+def _parameters() -> None:
+    import ray
+    from ray._private import node, parameter, worker
+
+    from deployments.cluster.lean_ray import without_monitors
+
+    with without_monitors():
+        lean = parameter.RayParams(redirect_output=None)
+    usual = parameter.RayParams(redirect_output=None)
+    assert (lean.no_monitor, lean.include_log_monitor) == (True, False)
+    assert usual.no_monitor is False
+    assert "ray._private.parameter.RayParams(" in inspect.getsource(worker.init)
+    started = inspect.getsource(node.Node)
+    assert "if not self._ray_params.no_monitor:" in started
+    assert "if self._ray_params.include_log_monitor:" in started
+    assert ray._private.parameter is parameter
+
+
 @pin("ray._private.worker._global_node")
 def _node() -> None:
     import ray

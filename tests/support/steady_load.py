@@ -187,7 +187,7 @@ def _code(response: httpx.Response) -> str:
 
 @contextmanager
 def steady_load(
-    url: str, *asks: Ask, callers: int = 8, pause_s: float = 0.05
+    url: str, *asks: Ask, callers: int = 8, pause_s: float = 0.1
 ) -> Iterator[SteadyLoad]:
     """A load that goes on until the block ends; see `SteadyLoad.figures`."""
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for each request
