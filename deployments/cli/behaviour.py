@@ -59,17 +59,24 @@ class ColumnDifferences:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DifferentRow:
-    """A row that differs: where it is from, what was asked, and both answers by column."""
+    """A row that differs: where it is from, what was asked, and both answers by column, or the
+    error that the candidate answers with."""
 
     told: str
     inputs: Any
     answers: Mapping[str, tuple[Any, Any]]
     weight: float
+    error: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For machines."""
         answers = {n: {"against": a, "candidate": b} for n, (a, b) in self.answers.items()}
-        return {"row": self.told, "inputs": self.inputs, "answers": answers}
+        return {
+            "row": self.told,
+            "inputs": self.inputs,
+            "answers": answers,
+            "error": self.error,
+        }
 
 
 @dataclass(slots=True, kw_only=True)
@@ -260,6 +267,16 @@ class _Comparison:
             seen.failed += rows
             seen.different += rows
             seen.failures[new.code] = seen.failures.get(new.code, 0) + rows
+            for each in questions:
+                self._keep_worst(
+                    DifferentRow(
+                        told=each.told,
+                        inputs=each.value,
+                        answers={},
+                        weight=math.inf,
+                        error=new.code,
+                    )
+                )
             return
         compared = compare(old, new, self.tolerance)
         for column in compared.columns:
@@ -284,10 +301,13 @@ class _Comparison:
         pairs = {name: _pair(old, new, name, row) for name in dict.fromkeys((*old, *new))}
         differ = {n: p for n, p in pairs.items() if not are_equal(*p, self.tolerance)}
         weight = sum(_relative(*pair) for pair in differ.values())
-        worst = self.seen.worst
-        worst.append(
+        self._keep_worst(
             DifferentRow(told=question.told, inputs=question.value, answers=differ, weight=weight)
         )
+
+    def _keep_worst(self, row: DifferentRow) -> None:
+        worst = self.seen.worst
+        worst.append(row)
         worst.sort(key=lambda each: -each.weight)
         del worst[_WORST:]
 

@@ -150,6 +150,8 @@ def _print_behaviour(seen: Behaviour, result: CheckResult) -> None:
             show(agreement_table(columns))
         for row in seen.worst:
             out.print(f"{row.told}: {json.dumps(row.inputs, ensure_ascii=False, default=str)}")
+            if row.error is not None:
+                out.print(f"  version {result.candidate} fails: {row.error}")
             for name, (before, after) in row.answers.items():
                 out.print(f"  {name}: {before} → {after}")
 

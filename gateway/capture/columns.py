@@ -93,8 +93,7 @@ class Shape:
         for column in self._inputs:
             columns[column.name] = self._input_array(column, pieces)
         for column in self._params:
-            cells = [each.kept.request.params.get(column.label) if each.kept.request else None
-                     for each in pieces]  # fmt: skip
+            cells = [_param_of(each.kept, column) for each in pieces]
             columns[column.name] = _spread(pieces, arrow_array([cells], column.type, nullable=True))
         if self._outputs:
             columns |= self._output_arrays(pieces)
@@ -231,9 +230,9 @@ def _pieces(kept: Kept) -> Iterator[_Piece]:
     if request is None or not request.frames:
         yield _Piece(kept=kept, places=[None])
         return
-    outputs = repeat(None)
+    outputs: Iterator[Output | None] = repeat(None)
     if kept.outputs is not None and kept.status == _OK:
-        outputs = iter(output for _, output in kept.outputs)  # type: ignore[assignment]
+        outputs = iter(output for _, output in kept.outputs)
     for (places, frame), output in zip(request.frames, outputs, strict=False):
         answered = 0 if output is None else row_count(output) or 0
         more = range(places[-1] + 1, places[-1] + 1 + answered - len(places))
@@ -275,6 +274,10 @@ def _cells(piece: _Piece, column: _Column) -> Cells:
         return [None] * piece.rows
     cells = frame.columns[frame.names.index(column.label)]
     return cells if len(cells) == piece.rows else _padded(cells, piece.rows)
+
+
+def _param_of(kept: Kept, column: _Column) -> Any:
+    return None if kept.request is None else kept.request.params.get(str(column.label))
 
 
 def _member(piece: _Piece, column: _Column) -> Cells:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.support.registering import client, columns, register
@@ -30,11 +32,14 @@ def uri(mlflow_uri: str) -> str:
     return mlflow_uri
 
 
-def _check(uri: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _check(
+    uri: str, *arguments: str, environment: str = "auto"
+) -> subprocess.CompletedProcess[str]:
     command = str(Path(sys.executable).with_name("modelmux"))
     return subprocess.run(
         [command, "check", *arguments, "--tracking-uri", uri],
         capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "MODELMUX_ENVIRONMENT": environment},
     )  # fmt: skip
 
 
@@ -74,3 +79,26 @@ def test_a_registry_that_is_away_cannot_tell() -> None:
     done = _check("http://127.0.0.1:9", NAME, "1")
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_behaviour_is_compared_by_asking_both(mlflow_uri: str, tmp_path: Path) -> None:
+    """Both versions are asked in processes of their own; the exit code is by `--at-most`."""
+
+    def doubles(rows: pd.DataFrame, params: object) -> pd.DataFrame:
+        return pd.DataFrame({"y": rows["x"] * 2.0})
+
+    def differs(rows: pd.DataFrame, params: object) -> pd.DataFrame:
+        return pd.DataFrame({"y": rows["x"] * 2.0 + (rows["x"] > 2) * 0.5})
+
+    for predict in (doubles, differs):
+        register(
+            mlflow_uri, "answers otherwise", predict, columns(("x", "double")),
+            columns(("y", "double")),
+        )  # fmt: skip
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"x": 1}\n{"x": 2}\n{"x": 3}\n{"x": 4}\n')
+    arguments = ("answers otherwise", "2", "--behaviour", "--on", str(file), "--json")
+    done = _check(mlflow_uri, *arguments, "--at-most", "0.5", environment="shared")
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)["behaviour"]
+    assert (seen["compared"], seen["different"], seen["columns"][0]["max"]) == (4, 2, 0.5)
