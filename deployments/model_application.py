@@ -15,11 +15,11 @@ from ray.serve.config import AutoscalingConfig
 from deployments.application_names import MODEL_HOST
 from deployments.environments.planner import EnvironmentSettings
 from deployments.logs import LogOptions
+from deployments.model_replica.host_settings import HostSettings
 from deployments.model_replica.memory_budget import Sharing
 from deployments.model_replica.processes import import_ahead
 from deployments.model_replica.replica import ModelHost
 from deployments.model_replica.start_methods import start_methods
-from deployments.model_replica.supervisor import HostSettings
 from deployments.placement import ApplicationPlan
 from deployments.settings import HEALTH_CHECK_PERIOD_S
 from gateway.catalog import ModelOptions

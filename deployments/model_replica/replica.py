@@ -18,7 +18,8 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.logs import configure_logging
-from deployments.model_replica.supervisor import HostSettings, Keep, Resident, Supervisor
+from deployments.model_replica.host_settings import HostSettings
+from deployments.model_replica.supervisor import Keep, Resident, Supervisor
 from deployments.model_replica.version_process import VersionId
 from deployments.serve.replica_ports import listen_for_no_http, listen_on_own_address
 

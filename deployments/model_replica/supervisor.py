@@ -15,24 +15,21 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from contextvars import Context
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import Any
 
 from deployments.backoff import Backoff
-from deployments.environments.planner import EnvironmentSettings
-from deployments.logs import LogOptions, fields
-from deployments.model_process.artifacts import artifacts_folder
+from deployments.logs import fields
 from deployments.model_process.messages import given_up_at
 from deployments.model_replica.asides import NO_ROOM, Asides
+from deployments.model_replica.host_settings import HostSettings
 from deployments.model_replica.load_events import LoadEventLog
-from deployments.model_replica.memory_budget import MemoryBudget, Sharing
-from deployments.model_replica.output_lines import OutputLines
 from deployments.model_replica.processes import Processes, StartFailed, TemplateEnded
 from deployments.model_replica.quarantine import Quarantine, Suspension
+from deployments.model_replica.shared_room import RoomClosed, SharedRoom
 from deployments.model_replica.start_methods import StartMethod, start_method, start_methods
+from deployments.model_replica.version_artifacts import VersionArtifacts
 from deployments.model_replica.version_environments import (
     LINGER_S,
     EnvironmentBuilding,
@@ -70,29 +67,6 @@ _OUTCOMES = {
 }
 _BUILDING_RETRY_S = 5.0
 _CLOSING = Suspension(kind="load", left_s=1.0, reason="the replica is ending")
-
-
-@dataclass(frozen=True, kw_only=True)
-class HostSettings:
-    """Where versions come from and go to, and the environments that they run in; times in seconds.
-
-    `flavors` are what the first versions that are asked for will probably have, `sharing` is for a
-    replica that many models share, `events_to` the deployment and the application that are told
-    what is loaded, `zygote` the address of the machine's (see `model_process.zygote`).
-    """
-
-    tracking_uri: str
-    registry_uri: str
-    artifact_folder: str
-    max_loaded_versions: int
-    environments: EnvironmentSettings
-    flavors: tuple[str, ...] = ()
-    sharing: Sharing | None = None
-    retry_load_after_s: float = 30.0
-    load_timeout_s: float = 300.0
-    events_to: tuple[str, str] | None = None
-    zygote: str | None = None
-    logs: LogOptions = field(default_factory=LogOptions)
 
 
 class VersionUnavailable(Exception):
@@ -138,11 +112,13 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         self._processes = processes or Processes(zygote=settings.zygote)
         sharing = settings.sharing
-        self._budget = None if sharing is None else MemoryBudget(sharing.budget_bytes)
         self._environments = VersionEnvironments(
             settings.environments,
             self._processes,
             linger_s=LINGER_S if sharing is None else max(LINGER_S, sharing.idle_timeout_s),
+        )
+        self._room = (
+            None if sharing is None else SharedRoom(sharing, self, templates=self._environments)
         )
         self._quarantine = Quarantine(retry_after_s=settings.retry_load_after_s)
         self._asides = Asides()
@@ -150,7 +126,6 @@ class Supervisor:
         self._versions: dict[str, VersionId] = {}
         self._running: dict[str, VersionProcess] = {}
         self._ending: set[VersionProcess] = set()
-        self._freed = asyncio.Event()
         self._loads: SingleFlight[str, VersionProcess] = SingleFlight()
         self._seen: dict[str, tuple[int, int, float]] = {}
         self._ready_at: dict[str, float] = {}
@@ -160,11 +135,12 @@ class Supervisor:
         self._is_closing = False
         self._tasks: set[asyncio.Task[Any]] = set()
         methods = start_methods(settings.flavors)
-        self._fetching = next((each for each in methods if each.forks), methods[0])
+        fetching = next((each for each in methods if each.forks), methods[0])
+        self._artifacts = VersionArtifacts(settings, self._processes, fetching)
         self._go_on(self._watch(self._look, _LOOK_EVERY_S))
         self._go_on(self._watch(self._look_at_asides, _WEIGH_EVERY_S))
-        if self._budget is not None:
-            self._go_on(self._watch(self._look_at_memory, _WEIGH_EVERY_S))
+        if self._room is not None:
+            self._go_on(self._watch(self._room.look, _WEIGH_EVERY_S))
         for method in methods:
             self._go_on(self._prepare(method))
 
@@ -235,18 +211,23 @@ class Supervisor:
 
     async def close(self) -> None:
         """Answer what was taken, and end all processes."""
-        self._is_closing = True
+        self._stop_taking_in()
         for task in self._tasks:
             task.cancel()
-        for process in [each for each in self._running.values() if each.version.aside]:
+        for process in [each for each in self.running if each.version.aside]:
             process.give_up()
         await asyncio.gather(self._processes.close(timeout_s=_FINISH_S), self._environments.close())
 
     def abandon(self) -> None:
         """End all processes at once."""
-        self._is_closing = True
+        self._stop_taking_in()
         self._processes.abandon()
         self._environments.abandon()
+
+    def _stop_taking_in(self) -> None:
+        self._is_closing = True
+        if self._room is not None:
+            self._room.close()
 
     async def _loaded(self, version: VersionId) -> VersionProcess:
         """Load first, by ourselves, and only then show the version to the LRU.
@@ -264,7 +245,7 @@ class Supervisor:
     async def _take(self, key: str) -> Resident:
         def evict() -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and so has the process
-                self._loop.call_soon_threadsafe(self._evict, key)
+                self._loop.call_soon_threadsafe(self.evict, key)
 
         return Resident(evict)
 
@@ -293,14 +274,18 @@ class Supervisor:
             home: Home | None = None
             process: VersionProcess | None = None
             try:
-                await self._fetch(version)
-                home = await self._environments.home(version, self._folder(version))
-                await self._wait_for_room(key)
+                await self._artifacts.fetch(version)
+                folder = self._artifacts.folder(version)
+                home = await self._environments.home(version, folder)
+                if self._room is not None and not version.aside:
+                    await self._room.wait(key)
                 process = VersionProcess(version, at_end=partial(self._take_end, key, home))
                 self._running[key] = process
                 await process.load(home.processes, start_method(version.flavor), self._job(version))
             except EnvironmentBuilding as building:
                 raise VersionUnavailable(_building(building)) from None
+            except RoomClosed:
+                raise VersionUnavailable(_CLOSING) from None
             except ProcessEnded as ended:
                 if process is None or not process.given_up:
                     self._quarantine.died(key, "load", f"{ended} while it was being loaded")
@@ -319,7 +304,8 @@ class Supervisor:
                 self._quarantine.loaded(key)
                 self._seen.pop(key, None)
                 self._ready_at[key] = time.monotonic()
-                await self._take_in(process)
+                if self._room is not None:  # else Ray's LRU sees to how many there are
+                    await self._room.take_in(process)
                 self._note_loaded(version, process, time.monotonic() - began)
                 return process
             if process is not None and self._running.get(key) is process:
@@ -335,10 +321,9 @@ class Supervisor:
     def _let_in_aside(self, version: VersionId) -> None:
         """A shadow takes the place of its model's one before, and no other's; raises
         VersionUnavailable."""
-        for other in self._asides.replaced_by(version, list(self._running.values())):
+        for other in self._asides.replaced_by(version, self.running):
             self._end_aside(other)
-        budget = self._budget
-        is_full = budget is not None and not budget.has_room(self._alive(), coming=version.key)
+        is_full = self._room is not None and not self._room.has_room(version.key)
         refusal = NO_ROOM if is_full else self._asides.refusal()
         if refusal is not None:
             raise VersionUnavailable(refusal)
@@ -362,7 +347,7 @@ class Supervisor:
 
     def _count_loaded(self) -> None:
         """By models. One with a replica of its own counts there when nothing of it is left."""
-        known = dict.fromkeys(self.events.loaded, 0) if self._budget is None else {}
+        known = dict.fromkeys(self.events.loaded, 0) if self._room is None else {}
         for process in self._running.values():
             if process.state is State.READY:
                 known[process.version.model] = known.get(process.version.model, 0) + 1
@@ -371,64 +356,18 @@ class Supervisor:
     def _job(self, version: VersionId) -> dict[str, Any]:
         return {
             "kind": "serve",
-            "folder": str(self._folder(version)),
+            "folder": str(self._artifacts.folder(version)),
             "tracking_uri": self._settings.tracking_uri,
             "registry_uri": self._settings.registry_uri,
             "aside": version.aside,
         }
 
-    def _folder(self, version: VersionId) -> Path:
-        return artifacts_folder(Path(self._settings.artifact_folder), version.fingerprint)
-
-    async def _fetch(self, version: VersionId) -> None:
-        """Have the version's artifacts on disk, fetched by a process, since that takes MLflow and
-        whatever the store needs. Raises LoadFailed, ProcessEnded and StartFailed."""
-        if self._folder(version).is_dir():
-            return
-        done: asyncio.Future[None] = self._loop.create_future()
-
-        def hear(event: dict[str, Any]) -> None:
-            if done.done():
-                return
-            if event.get("event") == "ready":
-                done.set_result(None)
-            elif event.get("event") == "failed":
-                text = "the artifacts of %s can't be fetched: %s: %s"
-                _logger.error(
-                    text,
-                    version.name,
-                    event.get("reason"),
-                    event.get("text"),
-                    extra=fields(**version.where),
-                )
-                reason = f"its artifacts can't be fetched: {event.get('reason')}"
-                done.set_exception(LoadFailed(reason))
-
-        job = {
-            "kind": "fetch",
-            "model": version.model,
-            "number": version.number,
-            "fingerprint": version.fingerprint,
-            "into": self._settings.artifact_folder,
-            "tracking_uri": self._settings.tracking_uri,
-            "registry_uri": self._settings.registry_uri,
-        }
-        process = await self._processes.start(
-            job,
-            self._fetching,
-            hear=hear,
-            output=OutputLines(version.name, version.where),
-        )
-        await asyncio.wait([done, process.ended], return_when=asyncio.FIRST_COMPLETED)
-        if not done.done():
-            done.set_exception(ProcessEnded(process.how_it_ended()))
-        done.result()
-
     def _take_end(self, key: str, home: Home, process: VersionProcess) -> None:
         """A process is no more: whose fault that is, and what comes of it."""
         home.leave()
         self._ending.discard(process)
-        self._freed.set()
+        if self._room is not None:
+            self._room.free()
         was_serving = self._running.get(key) is process and process.was_ready
         if self._running.get(key) is process:
             del self._running[key]
@@ -460,17 +399,17 @@ class Supervisor:
         except VersionUnavailable as unavailable:
             _logger.info("%s isn't restarted: %s", self._versions[key].name, unavailable)
 
-    def _evict(self, key: str) -> None:
+    def evict(self, key: str) -> None:
         """The version makes room for others: its process ends, after what it has taken."""
         process = self._running.get(key)
         if process is not None and process.state is State.READY:
             if not process.version.aside:
                 self.events.note_eviction(process.version.model, process.version.number)
-            self._finish(key, process)
+            self.finish(process)
 
-    def _finish(self, key: str, process: VersionProcess) -> None:
+    def finish(self, process: VersionProcess) -> None:
         """Have a process that is ready end after what it has taken."""
-        del self._running[key]
+        del self._running[process.version.key]
         self._ending.add(process)
         process.finish()
         self._count_loaded()
@@ -481,44 +420,27 @@ class Supervisor:
         if not await process.wait_for_end(_FINISH_S + self._settings.load_timeout_s):
             process.give_up()
 
-    async def _wait_for_room(self, key: str) -> None:
-        """Wait until the version fits into the budget beside the others, of which those end that
-        were not used for the longest time. Who needs more than can be freed now keeps nobody else
-        from coming in: those who answer may hang."""
-        budget = self._budget
-        if budget is None or self._versions[key].aside:
-            return
-        while not budget.has_room(self._alive(), coming=key):
-            if self._is_closing:
-                raise VersionUnavailable(_CLOSING)
-            self._freed.clear()
-            self._environments.close_unused()
-            for process in budget.to_end(self._alive(), time.monotonic(), coming=key):
-                self._evict(process.version.key)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_EVERY_S):
-                    await self._freed.wait()
-
-    def _alive(self) -> list[VersionProcess]:
-        return [*self._running.values(), *self._ending]
-
-    async def _take_in(self, process: VersionProcess) -> None:
-        """What a process that is ready has taken is known from now on, and its model has no more
-        versions than it may; of a replica of its own Ray's LRU sees to that."""
-        if self._budget is None:
-            return
-        await asyncio.to_thread(self._budget.measure, [process], time.monotonic())
+    def refuse(self, process: VersionProcess, reason: str) -> None:
+        """The version can't be here: its process ends, and it isn't tried for a while."""
         version = process.version
-        ready = [
-            process
-            for process in self._running.values()
-            if process.version.model == version.model
-            and process.state is State.READY
-            and not process.version.aside
-        ]
-        surplus = max(0, len(ready) - version.max_loaded_versions)
-        for process in sorted(ready, key=lambda each: each.used_at)[:surplus]:
-            self._evict(process.version.key)
+        _logger.error("%s: %s", version.name, reason, extra=fields(**version.where))
+        self._quarantine.load_failed(version.key, reason)
+        if process.state is State.LOADING:
+            process.give_up()
+            return
+        if not version.aside:
+            self.events.note_failure(version.model, version.number, 0.0, reason)
+        self.finish(process)
+
+    @property
+    def running(self) -> list[VersionProcess]:
+        """The processes that have, or are to have, a version in memory."""
+        return list(self._running.values())
+
+    @property
+    def alive(self) -> list[VersionProcess]:
+        """Those, and those that are ending."""
+        return [*self._running.values(), *self._ending]
 
     async def _watch(self, look: Callable[[], Awaitable[None]], pause_s: float) -> None:
         """Look at all processes now and then, for ever."""
@@ -530,43 +452,9 @@ class Supervisor:
             except Exception:
                 _logger.exception("the versions' processes can't be looked at")
 
-    async def _look_at_memory(self) -> None:
-        """End who isn't used any more, who doesn't fit at all, and who makes the others not fit."""
-        budget, sharing, now = self._budget, self._settings.sharing, time.monotonic()
-        assert budget is not None
-        assert sharing is not None
-        await asyncio.to_thread(budget.measure, self._alive(), now)
-        await asyncio.to_thread(budget.measure_templates, self._environments.template_pids())
-        if budget.is_exceeded(self._alive()):
-            self._environments.close_unused()
-        for process in budget.too_large(self._running.values()):
-            self._refuse_for_size(process, budget.most_bytes)
-        for key, process in list(self._running.items()):
-            is_idle = process.state is State.READY and not process.is_at_work
-            if is_idle and now - process.used_at > sharing.idle_timeout_s:
-                self._finish(key, process)
-        for process in budget.to_end(self._alive(), now):
-            self._evict(process.version.key)
-
-    def _refuse_for_size(self, process: VersionProcess, most_bytes: int) -> None:
-        version = process.version
-        reason = (
-            f"it takes {(process.own_bytes or 0) // 1_000_000} MB of memory, and the shared "
-            f"deployment has {most_bytes // 1_000_000} MB: it needs a deployment of its own"
-        )
-        _logger.error("%s: %s", version.name, reason, extra=fields(**version.where))
-        self._quarantine.load_failed(version.key, reason)
-        if process.state is State.LOADING:
-            process.give_up()
-        elif version.aside:
-            self._finish(version.key, process)
-        else:
-            self.events.note_failure(version.model, version.number, 0.0, reason)
-            self._finish(version.key, process)
-
     async def _look_at_asides(self) -> None:
         """End the shadows that nobody asks, or that leave too little memory for the others."""
-        for process in self._asides.to_end(list(self._running.values()), time.monotonic()):
+        for process in self._asides.to_end(self.running, time.monotonic()):
             self._end_aside(process)
 
     def _end_aside(self, process: VersionProcess) -> None:
@@ -575,7 +463,7 @@ class Supervisor:
             process.give_up()
             self._running.pop(process.version.key, None)
         else:
-            self._finish(process.version.key, process)
+            self.finish(process)
 
     async def _look(self) -> None:
         """Who hangs is given up, and who was used is noted."""

@@ -16,8 +16,9 @@ from deployments.model_calls.outcomes import (
     packed,
     streamed,
 )
+from deployments.model_replica.host_settings import HostSettings
 from deployments.model_replica.processes import Processes
-from deployments.model_replica.supervisor import HostSettings, Keep, Resident, Supervisor
+from deployments.model_replica.supervisor import Keep, Resident, Supervisor
 from deployments.model_replica.version_process import VersionId
 from gateway.ports import Call, CallResult
 

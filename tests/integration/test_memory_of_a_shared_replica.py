@@ -61,7 +61,7 @@ async def test_the_least_recently_used_makes_room(tmp_path: Path) -> None:
         for each in (a, b, a):
             assert await answer(supervisor, each) == [100.0]
         now = time.monotonic
-        await until(lambda: all(now() - each.ready_at > 1.0 for each in supervisor._alive()))
+        await until(lambda: all(now() - each.ready_at > 1.0 for each in supervisor.alive))
         assert await answer(supervisor, c) == [100.0]
         await until(lambda: supervisor.events.loaded == {"a": 1, "c": 1})
         assert events(supervisor, "evicted") == ["b"]
@@ -75,7 +75,7 @@ async def test_who_answers_is_not_ended_for_another(tmp_path: Path) -> None:
     async with supervised(tmp_path, sharing=sharing(220)) as supervisor:
         await answer(supervisor, busy)
         long = asyncio.create_task(answer(supervisor, busy, 3.0))
-        await until(lambda: any(each.is_at_work for each in supervisor._alive()))
+        await until(lambda: any(each.is_at_work for each in supervisor.alive))
         began = time.monotonic()
         assert await answer(supervisor, newcomer) == [100.0]
         assert long.done()
