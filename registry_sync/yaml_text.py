@@ -43,7 +43,7 @@ def _check(text: str, loader: Any) -> None:
     for event in yaml.parse(text, loader):
         if isinstance(event, yaml.CollectionStartEvent):
             # Its own alias inside of it is of what isn't there yet.
-            sizes.pop(event.anchor, None)
+            sizes.pop(event.anchor or "", None)
             opened.append((event.anchor, 1))
             if len(opened) > _MAX_LEVELS:
                 raise BrokenYaml("nested too deep")

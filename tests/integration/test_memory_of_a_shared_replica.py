@@ -26,6 +26,17 @@ def predict(rows):
 """
 
 
+_WAITS = """
+import os, time
+taken = bytearray(b"x" * 156_000_000)
+
+def predict(rows):
+    while not os.path.exists({gate!r}):
+        time.sleep(0.02)
+    return rows["x"] * 0 + 156
+"""
+
+
 def sharing(mb: int, *, idle_timeout_s: float = 600.0) -> Sharing:
     return Sharing(memory_bytes=mb * MB, replicas=1, idle_timeout_s=idle_timeout_s)
 
@@ -87,22 +98,26 @@ async def test_who_answers_is_not_ended_for_another(tmp_path: Path) -> None:
 async def test_who_waits_for_more_than_can_be_freed_keeps_nobody_out(tmp_path: Path) -> None:
     """While one is in a long call and another doesn't fit beside it, a small one is loaded and
     answers; the large one does when its turn comes."""
-    sizes = {"small": 1, "large": 300, "busy": 150}
-    small, large, busy = (saved(tmp_path, name, mb=mb) for name, mb in sizes.items())
-    async with supervised(tmp_path, sharing=sharing(420)) as supervisor:
+    small, large = saved(tmp_path, "small", mb=1), saved(tmp_path, "large", mb=156)
+    gate = tmp_path / "gate"
+    gate.touch()
+    waits_for_it = _WAITS.format(gate=str(gate))
+    busy = replace(save_code(tmp_path, "busy", waits_for_it), model="busy")
+    async with supervised(tmp_path, sharing=sharing(345)) as supervisor:
         now = time.monotonic
         for each in (small, large, busy):
             await answer(supervisor, each)
             await until(lambda: all(now() - each.ready_at > 1.0 for each in supervisor._alive()))
         await until(lambda: supervisor.events.loaded == {"busy": 1})
-        long = asyncio.create_task(answer(supervisor, busy, 8.0))
+        gate.unlink()
+        long = asyncio.create_task(answer(supervisor, busy))
         await until(lambda: any(each.is_at_work for each in supervisor._alive()))
         waits = asyncio.create_task(answer(supervisor, large))
         assert await answer(supervisor, small) == [1.0]
-        assert not long.done()
         assert not waits.done()
-        assert await waits == [300.0]
-        assert await long == [150.0]
+        gate.touch()
+        assert await waits == [156.0]
+        assert await long == [156.0]
         assert events(supervisor, "failed") == []
 
 
