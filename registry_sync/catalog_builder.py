@@ -117,7 +117,7 @@ def _decided(
         problem=choice.problem,
         created_at_ms=record.created_at_ms,
     )
-    model = with_shadow(model, record.tags, compatibility=policy.compatibility)
+    model = with_shadow(model, compatibility=policy.compatibility, captures=captures)
     waiting = [] if choice.waiting is None else [choice.waiting]
     if rule is not None:
         beside = choose_canary(

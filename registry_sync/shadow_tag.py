@@ -8,9 +8,6 @@ says so. A shadow that has become the default has done its work: that is no faul
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
 from gateway.catalog import (
     Compatibility,
     ModelVersion,
@@ -21,21 +18,16 @@ from gateway.catalog import (
 )
 from registry_sync.traffic_tags import InvalidShare, parse_share
 
-# Of the rows that differ the inputs are kept only where callers' requests are kept anyway.
-_CAPTURE = "modelmux.capture"
-_CAPTURE_DROP = "modelmux.capture_drop"
 _FORCE = ":force"
 _ALL = 100.0
 
 
 def with_shadow(
-    model: ServedModel,
-    tags: Mapping[str, str] = MappingProxyType({}),
-    *,
-    compatibility: Compatibility = "compatible",
+    model: ServedModel, *, compatibility: Compatibility = "compatible", captures: bool = False
 ) -> ServedModel:
     """The model with the shadow that its options name; else with the reason why there is none,
-    which is a warning, too, where somebody has to do something about it."""
+    which is a warning, too, where somebody has to do something about it. `captures` tells whether
+    what callers ask is kept where a model's tag says so: of rows that differ it is then, too."""
     text = model.options.shadow
     if text is None:
         return model
@@ -47,21 +39,10 @@ def with_shadow(
             update={"shadow_problem": warning, "warnings": (*model.warnings, warning)}
         )
     if shadow is not None:
-        kept = {"keeps_inputs": _captures(tags), "left_out": _left_out(tags)}
-        shadow = shadow.model_copy(update=kept)
+        kept = captures and model.options.capture > 0.0
+        left_out = model.options.capture_drop
+        shadow = shadow.model_copy(update={"keeps_inputs": kept, "left_out": left_out})
     return model.model_copy(update={"shadow": shadow, "shadow_problem": note})
-
-
-def _captures(tags: Mapping[str, str]) -> bool:
-    try:
-        return float(tags.get(_CAPTURE, "0").strip().removesuffix("%")) > 0.0
-    except ValueError:
-        return False
-
-
-def _left_out(tags: Mapping[str, str]) -> tuple[str, ...]:
-    names = (name.strip() for name in tags.get(_CAPTURE_DROP, "").split(","))
-    return tuple(name for name in names if name)
 
 
 class _NotFollowed(Exception):

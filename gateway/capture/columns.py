@@ -10,7 +10,7 @@ of its own where it is the longer one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any
@@ -20,6 +20,7 @@ import orjson
 
 from gateway.capture.arrow_columns import JSON, Cells, arrow_array
 from gateway.capture.kept import Kept
+from gateway.capture.left_out import INPUT, OUTPUT, PARAM, is_left_out, without
 from gateway.catalog import Resolution
 from gateway.contract import AnswerColumn, Contract, Frame, Output
 from gateway.contract.outputs import joined_output, row_count
@@ -27,7 +28,6 @@ from gateway.contract.rendering import UNNAMED
 from gateway.contract.types import AnyValue, ArrayOf, Field, MapOf, ObjectOf, Param, Rows, Type
 from gateway.errors import InvalidModelOutput
 
-INPUT, OUTPUT, PARAM = "input", "output", "param"
 EVENTS = "events"
 """Of versions that stream: what a stream had, as a JSON list."""
 
@@ -81,7 +81,7 @@ class Shape:
         outputs = _outputs(self._contract)
         self._is_typed = outputs is not None
         self._outputs = self._wanted(OUTPUT, outputs or [_unnamed(OUTPUT)])
-        self._has_events = resolution.version.streamable and self._keeps(OUTPUT, OUTPUT, EVENTS)
+        self._has_events = resolution.version.streamable and self._keeps(OUTPUT, EVENTS)
 
     def table(self, kept: Sequence[Kept]) -> Any:
         """A `pyarrow.Table` of these requests' rows; raises what can't be a table: ValueError,
@@ -102,26 +102,22 @@ class Shape:
         return pa.table(columns)
 
     def _wanted(self, part: str, columns: Any) -> list[_Column]:
-        return [column for column in columns if self._keeps(part, column.name, column.label)]
+        return [column for column in columns if self._keeps(part, column.label)]
 
-    def _keeps(self, part: str, name: str, label: str | int) -> bool:
-        return self._drop.isdisjoint({part, name, str(label)})
+    def _keeps(self, part: str, label: str | int) -> bool:
+        return not is_left_out(self._drop, part, str(label))
 
     def _input_array(self, column: _Column, pieces: Sequence[_Piece]) -> Any:
         if self._contract.untyped:
-            texts = [self._untyped(cell) for each in pieces for cell in _whole_cells(each)]
+            texts = [
+                without(self._drop, INPUT, cell) for each in pieces for cell in _whole_cells(each)
+            ]
             return arrow_array([texts], JSON, nullable=True)
         if self._contract.task is not None:
             parts = [_member(each, column) for each in pieces]
         else:
             parts = [_cells(each, column) for each in pieces]
         return arrow_array(parts, column.type, nullable=column.nullable)
-
-    def _untyped(self, value: Any) -> Any:
-        """Without the members that are to be left out."""
-        if not self._drop or not isinstance(value, Mapping):
-            return value
-        return {n: v for n, v in value.items() if self._drop.isdisjoint({n, f"{INPUT}.{n}"})}
 
     def _output_arrays(self, pieces: Sequence[_Piece]) -> dict[str, Any]:
         if not self._is_typed:
@@ -156,13 +152,8 @@ class Shape:
         rows = row_count(piece.output) or 0
         answers = orjson.loads(self._contract.render([(range(rows), piece.output)], rows))
         if self._drop:
-            answers = [self._without_outputs(each) for each in answers]
+            answers = [without(self._drop, OUTPUT, each) for each in answers]
         return _padded(answers, piece.rows)
-
-    def _without_outputs(self, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        return {n: v for n, v in value.items() if self._drop.isdisjoint({n, f"{OUTPUT}.{n}"})}
 
 
 def known_columns(contract: Contract) -> frozenset[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from gateway.capture.arrow_columns import is_text
-from gateway.capture.columns import INPUT, PARAM
+from gateway.capture.left_out import INPUT, PARAM
 from gateway.contract import Contract
 from gateway.contract.types import (
     ArrayOf,

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import orjson
 
+from gateway.capture.left_out import INPUT, OUTPUT, PARAM, is_left_out, without
 from gateway.catalog import Resolution, ShadowTarget
 from gateway.contract import Contract, Form, Outputs, Request
 from gateway.errors import InvalidModelOutput
@@ -62,9 +63,12 @@ def row_of(columns: Columns, row: int, left_out: Container[str]) -> dict[str, An
     there = [
         (name, values)
         for name, values in columns.items()
-        if row < len(values) and name not in left_out
+        if row < len(values) and not is_left_out(left_out, OUTPUT, name)
     ]
-    return {name: shortened(values[row]) for name, values in there[:_COLUMNS_SHOWN]}
+    return {
+        name: shortened(without(left_out, OUTPUT, values[row]))
+        for name, values in there[:_COLUMNS_SHOWN]
+    }
 
 
 def inputs_of(request: Request, row: int, left_out: Container[str]) -> dict[str, Any]:
@@ -74,9 +78,12 @@ def inputs_of(request: Request, row: int, left_out: Container[str]) -> dict[str,
         if row in places:
             place = places.index(row)
             named = zip(map(str, frame.names or (_WHOLE,)), frame.columns, strict=False)
-            there = [(name, column) for name, column in named if name not in left_out]
-            asked = {name: shortened(column[place]) for name, column in there[:_COLUMNS_SHOWN]}
-    params = {name: value for name, value in request.params.items() if name not in left_out}
+            there = [each for each in named if not is_left_out(left_out, INPUT, each[0])]
+            asked = {
+                name: shortened(without(left_out, INPUT, column[place]))
+                for name, column in there[:_COLUMNS_SHOWN]
+            }
+    params = without(left_out, PARAM, request.params)
     return {**asked, "params": shortened(params)} if params else asked
 
 

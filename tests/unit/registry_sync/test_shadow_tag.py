@@ -15,11 +15,15 @@ TAG, TOLERANCE = "modelmux.shadow", "modelmux.shadow_tolerance"
 
 
 def built(
-    *versions: ModelVersion, tags: dict[str, str], aliases: dict[str, int] | None = None
+    *versions: ModelVersion,
+    tags: dict[str, str],
+    aliases: dict[str, int] | None = None,
+    captures: bool = False,
 ) -> ServedModel:
     known = {"champion": 1, "challenger": 2} if aliases is None else aliases
     reading = (record(*versions, aliases=known, tags=tags),)
-    return build_catalog(reading, None, policy=DefaultPolicy()).catalog.models["m"]
+    plan = build_catalog(reading, None, policy=DefaultPolicy(), captures=captures)
+    return plan.catalog.models["m"]
 
 
 TWO = (version(1), version(2))
@@ -127,9 +131,16 @@ def test_inputs_are_kept_where_requests_are(
     tags: dict[str, str], keeps: bool, left_out: tuple[str, ...]
 ) -> None:
     """By the tags of capturing, which also say which columns never are."""
-    shadow = built(*TWO, tags={TAG: "challenger", **tags}).shadow
+    shadow = built(*TWO, tags={TAG: "challenger", **tags}, captures=True).shadow
     assert shadow is not None
     assert (shadow.keeps_inputs, shadow.left_out) == (keeps, left_out)
+
+
+def test_no_inputs_are_kept_where_no_requests_are() -> None:
+    """A gateway without a place for captured requests keeps none beside a shadow's answers."""
+    shadow = built(*TWO, tags={TAG: "challenger", "modelmux.capture": "10"}).shadow
+    assert shadow is not None
+    assert not shadow.keeps_inputs
 
 
 def test_a_default_that_is_held_leaves_the_shadow_beside_the_old_one() -> None:
