@@ -7,7 +7,7 @@ import pytest
 from gateway.contract import Frame, Request
 from gateway.shadow.answered import inputs_of, row_of
 
-FRAME = Frame(layout="columns", rows=1, names=("x", "secret"), columns=([1.0], ["s"]), key=())
+FRAME = Frame(layout="table", rows=1, names=("x", "secret"), columns=([1.0], ["s"]), key=())
 ASKED = Request(frames=(([0], FRAME),), rows=1, params={"p": 1, "secret": 2})
 
 
