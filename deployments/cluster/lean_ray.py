@@ -1,8 +1,8 @@
 """Starting a Ray of our own without what a gateway on one machine has no use for.
 
 Ray starts a monitor for its autoscaler, which has nothing to scale on one machine, and one for its
-logs, which sends to the driver what we have it keep in files. Both are Python processes: a tenth of
-what a gateway costs to start, and 150 MB for as long as it runs.
+logs, which sends to the driver what we have it keep in files. Both are Python processes: a
+twentieth of what a gateway costs to start, and 100 MB (proportional set size) as long as it runs.
 """
 
 from __future__ import annotations

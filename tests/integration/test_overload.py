@@ -251,7 +251,7 @@ async def test_stuck_callers_keep_nobody_from_being_answered(
         stuck.append((number, reader, writer))
     for number, reader, _ in stuck:  # their answers are there: what took time to make is behind us
         if number % 3 == 2 and number < 60:
-            assert b" 200 " in await reader.readuntil(b"\r\n")
+            assert (await reader.readuntil(b"\r\n"))[9:12] in (b"200", b"429")
     busy = [await p99_s(small.url, "beside-it", requests=400) for _ in range(3)]
     _log.info("p99 calm %s, with 200 stuck %s", calm, busy)
     # Twenty milliseconds are for what a shared machine does meanwhile.
