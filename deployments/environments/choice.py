@@ -89,8 +89,8 @@ def _with_conda_only(choice: Choice, needs: Needs, installed: Installed) -> Choi
         return choice
     has = installed.versions if choice.kind == "gateway" else {}
     named = [
-        f"{line} (the gateway has {has[name]})" if name and name in has else line
-        for line, name in ((each, conda_name(each)) for each in needs.conda_only)
+        f"{line} (the gateway has {has[name]})" if name in has else line
+        for line, name in ((each, conda_name(each) or "") for each in needs.conda_only)
     ]
     what = _listed(named)
     return _warned(choice, f"Packages that it names for conda aren't installed for it: {what}.")
