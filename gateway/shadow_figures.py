@@ -30,6 +30,7 @@ _GROWTH = 1.1
 _LOG_GROWTH = math.log(_GROWTH)
 _LEAST, _MOST = 1e-12, 1e15
 _SUM = 1e300
+_FEW = 16  # fewer are counted sooner one by one
 # Bins of negative numbers are the negatives of these, 0 is the bin of zero.
 _FIRST = math.ceil(math.log(_LEAST) / _LOG_GROWTH)
 _OFFSET = 1 - _FIRST
@@ -71,10 +72,13 @@ class Spread(BaseModel):
         self.bins[place] = self.bins.get(place, 0) + 1
         self._reach(value, value, value)
 
-    def observe_all(self, values: np.ndarray) -> None:
+    def observe_all(self, numbers: np.ndarray | Sequence[float]) -> None:
         """Count finite numbers, many at once."""
-        if not values.size:
+        if len(numbers) < _FEW:
+            for number in numbers:
+                self.observe(float(number))
             return
+        values = np.asarray(numbers)
         sizes = np.clip(np.abs(values), _LEAST, _MOST)
         places = np.ceil(np.log(sizes) / _LOG_GROWTH).astype(np.int64) + _OFFSET
         signed = np.where(np.abs(values) < _LEAST, 0, np.where(values < 0, -places, places))

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import orjson
 
 from gateway.batching.compatibility import company, is_batched
@@ -288,7 +287,7 @@ class Asker:
             if counts is not None:
                 counts.rows += column.rows
                 counts.equal += column.rows - len(column.different)
-                counts.differences.observe_all(np.asarray(column.differences))
+                counts.differences.observe_all(column.differences)
         for row in different[:_ROWS_SHOWN]:
             figures.keep(_disagreement(asked, row, compared, default, shadow))
 
