@@ -18,7 +18,7 @@ COPY pyproject.toml ./
 # A file of its own, so that only a change of what is needed makes the image below install anew.
 RUN mkdir /dist && /build/bin/python -c "import tomllib; \
 project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-print(*project['dependencies'], *project['optional-dependencies']['tables'], sep='\n')" \
+print(*project['dependencies'], *project['optional-dependencies']['capture'], sep='\n')" \
     > /dist/requirements.txt
 COPY README.md LICENSE ./
 COPY gateway gateway

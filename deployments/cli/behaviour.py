@@ -353,15 +353,10 @@ def _may_join(contract: Contract, run: Sequence[Question], new: Question) -> boo
 
 def _body(contract: Contract, questions: Sequence[Question]) -> bytes:
     values = [each.value for each in questions]
-    if contract.task is not None:
-        return orjson.dumps({**values[0], **_params(questions[0].params)})
     if not wraps(contract.accepted):
         return orjson.dumps(values)
-    return orjson.dumps({"inputs": values, **_params(questions[0].params)})
-
-
-def _params(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {"params": params} if params else {}
+    params = questions[0].params
+    return orjson.dumps({"inputs": values, **({"params": params} if params else {})})
 
 
 async def _answer(

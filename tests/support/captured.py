@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,9 @@ class Captured:
         options = options or ModelOptions(capture=100.0)
         self.model: ServedModel = served(version(1, signature, **fields), options=options)
         self.feed = StaticFeed(catalog(self.model))
-        service = PredictionService(feed=self.feed, submit=self._call, default_timeout_s=30)
+        service = PredictionService(
+            feed=self.feed, submit=self._call, streaming=self, default_timeout_s=30
+        )
         app = create_app(
             service=service,
             feed=self.feed,
@@ -65,6 +67,11 @@ class Captured:
 
     async def _call(self, call: Call) -> CallResult:
         return CallResult(output=self._answer(call))
+
+    async def stream(self, call: Call) -> AsyncGenerator[CallResult]:
+        """Each element of the answer's one value is a piece."""
+        for piece in self._answer(call)[1]:
+            yield CallResult(output=("values", [piece]))
 
     async def end(self) -> None:
         await asyncio.to_thread(self.journal.close, CLOSE_S)

@@ -14,11 +14,13 @@ import orjson
 import pandas as pd
 import pyarrow as pa
 import pytest
+from mlflow.types.llm import CHAT_MODEL_INPUT_SCHEMA
 
 from gateway.capture.files import CaptureUnusable, LocalFolder, RemoteFolder, folder_of, store_at
 from gateway.capture.journal import CaptureLimits
 from gateway.catalog import UNTYPED_SIGNATURE, ModelOptions
 from gateway.contract import Output
+from gateway.contract.agents import CHAT_MODEL
 from gateway.errors import ModelFailed
 from gateway.ports import Call
 from tests.support.captured import Captured
@@ -142,6 +144,31 @@ async def test_untyped_models_are_json_text(tmp_path: Path) -> None:
     rows = (await captured.table()).to_pylist()
     assert [orjson.loads(row["input"]) for row in rows] == [{"a": 1}, {"a": [2]}]
     assert [orjson.loads(row["output"]) for row in rows] == [{"y": 1}, [2]]
+
+
+CHAT = {"inputs": CHAT_MODEL_INPUT_SCHEMA.to_json(), "task": CHAT_MODEL}
+SAID = {"role": "assistant", "content": "hello"}
+HELLO = {"messages": [{"role": "user", "content": "Hi"}], "temperature": 0.5}
+
+
+async def test_agents_and_streams_are_kept(tmp_path: Path) -> None:
+    """Objects are JSON text, values typed, and what was streamed is a list of its events."""
+    captured = Captured(
+        tmp_path, orjson.dumps(CHAT).decode(), lambda call: ("values", [SAID]),
+        task=CHAT_MODEL, streamable=True,
+    )  # fmt: skip
+    whole = await captured.ask(HELLO)
+    streamed = await captured.ask(HELLO, accept="text/event-stream")
+    spoken = await captured.client.post("/v1/chat/completions", json={**HELLO, "model": "m"})
+    assert [r.status_code for r in (whole, streamed, spoken)] == [200, 200, 200], spoken.text
+    rows = (await captured.table()).to_pylist()
+    assert [row["protocol"] for row in rows] == ["modelmux", "modelmux", "openai"]
+    for row in rows:
+        assert orjson.loads(row["input.messages"]) == HELLO["messages"]
+        assert row["input.temperature"] == 0.5
+    assert orjson.loads(rows[0]["output"]) == orjson.loads(rows[2]["output"]) == SAID
+    assert (rows[1]["output"], orjson.loads(rows[1]["events"])) == (None, [SAID])
+    assert rows[0]["events"] is None
 
 
 async def test_an_answer_that_is_longer_has_rows_of_its_own(tmp_path: Path) -> None:
