@@ -268,22 +268,19 @@ def _paddle(folder: str) -> Any:
 
 
 _GRAPH = """
-from typing import Annotated, TypedDict
+from typing import TypedDict
 
-from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langgraph.graph import END, START, StateGraph
-from langgraph.graph.message import add_messages
 from mlflow.models import set_model
 
 
 class State(TypedDict):
-    messages: Annotated[list, add_messages]
+    messages: list
 
 
 def answered(state):
-    model = GenericFakeChatModel(messages=iter([AIMessage("Hello there")]))
-    return {"messages": [model.invoke(state["messages"])]}
+    return {"messages": [AIMessage("Hello there", id="m-1")]}
 
 
 graph = StateGraph(State)

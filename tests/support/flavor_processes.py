@@ -77,7 +77,9 @@ def saved_model(
     if not (folder / INPUT).exists():
         run_in(interpreter, "save", flavor, str(folder))
     asked = json.loads((folder / INPUT).read_text())
-    answer = json.loads(run_in(interpreter, answers, str(folder)).splitlines()[-1])
+    printed = run_in(interpreter, answers, str(folder)).splitlines()
+    # H2O has a last word after that.
+    answer = json.loads(next(line for line in reversed(printed) if line.startswith(("[", "{"))))
     return SavedModel(folder=folder, asked=asked, answer=answer)
 
 
