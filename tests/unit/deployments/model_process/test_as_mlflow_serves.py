@@ -22,6 +22,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 
+from deployments.model_process.answers import Reading
 from gateway.contract.types import MapOf
 from gateway.errors import InvalidInput, InvalidModelOutput
 from tests.support.saved_models import SavedModel
@@ -286,6 +287,12 @@ def test_a_dict_of_lists_is_one_row_s_object(save: Save, answer: Any, outputs: A
     """What MLflow answers to one row, and infers as lists, is the row's object as it is."""
     model = save(lambda table: answer, NUMBERS, outputs)
     assert model.answer(ROWS[0]) == [model.by_mlflow(dataframe_records=ROWS[:1])]
+
+
+def test_a_dict_of_a_model_of_one_row_is_never_in_doubt() -> None:
+    """DSPy's wrapper takes one row and can't be asked about two: what it answers is the row's."""
+    model = Reading("mlflow.dspy", None)
+    assert model.read({"sources": ["a"]}, 1, lambda rows: None) == [{"sources": ["a"]}]
 
 
 @pytest.mark.parametrize("hint", [dict[str, list[int]], dict[str, Any]])
