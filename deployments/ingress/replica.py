@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import os
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from ray import serve
@@ -259,17 +258,11 @@ class Ingress:
         numbers = {} if self._numbers is None else self._numbers.reading()
         return serve.get_replica_context().replica_tag, numbers
 
-    def __del__(self) -> Coroutine[Any, Any, None] | None:
-        """Called by Ray, which awaits what it returns, when the replica is stopped and has answered
-        nearly everything."""
+    async def __del__(self) -> None:
+        """Called by Ray when the replica is stopped and has answered nearly everything. It awaits
+        this only where the method itself is a coroutine's (`serve.ingress`, Ray 2.60)."""
         server, self._grpc = self._grpc, None
         captured, self._captured = self._captured, None
-        if server is not None or captured is not None:
-            return self._end(server, captured)
-        self._close()
-        return None
-
-    async def _end(self, server: InferenceServer | None, captured: CaptureJournal | None) -> None:
         if server is not None:
             await server.stop(_GRPC_GRACE_S)
         if captured is not None:
