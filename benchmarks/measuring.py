@@ -20,8 +20,8 @@ from tests.support.processes import free_port
 INGRESS = "ServeReplica:modelmux:Ingress"
 
 _PACKAGES = (
-    "modelmux", "ray", "mlflow", "mlserver", "mlserver-mlflow", "litserve", "bentoml", "fastapi",
-    "pydantic", "uvicorn", "scikit-learn", "numpy", "pandas",
+    "modelmux", "ray", "mlflow", "mlserver", "mlserver-mlflow", "litserve", "bentoml", "mosec",
+    "fastapi", "pydantic", "uvicorn", "scikit-learn", "numpy", "pandas",
 )  # fmt: skip
 _FIRST_ANSWER_S = 120.0
 _LIST_WARM_UP_S = 2.0

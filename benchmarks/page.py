@@ -29,6 +29,7 @@ _SETTINGS = {
         "its MLflow runtime; batch size and waiting time are what was fastest "
         "here; lists as columns (its own protocol) and in MLflow's split form"
     ),
+    "mosec": "one worker, batch 64, wait 1 ms, orjson in and out; no types, versions or registry",
     "litserve": "one worker; batch size and waiting time are what was fastest here",
     "bentoml": "one worker; lists go past the batching",
     "notebook": "FastAPI in a deployment, nothing set: Python proxy, one call per request",

@@ -10,12 +10,14 @@ from benchmarks.contenders.litserve import LitServe
 from benchmarks.contenders.mlflow_serve import MlflowServe
 from benchmarks.contenders.mlserver import MLServer
 from benchmarks.contenders.modelmux import Modelmux
+from benchmarks.contenders.mosec import Mosec
 
 CONTENDERS: tuple[Contender, ...] = (
     MlflowServe(),
     MLServer(),
     LitServe(),
     BentoMl(),
+    Mosec(),
     Notebook(),
     FastApiPyfunc(),
     FastApiFloor(),
