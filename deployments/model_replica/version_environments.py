@@ -130,7 +130,9 @@ class VersionEnvironments:
             async with asyncio.timeout(_SOON_S):
                 await builder.build(needs, artifacts=folder)
         except TimeoutError:
-            raise EnvironmentBuilding(asked_at) from None
+            # Whoever builds it may have begun before this one was asked.
+            building = await asyncio.to_thread(builder.store.building)
+            raise EnvironmentBuilding(building.get(digest, asked_at)) from None
         except BuildFailed as failed:
             del self._asked_at[digest]
             raise LoadFailed(_said(failed)) from None
