@@ -29,7 +29,9 @@ _UPSCALE_DELAY_S = 5.0
 _LOOK_BACK_S = 15.0
 
 # They say where a process of ours listens or joins; in a config Serve itself is told that.
-_OF_THE_COMMAND_LINE = frozenset({"host", "published_host", "port", "ray_address"})
+_OF_THE_COMMAND_LINE = frozenset(
+    {"host", "published_host", "port", "published_port", "ray_address"}
+)
 
 
 def build(arguments: dict[str, object]) -> serve.Application:

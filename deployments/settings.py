@@ -66,6 +66,12 @@ class Settings(BaseSettings):
         description="The address at which the port is published, where `host` is a container's.",
     )
     port: int = Field(default=8000, ge=1, le=65535, description="The port to listen on.")
+    published_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="The port as which it is published, where that is another one.",
+    )
     grpc_port: int | None = Field(
         default=None,
         ge=1,
@@ -386,8 +392,12 @@ class Settings(BaseSettings):
     @property
     def url(self) -> str:
         """Where the gateway is reached from this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104
-        return f"http://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{self.port}"
+        return _address(self.host, self.port)
+
+    @property
+    def published_url(self) -> str:
+        """Where its users reach it, who may be on the other side of a container's wall."""
+        return _address(self.published_host or self.host, self.published_port or self.port)
 
     @property
     def admission_limits(self) -> AdmissionLimits:
@@ -457,3 +467,9 @@ def is_writable(folder: Path) -> bool:
             return True
     except OSError:
         return False
+
+
+def _address(host: str, port: int) -> str:
+    """What listens on every address is asked at the loopback's."""
+    found = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
+    return f"http://{f'[{found}]' if ':' in found and found[0] != '[' else found}:{port}"

@@ -468,4 +468,5 @@ def _require_guard(settings: Settings, *, listener: str = "") -> None:
 
 def _say_ready(settings: Settings, say: Say) -> None:
     count = httpx.get(f"{settings.url}/readyz", timeout=30.0).json()["models"]
-    say(f"Ready: {count} model(s) at {settings.url}  ·  docs at {settings.url}/docs")
+    url = settings.published_url
+    say(f"Ready: {count} model(s) at {url}  ·  docs at {url}/docs")

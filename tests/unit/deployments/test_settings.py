@@ -110,6 +110,15 @@ def test_the_url_is_one_that_can_be_opened(host: str, url: str) -> None:
     assert Settings(tracking_uri=URI, host=host).url == url
 
 
+def test_users_are_told_the_address_at_which_it_is_published() -> None:
+    """A container listens on all of its own addresses, and is reached at another one."""
+    inside = {"tracking_uri": URI, "host": "0.0.0.0"}
+    assert Settings(**inside).published_url == "http://127.0.0.1:8000"
+    outside = Settings(**inside, published_host="models.example", published_port=9000)
+    assert outside.published_url == "http://models.example:9000"
+    assert outside.url == "http://127.0.0.1:8000"
+
+
 def test_the_state_folder_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicas have other working directories."""
     monkeypatch.chdir(tmp_path)
