@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -77,4 +78,11 @@ def listing(catalog: Catalog, unloadable: Unloadable, question: Question) -> Lis
 
 
 def _searched(model: ServedModel) -> str:
-    return "\n".join((model.name, model.description, *model.aliases)).casefold()
+    return "\n".join((model.name, model.description, *model.aliases, *_inputs_of(model))).casefold()
+
+
+def _inputs_of(model: ServedModel) -> Iterator[str]:
+    """The names of what is sent to the model, where they have some."""
+    promise = model.promise
+    if promise is not None and promise.inputs.named:
+        yield from (field.name for field in promise.inputs.fields)

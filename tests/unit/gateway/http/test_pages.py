@@ -180,10 +180,12 @@ def test_a_page_that_is_not_there_is_the_nearest(asked: str, page: int, first: s
 
 
 def test_every_word_must_be_found_somewhere() -> None:
-    """In name, description or alias; the counts are of what the words find."""
+    """In name, description, alias or an input's name; the counts are of what the words find."""
     found = listing(shown(), {}, Question.of("TRANS german", "ready", ""))
     assert [model.name for model in found.models] == ["translation_model"]
     assert found.counts == {"all": 1, "ready": 1, "held": 0, "unservable": 0}
+    by_input = listing(shown(), {}, Question.of("distance_KM", "all", ""))
+    assert [model.name for model in by_input.models] == ["delivery_time"]
 
 
 # --- forms ------------------------------------------------------------------------------------
