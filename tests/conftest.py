@@ -69,7 +69,12 @@ def shared_gateway(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) ->
     # Models that no test asks any more don't have to run beside the others' all the time. In one
     # replica they start in a tenth of the time; a deployment per model, the default, is what all
     # gateways of single modules have.
-    calm = {"MODELMUX_IDLE_TIMEOUT_S": "60", "MODELMUX_DEPLOYMENT": "shared"}
+    calm = {
+        "MODELMUX_IDLE_TIMEOUT_S": "60",
+        "MODELMUX_DEPLOYMENT": "shared",
+        "MODELMUX_CAPTURE_URL": str(folder / "captured"),
+        "MODELMUX_CAPTURE_FILE_AGE_S": "5",
+    }
     with _SHARED_GATEWAY:
         yield _SHARED_GATEWAY.enter_context(
             gateway(mlflow_uri, folder, "--poll-interval-s", "5", environment=calm)

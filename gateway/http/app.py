@@ -273,7 +273,7 @@ def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:
     @router.get(
         "/models/{name}/history",
         summary="What happened to a model's default, the newest first",
-        responses=problem_responses(404, 500, 503),
+        responses=problem_responses(404, 422, 500, 503),
     )
     async def history(
         name: str, request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100

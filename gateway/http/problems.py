@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
@@ -27,6 +28,7 @@ from gateway.errors import (
     ModelNotFound,
     RequestTimeout,
     RouteNotFound,
+    Violation,
     all_errors,
 )
 from gateway.http.access_log import note_answer
@@ -155,6 +157,7 @@ def install_handlers(app: FastAPI) -> None:
     too. What nobody expected is for the `Boundary` around the routes."""
     app.add_exception_handler(GatewayError, _on_gateway_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_invalid_query)
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -234,6 +237,16 @@ def _list_of(component: str) -> dict[str, Any]:
 async def _on_gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
     return problem_of(request.scope, error)
+
+
+async def _on_invalid_query(request: Request, error: Exception) -> Response:
+    """FastAPI reads nothing but queries for us: bodies have contracts."""
+    assert isinstance(error, RequestValidationError)
+    refused = (
+        Violation(pointer="", message=f"The query's `{each['loc'][-1]}`: {each['msg']}.")
+        for each in error.errors()
+    )
+    return problem_of(request.scope, InvalidInput(tuple(refused)))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -107,11 +107,11 @@ async def test_who_waits_for_more_than_can_be_freed_keeps_nobody_out(tmp_path: P
         now = time.monotonic
         for each in (small, large, busy):
             await answer(supervisor, each)
-            await until(lambda: all(now() - each.ready_at > 1.0 for each in supervisor._alive()))
+            await until(lambda: all(now() - each.ready_at > 1.0 for each in supervisor.alive))
         await until(lambda: supervisor.events.loaded == {"busy": 1})
         gate.unlink()
         long = asyncio.create_task(answer(supervisor, busy))
-        await until(lambda: any(each.is_at_work for each in supervisor._alive()))
+        await until(lambda: any(each.is_at_work for each in supervisor.alive))
         waits = asyncio.create_task(answer(supervisor, large))
         assert await answer(supervisor, small) == [1.0]
         assert not waits.done()

@@ -33,6 +33,7 @@ NAME = "monitored"
 HELD = "monitored, held"
 UNLOADABLE = "monitored, can't be loaded"
 UNBUILDABLE = "monitored, can't be built"
+SHADOWED = "monitored, with a shadow"
 
 
 def _twice(rows: pd.DataFrame, params: Any) -> pd.DataFrame:
@@ -53,7 +54,10 @@ def monitored(mlflow_uri: str, shared_gateway: Gateway) -> Gateway:
     registry = client(mlflow_uri)
     registry.set_registered_model_tag(NAME, "modelmux.batching", "on")
     registry.set_registered_model_tag(NAME, "modelmux.max_loaded_versions", "1")
-    registry.set_registered_model_tag(NAME, "modelmux.shadow", "1")
+    registry.set_registered_model_tag(NAME, "modelmux.capture", "100")
+    for _ in range(2):
+        register(mlflow_uri, SHADOWED, _twice, NUMBER, NUMBER)
+    registry.set_registered_model_tag(SHADOWED, "modelmux.shadow", "1")
     register(mlflow_uri, HELD, _twice, NUMBER, NUMBER)
     register(mlflow_uri, UNLOADABLE, _twice, NUMBER, NUMBER, on_load=_fail)
     register(mlflow_uri, UNBUILDABLE, _twice, NUMBER, NUMBER, requirements=["mlflow==1.999"])
@@ -80,6 +84,7 @@ def ask_a_lot(gateway: Gateway) -> None:
     with ThreadPoolExecutor(8) as crowd:
         list(crowd.map(lambda x: gateway.predict(NAME, [{"x": x}] * 3), range(24)))
     assert gateway.predict(NAME, {"x": 1}, Accept="text/event-stream").status_code == 200
+    assert gateway.predict(SHADOWED, {"x": 1}).status_code == 200
     assert gateway.predict(NAME, {"x": -1}).status_code == 500
     assert gateway.predict(NAME, {"y": 1}).status_code == 422
     assert gateway.predict("monitored, unknown to all", {"x": 1}).status_code == 404
@@ -136,8 +141,8 @@ def test_a_shadow_is_compared_across_all_processes(monitored: Gateway) -> None:
     told: dict[str, Any] = {}
 
     def is_compared() -> bool:
-        assert monitored.predict(NAME, [{"x": 1}, {"x": 2}]).status_code == 200
-        told.update(httpx.get(f"{monitored.url}/models/{NAME}/shadow").json())
+        assert monitored.predict(SHADOWED, [{"x": 1}, {"x": 2}]).status_code == 200
+        told.update(httpx.get(f"{monitored.url}/models/{SHADOWED}/shadow").json())
         return bool(told["requests"]["compared"] >= 3)
 
     poll(is_compared, timeout_s=90, what="requests that were compared")
