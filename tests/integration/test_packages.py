@@ -204,9 +204,14 @@ def test_what_cannot_be_had_is_told_where_people_look(
     told = poll(failed, timeout_s=BUILT_S, what="the failed build")
     assert line in " ".join(told["lines"])
     assert served.model(name)["status"] == "unservable"
-    response = served.predict(name, {"x": 1.0})
-    assert response.status_code == 503
-    assert line in response.json()["detail"]
+
+    def refusal() -> str:
+        """A replica that is asked may try the build once more, and says that meanwhile."""
+        response = served.predict(name, {"x": 1.0})
+        assert response.status_code == 503
+        return str(response.json()["detail"])
+
+    poll(lambda: line in refusal(), timeout_s=BUILT_S, what="the reason in the 503")
     page = served.client.get(f"/catalog/{name}").text
     assert line in page
     metrics = served.client.get("/metrics").text
