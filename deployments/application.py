@@ -22,7 +22,7 @@ from deployments.logs import LogOptions
 from deployments.mlflow_environment import registry_variables, set_registry_defaults
 from deployments.settings import HEALTH_CHECK_PERIOD_S, BadSettings, Settings, read_settings
 from deployments.sync.service import SyncService
-from gateway.capture.files import CaptureUnusable, require_arrow, store_at
+from gateway.capture.files import CaptureUnusable, require_usable
 
 _UPSCALE_DELAY_S = 5.0
 # Replicas tell every 10 s, what they had meanwhile.
@@ -53,9 +53,7 @@ def build(arguments: dict[str, object]) -> serve.Application:
 
 def _require_capture(settings: Settings) -> None:
     try:
-        if settings.capture_url is not None:
-            require_arrow()
-            store_at(settings.capture_url)
+        require_usable(settings.capture_url)
     except CaptureUnusable as problem:
         raise BadSettings(f"capture_url: {problem}") from problem
 

@@ -7,13 +7,12 @@ goes on. Answers of callers are among the figures, so nobody else may read it.
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
 from gateway.shadow_figures import ShadowFigures
+from registry_sync.private_file import replace_file
 
 _logger = logging.getLogger(__name__)
 
@@ -53,19 +52,6 @@ class ShadowFile:
     def save(self, content: bytes) -> None:
         """Keep that: `KeptShadows` as JSON."""
         try:
-            self._write(content)
+            replace_file(self._path, content)
         except OSError as error:
             _logger.warning("%s can't be written: %s", self._path, error.strerror)
-
-    def _write(self, content: bytes) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        # Made for the user alone (tempfile.mkstemp).
-        with tempfile.NamedTemporaryFile(dir=self._path.parent, delete=False) as file:
-            try:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(file.name, self._path)
-            except OSError:
-                Path(file.name).unlink(missing_ok=True)
-                raise

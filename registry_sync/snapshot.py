@@ -8,8 +8,6 @@ A snapshot of another registry, of another format or one that can't be read coun
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from gateway.catalog import Catalog, ServedModel, UntypableSignature
+from registry_sync.private_file import replace_file
 
 _logger = logging.getLogger(__name__)
 
@@ -88,7 +87,7 @@ class SnapshotStore:
         )
         before, self._problem = self._problem, None
         try:
-            self._write(snapshot.model_dump_json().encode())
+            replace_file(self._path, snapshot.model_dump_json().encode())
         except OSError as error:
             self._problem = f"The catalog can't be saved to {self._path}: {error.strerror}."
             if before != self._problem:
@@ -96,15 +95,3 @@ class SnapshotStore:
         else:
             if before is not None:
                 _logger.info("the catalog is saved again")
-
-    def _write(self, content: bytes) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self._path.parent, delete=False) as file:
-            try:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(file.name, self._path)
-            except OSError:
-                Path(file.name).unlink(missing_ok=True)
-                raise

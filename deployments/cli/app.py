@@ -42,7 +42,7 @@ from deployments.cluster.readiness import GatewayFailed, wait_until_ready
 from deployments.logs import PACKAGES, LogOptions, configure_logging
 from deployments.mlflow_environment import set_registry_defaults
 from deployments.settings import Settings, is_writable
-from gateway.capture.files import CaptureUnusable, require_arrow, store_at
+from gateway.capture.files import CaptureUnusable, require_usable
 from gateway.security.api_keys import BadKeys, entry_of, new_secret
 
 app = typer.Typer(
@@ -435,9 +435,7 @@ def _require_exporter(settings: Settings) -> None:
 
 def _require_capture(settings: Settings) -> None:
     try:
-        if settings.capture_url is not None:
-            require_arrow()
-            store_at(settings.capture_url)
+        require_usable(settings.capture_url)
     except CaptureUnusable as problem:
         raise fail(f"capture_url: {problem}") from problem
 

@@ -65,6 +65,13 @@ def require_arrow() -> None:
     pa.set_cpu_count(1)
 
 
+def require_usable(url: str | None) -> None:
+    """Raises CaptureUnusable where nothing can be kept there, which is fine where nothing is to."""
+    if url is not None:
+        require_arrow()
+        store_at(url)
+
+
 class LocalFolder:
     """A folder of a file system that is mounted here."""
 

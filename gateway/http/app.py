@@ -39,6 +39,7 @@ from gateway.http.cross_origin import CrossOrigin
 from gateway.http.openapi import Document, DocumentLibrary
 from gateway.http.pages.routes import page_router
 from gateway.http.placement import Placed, Placement, prefix_of, relative_root
+from gateway.http.predict.answering import Around
 from gateway.http.predict.body import HttpLimits
 from gateway.http.predict.dialect import Dialect
 from gateway.http.predict.endpoint import PredictEndpoint
@@ -152,34 +153,20 @@ def create_app(
     """
     placement = placement or Placement()
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-
-    def endpoint(path: str, dialect: Dialect) -> PredictEndpoint:
-        return PredictEndpoint(
-            service,
-            limits=limits,
-            access=access,
-            traffic=traffic,
-            tracing=tracing,
-            route=path,
-            dialect=dialect,
-            captured=captured,
-        )
-
-    def openai(path: str) -> OpenAIEndpoint:
-        return OpenAIEndpoint(
-            path,
-            service,
-            limits=limits,
-            access=access,
-            traffic=traffic,
-            tracing=tracing,
-            captured=captured,
-        )
-
+    around: Around = {
+        "limits": limits,
+        "access": access,
+        "traffic": traffic,
+        "tracing": tracing,
+        "captured": captured,
+    }
     predictions = PredictionRoutes(
         [
-            *((path, endpoint(path, dialect)) for path, dialect in DIALECTS),
-            *((path, openai(path)) for path in OPENAI_PATHS),
+            *(
+                (path, PredictEndpoint(service, route=path, dialect=dialect, **around))
+                for path, dialect in DIALECTS
+            ),
+            *((path, OpenAIEndpoint(path, service, **around)) for path in OPENAI_PATHS),
         ]
     )
     check = None if webhook_secret is None else DeliveryCheck(webhook_secret)

@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NotRequired, TypeAlias, TypedDict, Unpack
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -29,7 +29,6 @@ from gateway.http.predict.capturing import Capturing
 from gateway.http.predict.compression import WORTH_BYTES, packed
 from gateway.http.predict.disconnect import Departure, is_left
 from gateway.http.predict.event_stream import EventWriter
-from gateway.http.predict.path import PREDICT_PATH
 from gateway.http.predict.version_header import VERSION_HEADER
 from gateway.http.request_identity import request_id_of
 from gateway.metrics.counters import CALLER_LEFT, UNKNOWN, Traffic
@@ -63,31 +62,32 @@ class Exchange:
         return time.perf_counter() - self.began
 
 
-class AnsweringEndpoint(ABC):
-    """Answers predictions at `route`, in one protocol.
+class Around(TypedDict):
+    """What is around the endpoints of one process, the same for each of them.
 
     `access` is None where keys are off: to be said by who makes an endpoint, never forgotten. Each
     answer is counted in `traffic`, has a span where there is `tracing`, and is kept in `captured`
-    where its model's tag says so. An ASGI application, to be put into a `Boundary`: what isn't a
-    GatewayError is raised.
+    where its model's tag says so.
     """
 
-    def __init__(
-        self,
-        service: PredictionService,
-        *,
-        limits: HttpLimits,
-        access: Access | None,
-        traffic: Traffic | None = None,
-        tracing: RequestTracing | None = None,
-        route: str = PREDICT_PATH,
-        captured: CaptureJournal | None = None,
-    ) -> None:
+    limits: HttpLimits
+    access: Access | None
+    traffic: NotRequired[Traffic | None]
+    tracing: NotRequired[RequestTracing | None]
+    captured: NotRequired[CaptureJournal | None]
+
+
+class AnsweringEndpoint(ABC):
+    """Answers predictions at `route`, in one protocol. An ASGI application, to be put into a
+    `Boundary`: what isn't a GatewayError is raised."""
+
+    def __init__(self, service: PredictionService, *, route: str, **around: Unpack[Around]) -> None:
+        traffic, captured = around.get("traffic"), around.get("captured")
         self._service = service
-        self._limits = limits
-        self._access = access
+        self._limits = around["limits"]
+        self._access = around["access"]
         self._traffic = Traffic() if traffic is None else traffic
-        self._tracing = tracing
+        self._tracing = around.get("tracing")
         self._route = route
         self._capturing = None if captured is None else Capturing(captured, self._protocol)
 

@@ -5,32 +5,26 @@ Must not import ray or mlflow.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 from starlette.responses import Response
 from starlette.types import Scope
 
 from gateway.admission import Visit
-from gateway.capture.journal import CaptureJournal
 from gateway.catalog import Resolution
 from gateway.contract import TYPED
 from gateway.contract.agents import asks_for_stream
 from gateway.errors import GatewayError
-from gateway.http.access_control import Access
 from gateway.http.access_log import note_answer
-from gateway.http.predict.answering import Answer, AnsweringEndpoint, Exchange, kept
-from gateway.http.predict.body import HttpLimits, read_body
+from gateway.http.predict.answering import Answer, AnsweringEndpoint, Around, Exchange, kept
+from gateway.http.predict.body import read_body
 from gateway.http.predict.deadline_header import timeout_of
 from gateway.http.predict.dialect import Dialect, require_json
 from gateway.http.predict.disconnect import Departure
 from gateway.http.predict.event_stream import problem_of_event, takes_events
 from gateway.http.predict.path import PREDICT_PATH
 from gateway.http.predict.version_header import RawHeaders
-from gateway.metrics.counters import Traffic
 from gateway.prediction import PredictionService
-
-if TYPE_CHECKING:
-    from gateway.http.tracing import RequestTracing  # OpenTelemetry: only where tracing is on
 
 
 class PredictEndpoint(AnsweringEndpoint):
@@ -41,24 +35,12 @@ class PredictEndpoint(AnsweringEndpoint):
         self,
         service: PredictionService,
         *,
-        limits: HttpLimits,
-        access: Access | None,
-        traffic: Traffic | None = None,
-        tracing: RequestTracing | None = None,
         route: str = PREDICT_PATH,
         dialect: Dialect | None = None,
-        captured: CaptureJournal | None = None,
+        **around: Unpack[Around],
     ) -> None:
         self._dialect = Dialect() if dialect is None else dialect
-        super().__init__(
-            service,
-            limits=limits,
-            access=access,
-            traffic=traffic,
-            tracing=tracing,
-            route=route,
-            captured=captured,
-        )
+        super().__init__(service, route=route, **around)
 
     @property
     def _protocol(self) -> str:

@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias, Unpack
 
 import orjson
 from starlette.responses import Response
 from starlette.types import Scope
 
 from gateway.admission import Visit
-from gateway.capture.journal import CaptureJournal
 from gateway.catalog import Resolution
 from gateway.contract import Written
 from gateway.contract.agents import EMBEDDINGS, RESPONSES_AGENT
@@ -31,10 +30,9 @@ from gateway.errors import (
     ModelUnservable,
     Violation,
 )
-from gateway.http.access_control import Access
 from gateway.http.access_log import note_answer
-from gateway.http.predict.answering import Answer, AnsweringEndpoint, Exchange, kept
-from gateway.http.predict.body import HttpLimits, read_body
+from gateway.http.predict.answering import Answer, AnsweringEndpoint, Around, Exchange, kept
+from gateway.http.predict.body import read_body
 from gateway.http.predict.deadline_header import timeout_of
 from gateway.http.predict.dialect import require_json
 from gateway.http.predict.disconnect import Departure
@@ -43,11 +41,7 @@ from gateway.http.problems import encodable, problem_of
 from gateway.http.protocols.openai.completions import Completions
 from gateway.http.protocols.openai.requests import TASKS, model_in, named, path_of, translated
 from gateway.http.protocols.openai.responses import Responses
-from gateway.metrics.counters import Traffic
 from gateway.prediction import Prediction, PredictionService
-
-if TYPE_CHECKING:
-    from gateway.http.tracing import RequestTracing  # OpenTelemetry: only where tracing is on
 
 PATHS = tuple(TASKS)
 PROTOCOL = "openai"
@@ -61,26 +55,8 @@ _Spoken: TypeAlias = "Completions | Responses | _Embeddings"
 class OpenAIEndpoint(AnsweringEndpoint):
     """Answers one of `PATHS`."""
 
-    def __init__(
-        self,
-        path: str,
-        service: PredictionService,
-        *,
-        limits: HttpLimits,
-        access: Access | None,
-        traffic: Traffic | None = None,
-        tracing: RequestTracing | None = None,
-        captured: CaptureJournal | None = None,
-    ) -> None:
-        super().__init__(
-            service,
-            limits=limits,
-            access=access,
-            traffic=traffic,
-            tracing=tracing,
-            route=path,
-            captured=captured,
-        )
+    def __init__(self, path: str, service: PredictionService, **around: Unpack[Around]) -> None:
+        super().__init__(service, route=path, **around)
         self._path = path
 
     @property
