@@ -45,12 +45,8 @@ from gateway.http.predict.dialect import Dialect
 from gateway.http.predict.endpoint import PredictEndpoint
 from gateway.http.predict.path import PREDICT_PATH
 from gateway.http.predict.routes import PredictionRoutes
-from gateway.http.problems import (
-    install_handlers,
-    problem_of,
-    problem_responses,
-    without_titles,
-)
+from gateway.http.problem_schemas import problem_responses, without_titles
+from gateway.http.problems import install_handlers, problem_of
 from gateway.http.prometheus import metrics_router
 from gateway.http.protocols import mlflow_scoring
 from gateway.http.protocols.inference_v2.dialect import INFER_PATHS, InferenceV2

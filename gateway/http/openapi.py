@@ -29,7 +29,7 @@ from gateway.http.component_names import (
 )
 from gateway.http.predict.path import predict_path
 from gateway.http.predict.version_header import RAY_HEADER, VERSION_HEADER
-from gateway.http.problems import problem_schemas
+from gateway.http.problem_schemas import problem_schemas
 from gateway.http.schema_parts import taken_apart
 from gateway.http.shared_components import (
     PARAMETERS,

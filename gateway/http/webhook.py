@@ -14,7 +14,7 @@ from gateway.errors import Forbidden
 from gateway.http.access_control import WEBHOOK_PATH
 from gateway.http.predict.body import HttpLimits, read_body
 from gateway.http.predict.dialect import require_json
-from gateway.http.problems import problem_responses
+from gateway.http.problem_schemas import problem_responses
 from gateway.security.webhook_signatures import Delivery, DeliveryCheck, SyncTrigger
 
 # MLflow's payloads are a name, a version, tags and a description.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import httpx
@@ -44,3 +46,9 @@ async def test_what_the_gateway_answers_passes_as_it_is(status: int, content_typ
     """A model that isn't there stays 404, and metrics are plain text."""
     response = await asked(answering(status, content_type))
     assert (response.status_code, response.text) == (status, "Path '/x' not found.")
+
+
+def test_ray_s_proxy_imports_no_mlflow() -> None:
+    """It has no models: MLflow would cost it a second at every start, and 100 MB."""
+    said = "import deployments.ingress.proxy_middleware, sys; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", said], check=False).returncode == 0
