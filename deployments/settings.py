@@ -24,6 +24,7 @@ from gateway.admission import AdmissionLimits
 from gateway.capture.journal import CaptureLimits
 from gateway.http.cross_origin import EVERYBODY, ORIGIN_PATTERN
 from gateway.http.placement import PREFIX_PATTERN
+from registry_sync.problems import without_credentials
 
 HEALTH_CHECK_PERIOD_S = 2.0
 """How often Ray looks whether a replica is alive: until it has looked, one that was killed isn't
@@ -35,6 +36,7 @@ CLIENT_VARIABLES = ("url", "key")
 """What the commands that ask a running gateway read, and `Settings` doesn't."""
 
 # Schemes of MLflow's stores (https://mlflow.org/docs/latest/self-hosting/architecture/).
+_WEB = frozenset({"http", "https"})
 _REGISTRY_SCHEMES = frozenset(
     {"http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks",
      "databricks-uc", "uc"}
@@ -316,6 +318,11 @@ class Settings(BaseSettings):
         description="Addresses or networks of proxies whose `X-Forwarded-…` headers are believed, "
         "comma-separated.",
     )
+    mlflow_ui_url: str | None = Field(
+        default=None,
+        description="Where browsers find MLflow's web interface; the registry's URL where that is "
+        "one of HTTP.",
+    )
     cors_origins: Patterns = Field(
         default=(),
         description="Origins whose pages may call the gateway from a browser, comma-separated; `*` "
@@ -347,8 +354,20 @@ class Settings(BaseSettings):
             raise ValueError(
                 "not a URI of an MLflow server or store, such as http://127.0.0.1:5000"
             )
-        if scheme in {"http", "https"} and not parts.hostname:
+        if scheme in _WEB and not parts.hostname:
             raise ValueError("the URL names no host")
+        return value
+
+    @field_validator("mlflow_ui_url")
+    @classmethod
+    def _is_web_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in _WEB or not parts.hostname:
+            raise ValueError(
+                "not a URL that a browser can open, such as https://mlflow.example.com"
+            )
         return value
 
     @field_validator("root_path")
@@ -398,6 +417,12 @@ class Settings(BaseSettings):
     def published_url(self) -> str:
         """Where its users reach it, who may be on the other side of a container's wall."""
         return _address(self.published_host or self.host, self.published_port or self.port)
+
+    @property
+    def mlflow_address(self) -> str | None:
+        """Where pages lead to MLflow, without user and password; None where it has no page."""
+        url = self.mlflow_ui_url or self.registry_uri or self.tracking_uri
+        return without_credentials(url) if urlsplit(url).scheme in _WEB else None
 
     @property
     def admission_limits(self) -> AdmissionLimits:

@@ -393,6 +393,7 @@ def _changeable(record: MlflowVersion) -> Mapping[str, Any]:
         "registry_status": record.status,
         "stage": None if record.current_stage in _NO_STAGES else record.current_stage,
         "description": record.description or "",
+        "run_id": record.run_id or None,
         "accept_breaking": accepts_breaking(record.tags or {}),
         "environment": environment_mode(record.tags or {}),
         "warnings": version_warnings(record.tags or {}),

@@ -196,6 +196,7 @@ class Ingress:
             placement=self._placement,
             origins=settings.cors_origins,
             captured=self._captured,
+            mlflow_url=settings.mlflow_address,
         )
         if settings.grpc_port is not None:
             await self._listen_for_grpc(service, limits, journal, tracing)

@@ -5,9 +5,10 @@ A log of numbered events, kept here until the sync service has them.
 
 from __future__ import annotations
 
+import socket
 import uuid
 from collections import deque
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 _MOST = 1000
 """How many events are kept while nobody takes them; the oldest are dropped."""
@@ -19,9 +20,11 @@ took, and of one that failed the reason."""
 
 class LoadEvents(TypedDict):
     """What is told. `first` is the number of the first of the `events` in the replica's life,
-    `loaded` the counts of versions in memory, by their models."""
+    `loaded` the counts of versions in memory, by their models, and `machine` the name of where
+    that is."""
 
     host: str
+    machine: NotRequired[str]
     first: int
     events: list[Event]
     loaded: dict[str, int]
@@ -34,6 +37,7 @@ class LoadEventLog:
     def __init__(self) -> None:
         self.loaded: dict[str, int] = {}
         self._host = uuid.uuid4().hex
+        self._machine = socket.gethostname()
         self._events: deque[Event] = deque()
         self._first = 0
 
@@ -63,6 +67,7 @@ class LoadEventLog:
         """All that was not taken, to be told."""
         return {
             "host": self._host,
+            "machine": self._machine,
             "first": self._first,
             "events": list(self._events),
             "loaded": dict(self.loaded),

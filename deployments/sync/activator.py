@@ -21,6 +21,7 @@ from deployments.serve.ports import ApplicationStatus, ServeApplications
 from deployments.sync.application_state import Application, State, longest_idle, placement
 from deployments.sync.reconciler import PAUSES, ActivationFailed, Adjustment, TakenBack
 from gateway.catalog import Catalog, ModelOptions, ServedModel
+from gateway.metrics.families import MODEL_DEPLOYMENTS, Reading
 from gateway.single_flight import SingleFlight
 
 _logger = logging.getLogger(__name__)
@@ -110,6 +111,18 @@ class Activator:
         for name in map(application_name, models):
             if name in self._applications:
                 self._applications[name].used_at = self._clock()
+
+    def reading(self) -> Reading:
+        """Which models have a deployment of their own that is starting or running."""
+        states = {State.STARTING: "starting", State.RUNNING: "running"}
+        return {
+            MODEL_DEPLOYMENTS.name: [
+                ((model, states[each.state]), 1)
+                for each in self._applications.values()
+                if each.state in states and each.name != SHARED
+                for model in each.models
+            ]
+        }
 
     @property
     def warnings(self) -> dict[str, list[str]]:

@@ -35,6 +35,7 @@ empty where no reason is told."""
 @dataclass(slots=True)
 class _Host:
     heard_at: float
+    machine: str = ""
     known: int = 0
     loaded: dict[str, int] = field(default_factory=dict)
 
@@ -62,6 +63,7 @@ class HostLedger:
         host.known = max(host.known, first + len(news["events"]))
         host.heard_at = self._clock()
         host.loaded = news["loaded"]
+        host.machine = news.get("machine", "")
         return outcomes
 
     def has_loaded(self, model: str) -> bool:
@@ -79,10 +81,10 @@ class HostLedger:
     def reading(self) -> Reading:
         """All counts, and what those in memory have who were heard of lately."""
         loaded: Counter[str] = Counter()
-        processes: Counter[str] = Counter()
+        processes: Counter[tuple[str, str]] = Counter()
         for host in self._heard():
             loaded.update(host.loaded)
-            processes.update(host.loaded.keys())
+            processes.update((model, host.machine) for model in host.loaded)
         return {
             LOADS.name: [
                 ((model, str(number), outcome), count)
@@ -93,7 +95,7 @@ class HostLedger:
             ],
             EVICTIONS.name: [((model,), count) for model, count in self._evictions.items()],
             LOADED_VERSIONS.name: [((model,), count) for model, count in loaded.items()],
-            MODEL_PROCESSES.name: [((model,), count) for model, count in processes.items()],
+            MODEL_PROCESSES.name: [*processes.items()],
         }
 
     def _heard(self) -> Collection[_Host]:

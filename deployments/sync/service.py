@@ -265,8 +265,8 @@ class SyncService:
         return None if figures is None else figures.model_dump(mode="json")
 
     async def reading(self) -> Reading:
-        """The numbers of all models' processes, and of their shadows."""
-        return self._ledger.reading() | self._shadows.reading()
+        """The numbers of all models' deployments and processes, and of their shadows."""
+        return self._ledger.reading() | self._activator.reading() | self._shadows.reading()
 
     async def activate(self, name: str, number: int) -> tuple[str | None, str]:
         """Have the application that has that version running; its name, or None and why not."""

@@ -107,7 +107,8 @@ class ModelVersion(_Frozen):
     `fingerprint` changes whenever other artifacts hide behind the same number (a model deleted and
     registered again). `signature` is the MLmodel file's signature as JSON text, None where there
     is none. `problem` says why the version can't be served, None where it can. `environment` is
-    what its own tag says of its packages, `warnings` are of tags that can't be used. `stage` is
+    what its own tag says of its packages, `warnings` are of tags that can't be used. `run_id` is
+    the MLflow run that logged it, None where the registry names none. `stage` is
     the stage that somebody gave it, as MLflow has them beside aliases still. `task` is what an
     agent or a chat model speaks (see `gateway.contract.agents`), `streamable` whether its answer
     can be had piece by piece. `read_as` tells what an earlier release read of the file from
@@ -128,6 +129,7 @@ class ModelVersion(_Frozen):
     ships_code: bool = False
     example: Any = None
     description: str = ""
+    run_id: str | None = None
     created_at_ms: int = 0
     accept_breaking: bool = False
     environment: EnvironmentMode | None = None

@@ -37,6 +37,7 @@ from gateway.http.access_log import AccessJournal
 from gateway.http.boundary import Boundary
 from gateway.http.cross_origin import CrossOrigin
 from gateway.http.openapi import Document, DocumentLibrary
+from gateway.http.pages.mlflow_links import MlflowLinks
 from gateway.http.pages.routes import page_router
 from gateway.http.placement import Placed, Placement, prefix_of, relative_root
 from gateway.http.predict.answering import Around
@@ -137,6 +138,7 @@ def create_app(
     placement: Placement | None = None,
     origins: Collection[str] = (),
     captured: CaptureJournal | None = None,
+    mlflow_url: str | None = None,
 ) -> FastAPI:
     """The gateway's ASGI application over a prediction service and a catalog feed.
 
@@ -145,7 +147,8 @@ def create_app(
     `access` is None nothing needs a key; without `webhook_secret` no webhook is taken. Predictions
     are counted in `traffic` and have spans where there is `tracing`; `/metrics` tells what
     `measurements` give, or the catalog alone. `placement` says where callers find all this, and
-    pages of `origins` may read it. What models' tags say is kept goes to `captured`.
+    pages of `origins` may read it. What models' tags say is kept goes to `captured`;
+    pages lead to MLflow at `mlflow_url`.
     """
     placement = placement or Placement()
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
@@ -176,7 +179,7 @@ def create_app(
     library = DocumentLibrary(base, needs_keys=access is not None)
     undocumented = (
         _documentation(service, library, access, placement),
-        page_router(service, feed, access, measurements),
+        page_router(service, feed, access, measurements, MlflowLinks(mlflow_url)),
         openai_router(service),
         inference_v2_router(service),
         mlflow_scoring.mlflow_router(service),

@@ -92,6 +92,9 @@ class VersionView(BaseModel):
     types_from: Typing = Field(description=_TYPES_FROM)
     task: str | None = Field(description="What an agent or a chat model speaks, else null.")
     streamable: bool = Field(description="Whether its answer can come piece by piece.")
+    run_id: str | None = Field(
+        description="The MLflow run that logged it; null where there is none."
+    )
     created_at_ms: int
     environment: EnvironmentView | None = Field(
         description="Its packages; null where that isn't known yet."
@@ -314,6 +317,7 @@ def describe_version(
         types_from=version.typing,
         task=version.task,
         streamable=version.streamable,
+        run_id=version.run_id,
         created_at_ms=version.created_at_ms,
         environment=_environment(model, version.number),
     )

@@ -179,8 +179,15 @@ EVICTIONS = Family(
 MODEL_PROCESSES = Family(
     name=f"{PREFIX}model_processes",
     kind="gauge",
-    help="Replicas of the model that have loaded anything.",
-    labels=("model",),
+    help="Replicas of the model that have loaded anything, by the machines that they run on.",
+    labels=("model", "machine"),
+)
+MODEL_DEPLOYMENTS = Family(
+    name=f"{PREFIX}model_deployments",
+    kind="gauge",
+    help="Deployments of one model each, by their state: starting or running. A model that has "
+    "none is asleep, or in the shared deployment.",
+    labels=("model", "state"),
 )
 SHADOW_REQUESTS = Family(
     name=f"{PREFIX}shadow_requests",
@@ -310,6 +317,7 @@ FAMILIES: tuple[Family, ...] = (
     LOADED_VERSIONS,
     EVICTIONS,
     MODEL_PROCESSES,
+    MODEL_DEPLOYMENTS,
     SHADOW_REQUESTS,
     SHADOW_DURATION,
     CATALOG_GENERATION,

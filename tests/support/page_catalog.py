@@ -321,6 +321,7 @@ class Stage:
             access=access,
             placement=placement,
             origins=origins,
+            mlflow_url="https://mlflow.example.com/ui",
         )
         self.url = ""
 

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import Response
 
+from gateway.http.pages.mlflow_links import MlflowLinks
 from gateway.http.pages.model_view import registered_on
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -44,9 +45,10 @@ SECURITY_HEADERS = {
 
 
 class PageRenderer:
-    """Renders templates; `keys` says whether keys are on at all."""
+    """Renders templates; `keys` says whether keys are on at all, `mlflow` where MLflow shows a
+    model."""
 
-    def __init__(self, *, keys: bool) -> None:
+    def __init__(self, *, keys: bool, mlflow: MlflowLinks) -> None:
         environment = Environment(
             loader=FileSystemLoader(_TEMPLATES),
             autoescape=True,
@@ -59,6 +61,7 @@ class PageRenderer:
         environment.filters["where"] = _where
         environment.filters["json"] = _json
         environment.globals["query"] = _query
+        environment.globals["mlflow"] = mlflow
         self._environment = environment
         self._keys = keys
 

@@ -17,6 +17,7 @@ from gateway.errors import GatewayError, InternalError
 from gateway.history import HistoryEntry
 from gateway.http.access_control import Access, has_key, may_read_data, require_sight, visible_part
 from gateway.http.pages.listing import Question, listing
+from gateway.http.pages.mlflow_links import MlflowLinks
 from gateway.http.pages.model_view import model_page
 from gateway.http.pages.rendering import PageRenderer
 from gateway.http.pages.shadow_chart import chart_of
@@ -40,10 +41,11 @@ def page_router(
     feed: CatalogFeed,
     access: Access | None,
     measurements: Measurements | None,
+    mlflow: MlflowLinks,
 ) -> APIRouter:
     """The routes of the catalog page."""
     router = APIRouter(include_in_schema=False)
-    pages = CatalogPages(service, feed, access, measurements)
+    pages = CatalogPages(service, feed, access, measurements, mlflow)
 
     @router.get("/")
     async def index(request: Request) -> Response:
@@ -65,6 +67,7 @@ class CatalogPages:
         feed: CatalogFeed,
         access: Access | None,
         measurements: Measurements | None,
+        mlflow: MlflowLinks,
     ) -> None:
         self._service = service
         self._measurements = measurements
@@ -72,7 +75,7 @@ class CatalogPages:
         self._access = access
         # Where the documents are open to everybody, so are these: they show the same models.
         self._needs_key = access is not None and not access.is_open("/openapi.json")
-        self._renderer = PageRenderer(keys=access is not None)
+        self._renderer = PageRenderer(keys=access is not None, mlflow=mlflow)
         self._one_at_a_time = asyncio.Lock()
 
     async def answer(

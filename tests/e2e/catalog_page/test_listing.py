@@ -77,6 +77,10 @@ def test_a_version_that_breaks_is_marked_in_the_list_of_versions(browser: Browse
         expect(page.get_by_role("link", name="Show all")).to_have_count(0)
 
 
+_MODEL = 'model="delivery_time"'
+_LOADED = f'processes{{{_MODEL},machine="a"}} 1\nmodelmux_loaded_versions{{{_MODEL}}} 2'
+
+
 def look(heard: int | None = None, **replicas: dict[str, int]) -> str:
     """What `/metrics` tells: how many predictions of each version each replica has answered, half
     of them within 10 ms."""
@@ -92,8 +96,8 @@ def look(heard: int | None = None, **replicas: dict[str, int]) -> str:
 
 
 def test_the_figures_of_each_model_are_read_from_the_counters(page: Page) -> None:
-    """Rate and quantiles of what came between two looks; a dash where there are no counters. A
-    replica that comes with a million behind it adds nothing."""
+    """Rate and quantiles of what came between two looks; nothing per second where none came.
+    A replica that comes with a million behind it adds nothing."""
     later = look(a={"2": 100}, b={"2": 1_000_000})
     looks = iter([look(a={"2": 0}), later, later, later])
     page.route("**/metrics", lambda route: route.fulfill(body=next(looks)))
@@ -103,7 +107,47 @@ def test_the_figures_of_each_model_are_read_from_the_counters(page: Page) -> Non
         re.compile(r"^[1-5]?[0-9](\.[0-9])?/s$")
     )
     expect(row.locator('[data-number="median"]')).to_have_text("10 ms")
-    expect(page.locator(".model", has_text=HELD).locator('[data-number="rate"]')).to_have_text("–")
+    other = page.locator(".model", has_text=HELD)
+    expect(other.locator('[data-number="rate"]')).to_have_text("0/s")
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        pytest.param("", "asleep", id="nothing is told of it"),
+        pytest.param(f'deployments{{{_MODEL},state="starting"}} 1', "starting", id="starts"),
+        pytest.param(
+            f'deployments{{{_MODEL},state="running"}} 1', "awake, nothing loaded", id="runs"
+        ),
+        pytest.param(f'processes{{{_MODEL},machine="a"}} 1', "asleep", id="had something loaded"),
+        pytest.param(_LOADED, "2 versions loaded", id="on one machine"),
+        pytest.param(
+            f'{_LOADED}\nmodelmux_model_processes{{{_MODEL},machine="b"}} 1',
+            "2 versions loaded on a, b", id="on several machines",
+        ),
+    ],
+)  # fmt: skip
+def test_it_is_shown_whether_a_model_is_awake(page: Page, told: str, said: str) -> None:
+    """Asleep, starting, or so many versions loaded, and where; nothing where that isn't known."""
+    body = f"modelmux_sync_service_up 1\nmodelmux_model_{told}\n"
+    page.route("**/metrics", lambda route: route.fulfill(body=body))
+    page.goto("/")
+    expect(page.locator('[data-activity="delivery_time"]')).to_have_text(said)
+    page.route("**/metrics", lambda route: route.fulfill(body="modelmux_sync_service_up 0\n"))
+    page.goto("/")
+    expect(page.locator('[data-activity="delivery_time"]')).to_have_text("")
+
+
+def test_pages_lead_to_mlflow(page: Page) -> None:
+    """To the registered model, to each version, and to the run that logged it."""
+    page.goto("/catalog/delivery_time")
+    at = "https://mlflow.example.com/ui/#/models/delivery_time"
+    expect(page.get_by_role("link", name="in MLflow", exact=True)).to_have_attribute("href", at)
+    newest = page.locator(".version-row").first
+    number = page.locator(".version-row h3").first.inner_text().removeprefix("Version ")
+    expect(newest.get_by_role("link", name="In MLflow")).to_have_attribute(
+        "href", f"{at}/versions/{number}"
+    )
 
 
 @pytest.mark.parametrize(

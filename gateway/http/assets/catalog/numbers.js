@@ -1,4 +1,4 @@
-// How busy each model is: what the gateway's own counters (/metrics) grew by while the page is open
+// How busy each model is, and whether it is awake: what the gateway's own counters (/metrics) grew by while the page is open
 // and looked at. Without counters there is a dash.
 //
 // Each ingress replica counts for itself, and may come, go, or miss a look. So what grew is found
@@ -13,12 +13,18 @@ const SHARE_OF_TIME = 20; // reading takes at most a twentieth of the time, howe
 const REQUESTS = "modelmux_requests_total";
 const LATENCY = "modelmux_request_duration_seconds_bucket";
 const REPLICAS = "modelmux_ingress_replicas";
+const SYNC = "modelmux_sync_service_up";
+const DEPLOYMENTS = "modelmux_model_deployments";
+const PROCESSES = "modelmux_model_processes";
+const LOADED = "modelmux_loaded_versions";
 
 /** The counters of this moment. */
 async function readCounters() {
   const address = `${document.documentElement.dataset.base}metrics`;
   const response = await ask(address, { headers: { Accept: "text/plain" } });
-  return response.ok ? counters(await response.text()) : null;
+  if (!response.ok) return null;
+  const text = await response.text();
+  return { ...counters(text), active: activity(text) };
 }
 
 /** The same from the text of the Prometheus exposition format: `replicas` has, by replica, model
@@ -41,6 +47,33 @@ export function counters(text) {
     else counted.requests += value;
   }
   return { replicas, heard };
+}
+
+/** Where models run, by the same text: of each that isn't asleep the `state` of its deployment, how
+ * many versions are `loaded`, and on which `machines`. Null where the sync service wasn't heard. */
+export function activity(text) {
+  const models = new Map();
+  let isHeard = false;
+  for (const line of text.split("\n")) {
+    if (line.startsWith(`${SYNC} `)) isHeard = valueOf(line, SYNC.length) === 1;
+    const kind = [DEPLOYMENTS, PROCESSES, LOADED].find((name) => line.startsWith(`${name}{`));
+    if (kind === undefined) continue;
+    const labels = labelsOf(line);
+    const found = entry(models, labels.model, () => ({ state: null, loaded: 0, machines: [] }));
+    if (kind === DEPLOYMENTS) found.state = labels.state;
+    if (kind === PROCESSES && labels.machine) found.machines.push(labels.machine);
+    if (kind === LOADED) found.loaded = valueOf(line, line.lastIndexOf("} ") + 1);
+  }
+  return isHeard ? models : null;
+}
+
+/** What a model is doing, in a few words: `machines` are named where there are `several`. */
+export function activityInWords(found, several) {
+  if (found?.loaded > 0) {
+    const where = several && found.machines.length ? ` on ${found.machines.join(", ")}` : "";
+    return `${found.loaded} version${found.loaded === 1 ? "" : "s"} loaded${where}`;
+  }
+  return { starting: "starting", running: "awake, nothing loaded" }[found?.state] ?? "asleep";
 }
 
 const nothing = () => ({ requests: 0, upTo: new Map() });
@@ -105,9 +138,10 @@ function addGrowth(grown, before, now) {
   }
 }
 
-/** Requests per second, and the median and 95th percentile in seconds; null where unknown. */
+/** Requests per second, and the median and 95th percentile in seconds, null where there was no
+ * request. What has no counters yet had none, either. */
 export function figures(grown, seconds) {
-  if (grown === undefined) return { rate: null, median: null, slow: null };
+  if (grown === undefined) return { rate: 0, median: null, slow: null };
   const buckets = [...grown.upTo].sort(([a], [b]) => a - b);
   return {
     rate: grown.requests / seconds,
@@ -147,7 +181,17 @@ function duration(seconds) {
 export function wireNumbers() {
   let samples = [];
 
+  function showActivity() {
+    const { active } = samples.at(-1) ?? {};
+    if (!active) return;
+    const machines = new Set([...active.values()].flatMap((each) => each.machines));
+    for (const place of document.querySelectorAll("[data-activity]")) {
+      place.textContent = activityInWords(active.get(place.dataset.activity), machines.size > 1);
+    }
+  }
+
   function show() {
+    showActivity();
     if (samples.length < 2) return;
     const seconds = (samples.at(-1).at - samples[0].at) / 1000;
     const grown = growth(samples);

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from socket import gethostname
+
 from deployments.model_replica.load_events import LoadEventLog
 from deployments.sync.load_metrics import SILENCE_S, HostLedger
 from gateway.metrics.families import (
@@ -57,7 +59,8 @@ def test_a_process_that_tells_nothing_any_more_has_nothing_in_memory() -> None:
     clock.now = SILENCE_S - 1
     ledger.take(log.untold())
     clock.now = SILENCE_S + 1
-    assert told(ledger, LOADED_VERSIONS.name) == told(ledger, MODEL_PROCESSES.name) == {("m",): 1}
+    assert told(ledger, LOADED_VERSIONS.name) == {("m",): 1}
+    assert told(ledger, MODEL_PROCESSES.name) == {("m", gethostname()): 1}
     assert told(ledger, LOADS.name) == {("m", "1", "ok"): 2}
 
 
@@ -111,7 +114,8 @@ def test_a_process_of_many_models_counts_for_each_that_it_has() -> None:
     log.loaded = {"m": 2, "other": 1}
     ledger.take(log.untold())
     assert told(ledger, LOADED_VERSIONS.name) == {("m",): 2, ("other",): 1}
-    assert told(ledger, MODEL_PROCESSES.name) == {("m",): 1, ("other",): 1}
+    here = gethostname()
+    assert told(ledger, MODEL_PROCESSES.name) == {("m", here): 1, ("other", here): 1}
     assert ledger.has_loaded("m")
     log.loaded = {"other": 1}
     ledger.take(log.untold())
