@@ -228,6 +228,12 @@ DEFAULT_HELD = Family(
     help="1 for each version that would be its model's default and is held.",
     labels=_VERSION,
 )
+CANARY_SHARE = Family(
+    name=f"{PREFIX}canary_share",
+    kind="gauge",
+    help="What part of the requests that name no version goes to a canary that runs, 0 to 1.",
+    labels=_VERSION,
+)
 CANARY_STOPPED = Family(
     name=f"{PREFIX}canary_stopped",
     kind="gauge",
@@ -324,6 +330,7 @@ FAMILIES: tuple[Family, ...] = (
     MODELS,
     MODEL_UNSERVABLE,
     DEFAULT_HELD,
+    CANARY_SHARE,
     CANARY_STOPPED,
     ENVIRONMENTS,
     ENVIRONMENT_NOT_READY,

@@ -24,6 +24,7 @@ from gateway.metrics.counters import Traffic
 from gateway.metrics.families import (
     ACCESS_LINES_LOST,
     BUILD_INFO,
+    CANARY_SHARE,
     CANARY_STOPPED,
     CAPTURED_REQUESTS,
     CATALOG_GENERATION,
@@ -125,6 +126,11 @@ def gateway_reading(service: PredictionService, feed: CatalogFeed, measured: Mea
             ((model.name, str(model.held.number)), 1)
             for model in _models(catalog)
             if model.held is not None
+        ],
+        CANARY_SHARE.name: [
+            ((model.name, str(model.canary.version)), model.canary.rule.percent / 100.0)
+            for model in _models(catalog)
+            if model.canary is not None and model.canary.state == "running"
         ],
         CANARY_STOPPED.name: [
             ((model.name, str(model.canary.version)), 1)

@@ -199,12 +199,15 @@ async def test_a_canary_is_told_with_its_state(bench: Bench) -> None:
     assert plain["canary"] is None
 
 
-async def test_a_stopped_canary_is_in_the_metrics(bench: Bench) -> None:
-    """While it is stopped, for an alert; one that runs isn't."""
-    assert "modelmux_canary_stopped{" not in (await bench.client.get("/metrics")).text
+async def test_canaries_are_in_the_metrics(bench: Bench) -> None:
+    """A running one with its share, for the dashboard; a stopped one as such, for an alert."""
+    told = (await bench.client.get("/metrics")).text
+    assert 'modelmux_canary_share{model="m",version="2"} ' in told
+    assert "modelmux_canary_stopped{" not in told
     bench.feed.catalog = _catalog(state="stopped", why="It fails.")
     told = (await bench.client.get("/metrics")).text
     assert 'modelmux_canary_stopped{model="m",version="2"} 1.0' in told
+    assert "modelmux_canary_share{" not in told
 
 
 async def test_the_page_shows_both_sides(bench: Bench) -> None:
