@@ -35,7 +35,7 @@ from deployments.cli.folder_lock import FolderTaken, folder_of_one_gateway
 from deployments.cli.log_receiver import log_receiver
 from deployments.cli.ray_output import ray_output_file, ray_output_to
 from deployments.cli.registry import settings_of
-from deployments.cli.terminal import NO, StatusLine, err, fail, out, status_line
+from deployments.cli.terminal import NO, StatusLine, counted, err, fail, out, status_line
 from deployments.cluster.join_rules import CannotJoin
 from deployments.cluster.ray_environment import fast_path, has_haproxy
 from deployments.cluster.readiness import GatewayFailed, wait_until_ready
@@ -308,7 +308,7 @@ def down(
         raise fail(str(error)) from error
     for name in taken.gone:
         out.print(name)
-    out.print(f"{len(taken.gone)} application(s) taken down.")
+    out.print(f"{counted(len(taken.gone), 'application')} taken down.")
     if taken.left:
         raise fail(f"still ending: {', '.join(taken.left)}", NO)
 
@@ -467,4 +467,4 @@ def _require_guard(settings: Settings, *, listener: str = "") -> None:
 def _say_ready(settings: Settings, say: Say) -> None:
     count = httpx.get(f"{settings.url}/readyz", timeout=30.0).json()["models"]
     url = settings.published_url
-    say(f"Ready: {count} model(s) at {url}  ·  docs at {url}/docs")
+    say(f"Ready: {counted(count, 'model')} at {url}  ·  docs at {url}/docs")

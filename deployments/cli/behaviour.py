@@ -148,8 +148,8 @@ def behaviour(
         raise CannotTell(str(problem)) from problem
     if not seen.compared:
         raise CannotTell(
-            f"nothing could be compared: of {len(found)} row(s) {seen.refused} don't fit the "
-            f"contract, and version {against} answers none of the others"
+            f"nothing could be compared: {seen.refused} of {len(found)} rows don't "
+            f"fit the contract, and version {against} answers none of the others"
         )
     return seen
 

@@ -17,7 +17,7 @@ import typer
 
 from deployments.cli import terminal
 from deployments.cli.registry import settings_of
-from deployments.cli.terminal import NO, fail, out, status_line, write_json, write_row
+from deployments.cli.terminal import NO, counted, fail, out, status_line, write_json, write_row
 from deployments.mlflow_environment import set_registry_defaults
 from deployments.settings import Settings
 
@@ -107,7 +107,9 @@ def prune_environments(
         raise fail(f"{settings.environments_dir} can't be cleared: {why}") from error
     for environment in removed:
         out.print(f"{environment.digest}: removed, {terminal.megabytes(environment.size_bytes)}")
-    out.print(f"{len(removed)} environment(s) removed; {terminal.megabytes(left)} are left.")
+    out.print(
+        f"{counted(len(removed), 'environment')} removed; {terminal.megabytes(left)} are left."
+    )
 
 
 def _settings(tracking_uri: str | None, registry_uri: str | None, folder: Path | None) -> Settings:

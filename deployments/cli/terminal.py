@@ -127,12 +127,12 @@ def _state(model: Mapping[str, Any]) -> Text:
 
 
 def _count(models: Sequence[Mapping[str, Any]]) -> str:
-    counted = [f"{len(models)} model{'' if len(models) == 1 else 's'}"]
+    parts = [counted(len(models), "model")]
     held = sum(model["held"] is not None for model in models)
     unserved = sum(model["status"] != "ready" for model in models)
-    counted += [f"{held} held"] if held else []
-    counted += [f"{unserved} not served"] if unserved else []
-    return " · ".join(counted)
+    parts += [f"{held} held"] if held else []
+    parts += [f"{unserved} not served"] if unserved else []
+    return " · ".join(parts)
 
 
 def _registry_notes(listing: Mapping[str, Any]) -> Iterator[Text]:
@@ -194,10 +194,15 @@ def environment_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _counted_states(rows: Sequence[Mapping[str, Any]]) -> str:
     states = [row["state"] for row in rows]
-    counted = [f"{len(states)} version{'' if len(states) == 1 else 's'}"]
+    parts = [counted(len(states), "version")]
     others = ("building", "failed", "missing")
-    counted += [f"{states.count(each)} {each}" for each in others if each in states]
-    return " · ".join(counted)
+    parts += [f"{states.count(each)} {each}" for each in others if each in states]
+    return " · ".join(parts)
+
+
+def counted(count: int, what: str) -> str:
+    """So many of something: `1 model`, `2 models`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def megabytes(size_bytes: int) -> str:

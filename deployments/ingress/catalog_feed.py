@@ -156,7 +156,7 @@ class RayCatalogFeed:
             self._changed.notify_all()
         if update is not None:
             _logger.info(
-                "catalog %s: %s model(s), %s of them new or changed",
+                "catalog %s: models: %s, of them new or changed: %s",
                 self._catalog.generation,
                 len(self._catalog.models),
                 len(update["models"]),

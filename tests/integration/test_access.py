@@ -108,7 +108,7 @@ def test_each_key_may_do_what_its_scopes_say(
 
 def test_ready_is_said_and_commands_take_a_key(guarded: Guarded) -> None:
     """`up` counts the models without a key, and `modelmux models` lists them with one."""
-    assert "Ready: 2 model(s)" in guarded.gateway.log.read_text()
+    assert "Ready: 2 models" in guarded.gateway.log.read_text()
     command = [str(Path(sys.executable).with_name("modelmux")), "models", "--url"]
     for key, code in ((["--key", READER], 0), ([], 1)):
         done = subprocess.run(

@@ -165,7 +165,7 @@ def test_one_version_or_all_of_a_model_are_built_and_pruned(run: Runner) -> None
     assert told["zoo version 1"].startswith("built in")
     assert run("build", "zoo:old").stdout == "zoo version 1: ready, it was there\n"
     kept = run("prune")
-    assert kept.stdout.startswith("0 environment(s) removed; "), kept.stdout
+    assert kept.stdout.startswith("0 environments removed; "), kept.stdout
     pruned = run("prune", "--max-bytes", "0")
     assert pruned.returncode == 0, pruned.stderr
     assert pruned.stdout.count(": removed, ") == 3

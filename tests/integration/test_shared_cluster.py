@@ -268,8 +268,8 @@ def test_down_takes_away_what_a_killed_up_left(
         killed.process.wait(30)
     assert _predict(shared.url, name).json() == [{"x": 3.0}]
     told = shared.run("modelmux", "down", "--ray-address", address)
-    assert "2 application(s) taken down." in told
+    assert "2 applications taken down." in told
     assert set(shared.applications()) == THEIRS
     assert shared.theirs_answer()
     again = shared.run("modelmux", "down", "--ray-address", address)
-    assert "0 application(s) taken down." in again
+    assert "0 applications taken down." in again

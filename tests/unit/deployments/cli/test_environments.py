@@ -24,4 +24,4 @@ def test_nothing_to_prune_is_no_failure(tmp_path: Path) -> None:
     folder = tmp_path / "new"
     done = CliRunner().invoke(app, ["environments", "prune", "--state-dir", str(folder)])
     assert (done.exit_code, folder.exists()) == (0, False)
-    assert "0 environment(s) removed" in done.output
+    assert "0 environments removed" in done.output
