@@ -1,13 +1,17 @@
-"""What callers see when MLflow is slow, broken, half-way or away, and after a restart meanwhile.
+"""What callers see when what a gateway reads and keeps is in trouble: MLflow is slow, broken,
+half-way or away, also during a restart, and the disk of the state folder is full or gone.
 
-The gateway reads the registry through a real proxy that does harm to chosen requests.
+One gateway that reads the registry through a real proxy, which does harm to chosen requests, and
+has its state on a disk of its own.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,15 +22,29 @@ from registry_sync import source
 from registry_sync.records import RegistryUnreachable
 from registry_sync.source import MlflowRegistry
 from tests.support.faulty_proxy import FaultyProxy, Harm, faulty_proxy
-from tests.support.processes import Gateway, RestartableMlflow, end, gateway, poll
+from tests.support.harm import kill_one
+from tests.support.processes import (
+    Gateway,
+    RestartableMlflow,
+    descendants_of,
+    end,
+    gateway,
+    poll,
+)
 from tests.support.registering import Predict, columns, register
 from tests.support.steady_load import Ask, SteadyLoad, steady_load
+from tests.support.up_output import not_ours
 
 _logger = logging.getLogger(__name__)
 
 NUMBER = columns(("x", "double"))
 TEXT = columns(("x", "string"))
 STEADY, HELD = "steady", "has a held version"
+SETTINGS = {
+    "MODELMUX_DEPLOYMENT": "shared",
+    "MODELMUX_LOAD_RETRY_S": "1",
+    "MODELMUX_POLL_INTERVAL_S": "0.5",
+}
 
 
 class Registry(RestartableMlflow):
@@ -64,35 +82,64 @@ def proxy(registry: Registry) -> Iterator[FaultyProxy]:
         yield proxy
 
 
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A disk of 8 MB, where one can be mounted here; else a folder."""
+    folder = tmp_path_factory.mktemp("disk")
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(mounting, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    yield folder
+    if mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 class RestartableGateway:
     """A gateway that knows the registry by its proxy, and is started again over its state."""
 
-    def __init__(self, proxy: FaultyProxy, folder: Path) -> None:
-        self._proxy, self._folder = proxy, folder
+    def __init__(self, proxy: FaultyProxy, folder: Path, state: Path) -> None:
+        self._proxy, self._folder, self.state = proxy, folder, state
         self._running = ExitStack()
 
     def start(self) -> None:
         self.gateway = self._running.enter_context(
-            gateway(self._proxy.url, self._folder, "--poll-interval-s", "0.5")
+            gateway(
+                self._proxy.url, self._folder, "--state-dir", str(self.state), environment=SETTINGS
+            )
         )
 
     def stop(self) -> None:
+        """By SIGTERM: nothing stays, and nothing was said but by the command and our loggers."""
         assert end(self.gateway.process) == 0
+        assert leaves_nothing(self.gateway)
         self._running.close()
+        assert self.gateway.log.read_text().endswith("Stopped.\n")
+
+    def close(self) -> None:
+        """End it, if it still runs."""
+        self._running.close()
+
+
+def leaves_nothing(ended: Gateway) -> bool:
+    """Whether no process stays, and only the command and our loggers have said anything."""
+    poll(lambda: not descendants_of(ended.process.pid), timeout_s=20, what="every process's end")
+    return not_ours(ended.log.read_text()) == []
 
 
 @pytest.fixture(scope="module")
 def restartable(
-    registry: Registry, proxy: FaultyProxy, tmp_path_factory: pytest.TempPathFactory
+    registry: Registry, proxy: FaultyProxy, disk: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RestartableGateway]:
-    made = RestartableGateway(proxy, tmp_path_factory.mktemp("gateway"))
+    made = RestartableGateway(proxy, tmp_path_factory.mktemp("gateway"), disk / "state")
     made.start()
     assert made.gateway.predict(HELD, {"x": 1}).status_code == 200
     registry.add(HELD, inputs=TEXT)
     made.gateway.sync()
     assert made.gateway.model(HELD)["held"]["version"] == 2
     yield made
-    made.stop()
+    made.close()
 
 
 @pytest.fixture
@@ -105,8 +152,8 @@ def served(restartable: RestartableGateway) -> Gateway:
 def load(served: Gateway) -> Iterator[SteadyLoad]:
     """Callers of a model that is loaded."""
     ask = Ask(model=STEADY, version=1, answer=lambda n: [{"x": float(n * 2)}])
-    with steady_load(served.url, ask) as load:
-        load.wait_for_answers(20)
+    with steady_load(served.url, ask, callers=4, pause_s=0.2) as load:
+        load.wait_for_answers(8)
         load.reset()
         yield load
 
@@ -149,12 +196,12 @@ def test_a_page_that_does_not_come_removes_nobody(
 def test_a_slow_registry_is_only_late(
     registry: Registry, proxy: FaultyProxy, served: Gateway, load: SteadyLoad
 ) -> None:
-    """Each of its answers takes seconds: what is new comes later, and nobody waits for it."""
-    proxy.delay_s = 3.0
+    """Each of its answers takes long: what is new comes later, and nobody waits for it."""
+    proxy.delay_s = 1.5
     with proxy.harm("delay", where=lambda request: True):
         registry.add("late")
         poll(lambda: "late" in names(served), timeout_s=150, what="the new model")
-    nothing_failed(load, "registry: 3 s for each answer")
+    nothing_failed(load, "registry: 1.5 s for each answer")
 
 
 def test_a_broken_mlmodel_file_marks_one_model(
@@ -186,7 +233,7 @@ def test_a_registry_that_stops_is_not_seen_and_its_return_is_noticed(
         poll(lambda: registry_as_told(served)["silent_since"], what="the silence told")
         since = datetime.fromisoformat(registry_as_told(served)["silent_since"])
         assert abs((since - stopped_at).total_seconds()) < 5
-        load.wait_for_answers(50)
+        load.wait_for_answers(20)
         assert served.client.get("/readyz").status_code == 200
     finally:
         registry.start()
@@ -196,6 +243,69 @@ def test_a_registry_that_stops_is_not_seen_and_its_return_is_noticed(
         "silent_since": None, "problem": None, "snapshot_problem": None,
     }  # fmt: skip
     nothing_failed(load, "MLflow stopped")
+
+
+@contextmanager
+def full_disk(state: Path) -> Iterator[None]:
+    """Nothing more can be written to the disk of the state folder."""
+    filler = state.parent / "filler"
+    if not state.parent.is_mount():
+        pytest.skip("no disk can be mounted here")
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC  # noqa: PT017 - the only way to fill a disk
+    yield
+    filler.unlink()
+
+
+@contextmanager
+def folder_in_the_way(state: Path) -> Iterator[None]:
+    """The state folder is gone, and can't be made because a file has its name."""
+    aside = state.rename(state.with_name("aside"))
+    state.write_text("in the way")
+    yield
+    state.unlink()
+    aside.rename(state)
+
+
+def snapshot_problems(served: Gateway) -> set[Any]:
+    """What `/models` and `/readyz` tell, one after the other: for a moment that may be two."""
+    registry = served.client.get("/models").json()["registry"]
+    return {registry["snapshot_problem"], served.client.get("/readyz").json()["snapshot_problem"]}
+
+
+def is_told(served: Gateway) -> bool:
+    return all("can't be saved" in (problem or "") for problem in snapshot_problems(served))
+
+
+@pytest.mark.parametrize("harm", [folder_in_the_way, full_disk])
+def test_serving_goes_on_without_snapshot_and_says_so(
+    harm: Callable[[Path], AbstractContextManager[None]],
+    registry: Registry,
+    restartable: RestartableGateway,
+    served: Gateway,
+    load: SteadyLoad,
+) -> None:
+    """What is loaded answers on; what can't be fetched is 503 for that version alone; `/models`
+    and the log tell; when there is room again, snapshot and version come by themselves."""
+    name, state = harm.__name__, restartable.state
+    with harm(state):
+        registry.add(name, factor=3)
+        served.sync()
+        poll(lambda: is_told(served), what="the word")
+        assert "can't be saved" in served.log.read_text()
+        refused = served.predict(name, {"x": 1})
+        assert (refused.status_code, refused.json()["code"]) == (503, "model_unavailable")
+        assert int(refused.headers["Retry-After"]) >= 1
+        load.wait_for_answers(20)
+        assert served.client.get("/readyz").status_code == 200
+    poll(lambda: snapshot_problems(served) == {None}, what="the snapshot")
+    assert name in (state / "catalog.json").read_text()
+    poll(lambda: served.predict(name, {"x": 1}).status_code == 200, what="the new model")
+    nothing_failed(load, f"disk: {name}")
 
 
 def test_a_restart_without_the_registry_serves_what_was_served(
@@ -210,8 +320,8 @@ def test_a_restart_without_the_registry_serves_what_was_served(
         restartable.start()
         again = restartable.gateway
         ask = Ask(model=STEADY, version=1, answer=lambda n: [{"x": float(n * 2)}])
-        with steady_load(again.url, ask) as load:
-            load.wait_for_answers(50)
+        with steady_load(again.url, ask, callers=4, pause_s=0.2) as load:
+            load.wait_for_answers(20)
         assert load.figures.failed == 0
         _logger.info("up without MLflow: %s", load.figures)
         assert again.model(STEADY)["request_schema"] == contract
@@ -236,3 +346,14 @@ def test_half_a_reading_is_none(
         reader.read()
     assert proxy.harmed
     assert reader.read() == whole
+
+
+def test_a_gateway_whose_ray_is_gone_says_so_and_ends(restartable: RestartableGateway) -> None:
+    """Nothing can be served without it. The last one of this module: the gateway is gone."""
+    served = restartable.gateway
+    kill_one(served, "src/ray/raylet/raylet ")
+    assert served.process.wait(60) == 2
+    told = served.log.read_text()
+    assert "Ray's raylet has ended, and nothing can be served without it" in told
+    assert leaves_nothing(served)
+    assert "Ray's processes log to " in (restartable.state / "ray.log").read_text()
