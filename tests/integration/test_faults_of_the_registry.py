@@ -1,14 +1,19 @@
 """What callers see when what a gateway reads and keeps is in trouble: MLflow is slow, broken,
-half-way or away, also during a restart, and the disk of the state folder is full or gone.
+half-way or away, also during a restart, and the disk of the state folder is full or gone; and when
+a default moves meanwhile, or while its model sleeps.
 
 One gateway that reads the registry through a real proxy, which does harm to chosen requests, and
-has its state on a disk of its own.
+has its state on a disk of its own. The tests are run in their order: at first it is in a terminal
+and its registry away, among the last ones it is started again, without a terminal.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import logging
+import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -22,26 +27,30 @@ from registry_sync import source
 from registry_sync.records import RegistryUnreachable
 from registry_sync.source import MlflowRegistry
 from tests.support.faulty_proxy import FaultyProxy, Harm, faulty_proxy
-from tests.support.harm import kill_one
+from tests.support.harm import MODEL, kill_one, processes_called
 from tests.support.processes import (
     Gateway,
     RestartableMlflow,
     descendants_of,
-    end,
+    free_port,
     gateway,
     poll,
+    wait_for_http,
 )
-from tests.support.registering import Predict, columns, register
+from tests.support.registering import Predict, client, columns, register
 from tests.support.steady_load import Ask, SteadyLoad, steady_load
-from tests.support.up_output import not_ours
+from tests.support.terminals import Terminal
+from tests.support.up_output import not_ours, not_ours_in_terminal
 
 _logger = logging.getLogger(__name__)
 
 NUMBER = columns(("x", "double"))
 TEXT = columns(("x", "string"))
 STEADY, HELD = "steady", "has a held version"
+DOWN, UNCALLED, WARM = "moving-down", "moving-uncalled", "moving-warm"
 SETTINGS = {
     "MODELMUX_DEPLOYMENT": "shared",
+    "MODELMUX_IDLE_TIMEOUT_S": "4",
     "MODELMUX_LOAD_RETRY_S": "1",
     "MODELMUX_POLL_INTERVAL_S": "0.5",
 }
@@ -50,12 +59,22 @@ SETTINGS = {
 class Registry(RestartableMlflow):
     """A registry with models that multiply."""
 
-    def add(self, name: str, *, factor: int = 2, inputs: Any = NUMBER) -> int:
-        return register(self.uri, name, _times(factor), inputs, inputs)
+    def add(self, name: str, *, factor: int = 2, inputs: Any = NUMBER, breaks: bool = False) -> int:
+        on_load = _break if breaks else None
+        return register(self.uri, name, _times(factor), inputs, inputs, on_load=on_load)
+
+    def add_own(self, name: str) -> None:
+        """Version 1 of a model with a deployment of its own."""
+        client(self.uri).create_registered_model(name, tags={"modelmux.deployment": "own"})
+        self.add(name, factor=1)
 
 
 def _times(factor: int) -> Predict:
     return lambda rows, params: rows * factor
+
+
+def _break() -> None:
+    raise RuntimeError("secret: this version can't be loaded")
 
 
 def _asks_for_page(request: str) -> bool:
@@ -64,22 +83,6 @@ def _asks_for_page(request: str) -> bool:
 
 def _asks_for_later_page(request: str) -> bool:
     return _asks_for_page(request) and "page_token=" in request
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    registry = Registry(tmp_path_factory.mktemp("registry"))
-    registry.start()
-    registry.add(STEADY)
-    registry.add(HELD)
-    yield registry
-    registry.stop()
-
-
-@pytest.fixture(scope="module")
-def proxy(registry: Registry) -> Iterator[FaultyProxy]:
-    with faulty_proxy(registry.uri) as proxy:
-        yield proxy
 
 
 @pytest.fixture(scope="module")
@@ -99,52 +102,94 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 class RestartableGateway:
     """A gateway that knows the registry by its proxy, and is started again over its state."""
 
-    def __init__(self, proxy: FaultyProxy, folder: Path, state: Path) -> None:
-        self._proxy, self._folder, self.state = proxy, folder, state
+    def __init__(self, folder: Path, state: Path) -> None:
+        self.port, self.state = free_port(), state
+        self._folder = folder
         self._running = ExitStack()
+        self._terminal: Terminal | None = None
+
+    def start_in_terminal(self) -> None:
+        """Begin to; it isn't ready before its registry is there."""
+        self._terminal = self._running.enter_context(Terminal())
+        self._start(wait=False, terminal=self._terminal.line)
 
     def start(self) -> None:
+        self._start()
+
+    def _start(self, **how: Any) -> None:
+        uri, state = f"http://127.0.0.1:{self.port}", ("--state-dir", str(self.state))
         self.gateway = self._running.enter_context(
-            gateway(
-                self._proxy.url, self._folder, "--state-dir", str(self.state), environment=SETTINGS
-            )
+            gateway(uri, self._folder, *state, environment=SETTINGS, **how)
         )
 
-    def stop(self) -> None:
-        """By SIGTERM: nothing stays, and nothing was said but by the command and our loggers."""
-        assert end(self.gateway.process) == 0
-        assert leaves_nothing(self.gateway)
+    def shown(self) -> str:
+        """What it has said up to now."""
+        if self._terminal is not None:
+            return self._terminal.shown_so_far
+        return self.gateway.log.read_text()
+
+    def interrupt(self) -> None:
+        """Ctrl-C in its terminal, which is a signal to the whole process group: a clean end that
+        leaves nothing; the terminal has shown nothing of Ray's."""
+        assert self._terminal is not None
+        process = self.gateway.process
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 0
+        no_process_stays(self.gateway)
+        shown, self._terminal = self._terminal.shown, None
+        assert not_ours_in_terminal(shown) == []
         self._running.close()
-        assert self.gateway.log.read_text().endswith("Stopped.\n")
 
     def close(self) -> None:
         """End it, if it still runs."""
         self._running.close()
 
 
-def leaves_nothing(ended: Gateway) -> bool:
-    """Whether no process stays, and only the command and our loggers have said anything."""
+def no_process_stays(ended: Gateway) -> None:
     poll(lambda: not descendants_of(ended.process.pid), timeout_s=20, what="every process's end")
-    return not_ours(ended.log.read_text()) == []
 
 
 @pytest.fixture(scope="module")
 def restartable(
-    registry: Registry, proxy: FaultyProxy, disk: Path, tmp_path_factory: pytest.TempPathFactory
+    disk: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RestartableGateway]:
-    made = RestartableGateway(proxy, tmp_path_factory.mktemp("gateway"), disk / "state")
-    made.start()
-    assert made.gateway.predict(HELD, {"x": 1}).status_code == 200
-    registry.add(HELD, inputs=TEXT)
-    made.gateway.sync()
-    assert made.gateway.model(HELD)["held"]["version"] == 2
+    """A gateway in a terminal, whose registry isn't there."""
+    made = RestartableGateway(tmp_path_factory.mktemp("gateway"), disk / "state")
+    made.start_in_terminal()
     yield made
     made.close()
 
 
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    registry = Registry(tmp_path_factory.mktemp("registry"))
+    registry.start()
+    registry.add(STEADY)
+    registry.add(HELD)
+    yield registry
+    registry.stop()
+
+
+@pytest.fixture(scope="module")
+def proxy(registry: Registry, restartable: RestartableGateway) -> Iterator[FaultyProxy]:
+    with faulty_proxy(registry.uri, port=restartable.port) as proxy:
+        wait_for_http(
+            f"{restartable.gateway.url}/readyz",
+            restartable.gateway.process,
+            restartable.gateway.log,
+        )
+        served = restartable.gateway
+        assert served.predict(HELD, {"x": 1}).json() == [{"x": 2.0}]
+        registry.add(HELD, inputs=TEXT)
+        served.sync()
+        assert served.model(HELD)["held"]["version"] == 2
+        yield proxy
+
+
 @pytest.fixture
-def served(restartable: RestartableGateway) -> Gateway:
+def served(proxy: FaultyProxy, restartable: RestartableGateway) -> Gateway:
     """The gateway that runs now."""
+    assert proxy
     return restartable.gateway
 
 
@@ -173,6 +218,23 @@ def nothing_failed(load: SteadyLoad, what: str) -> None:
     _logger.info("%s: %s", what, figures)
     assert (figures.failed, figures.wrong, figures.hung) == (0, [], 0)
     assert figures.longest_wait_s < 5
+
+
+def test_a_registry_that_is_away_is_waited_for(restartable: RestartableGateway) -> None:
+    """It is said, and readyz is 503 meanwhile."""
+    starting = restartable.gateway
+    wait_for_http(f"{starting.url}/healthz", starting.process, starting.log)
+    poll(lambda: "Nobody listens at" in restartable.shown(), what="the word about it")
+    not_ready = starting.client.get("/readyz")
+    assert (not_ready.status_code, not_ready.json()["code"]) == (503, "catalog_unavailable")
+
+
+def test_a_registry_is_served_as_soon_as_it_is_there(
+    served: Gateway, restartable: RestartableGateway
+) -> None:
+    """That it was away was said once."""
+    assert served.predict(STEADY, {"x": 1}).json() == [{"x": 2.0}]
+    assert restartable.shown().count("is it that address? Trying again") == 1
 
 
 @pytest.mark.parametrize("kind", ["error", "cut body", "hang up"])
@@ -296,7 +358,7 @@ def test_serving_goes_on_without_snapshot_and_says_so(
         registry.add(name, factor=3)
         served.sync()
         poll(lambda: is_told(served), what="the word")
-        assert "can't be saved" in served.log.read_text()
+        assert "can't be saved" in restartable.shown()
         refused = served.predict(name, {"x": 1})
         assert (refused.status_code, refused.json()["code"]) == (503, "model_unavailable")
         assert int(refused.headers["Retry-After"]) >= 1
@@ -308,28 +370,134 @@ def test_serving_goes_on_without_snapshot_and_says_so(
     nothing_failed(load, f"disk: {name}")
 
 
+def serve(registry: Registry, served: Gateway, state: Path, name: str) -> None:
+    """Have version 1 registered, asked, and known as loaded."""
+    registry.add_own(name)
+    served.sync()
+    assert served.predict(name, {"x": 1}).json() == [{"x": 1.0}]
+
+    def is_kept() -> bool:
+        return f"{name}/1/" in " ".join(json.loads((state / "catalog.json").read_text())["loaded"])
+
+    poll(is_kept, what=f"{name} known as loaded")
+
+
+def held(served: Gateway, name: str) -> dict[str, Any]:
+    """What is held of a model once it is known that it can't be loaded."""
+    found: dict[str, Any] = poll(
+        lambda: (held := served.model(name)["held"]) and "can't" in held["reason"] and held,
+        timeout_s=120,
+        what=f"the word on the version of {name} that can't be loaded",
+    )
+    return found
+
+
+def test_a_broken_version_does_not_take_a_sleeping_model_down(
+    registry: Registry, restartable: RestartableGateway, served: Gateway
+) -> None:
+    """A model whose replica was ended for want of calls is woken to try a new version: one that
+    can't be loaded is held with the reason and the old one answers, a good one takes over."""
+    name = "moving-asleep"
+    serve(registry, served, restartable.state, name)
+    poll(lambda: not processes_called(served, f"{MODEL}{name}"), timeout_s=120, what="its sleep")
+    registry.add(name, factor=2, breaks=True)
+    served.sync()
+    told = held(served, name)
+    assert told["version"] == 2
+    assert "secret" not in told["reason"]
+    answer = served.predict(name, {"x": 1})
+    assert (answer.status_code, answer.headers["X-Model-Version"]) == (200, "1")
+    detail = poll(
+        lambda: (now := served.model(name))["version_details"][0]["reason"] and now,
+        what="the reason beside the version",
+    )
+    assert (detail["status"], detail["version_details"][0]["servable"]) == ("ready", False)
+    registry.add(name, factor=3)
+    served.sync()
+    poll(lambda: served.model(name)["default_version"] == 3, timeout_s=120, what="version 3")
+    assert served.predict(name, {"x": 1}).json() == [{"x": 3.0}]
+    client(registry.uri).delete_registered_model(name)
+
+
+def test_a_model_registered_anew_begins_a_new_contract(
+    registry: Registry, proxy: FaultyProxy, served: Gateway
+) -> None:
+    """Deleted and registered again between two looks with another signature, it answers by that."""
+    name = "moving-anew"
+    registry.add(name, factor=1)
+    served.sync()
+    assert served.predict(name, {"x": 1}).json() == [{"x": 1.0}]
+    with proxy.harm("hang up", where=_asks_for_page):
+        client(registry.uri).delete_registered_model(name)
+        registry.add(name, inputs=TEXT)
+    served.sync()
+    answer = served.predict(name, {"x": "ab"})
+    assert (answer.status_code, answer.json()) == (200, [{"x": "abab"}])
+    assert served.model(name)["held"] is None
+
+
+@pytest.fixture(scope="module")
+def before(
+    registry: Registry, proxy: FaultyProxy, restartable: RestartableGateway
+) -> dict[str, Any]:
+    """What was told before the gateway was ended, and started while its registry was away. What
+    happened to that meanwhile: new defaults, one of which can't be loaded."""
+    assert proxy
+    served = restartable.gateway
+    serve(registry, served, restartable.state, DOWN)
+    for name in (UNCALLED, WARM):
+        registry.add_own(name)
+    registry.add(WARM, factor=2)
+    client(registry.uri).set_registered_model_alias(WARM, "champion", "1")
+    client(registry.uri).set_registered_model_tag(WARM, "modelmux.min_replicas", "1")
+    served.sync()
+    told = {
+        "contract": served.model(STEADY)["request_schema"],
+        "held": served.model(HELD)["held"],
+    }
+    restartable.interrupt()
+    registry.add(DOWN, factor=2, breaks=True)
+    registry.add(UNCALLED, factor=2)
+    registry.stop()
+    restartable.start()
+    return told
+
+
 def test_a_restart_without_the_registry_serves_what_was_served(
-    registry: Registry, restartable: RestartableGateway
+    before: dict[str, Any], registry: Registry, served: Gateway
 ) -> None:
     """Models, contract and what is held come from the snapshot, artifacts from the disk."""
-    before = restartable.gateway
-    contract, held = before.model(STEADY)["request_schema"], before.model(HELD)["held"]
-    restartable.stop()
-    registry.stop()
+    ask = Ask(model=STEADY, version=1, answer=lambda n: [{"x": float(n * 2)}])
     try:
-        restartable.start()
-        again = restartable.gateway
-        ask = Ask(model=STEADY, version=1, answer=lambda n: [{"x": float(n * 2)}])
-        with steady_load(again.url, ask, callers=4, pause_s=0.2) as load:
+        with steady_load(served.url, ask, callers=4, pause_s=0.2) as load:
             load.wait_for_answers(20)
         assert load.figures.failed == 0
         _logger.info("up without MLflow: %s", load.figures)
-        assert again.model(STEADY)["request_schema"] == contract
-        assert again.model(HELD)["held"] == held
-        assert again.predict(HELD, {"x": 1}).json() == [{"x": 2.0}]
-        poll(lambda: registry_as_told(again)["problem"], what="the silence told")
+        assert served.model(STEADY)["request_schema"] == before["contract"]
+        assert served.model(HELD)["held"] == before["held"]
+        assert served.predict(HELD, {"x": 1}).json() == [{"x": 2.0}]
+        poll(lambda: registry_as_told(served)["problem"], what="the silence told")
     finally:
         registry.start()
+
+
+def test_a_broken_version_that_came_meanwhile_does_not_take_a_model_down(
+    before: dict[str, Any], served: Gateway
+) -> None:
+    """It was registered while the gateway was down: the first look prepares it, holds it, and the
+    version that was served before answers. What nobody called isn't started for its new default,
+    and what wants a replica has one, whichever of its versions is the default."""
+    assert before
+    assert held(served, DOWN)["version"] == 2
+    answer = served.predict(DOWN, {"x": 1})
+    assert (answer.status_code, answer.headers["X-Model-Version"]) == (200, "1")
+    assert served.model(UNCALLED)["default_version"] == 2
+    poll(
+        lambda: processes_called(served, f"{MODEL}{WARM}"),
+        timeout_s=60,
+        what="the process that is always there",
+    )
+    assert not processes_called(served, f"{MODEL}{UNCALLED}")
 
 
 @pytest.mark.parametrize("kind", ["error", "cut body", "hang up"])
@@ -348,12 +516,14 @@ def test_half_a_reading_is_none(
     assert reader.read() == whole
 
 
-def test_a_gateway_whose_ray_is_gone_says_so_and_ends(restartable: RestartableGateway) -> None:
+def test_a_gateway_whose_ray_is_gone_says_so_and_ends(
+    served: Gateway, restartable: RestartableGateway
+) -> None:
     """Nothing can be served without it. The last one of this module: the gateway is gone."""
-    served = restartable.gateway
     kill_one(served, "src/ray/raylet/raylet ")
     assert served.process.wait(60) == 2
-    told = served.log.read_text()
+    no_process_stays(served)
+    told = restartable.shown()
     assert "Ray's raylet has ended, and nothing can be served without it" in told
-    assert leaves_nothing(served)
+    assert not_ours(told) == []
     assert "Ray's processes log to " in (restartable.state / "ray.log").read_text()

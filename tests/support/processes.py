@@ -206,13 +206,14 @@ def gateway(
     environment: Mapping[str, str] | None = None,
     wait: bool = True,
     terminal: int | None = None,
+    bin_folder: Path = Path(sys.executable).parent,
 ) -> Iterator[Gateway]:
     """A real `modelmux up` on a free port, with its state in `folder`; see `running`."""
     port = free_port()
     state_dir = folder / "state"
     log = folder / "gateway.log"
     command = [
-        str(Path(sys.executable).with_name("modelmux")), "up",
+        str(bin_folder / "modelmux"), "up",
         "--tracking-uri", tracking_uri, "--port", str(port), "--state-dir", str(state_dir),
         *options,
     ]  # fmt: skip
