@@ -27,7 +27,7 @@ TOO_LONG = 240
 TOO_LARGE = 241
 ENDED = 242
 KILLED = 243
-"""The command was killed by another."""
+"""The command was killed by another; the last line of the output tells by which signal."""
 
 _BUILT = ("builds-v*", "sdists-v*")
 _NICENESS = 10
@@ -92,9 +92,19 @@ def _watched(
         # Not reaped yet, it keeps its number, and so does the group that it leads.
         ended = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is not None:
-            return ended.si_status if ended.si_code == os.CLD_EXITED else KILLED
+            if ended.si_code == os.CLD_EXITED:
+                return ended.si_status
+            _tell_signal(child, ended.si_status)
+            return KILLED
         if not ready and size.bytes() > most_bytes:
             return TOO_LARGE
+
+
+def _tell_signal(child: subprocess.Popen[bytes], number: int) -> None:
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    assert isinstance(child.args, list)
+    with suppress(OSError):
+        os.write(1, f"{os.path.basename(child.args[0])} was killed by {name}.\n".encode())
 
 
 class _Size:

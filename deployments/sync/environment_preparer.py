@@ -291,15 +291,17 @@ class EnvironmentPreparer:
         store = self._planner.builder.store
         if digest is None or store.find(digest) is not None:
             return known
+        failure = store.failure(digest)
+        if failure is not None:
+            # Also while it is tried once more: what it says is known until that has gone well, and
+            # who watches it for an alarm doesn't see it come and go with every try.
+            reason = f"Its environment can't be built: {failure.reason}"
+            update = {"state": "failed", "reason": reason, "lines": failure.lines}
+            return known.model_copy(update=update)
         if digest in building:
             return known.model_copy(
                 update={"state": "building", "reason": BUILT, "since": building[digest]}
             )
-        failure = store.failure(digest)
-        if failure is not None:
-            reason = f"Its environment can't be built: {failure.reason}"
-            update = {"state": "failed", "reason": reason, "lines": failure.lines}
-            return known.model_copy(update=update)
         waits_since = self._waits_since.get(digest)
         if waits_since is not None:
             return known.model_copy(

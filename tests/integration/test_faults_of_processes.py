@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 
 from tests.support.harm import CONTROLLER, INGRESS, MODEL, SYNC_SERVICE, kill_one, wait_for_another
-from tests.support.processes import Gateway, descendants_of, gateway, mlflow_server, poll
+from tests.support.processes import Gateway, descendants_of, gateway, poll
 from tests.support.registering import Predict, client, columns, register
 from tests.support.steady_load import Ask, Figures, SteadyLoad, steady_load
+from tests.support.up_output import not_ours
 
 _logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def product(model: str, version: int, factor: int) -> Ask:
     return Ask(model=model, version=version, answer=lambda n: [{"x": float(n * factor)}])
 
 
-ALONE, TOGETHER, DOUBLED = "each alone", "batched together", "on two replicas"
+ALONE, TOGETHER, DOUBLED = "killed alone", "killed together", "killed on two"
 ASKS = (
     product(ALONE, 1, 2),
     product(TOGETHER, 1, 3),
@@ -63,18 +64,17 @@ TAGS = {
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An MLflow server with the models that are asked, one that sleeps, and one that is held."""
-    with mlflow_server(tmp_path_factory.mktemp("registry")) as uri:
-        for name, factors in ((ALONE, (2, 20)), (TOGETHER, (3, 30)), (DOUBLED, (5,))):
-            for factor in factors:
-                register(uri, name, times(factor), NUMBER, NUMBER)
-            for tag, value in TAGS[name].items():
-                client(uri).set_registered_model_tag(name, tag, value)
-        for name in ("asleep", "asleep too", "held"):
-            register(uri, name, times(7), NUMBER, NUMBER)
-        register(uri, "long", times(3, seconds=0.3), NUMBER, NUMBER)
-        yield uri
+def registry(mlflow_uri: str) -> str:
+    """A registry with the models that are asked, one that sleeps, and one that is held."""
+    for name, factors in ((ALONE, (2, 20)), (TOGETHER, (3, 30)), (DOUBLED, (5,))):
+        for factor in factors:
+            register(mlflow_uri, name, times(factor), NUMBER, NUMBER)
+        for tag, value in TAGS[name].items():
+            client(mlflow_uri).set_registered_model_tag(name, tag, value)
+    for name in ("killed asleep", "killed asleep too", "killed held"):
+        register(mlflow_uri, name, times(7), NUMBER, NUMBER)
+    register(mlflow_uri, "killed long", times(3, seconds=0.3), NUMBER, NUMBER)
+    return mlflow_uri
 
 
 @pytest.fixture(scope="module")
@@ -82,21 +82,22 @@ def served(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """A gateway with two ingress replicas."""
     folder = tmp_path_factory.mktemp("gateway")
     two = {"MODELMUX_INGRESS_REPLICAS": "2"}
-    with gateway(registry, folder, "--poll-interval-s", "1", environment=two) as running:
+    options = ("--include", "killed *", "--poll-interval-s", "1")
+    with gateway(registry, folder, *options, environment=two) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def load(served: Gateway) -> Iterator[SteadyLoad]:
     """Callers that go on through all the faults."""
-    with steady_load(served.url, *ASKS, callers=CALLERS, pause_s=0.1) as load:
-        load.wait_for_answers(20, timeout_s=90)
+    with steady_load(served.url, *ASKS, callers=CALLERS, pause_s=0.2) as load:
+        load.wait_for_answers(8, timeout_s=90)
         yield load
 
 
 def after_the_harm(load: SteadyLoad, what: str) -> Figures:
     """What was seen up to now, once all models answer well again; shown for docs/7-faults.md."""
-    load.wait_for_answers(20)
+    load.wait_for_answers(8)
     figures = load.reset()
     _logger.info("%s: %s", what, figures)
     assert figures.wrong == []
@@ -112,7 +113,7 @@ def test_a_killed_model_replica_fails_nothing(name: str, served: Gateway, load: 
     for _ in range(2):
         victim = kill_one(served, title)
         wait_for_another(served, title, count=1, besides=victim)
-        load.wait_for_answers(20)
+        load.wait_for_answers(8)
     figures = after_the_harm(load, f"model replica killed, {name}, twice")
     assert figures.failed == 0
     assert figures.longest_wait_s < RETURNS_WITHIN_S
@@ -146,20 +147,20 @@ def test_a_killed_sync_service_is_not_seen(
 ) -> None:
     """It comes back with the catalog and with what is held; who asks for a model that sleeps
     meanwhile waits."""
-    register(registry, "held", times(7), TEXT, TEXT)
+    register(registry, "killed held", times(7), TEXT, TEXT)
     served.sync()
-    assert served.model("held")["held"]["version"] == 2
+    assert served.model("killed held")["killed held"]["version"] == 2
     load.reset()
     victim = kill_one(served, SYNC_SERVICE)
-    assert served.predict("asleep", {"x": 1}).json() == [{"x": 7.0}]
+    assert served.predict("killed asleep", {"x": 1}).json() == [{"x": 7.0}]
     wait_for_another(served, SYNC_SERVICE, count=1, besides=victim)
-    register(registry, "came later", times(7), NUMBER, NUMBER)
+    register(registry, "killed came later", times(7), NUMBER, NUMBER)
     poll(
-        lambda: served.client.get("/models/came%20later").status_code == 200,
+        lambda: served.client.get("/models/killed came later").status_code == 200,
         what="what was registered after that",
     )
-    assert served.model("held")["held"]["version"] == 2
-    assert served.model("held")["default_version"] == 1
+    assert served.model("killed held")["killed held"]["version"] == 2
+    assert served.model("killed held")["default_version"] == 1
     figures = after_the_harm(load, "sync service killed")
     assert figures.failed == 0
     assert figures.longest_wait_s < RETURNS_WITHIN_S
@@ -169,7 +170,7 @@ def test_a_killed_controller_is_not_seen(served: Gateway, load: SteadyLoad) -> N
     """Serve's controller restarts by itself; who asks for a model that sleeps meanwhile waits."""
     load.reset()
     victim = kill_one(served, CONTROLLER)
-    assert served.predict("asleep too", {"x": 1}).json() == [{"x": 7.0}]
+    assert served.predict("killed asleep too", {"x": 1}).json() == [{"x": 7.0}]
     wait_for_another(served, CONTROLLER, count=1, besides=victim)
     figures = after_the_harm(load, "Serve's controller killed")
     assert figures.failed == 0
@@ -178,16 +179,20 @@ def test_a_killed_controller_is_not_seen(served: Gateway, load: SteadyLoad) -> N
 
 def test_sigterm_answers_what_was_accepted_and_leaves_nothing(served: Gateway) -> None:
     """Who is inside is answered; who comes later can't connect, and is told nothing that is wrong;
-    exit code 0, no process left. The last one of this module: the gateway is gone."""
-    asked = product("long", 1, 3)
+    exit code 0, no process left, nothing said but by
+    the command and our loggers. The last one of this module: the gateway is gone."""
+    asked = product("killed long", 1, 3)
     with steady_load(served.url, asked, callers=CALLERS, pause_s=0.02) as load:
         load.wait_for_answers(20)
         load.reset()
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(60) == 0
         assert descendants_of(served.process.pid) == []
+        output = served.log.read_text()
         figures = load.reset()
     _logger.info("SIGTERM: %s", figures)
     assert figures.answered > 0
     assert {failure.what for failure in figures.failures} == {"ConnectError"}
     assert figures.wrong == []
+    assert not_ours(output) == []
+    assert output.endswith("Stopped.\n")

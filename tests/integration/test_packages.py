@@ -1,11 +1,13 @@
-"""Versions with packages and Pythons of their own behind one gateway: real environments, built by
-uv from packages that are made here and from the index, on the Pythons of this machine."""
+"""The distribution, and versions with packages and Pythons of their own behind a gateway that was
+installed from it alone: real environments, built by uv from packages that are made here and from
+the index, on the Pythons of this machine."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,11 @@ from mlflow.models import ModelSignature
 from tests.support.packages import make_sdist, make_wheel
 from tests.support.processes import Gateway, gateway, poll
 from tests.support.pythons import python_of
-from tests.support.registering import client, columns, register
+from tests.support.registering import client, columns, register, register_fitted
 
 NUMBER, TEXT = columns(("x", "double")), columns(("v", "string"))
+ROOT = Path(__file__).parents[2]
+FITTED = "packages - fitted"
 TREE, PICKLE = "packages - older tree", "packages - newer pickle"
 BUILT_S = 300.0
 UV = [sys.executable, "-m", "uv", "--quiet"]
@@ -87,25 +91,52 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run([*UV, "build", "--wheel", "--out-dir", str(folder), str(ROOT)], check=True)
+    (built,) = folder.glob("modelmux-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def bin_folder(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The commands of an environment with nothing but the wheel and its own dependencies."""
+    environment = tmp_path_factory.mktemp("installed") / "venv"
+    subprocess.run([*UV, "venv", "--python", sys.executable, str(environment)], check=True)
+    into = ["--python", str(environment / "bin" / "python")]
+    given = ["-c", str(ROOT / "constraints.txt"), str(wheel)]
+    subprocess.run([*UV, "pip", "install", *into, *given], check=True)
+    return environment / "bin"
+
+
+@pytest.fixture(scope="module")
 def served(
-    mlflow_uri: str, index: Path, tmp_path_factory: pytest.TempPathFactory
+    mlflow_uri: str, index: Path, bin_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    """A gateway over models that bring packages of their own, and some that bring none."""
+    """A gateway over models that bring packages of their own, and some that bring none; it was
+    installed without the full MLflow, and without scikit-learn."""
     folder = tmp_path_factory.mktemp("packages")
     for version in ("1.0.0", "2.0.0"):
         _register_code(mlflow_uri, folder, "packages - zoo", f"zoopkg=={version}")
     _register_code(mlflow_uri, folder, "packages - broken", "zoopkg==9")
     _register_code(mlflow_uri, folder, "packages - unbuildable", "cantbuild==1.0")
     register(mlflow_uri, "packages - plain", lambda rows, params: rows, NUMBER, NUMBER)
+    register_fitted(mlflow_uri, FITTED)
     _register_code(mlflow_uri, folder, "packages - shared", "zoopkg==1.0.0")
     tag = client(mlflow_uri).set_registered_model_tag
     tag("packages - shared", "modelmux.environment", "shared")
     # Of all who install on this machine: most of what is built here was downloaded for the tests.
     ask = [sys.executable, "-m", "uv", "cache", "dir"]
     cache = subprocess.run(ask, capture_output=True, text=True, check=True)
-    environment = {"UV_FIND_LINKS": str(index), "UV_CACHE_DIR": cache.stdout.strip()}
+    environment = {
+        "UV_FIND_LINKS": str(index),
+        "UV_CACHE_DIR": cache.stdout.strip(),
+        "MODELMUX_DEPLOYMENT": "shared",
+    }
     options = ("--include", "packages - *", "--poll-interval-s", "2")
-    with gateway(mlflow_uri, folder, *options, environment=environment) as running:
+    with gateway(
+        mlflow_uri, folder, *options, environment=environment, bin_folder=bin_folder
+    ) as running:
         yield running
 
 
@@ -164,6 +195,23 @@ def _version(served: Gateway, name: str, number: int = 1) -> dict[str, Any]:
     return dict(found[number])
 
 
+def test_the_wheel_holds_all_that_is_needed(wheel: Path) -> None:
+    """Packages, the docs page's assets and the demo are in it; tests are not."""
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for needed in (
+        "gateway/http/assets/swagger-ui-bundle.js",
+        "gateway/http/assets/catalog/page.js",
+        "gateway/http/assets/catalog/inter.woff2",
+        "gateway/http/pages/templates/model.html",
+        "gateway/contract/contract.py",
+        "registry_sync/source.py",
+        "deployments/cli/app.py",
+        "deployments/examples/registration.py",
+    ):
+        assert needed in names
+    assert not any(name.startswith(("tests/", "docs/", "benchmarks/")) for name in names)
+
+
 def test_two_versions_of_one_package_answer_on_one_route(served: Gateway) -> None:
     """Each from its own: what is pinned is what it runs with, whichever was asked first."""
     assert _answered(served, "packages - zoo") == [{"v": "2.0.0"}]
@@ -179,9 +227,16 @@ def test_two_versions_of_one_package_answer_on_one_route(served: Gateway) -> Non
     assert told["why"] == "its own: needs zoopkg==1.0.0, which the gateway hasn't"
 
 
-def test_a_model_without_needs_of_its_own_waits_for_nobody(served: Gateway) -> None:
-    """It runs with the gateway's packages, whatever is being built."""
-    assert served.predict("packages - plain", {"x": 1.0}).json() == [{"x": 1.0}]
+def test_a_model_without_needs_of_its_own_waits_for_nobody(
+    served: Gateway, bin_folder: Path
+) -> None:
+    """It runs with the gateway's packages, whatever is being built; asked by the command."""
+    command = [str(bin_folder / "modelmux"), "predict", "packages - plain", '{"x": 1}']
+    asked = subprocess.run(
+        [*command, "--url", served.url], capture_output=True, text=True, check=False
+    )
+    assert asked.returncode == 0, asked.stderr
+    assert json.loads(asked.stdout) == [{"x": 1.0}]
     assert _version(served, "packages - plain")["environment"]["kind"] == "gateway"
 
 
@@ -217,6 +272,12 @@ def test_what_cannot_be_had_is_told_where_people_look(
     metrics = served.client.get("/metrics").text
     labels = f'model="{name}",state="failed",version="1"'
     assert f"modelmux_default_environment_not_ready{{{labels}}} 1" in metrics
+
+
+def test_a_model_of_scikit_learn_answers_where_that_isnt_installed(served: Gateway) -> None:
+    """From packages of its own, as from the gateway's."""
+    assert _answered(served, FITTED) == [{"y": pytest.approx(2.0)}]
+    assert _version(served, FITTED)["environment"]["kind"] == "own"
 
 
 def test_shared_packages_are_never_silently_others(served: Gateway) -> None:

@@ -1,11 +1,13 @@
-"""The gateway on a Ray cluster of two nodes that it shares: by a Serve config, and by `up`."""
+"""The gateway on a Ray cluster that it shares: by a Serve config, and by `up`; a node is lost."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,13 +19,18 @@ import pytest
 import yaml
 
 from deployments.cluster.ray_environment import cluster_environment
-from tests.support.processes import free_port, gateway, poll
+from tests.support.harm import MODEL
+from tests.support.processes import Gateway, free_port, gateway, poll
 from tests.support.ray_clusters import TOKEN, Cluster, ray_cluster
 from tests.support.registering import client, columns, register
+from tests.support.steady_load import Ask, steady_load
+
+_logger = logging.getLogger(__name__)
 
 NUMBER = columns(("x", "double"))
 CONFIG = Path(__file__).parents[2] / "deploy" / "serve" / "modelmux.yaml"
-PREFIX = "on a shared cluster"
+PREFIX, JOINED = "on a shared cluster", "on one of its nodes"
+CALLERS = 8
 
 _THEIRS = """
 import sys
@@ -245,28 +252,57 @@ def _number_of_gpu(rows: Any, params: Any) -> Any:
     return rows * 0 + int(os.environ["CUDA_VISIBLE_DEVICES"])
 
 
+@pytest.fixture(scope="module")
+def joined(
+    mlflow_uri: str, shared: Shared, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """`up` on the cluster, before it has the nodes on which alone the model has room."""
+    register(mlflow_uri, JOINED, lambda rows, params: rows * 3, NUMBER, NUMBER)
+    client(mlflow_uri).set_registered_model_tag(JOINED, "modelmux.num_cpus", "2")
+    where = ("--ray-address", shared.cluster.address, "--port", str(shared.port), "--insecure")
+    with gateway(
+        mlflow_uri, tmp_path_factory.mktemp("joined"), *where, "--include", JOINED,
+        environment=shared.cluster.environment, wait=False,
+    ) as running:  # fmt: skip
+        poll(lambda: "Ready: " in running.log.read_text(), timeout_s=90, what="the gateway")
+        yield running
+
+
+def test_what_was_on_a_lost_node_comes_back_elsewhere(shared: Shared, joined: Gateway) -> None:
+    """All processes of a node are killed at once: the model's only replica comes back on another
+    one, and whoever asks for it waits; only what was inside of that node fails."""
+    assert joined.process.poll() is None
+    nodes = [shared.cluster.add_node(num_cpus=2) for _ in range(2)]
+    ask = Ask(model=JOINED, version=1, answer=lambda n: [{"x": float(n * 3)}])
+    with steady_load(shared.url, ask, callers=CALLERS, pause_s=0.2) as load:
+        load.wait_for_answers(8, timeout_s=90)
+        load.reset()
+        [lost] = [node for node in nodes if node.has(MODEL)]
+        [other] = [node for node in nodes if node is not lost]
+        lost.lose()
+        lost_at = time.monotonic()
+        poll(lambda: other.has(MODEL), timeout_s=150, what="the replica on the other node")
+        load.wait_for_answers(20)
+    _logger.info("node lost: %s", load.figures)
+    assert (load.figures.wrong, load.figures.hung) == ([], 0)
+    assert load.figures.failed <= CALLERS
+    for failure in load.figures.failures:
+        assert failure.at - failure.waited_s <= lost_at + 0.1, f"sent afterwards: {failure}"
+
+
 def test_down_takes_away_what_a_killed_up_left(
-    mlflow_uri: str, shared: Shared, tmp_path: Path
+    shared: Shared, joined: Gateway, tmp_path: Path
 ) -> None:
     """A second `up` is refused while the first lives. Killed without a word, that one leaves the
     gateway serving; `down` takes it and its models away, and nothing else."""
-    name = f"{PREFIX} then killed"
-    register(mlflow_uri, name, lambda rows, params: rows * 3, NUMBER, NUMBER)
     address = shared.cluster.address
-    options = ("--ray-address", address, "--port", str(shared.port), "--include", name)
-    environment = shared.cluster.environment
-    with gateway(
-        mlflow_uri, tmp_path, *options, "--insecure", environment=environment, wait=False
-    ) as killed:
-        poll(lambda: "Ready: " in killed.log.read_text(), timeout_s=90, what="the gateway")
-        assert _predict(shared.url, name).json() == [{"x": 3.0}]
-        second = ("--state-dir", str(tmp_path / "second"), "--port", str(shared.port), "--insecure")
-        told = shared.refusal(*second)
-        assert f"already, by process {killed.process.pid}" in told
-        assert _predict(shared.url, name).json() == [{"x": 3.0}]
-        killed.process.send_signal(signal.SIGKILL)
-        killed.process.wait(30)
-    assert _predict(shared.url, name).json() == [{"x": 3.0}]
+    assert _predict(shared.url, JOINED).json() == [{"x": 3.0}]
+    told = shared.refusal("--state-dir", str(tmp_path), "--port", str(shared.port), "--insecure")
+    assert f"already, by process {joined.process.pid}" in told
+    assert _predict(shared.url, JOINED).json() == [{"x": 3.0}]
+    joined.process.send_signal(signal.SIGKILL)
+    joined.process.wait(30)
+    assert _predict(shared.url, JOINED).json() == [{"x": 3.0}]
     told = shared.run("modelmux", "down", "--ray-address", address)
     assert "2 applications taken down." in told
     assert set(shared.applications()) == THEIRS

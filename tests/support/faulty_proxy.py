@@ -59,8 +59,8 @@ class FaultyProxy:
 
 
 @contextmanager
-def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
-    """A proxy of the server at `upstream`, on a port of its own."""
+def faulty_proxy(upstream: str, *, port: int = 0) -> Iterator[FaultyProxy]:
+    """A proxy of the server at `upstream`, on a port of its own or that one."""
     target = urlsplit(upstream)
     assert target.hostname is not None
 
@@ -115,7 +115,7 @@ def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     proxy = Handler.proxy = FaultyProxy(url=f"http://127.0.0.1:{server.server_port}")
     serving = threading.Thread(target=server.serve_forever, name="faulty proxy")

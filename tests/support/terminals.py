@@ -36,6 +36,11 @@ class Terminal:
         self._close()
         return self._shown.decode(errors="replace")
 
+    @property
+    def shown_so_far(self) -> str:
+        """What was written up to now."""
+        return self._shown.decode(errors="replace")
+
     def _close(self) -> None:
         if self._reading.is_alive() and self.line >= 0:
             os.close(self.line)

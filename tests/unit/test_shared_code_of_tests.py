@@ -65,8 +65,8 @@ def test_only_the_shared_room_is_shared() -> None:
 @pytest.mark.parametrize(
     ("importer", "source"),
     [
-        ("tests.integration.test_up", "from benchmarks.work import register_model"),
-        ("tests.integration.test_up", "def f():\n    import benchmarks.work"),
+        ("tests.integration.test_access", "from benchmarks.work import register_model"),
+        ("tests.integration.test_access", "def f():\n    import benchmarks.work"),
         ("tests.unit.test_docs", "from checks import dependencies"),
         ("tests.unit.test_docs", "from tests import integration"),
         ("tests.support.harm", "from benchmarks.memory import memory_of"),

@@ -27,11 +27,13 @@ def start(
     seconds: float = 60.0,
     most_bytes: int = 10**9,
     cache: Path = Path("/nowhere"),
+    stdout: int | None = None,
 ) -> subprocess.Popen[bytes]:
     guard = [sys.executable, "-I", str(guarded_run.__file__)]
     return subprocess.Popen(
         [*guard, str(seconds), str(most_bytes), json.dumps([str(folder)]), str(cache), *command],
         stdin=subprocess.PIPE,
+        stdout=stdout,
     )
 
 
@@ -57,12 +59,21 @@ def started(folder: Path) -> list[int]:
 
 
 def test_the_commands_exit_code_is_told(tmp_path: Path) -> None:
-    """Also where it was killed; and it has a low priority."""
+    """And it has a low priority."""
     assert code_of(start(tmp_path, sys.executable, "-c", "raise SystemExit(7)")) == 7
-    killed = "import os; os.kill(os.getpid(), 9)"
-    assert code_of(start(tmp_path, sys.executable, "-c", killed)) == guarded_run.KILLED
     nice = f"import os; raise SystemExit(os.nice(0) - {os.nice(0)})"
     assert code_of(start(tmp_path, sys.executable, "-c", nice)) == 10
+
+
+def test_the_signal_is_named_that_killed_the_command(tmp_path: Path) -> None:
+    """As the last line of what was said: nobody else could say it."""
+    killed = "import os; print('at work', flush=True); os.kill(os.getpid(), 9)"
+    guard = start(tmp_path, sys.executable, "-c", killed, stdout=subprocess.PIPE)
+    assert guard.stdout is not None
+    told = guard.stdout.read().decode().splitlines()
+    guard.stdout.close()
+    assert code_of(guard) == guarded_run.KILLED
+    assert told == ["at work", f"{Path(sys.executable).name} was killed by SIGKILL."]
 
 
 def test_when_the_time_is_up_all_is_ended(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from deployments.sync.environment_preparer import BUILT, LOOKED_AT, EnvironmentP
 from gateway.catalog import EnvironmentStatus, ServedModel
 from registry_sync.records import RegistryUnreachable
 from tests.support.catalogs import catalog, served, version
+from tests.support.processes import poll
 
 NOTHING: dict[str, str] = {"MLmodel": "flavors: {}"}
 OTHERS = {**NOTHING, "requirements.txt": "nobody-has-this==1", "conda.yaml": "dependencies: []"}
@@ -87,6 +89,16 @@ def status(preparer: EnvironmentPreparer, name: str = "m", number: int = 1) -> E
     return preparer.statuses[name][number]
 
 
+async def told(preparer: EnvironmentPreparer, state: str, *, number: int = 1) -> None:
+    """Until that is told of the version."""
+
+    def is_so() -> bool:
+        known = preparer.statuses.get("m", {}).get(number)
+        return known is not None and known.state == state
+
+    await asyncio.to_thread(poll, is_so, timeout_s=20.0, what=f"the state {state}")
+
+
 def model(name: str = "m", **fields: Any) -> ServedModel:
     return served(version(1, fingerprint=f"{name}/1"), name=name, **fields)
 
@@ -109,9 +121,8 @@ async def test_what_is_asked_for_by_default_is_built_ahead(tmp_path: Path) -> No
         old, new = version(1, fingerprint="m/1"), version(2, fingerprint="m/2")
         wanted = served(old, new, default=2)
         preparer.look(catalog(wanted))
-        await preparer.settle(timeout_s=1.0)
+        await told(preparer, "waiting", number=2)
         assert builds.begun == ["nobody-has-this==1"]
-        assert status(preparer, number=2).state == "waiting"
         assert preparer.problem(wanted, new) is not None
         builds.may_end.set()
 
@@ -125,9 +136,8 @@ async def test_a_version_that_nobody_asks_for_is_built_when_it_is_to_be_the_defa
         old, new = version(1, fingerprint="m/1"), version(2, None, fingerprint="m/2", problem="No.")
         wanted = served(new, old, default=2)
         preparer.look(catalog(wanted))
-        await preparer.settle(timeout_s=1.0)
+        await told(preparer, "missing")
         assert builds.begun == []
-        assert status(preparer).state == "missing"
         assert preparer.problem(wanted, old) == BUILT
         builds.may_end.set()
 
@@ -143,6 +153,29 @@ async def test_a_build_that_failed_is_not_repeated_with_every_look(tmp_path: Pat
             preparer.look(catalog(model()))
             await preparer.settle(timeout_s=5.0)
         assert len(builds.begun) == 1
+
+
+async def test_what_has_failed_is_told_as_failed_while_it_is_tried_again(tmp_path: Path) -> None:
+    """By whatever process: alarms don't come and go with each try."""
+    builds = Builds()
+    builds.may_end.set()
+    async with preparing(tmp_path, Registry(m=OTHERS), builds) as preparer:
+        store = preparer._planner.builder.store
+        preparer.look(catalog(model()))
+        await preparer.settle(timeout_s=5.0)
+        digest = status(preparer).key
+        assert digest is not None
+        lock = store.try_to_build(digest)
+        assert lock is not None
+        for failed, state in ((False, "building"), (True, "failed")):
+            if failed:
+                store.fail(digest, "packages", "No such package.", ["no nobody-has-this"])
+            store.begin(digest)
+            assert digest in store.building()
+            preparer.look(catalog(model()))
+            await told(preparer, state)
+        assert status(preparer).lines == ("no nobody-has-this",)
+        os.close(lock)
 
 
 async def test_a_registry_that_is_away_is_asked_again_later(tmp_path: Path) -> None:

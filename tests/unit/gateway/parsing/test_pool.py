@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import mmap
 from collections.abc import Iterator
 
 import orjson
 import pytest
 
-from gateway.contract import Contract
+from gateway.contract import Contract, Request
 from gateway.errors import GatewayError, GatewayUnavailable
 from gateway.parsing.pool import Parsing
 from tests.support.catalogs import signature
 
 NUMBER = Contract.from_signature(orjson.loads(signature(("x", "double"))))
 MAX_ROWS = 10
+LARGE = 600 << 20
 BODIES = {
     "rows": b'[{"x":1},{"x":2.5}]',
     "no rows": b"[]",
@@ -85,13 +87,33 @@ async def test_a_process_that_dies_is_that_body_s_alone() -> None:
     parsing.close()
 
 
+async def test_only_a_process_that_has_grown_itself_ends() -> None:
+    """However large the gateway is that started it, one reads body after body, until one of them
+    has left it large."""
+    with mmap.mmap(-1, LARGE) as grown:
+        for page in range(0, LARGE, mmap.PAGESIZE):
+            grown[page] = 1
+        parsing = Parsing(in_a_thread_bytes=0)
+        await parsing.parse(NUMBER, b'{"x":1}', MAX_ROWS)
+    (process,) = parsing._idle
+    await parsing.parse(NUMBER, b'{"x":1}', MAX_ROWS)
+    assert parsing._idle == [process]
+    await parsing.parse(NUMBER, b'{"x":1}', MAX_ROWS, read=grows)
+    assert not parsing._idle
+    assert not process.is_alive()
+    parsing.close()
+
+
+def grows(contract: Contract, body: bytes, max_rows: int) -> Request:
+    """Reads a body, and takes a lot for it."""
+    assert bytearray(b"x") * LARGE
+    return contract.parse(body, max_rows=max_rows)
+
+
 async def test_processes_end_with_a_pool_that_nobody_has_any_more() -> None:
     """Whoever forgets a pool leaves no process behind."""
     parsing = Parsing(in_a_thread_bytes=0)
-    for _ in range(20):  # one that has grown by what it read ends by itself
-        await parsing.parse(NUMBER, b'{"x":1}', MAX_ROWS)
-        if parsing._idle:
-            break
+    await parsing.parse(NUMBER, b'{"x":1}', MAX_ROWS)
     (process,) = parsing._idle
     assert process.is_alive()
     del parsing
