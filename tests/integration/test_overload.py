@@ -27,9 +27,9 @@ from tests.support.registering import columns, register
 
 NUMBER = columns(("x", "double"))
 TEXT = columns(("text", "string"))
-WAITING, ROWS, BODY_BYTES, BODY_S, ACTIVE = 200, 5_000, 4 * 1024 * 1024, 8.0, 4
+WAITING, ROWS, BODY_BYTES, BODY_S, ACTIVE = 200, 5_000, 4 * 1024 * 1024, 4.0, 4
 WAITING_BYTES = 8 * BODY_BYTES
-HALF_HEAD_S = 10
+HALF_HEAD_S = 6
 NAMES = (
     "flooded", "beside-it", "echo-of-text", "waits", "cold", "counting", "guest *", "newcomer",
 )  # fmt: skip
@@ -74,7 +74,7 @@ async def caller(small: Gateway) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def p99_s(url: str, model: str, *, requests: int = 1000) -> float:
+async def p99_s(url: str, model: str, *, requests: int = 400) -> float:
     """The 99th percentile of what requests take, of four callers side by side."""
     spent: list[float] = []
 
@@ -94,9 +94,9 @@ async def p99_s(url: str, model: str, *, requests: int = 1000) -> float:
 async def test_a_flooded_model_slows_no_other(small: Gateway) -> None:
     """With hundreds of callers at a slow model, more than may wait for it, another model's p99 is
     at most twice its own; those who are too many have a 429, the others are answered."""
-    await p99_s(small.url, "beside-it")  # what is warmed up by the first requests is behind us
+    await p99_s(small.url, "beside-it", requests=200)  # what they warm up is behind us
     calm, busy = [], []
-    for _ in range(5):
+    for _ in range(3):
         calm.append(await p99_s(small.url, "beside-it"))
         with flooded(small.url, "flooded", WAITING + 100) as statuses:
             busy.append(await p99_s(small.url, "beside-it"))
@@ -204,7 +204,7 @@ async def test_bodies_are_refused_before_they_are_read(
     reader, writer = await connect(small.url)
     writer.write(_head("beside-it", "Transfer-Encoding: chunked"))
     writer.write(_chunk(BODY_BYTES) + _chunk(1))  # and no end
-    chunked = await asyncio.wait_for(received(reader), BODY_S / 2)
+    chunked = await asyncio.wait_for(received(reader), 30)  # later it were a 408
     assert (chunked.status, chunked.json()["code"]) == (413, "payload_too_large")
     writer.close()
 
@@ -227,8 +227,8 @@ async def test_stuck_callers_keep_nobody_from_being_answered(
 ) -> None:
     """With 200 connections that send half a head, send a body byte by byte, or don't read their
     answer, others are answered as ever; a body that doesn't come is a 408 in the envelope."""
-    await p99_s(small.url, "beside-it")  # what is warmed up by the first requests is behind us
-    calm = [await p99_s(small.url, "beside-it", requests=400) for _ in range(3)]
+    await p99_s(small.url, "beside-it", requests=200)  # what they warm up is behind us
+    calm = [await p99_s(small.url, "beside-it") for _ in range(3)]
     text = json.dumps([{"text": "x" * 1_000_000}] * 3).encode()
     assert (
         await caller.post(
@@ -252,7 +252,7 @@ async def test_stuck_callers_keep_nobody_from_being_answered(
     for number, reader, _ in stuck:  # their answers are there: what took time to make is behind us
         if number % 3 == 2 and number < 60:
             assert (await reader.readuntil(b"\r\n"))[9:12] in (b"200", b"429")
-    busy = [await p99_s(small.url, "beside-it", requests=400) for _ in range(3)]
+    busy = [await p99_s(small.url, "beside-it") for _ in range(3)]
     _log.info("p99 calm %s, with 200 stuck %s", calm, busy)
     # Twenty milliseconds are for what a shared machine does meanwhile.
     assert statistics.median(busy) <= 2 * statistics.median(calm) + 0.020
@@ -292,9 +292,10 @@ async def test_where_there_is_no_room_the_idle_sleep(
 ) -> None:
     """With as many models in use as may be active a newcomer is 503 with Retry-After; once one of
     them is idle it makes room, and comes back itself when it is asked for again."""
-    names = [f"guest {number}" for number in range(ACTIVE)]
-    newcomer = "newcomer"
-    for name in (*names, newcomer):
+    guests, newcomer = ("guest 1", "guest 2"), "newcomer"
+    names = ["flooded", "beside-it", *guests]
+    assert len(names) == ACTIVE
+    for name in (*guests, newcomer):
         register(mlflow_uri, name, lambda rows, params: rows, NUMBER, NUMBER)
     small.sync()
 
@@ -316,7 +317,7 @@ async def test_where_there_is_no_room_the_idle_sleep(
 
     stops = {name: asyncio.Event() for name in names}
     asking = []
-    for name in names:  # each puts one of the other tests' models to sleep
+    for name in names:  # a guest puts one of the other tests' models to sleep
         _log.info("%s was answered after %.1f s", name, await until_answered(name))
         asking.append(asyncio.create_task(keep_asking(name, stops[name])))
     refused = await _ask(caller, newcomer)

@@ -130,8 +130,9 @@ ODD_COLUMN_NAMES = (
 )  # fmt: skip
 
 
-def register_all(uri: str) -> None:
-    """Register every model of the suite, once."""
+def register_all(uri: str) -> frozenset[str]:
+    """Register every model of the suite, once; their names."""
+    others = _names(uri)
     number = columns(("x", "double"))
     register(uri, TYPED, _echo, ALL_TYPES, ALL_TYPES)
     register(
@@ -164,6 +165,11 @@ def register_all(uri: str) -> None:
     log(uri, "hinted orders", HintedOrders())
     _register_tensors(uri)
     _register_versions(uri)
+    return _names(uri) - others
+
+
+def _names(uri: str) -> frozenset[str]:
+    return frozenset(model.name for model in client(uri).search_registered_models())
 
 
 def _register_tensors(uri: str) -> None:
