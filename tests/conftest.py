@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,8 +44,20 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     anew."""
     shared = shared_by(item)
     if shared is not None and (nextitem is None or shared_by(nextitem) != shared):
-        (fixture,) = item.session._fixturemanager._arg2fixturedefs[shared]
-        fixture.finish(item._request)  # type: ignore[attr-defined]
+        for fixture in item.session._fixturemanager.getfixturedefs(shared, item) or ():
+            fixture.finish(item._request)  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The SQLite file of a registry with nothing in it, to be copied: MLflow takes a while to make
+    one. What is logged to a copy has its artifacts beside this one."""
+    from mlflow import MlflowClient
+
+    folder = tmp_path_factory.mktemp("empty-registry")
+    with chdir(folder):
+        MlflowClient(f"sqlite:///{folder / 'registry.db'}").search_experiments()
+    return folder / "registry.db"
 
 
 @pytest.fixture(scope="session")

@@ -21,9 +21,9 @@ import pandas as pd
 import pytest
 
 from deployments.sync.application_state import IDLE_AFTER_S
-from tests.support.processes import Gateway, gateway
+from tests.support.processes import Gateway, gateway, poll
 from tests.support.raw_callers import RawCaller, connect, flooded, received
-from tests.support.registering import columns, register
+from tests.support.registering import client, columns, register
 
 NUMBER = columns(("x", "double"))
 TEXT = columns(("text", "string"))
@@ -32,7 +32,9 @@ WAITING_BYTES = 8 * BODY_BYTES
 HALF_HEAD_S = 6
 NAMES = (
     "flooded", "beside-it", "echo-of-text", "waits", "cold", "counting", "guest *", "newcomer",
+    "large *",
 )  # fmt: skip
+ROOM_MB, LARGE_MB = 300, 150
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ def small(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "MODELMUX_BODY_TIMEOUT_S": str(BODY_S),
         "MODELMUX_MAX_ACTIVE_MODELS": str(ACTIVE),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(HALF_HEAD_S),
+        "MODELMUX_SHARED_MEMORY_BYTES": str(ROOM_MB * 1_000_000),
         # What another module registered may keep one of the few places for itself.
         "MODELMUX_INCLUDE": ",".join(NAMES),
     }
@@ -332,6 +335,34 @@ async def test_where_there_is_no_room_the_idle_sleep(
     for stop in stops.values():
         stop.set()
     await asyncio.gather(*asking)
+
+
+def test_more_than_fits_takes_turns(small: Gateway, mlflow_uri: str) -> None:
+    """Models that share a deployment and don't fit side by side are all answered, and metrics say
+    that some made room."""
+
+    def takes_memory() -> None:
+        import builtins
+
+        builtins.taken_by_the_test = bytearray(b"x") * (LARGE_MB * 1_000_000)  # type: ignore[attr-defined]
+
+    names = [f"large {number}" for number in range(3)]
+    for name in names:
+        register(mlflow_uri, name, lambda rows, params: rows, NUMBER, NUMBER, on_load=takes_memory)
+        client(mlflow_uri).set_registered_model_tag(name, "modelmux.deployment", "shared")
+    small.sync()
+    poll(lambda: small.predict(names[0], {"x": 1}).status_code == 200, what="room for them")
+    for name in (*names, *names):
+        assert small.predict(name, {"x": 1}).json() == [{"x": 1.0}]
+    poll(lambda: _told(small, "modelmux_evictions_total") > 0, what="an eviction in the metrics")
+    poll(lambda: _told(small, "modelmux_loaded_versions") == 1, what="what is loaded")
+
+
+def _told(running: Gateway, metric: str) -> float:
+    """The sum of a metric of the large models."""
+    lines = running.client.get("/metrics").text.splitlines()
+    counts = [line for line in lines if line.startswith(f'{metric}{{model="large')]
+    return sum(float(line.rpartition(" ")[2]) for line in counts)
 
 
 async def _ask(client: httpx.AsyncClient, name: str) -> httpx.Response:

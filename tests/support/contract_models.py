@@ -84,7 +84,7 @@ def _slow(rows: pd.DataFrame, params: Mapping[str, Any]) -> Any:
 
 
 def _load_slowly() -> None:
-    time.sleep(5.0)
+    time.sleep(4.0)
 
 
 def _break_on_load() -> None:
@@ -159,7 +159,7 @@ def register_all(uri: str) -> frozenset[str]:
     register(uri, "without signature", _echo, None)
     register(uri, "slow", _slow, number, number)
     register(uri, "slow to load", _echo, number, number, on_load=_load_slowly)
-    for name, timeout_s in (("slow", "1.5"), ("slow to load", "4")):
+    for name, timeout_s in (("slow", "1.5"), ("slow to load", "2")):
         client(uri).set_registered_model_tag(name, "modelmux.timeout_s", timeout_s)
     log(uri, "hinted text", HintedText())
     log(uri, "hinted orders", HintedOrders())
