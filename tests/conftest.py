@@ -5,24 +5,30 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import chdir
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.chromium import chromium
-from tests.support.processes import Gateway, gateway, mlflow_server
-from tests.support.scheduling import Together, place_of, shared_by
+from tests.support.impatience import impatient
+from tests.support.processes import Gateway, free_port, gateway, mlflow_server
+from tests.support.scheduling import Together, arrange, name_with_scope, shared_by
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
     from xdist.remote import Producer
 
+    from tests.support.span_receiver import SpanReceiver
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones begin first (see `tests.support.scheduling`)."""
-    items.sort(key=lambda item: place_of(item.nodeid))
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is shared and what takes long begins first (see `tests.support.scheduling`)."""
+    arrange(items)
+    if hasattr(config, "workerinput"):  # one of several processes, of xdist's
+        for item in items:
+            item._nodeid = name_with_scope(item)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -31,16 +37,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Togethe
     return Together(config, log)
 
 
-_SHARED_GATEWAY = ExitStack()
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """The shared gateway ends with the last test that needs it: with all its models it takes a good
-    part of a processor, however idle."""
-    follows = None if nextitem is None else shared_by(nextitem.nodeid)
-    if shared_by(item.nodeid) == "gateway" != follows:
-        _SHARED_GATEWAY.close()
+    """What is shared ends with the last test that needs it: a gateway with all its models takes a
+    good part of a processor, however idle. Whoever asked for it after that would have it started
+    anew."""
+    shared = shared_by(item)
+    if shared is not None and (nextitem is None or shared_by(nextitem) != shared):
+        for fixture in item.session._fixturemanager.getfixturedefs(shared, item) or ():
+            fixture.finish(item._request)  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The SQLite file of a registry with nothing in it, to be copied: MLflow takes a while to make
+    one. What is logged to a copy has its artifacts beside this one."""
+    from mlflow import MlflowClient
+
+    folder = tmp_path_factory.mktemp("empty-registry")
+    with chdir(folder):
+        MlflowClient(f"sqlite:///{folder / 'registry.db'}").search_experiments()
+    return folder / "registry.db"
 
 
 @pytest.fixture(scope="session")
@@ -51,16 +68,30 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def registered(mlflow_uri: str) -> str:
-    """The session's MLflow server with every model of the contract suite."""
+def contract_models(mlflow_uri: str) -> frozenset[str]:
+    """The names of all models of the contract suite, which the session's MLflow server has."""
     from tests.support.contract_models import register_all  # imports MLflow: not for unit tests
 
-    register_all(mlflow_uri)
+    return register_all(mlflow_uri)
+
+
+@pytest.fixture(scope="session")
+def registered(mlflow_uri: str, contract_models: frozenset[str]) -> str:
+    """The session's MLflow server with every model of the contract suite."""
+    assert contract_models
     return mlflow_uri
 
 
 @pytest.fixture(scope="session")
-def shared_gateway(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def grpc_port() -> int:
+    """Where the shared gateway answers gRPC."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def shared_gateway(
+    mlflow_uri: str, grpc_port: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     """A real gateway on a real local Ray, over the session's MLflow server.
 
     Tests that need a registry or settings of their own start their own.
@@ -72,13 +103,31 @@ def shared_gateway(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) ->
     calm = {
         "MODELMUX_IDLE_TIMEOUT_S": "60",
         "MODELMUX_DEPLOYMENT": "shared",
+        "MODELMUX_GRPC_PORT": str(grpc_port),
         "MODELMUX_CAPTURE_URL": str(folder / "captured"),
         "MODELMUX_CAPTURE_FILE_AGE_S": "5",
     }
-    with _SHARED_GATEWAY:
-        yield _SHARED_GATEWAY.enter_context(
-            gateway(mlflow_uri, folder, "--poll-interval-s", "5", environment=calm)
-        )
+    with gateway(mlflow_uri, folder, "--poll-interval-s", "5", environment=calm) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def span_receiver() -> Iterator[SpanReceiver]:
+    """What the impatient gateway sends its spans to."""
+    from tests.support import span_receiver as module  # imports OpenTelemetry
+
+    with module.span_receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def impatient_gateway(
+    mlflow_uri: str, span_receiver: SpanReceiver, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """See `tests.support.impatience`."""
+    folder = tmp_path_factory.mktemp("impatient")
+    with impatient(mlflow_uri, folder, spans_to=span_receiver.url) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

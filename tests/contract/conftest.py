@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import chdir
 
 import httpx
 import pytest
@@ -66,7 +67,8 @@ def agents_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     folder = tmp_path_factory.mktemp("agents")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    register_agents(uri, folder)
+    with chdir(folder):  # where MLflow has its folder for runs, whatever is logged there
+        register_agents(uri, folder)
     return uri
 
 

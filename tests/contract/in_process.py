@@ -27,9 +27,10 @@ class InProcessBackend:
     """Fulfils `PredictionBackend`, on whatever loop; supervisors are made on the first call of a
     model, and share their templates, on a loop of their own."""
 
-    def __init__(self, tracking_uri: str, folder: Path) -> None:
+    def __init__(self, tracking_uri: str, folder: Path, *, load_timeout_s: float = 300.0) -> None:
         self._tracking_uri = tracking_uri
         self._folder = folder
+        self._load_timeout_s = load_timeout_s
         self._processes: Processes | None = None
         self._supervisors: dict[str, Supervisor] = {}
         self._loop = asyncio.new_event_loop()
@@ -103,6 +104,7 @@ class InProcessBackend:
             registry_uri=self._tracking_uri,
             artifact_folder=str(self._folder),
             max_loaded_versions=size,
+            load_timeout_s=self._load_timeout_s,
             environments=EnvironmentSettings(folder=str(self._folder / "environments")),
         )
         return Supervisor(

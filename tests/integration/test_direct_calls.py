@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ import pandas as pd
 import pytest
 
 from deployments.application_names import application_name
-from tests.support.processes import Gateway, gateway, poll
+from tests.support.impatience import IDLE_S
+from tests.support.processes import Gateway, poll
 from tests.support.processes_of import command_of, processes_of
 from tests.support.registering import client, columns, register
 
 NUMBER = columns(("x", "double"))
 WHERE = columns(("process", "long"), ("template", "long"))
-IDLE_S = 4.0
+NAME, SEVERAL = "own where", "own where, among several"
 
 
 def where(rows: pd.DataFrame, params: Any) -> pd.DataFrame:
@@ -33,21 +33,17 @@ def where(rows: pd.DataFrame, params: Any) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def served(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway of its own, whose idle models go to sleep within seconds."""
+def served(mlflow_uri: str, impatient_gateway: Gateway) -> Gateway:
+    """The gateway, whose idle models go to sleep within seconds, with two such models."""
     for _ in range(2):
-        register(mlflow_uri, "where", where, NUMBER, WHERE)
-    register(mlflow_uri, "where among several", where, NUMBER, WHERE)
-    tag = client(mlflow_uri).set_registered_model_tag
-    tag("where among several", "modelmux.max_replicas", "2")
-    folder = tmp_path_factory.mktemp("socket-line")
-    environment = {"MODELMUX_IDLE_TIMEOUT_S": str(IDLE_S)}
-    options = ("--include", "where*", "--poll-interval-s", "2")
-    with gateway(mlflow_uri, folder, *options, environment=environment) as running:
-        yield running
+        register(mlflow_uri, NAME, where, NUMBER, WHERE)
+    register(mlflow_uri, SEVERAL, where, NUMBER, WHERE)
+    client(mlflow_uri).set_registered_model_tag(SEVERAL, "modelmux.max_replicas", "2")
+    impatient_gateway.sync()
+    return impatient_gateway
 
 
-def asked(served: Gateway, name: str = "where", **headers: str) -> tuple[int, bool]:
+def asked(served: Gateway, name: str = NAME, **headers: str) -> tuple[int, bool]:
     """The process that answers, and whether it was asked directly: there is no load to wait for."""
     response = served.predict(name, {"x": 1}, **headers)
     assert response.status_code == 200, response.text
@@ -63,9 +59,8 @@ def until_direct(served: Gateway, **headers: str) -> int:
 
 
 def replicas(served: Gateway) -> list[int]:
-    """The processes of the model's replicas in that gateway: others of the tests know the model,
-    too."""
-    title = f"ServeReplica:{application_name('where')}:"
+    """The processes of the model's replicas."""
+    title = f"ServeReplica:{application_name(NAME)}:"
     ours = processes_of(served.process.pid)
     return [process for process in ours if title in command_of(process)]
 
@@ -82,7 +77,7 @@ def test_the_first_call_goes_by_handle_and_later_ones_directly(served: Gateway) 
 
 def test_among_several_replicas_ray_chooses(served: Gateway) -> None:
     """A model that may have more than one replica is asked by handle always."""
-    assert not any(asked(served, "where among several")[1] for _ in range(20))
+    assert not any(asked(served, SEVERAL)[1] for _ in range(20))
 
 
 def test_a_model_that_is_asked_directly_is_not_idle(served: Gateway) -> None:
@@ -121,7 +116,7 @@ def test_a_replica_that_ray_replaces_is_left(served: Gateway, mlflow_uri: str) -
 
     def keep_asking() -> None:
         while not stop.is_set():
-            response = served.predict("where", {"x": 1})
+            response = served.predict(NAME, {"x": 1})
             if response.status_code != 200:
                 failed.append(response.text)
 
@@ -129,7 +124,7 @@ def test_a_replica_that_ray_replaces_is_left(served: Gateway, mlflow_uri: str) -
     for caller in callers:
         caller.start()
     try:
-        client(mlflow_uri).set_registered_model_tag("where", "modelmux.max_loaded_versions", "2")
+        client(mlflow_uri).set_registered_model_tag(NAME, "modelmux.max_loaded_versions", "2")
         poll(lambda: until_direct(served) != first, timeout_s=150, what="a new replica")
     finally:
         stop.set()

@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import grpc
 import numpy as np
 import orjson
-import pytest
 
 from gateway.http.protocols.inference_v2.grpc_messages import SERVICE, message
-from tests.support.processes import Gateway, free_port, gateway
-
-
-@pytest.fixture(scope="module")
-def grpc_port() -> int:
-    return free_port()
-
-
-@pytest.fixture(scope="module")
-def serving(
-    registered: str, grpc_port: int, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
-    """A gateway of its own: gRPC is off in the session's."""
-    environment = {"MODELMUX_GRPC_PORT": str(grpc_port)}
-    folder = tmp_path_factory.mktemp("grpc")
-    with gateway(registered, folder, environment=environment) as made:
-        yield made
+from tests.support.processes import Gateway
 
 
 def test_rest_and_grpc_answer_what_the_typed_route_answers(
-    serving: Gateway, grpc_port: int
+    registered: str, shared_gateway: Gateway, grpc_port: int
 ) -> None:
     """Binary tensors by REST and raw contents by gRPC reach the version that they name, and come
     back as the typed route's answer."""
-    serving.sync()
+    shared_gateway.sync()
     rows = np.array([0.5, 2.0], "<f8")
-    typed = serving.predict("versions", [{"x": each} for each in rows.tolist()])
+    typed = shared_gateway.predict("versions", [{"x": each} for each in rows.tolist()])
     expected = [row["x"] for row in typed.json()]
 
     text = orjson.dumps(
@@ -48,7 +29,7 @@ def test_rest_and_grpc_answer_what_the_typed_route_answers(
             "parameters": {"binary_data_output": True},
         }
     )  # fmt: skip
-    response = serving.client.post(
+    response = shared_gateway.client.post(
         "/v2/models/versions/versions/second/infer",
         content=text + rows.tobytes(),
         headers={"Inference-Header-Content-Length": str(len(text))},

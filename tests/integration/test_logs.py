@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pandas as pd
 import pytest
 
-from tests.support.processes import Gateway, end, gateway, poll
+from tests.support.agent_models import register_ticker
+from tests.support.processes import Gateway, gateway, poll
 from tests.support.raw_requests import answers_to, request
 from tests.support.registering import columns, register
 from tests.support.up_output import not_ours_in_json
 
 TEXT = columns(("text", "string"))
-SERVED = ["logged never", "logged tells", "logged token", "logged well"]
+SERVED = ["logged never", "logged tells", "logged ticker", "logged token", "logged well"]
 SECRET = "m4rk3d-s3cr3t"  # pragma: allowlist secret - what is looked for in the logs
 
 
@@ -34,7 +37,8 @@ def _repeat_and_fail(rows: pd.DataFrame, params: object) -> pd.DataFrame:
 def logged_models(mlflow_uri: str) -> str:
     """A model that answers, one that repeats what it was sent as it fails, and one that never loads
     for want of something with a secret address, one that tells what it finds in its environment,
-    and one that is left out."""
+    one that streams, and one that is left out."""
+    register_ticker(mlflow_uri, "logged ticker")
     register(mlflow_uri, "logged well", lambda rows, params: rows, TEXT, TEXT)
     register(mlflow_uri, "logged tells", _repeat_and_fail, TEXT, TEXT)
     register(mlflow_uri, "logged never", _fail_to_load, TEXT, TEXT, on_load=_fail_to_load)
@@ -52,8 +56,11 @@ def logging_gateway(
     folder = tmp_path_factory.mktemp("logging")
     with_password = logged_models.replace("://", f"://user:{SECRET}@")
     options = ("--log-format", "json", "--include", "logged *", "--exclude", "* elsewhere")
-    credentials = {"MLFLOW_TRACKING_TOKEN": "reaches the replica"}
-    with gateway(with_password, folder, *options, environment=credentials) as running:
+    environment = {
+        "MLFLOW_TRACKING_TOKEN": "reaches the replica",
+        "MODELMUX_DEPLOYMENT": "shared",
+    }
+    with gateway(with_password, folder, *options, environment=environment) as running:
         yield running
 
 
@@ -152,14 +159,27 @@ def test_every_request_has_a_line_and_none_tells_a_secret(
     }
 
 
-def test_no_line_is_lost_at_the_end(logging_gateway: Gateway) -> None:
-    """A request that was answered a moment before SIGTERM has its line when the process is gone,
-    and in all its life it has written no line that isn't ours."""
+def test_a_gateway_that_ends_drops_nothing(logging_gateway: Gateway, tmp_path: Path) -> None:
+    """SIGTERM lets a stream that has begun come to its end; a request that was answered a moment
+    before has its line when the process is gone, and in all its life it has written no line that
+    isn't ours."""
     running = logging_gateway
+    path = "/models/logged%20ticker/predict"
+    body = {"log": str(tmp_path / "log"), "count": 0, "pause_s": 0.4, "fails_at": -1}
+    poll(lambda: running.client.post(path, json=body).status_code == 200, what="a loaded model")
+    body["count"] = 8
+    events = {"Accept": "text/event-stream"}
     ids = [f"last-{number}" for number in range(100)]
-    for each in ids:
-        assert running.client.get("/docs", headers={"X-Request-ID": each}).status_code == 200
-    assert end(running.process) == 0
+    with running.client.stream("POST", path, json=body, headers=events) as response:
+        lines = response.iter_lines()
+        next(lines)
+        for each in ids:
+            assert running.client.get("/docs", headers={"X-Request-ID": each}).status_code == 200
+        running.process.send_signal(signal.SIGTERM)
+        rest = [line for line in lines if line.startswith("data: ")]
+    assert rest[-1] == "data: [DONE]"
+    assert len(rest) == body["count"]
+    assert running.process.wait(60) == 0
     logged = {line["request_id"] for line in access_lines(running)}
     assert set(ids) <= logged
     assert not_ours_in_json(running.log.read_text(errors="replace")) == []

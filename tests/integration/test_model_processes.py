@@ -30,6 +30,13 @@ async def until(is_so: Callable[[], bool], timeout_s: float = 10.0) -> None:
         await asyncio.sleep(0.02)
 
 
+@pytest.fixture(scope="module")
+def base() -> Iterator[str]:
+    """The machine's zygote, as replicas have one: templates don't import for themselves."""
+    with as_in_a_replica(), zygote() as address:
+        yield address
+
+
 def is_alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -38,7 +45,7 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
-async def test_load_and_predict_run_in_the_main_thread(tmp_path: Path) -> None:
+async def test_load_and_predict_run_in_the_main_thread(base: str, tmp_path: Path) -> None:
     """A model may set a signal handler at load, ask for the event loop, and run one in a call."""
     main = save_code(
         tmp_path,
@@ -61,15 +68,15 @@ async def test_load_and_predict_run_in_the_main_thread(tmp_path: Path) -> None:
             return asyncio.run(doubled(rows))
         """,
     )
-    async with supervised(tmp_path) as supervisor:
+    async with supervised(tmp_path, zygote=base) as supervisor:
         assert await asked(supervisor, main, [1.0, 2.0]) == ("ok", [2.0, 4.0])
 
 
-async def test_loads_of_different_versions_run_side_by_side(tmp_path: Path) -> None:
+async def test_loads_of_different_versions_run_side_by_side(base: str, tmp_path: Path) -> None:
     """A version is loaded and asked while another one's load goes on."""
-    slow = save_code(tmp_path, "slow", "import time\ntime.sleep(4)\n" + PREDICT.format(factor=2))
+    slow = save_code(tmp_path, "slow", "import time\ntime.sleep(3)\n" + PREDICT.format(factor=2))
     quick = save_code(tmp_path, "quick", PREDICT.format(factor=3))
-    async with supervised(tmp_path) as supervisor:
+    async with supervised(tmp_path, zygote=base) as supervisor:
         await supervisor.load(quick)  # so that the template has its imports done
         later = save_code(tmp_path, "later", PREDICT.format(factor=5))
         loading = asyncio.create_task(supervisor.load(slow))
@@ -79,23 +86,25 @@ async def test_loads_of_different_versions_run_side_by_side(tmp_path: Path) -> N
         assert await loading == ("ok", None)
 
 
-async def test_versions_that_ship_code_of_one_name_answer_each_by_its_own(tmp_path: Path) -> None:
+async def test_versions_that_ship_code_of_one_name_answer_each_by_its_own(
+    base: str, tmp_path: Path
+) -> None:
     """Two versions import a module of the same name from their own folders, side by side."""
     code = "from factors import FACTOR\ndef predict(rows): return rows['x'] * FACTOR\n"
     versions = [
         save_code(tmp_path, f"v{factor}", code, modules={"factors": f"FACTOR = {factor}\n"})
         for factor in (2, 7)
     ]
-    async with supervised(tmp_path) as supervisor:
+    async with supervised(tmp_path, zygote=base) as supervisor:
         for each, factor in zip(versions, (2.0, 7.0), strict=True):
             assert await asked(supervisor, each, [1.0]) == ("ok", [factor])
 
 
-async def test_an_evicted_version_s_process_ends(tmp_path: Path) -> None:
+async def test_an_evicted_version_s_process_ends(base: str, tmp_path: Path) -> None:
     """Where there is no room for one more, the process of the least recently used is gone."""
     tells = "import os\ndef predict(rows): return [os.getpid()] * len(rows)\n"
     first, second = (save_code(tmp_path, name, tells) for name in ("first", "second"))
-    async with supervised(tmp_path, most_versions=1) as supervisor:
+    async with supervised(tmp_path, zygote=base, most_versions=1) as supervisor:
         _, (pid,) = await asked(supervisor, first, [1.0])
         _, (other,) = await asked(supervisor, second, [1.0])
         await until(lambda: not is_alive(pid))
@@ -136,11 +145,11 @@ def predict(rows):
 """
 
 
-async def test_what_a_model_leaves_behind_ends_with_its_process(tmp_path: Path) -> None:
+async def test_what_a_model_leaves_behind_ends_with_its_process(base: str, tmp_path: Path) -> None:
     """Threads that never end, and children in the process's group, in sessions of their own and
     detached from it, which have what it had open: when it is evicted, and when it is killed."""
     leaves, other = save_code(tmp_path, "leaves", LEAVES), save_code(tmp_path, "other", LEAVES)
-    async with supervised(tmp_path, most_versions=1) as supervisor:
+    async with supervised(tmp_path, zygote=base, most_versions=1) as supervisor:
         _, (pids,) = await asked(supervisor, leaves, [1.0])
         template = parent_of(pids[0])
         os.kill(pids[0], signal.SIGKILL)
@@ -162,7 +171,9 @@ def children_of(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
-async def test_a_child_that_comes_back_from_a_call_answers_nobody(tmp_path: Path) -> None:
+async def test_a_child_that_comes_back_from_a_call_answers_nobody(
+    base: str, tmp_path: Path
+) -> None:
     """A model that forks in a call and goes on in both is answered for once, and goes on."""
     forks = save_code(
         tmp_path,
@@ -170,12 +181,12 @@ async def test_a_child_that_comes_back_from_a_call_answers_nobody(tmp_path: Path
         "import os\nme = os.getpid()\ndef predict(rows):\n    os.fork()\n"
         "    return [os.getpid() == me] * len(rows)\n",
     )
-    async with supervised(tmp_path) as supervisor:
+    async with supervised(tmp_path, zygote=base) as supervisor:
         for _ in range(5):
             assert await asked(supervisor, forks, [1.0]) == ("ok", [True])
 
 
-async def test_a_process_that_closes_all_it_has_open_is_ended(tmp_path: Path) -> None:
+async def test_a_process_that_closes_all_it_has_open_is_ended(base: str, tmp_path: Path) -> None:
     """Whatever it does then: its call is lost soon, and its version answers again."""
     closes = save_code(
         tmp_path,
@@ -191,14 +202,14 @@ async def test_a_process_that_closes_all_it_has_open_is_ended(tmp_path: Path) ->
             return rows["x"]
         """,
     )
-    async with supervised(tmp_path) as supervisor:
+    async with supervised(tmp_path, zygote=base) as supervisor:
         assert (await asked(supervisor, closes, [-1.0]))[0] == "lost"
         pid = int((tmp_path / "closes.pid").read_text())
         await until(lambda: not is_alive(pid))
         assert await asked(supervisor, closes, [1.0]) == ("ok", [1.0])
 
 
-async def test_whatever_a_model_raises_fails_that_call_alone(tmp_path: Path) -> None:
+async def test_whatever_a_model_raises_fails_that_call_alone(base: str, tmp_path: Path) -> None:
     """Exceptions that can't be told, or that thousands of others led to, cost no process."""
     raises = save_code(
         tmp_path,
@@ -224,14 +235,14 @@ async def test_whatever_a_model_raises_fails_that_call_alone(tmp_path: Path) -> 
             raise RAISED[which]()
         """,
     )
-    async with supervised(tmp_path) as supervisor:
+    async with supervised(tmp_path, zygote=base) as supervisor:
         before = await asked(supervisor, raises, [-1.0])
         for which in range(5):
             assert await asked(supervisor, raises, [float(which)]) == ("model_failed", None)
         assert await asked(supervisor, raises, [-1.0]) == before
 
 
-async def test_a_hung_call_costs_its_own_version_alone(tmp_path: Path) -> None:
+async def test_a_hung_call_costs_its_own_version_alone(base: str, tmp_path: Path) -> None:
     """While one version hangs, another answers at once; the hung one answers again soon after its
     grace."""
     hangs = save_code(
@@ -241,7 +252,7 @@ async def test_a_hung_call_costs_its_own_version_alone(tmp_path: Path) -> None:
         "    return rows['x']\n",
     )
     other = save_code(tmp_path, "other", PREDICT.format(factor=2))
-    async with supervised(tmp_path) as supervisor:
+    async with supervised(tmp_path, zygote=base) as supervisor:
         for each in (hangs, other):
             await supervisor.load(each)
         began = time.monotonic()
@@ -258,7 +269,9 @@ async def test_a_hung_call_costs_its_own_version_alone(tmp_path: Path) -> None:
         assert slowest < 1.0
 
 
-async def test_a_version_that_ends_its_process_is_suspended_and_says_how(tmp_path: Path) -> None:
+async def test_a_version_that_ends_its_process_is_suspended_and_says_how(
+    base: str, tmp_path: Path
+) -> None:
     """After three processes its calls are refused with the reason; other versions don't notice."""
     ends = save_code(
         tmp_path,
@@ -266,7 +279,7 @@ async def test_a_version_that_ends_its_process_is_suspended_and_says_how(tmp_pat
         "import os, signal\ndef predict(rows):\n    os.kill(os.getpid(), signal.SIGSEGV)\n",
     )
     other = save_code(tmp_path, "other", PREDICT.format(factor=2))
-    async with supervised(tmp_path) as supervisor:
+    async with supervised(tmp_path, zygote=base) as supervisor:
         for _ in range(3):
             assert await asked(supervisor, ends, [1.0]) == ("lost", None)
         kind, told = await asked(supervisor, ends, [1.0])
@@ -276,11 +289,13 @@ async def test_a_version_that_ends_its_process_is_suspended_and_says_how(tmp_pat
         assert await asked(supervisor, other, [1.0]) == ("ok", [2.0])
 
 
-async def test_a_process_that_somebody_kills_is_started_again_unasked(tmp_path: Path) -> None:
+async def test_a_process_that_somebody_kills_is_started_again_unasked(
+    base: str, tmp_path: Path
+) -> None:
     """An idle version whose process is killed is in memory again a moment later, with no strike."""
     code = "import os\ndef predict(rows): return [os.getpid()] * len(rows)\n"
     version = save_code(tmp_path, "killed", code)
-    async with supervised(tmp_path) as supervisor:
+    async with supervised(tmp_path, zygote=base) as supervisor:
         for _ in range(5):
             _, (pid,) = await asked(supervisor, version, [1.0])
             os.kill(pid, signal.SIGKILL)
@@ -313,11 +328,11 @@ async def test_a_process_that_somebody_kills_is_started_again_unasked(tmp_path: 
     ],
 )
 async def test_a_version_that_cannot_be_loaded_tells_why_and_no_secret(
-    tmp_path: Path, code: str, reason: str
+    base: str, tmp_path: Path, code: str, reason: str
 ) -> None:
     """The class of what was raised, a missing module's name, how its process ended, or the time."""
     broken = save_code(tmp_path, "broken", code + PREDICT.format(factor=2))
-    async with supervised(tmp_path, load_timeout_s=3.0) as supervisor:
+    async with supervised(tmp_path, zygote=base, load_timeout_s=3.0) as supervisor:
         kind, told = await asked(supervisor, broken, [1.0])
         assert kind == "load_failed"
         assert told["reason"] == reason
@@ -328,10 +343,10 @@ async def test_a_version_that_cannot_be_loaded_tells_why_and_no_secret(
         assert failures[0][4] == reason
 
 
-async def test_who_leaves_takes_nobody_s_load_along(tmp_path: Path) -> None:
+async def test_who_leaves_takes_nobody_s_load_along(base: str, tmp_path: Path) -> None:
     """Of several who wait for one load the first gives up; the others get their answers."""
     slow = save_code(tmp_path, "slow", "import time\ntime.sleep(1)\n" + PREDICT.format(factor=2))
-    async with supervised(tmp_path) as supervisor:
+    async with supervised(tmp_path, zygote=base) as supervisor:
         callers = [asyncio.create_task(asked(supervisor, slow, [1.0])) for _ in range(4)]
         await asyncio.sleep(0.5)
         callers[0].cancel()
@@ -339,7 +354,7 @@ async def test_who_leaves_takes_nobody_s_load_along(tmp_path: Path) -> None:
 
 
 async def test_output_of_a_process_goes_to_the_log_by_line(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    base: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What a model prints, by Python or below it, is told with model and version, and bounded."""
     talks = save_code(
@@ -359,7 +374,7 @@ async def test_output_of_a_process_goes_to_the_log_by_line(
         """,
     )
     caplog.set_level("INFO", logger="modelmux.model_output")
-    async with supervised(tmp_path) as supervisor:
+    async with supervised(tmp_path, zygote=base) as supervisor:
         assert (await asked(supervisor, talks, [1.0]))[0] == "ok"
         await until(lambda: any("flood" in record.getMessage() for record in caplog.records))
     lines = [r for r in caplog.records if r.name == "modelmux.model_output"]
@@ -405,7 +420,8 @@ def predict(rows):
 
 
 async def test_a_forked_process_is_as_good_as_a_fresh_one(tmp_path: Path) -> None:
-    """Forks of one template share no random state, threads, handlers or files with each other."""
+    """Without a zygote, as on a cluster that is joined: forks of one template share no random
+    state, threads, handlers or files with each other."""
     versions = [save_code(tmp_path, f"fresh{i}", FRESH) for i in range(3)]
     async with supervised(tmp_path) as supervisor:
         told = [json.loads((await asked(supervisor, v, [1.0]))[1][0]) for v in versions]
@@ -486,11 +502,11 @@ async def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> N
                 os.kill(pid, signal.SIGKILL)
 
 
-async def test_a_template_that_is_killed_is_replaced(tmp_path: Path) -> None:
+async def test_a_template_that_is_killed_is_replaced(base: str, tmp_path: Path) -> None:
     """Its processes end with it, and their versions answer again by themselves."""
     tells = "import os\ndef predict(rows): return [[os.getpid(), os.getppid()]] * len(rows)\n"
     version = save_code(tmp_path, "tells", tells)
-    async with supervised(tmp_path) as supervisor:
+    async with supervised(tmp_path, zygote=base) as supervisor:
         _, ((pid, template),) = await asked(supervisor, version, [1.0])
         os.kill(template, signal.SIGKILL)
         await until(lambda: not is_alive(pid))
@@ -500,14 +516,14 @@ async def test_a_template_that_is_killed_is_replaced(tmp_path: Path) -> None:
         assert other != template
 
 
-async def test_closing_answers_what_was_taken(tmp_path: Path) -> None:
+async def test_closing_answers_what_was_taken(base: str, tmp_path: Path) -> None:
     """A call that is being answered when the supervisor closes gets its answer."""
     slow = save_code(
         tmp_path,
         "slow",
         "import time\ndef predict(rows):\n    time.sleep(1)\n    return rows['x']\n",
     )
-    async with supervised(tmp_path) as supervisor:
+    async with supervised(tmp_path, zygote=base) as supervisor:
         await supervisor.load(slow)
         call = asyncio.create_task(asked(supervisor, slow, [1.0]))
         await asyncio.sleep(0.3)
@@ -515,13 +531,14 @@ async def test_closing_answers_what_was_taken(tmp_path: Path) -> None:
 
 
 async def test_a_version_that_is_evicted_while_it_is_restarted_has_no_process_too_many(
+    base: str,
     tmp_path: Path,
 ) -> None:
     """Its process is killed and its reload is slow; meanwhile another takes the only room."""
     tells = "import os\ndef predict(rows): return [os.getpid()] * len(rows)\n"
     first = save_code(tmp_path, "first", "import time\ntime.sleep(1.5)\n" + tells)
     second = save_code(tmp_path, "second", tells)
-    async with supervised(tmp_path, most_versions=1) as supervisor:
+    async with supervised(tmp_path, zygote=base, most_versions=1) as supervisor:
         _, (pid,) = await asked(supervisor, first, [1.0])
         os.kill(pid, signal.SIGKILL)
         await until(lambda: supervisor.events.loaded == {MODEL: 0})
@@ -533,22 +550,21 @@ async def test_a_version_that_is_evicted_while_it_is_restarted_has_no_process_to
         await until(lambda: supervisor.events.loaded == {MODEL: 1})
 
 
-async def test_templates_of_a_zygote_wait_for_no_imports(tmp_path: Path) -> None:
+async def test_templates_of_a_zygote_wait_for_no_imports(base: str, tmp_path: Path) -> None:
     """Two supervisors get templates of their own from one base, each of which ends with its
     supervisor, at once where nothing is being answered; a version's process is as good as any
     other."""
     told = []
     where = "import os\ndef predict(rows): return [[os.getpid(), os.getppid()]] * len(rows)\n"
     fresh, parent = save_code(tmp_path, "fresh", FRESH), save_code(tmp_path, "parent", where)
-    with as_in_a_replica(), zygote() as address:
-        for _ in range(2):
-            async with supervised(tmp_path, zygote=address) as supervisor:
-                told.append(json.loads((await asked(supervisor, fresh, [1.0]))[1][0]))
-                _, (processes,) = await asked(supervisor, parent, [1.0])
-                assert "zygote" in command_of(processes[1])
-                closing_at = time.monotonic()
-            assert time.monotonic() - closing_at < 10.0  # it waits 15 s for what doesn't end
-            await until(lambda gone=processes: not any(map(is_alive, gone)))  # type: ignore[misc]
+    for _ in range(2):
+        async with supervised(tmp_path, zygote=base) as supervisor:
+            told.append(json.loads((await asked(supervisor, fresh, [1.0]))[1][0]))
+            _, (processes,) = await asked(supervisor, parent, [1.0])
+            assert "zygote" in command_of(processes[1])
+            closing_at = time.monotonic()
+        assert time.monotonic() - closing_at < 10.0  # it waits 15 s for what doesn't end
+        await until(lambda gone=processes: not any(map(is_alive, gone)))  # type: ignore[misc]
     assert len({each["numpy"] for each in told}) == 2
     for each in told:
         assert each["threads"] == 1

@@ -18,8 +18,9 @@ NUMBER = columns(("x", "double"))
 
 
 @pytest.fixture
-def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def uri(empty_registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_registry, tmp_path)
     return f"sqlite:///{tmp_path / 'registry.db'}"
 
 

@@ -1,15 +1,16 @@
-"""Models that share a deployment, on a real Ray: what one of them does is none of the others'."""
+"""Models that share a deployment, on a real Ray: what one of them does is none of the others'. How
+they share its memory is in `test_overload` and `test_memory_of_a_shared_replica`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import pytest
 
 from tests.support.harm import MODEL, SHARED, kill_one, processes_called, wait_for_another
-from tests.support.processes import Gateway, gateway, poll
+from tests.support.processes import Gateway, poll
 from tests.support.registering import client, columns, register
 from tests.support.steady_load import Ask, steady_load
 
@@ -17,8 +18,6 @@ NUMBER = columns(("x", "double"))
 STEADY, OTHER, HANGS, FLOODED, MOVES = (
     f"shared-{name}" for name in ("steady", "other", "hangs", "flooded", "moves")
 )
-LARGE = [f"shared-large-{number}" for number in range(3)]
-ROOM_MB, LARGE_MB = 450, 150
 TIMEOUT_S = 2.0
 
 
@@ -44,40 +43,27 @@ def slow(rows: pd.DataFrame, params: Any) -> Any:
     return rows
 
 
-def large(mb: int) -> Callable[[], None]:
-    def on_load() -> None:
-        import builtins
-
-        builtins.taken_by_the_test = bytearray(b"x") * (mb * 1_000_000)  # type: ignore[attr-defined]
-
-    return on_load
-
-
 def product(model: str, factor: int) -> Ask:
     """Ask that model, of which the answer is known."""
     return Ask(model=model, answer=lambda n: [{"x": float(n * factor)}])
 
 
 @pytest.fixture(scope="module")
-def served(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway whose models share a deployment, with room for some of them."""
+def served(mlflow_uri: str, shared_gateway: Gateway) -> Gateway:
+    """The session's gateway, whose models share a deployment, with some more."""
     register(mlflow_uri, STEADY, times(2), NUMBER, NUMBER)
     register(mlflow_uri, OTHER, times(3), NUMBER, NUMBER)
     register(mlflow_uri, HANGS, hangs, NUMBER, NUMBER)
     register(mlflow_uri, FLOODED, slow, NUMBER, NUMBER)
     register(mlflow_uri, MOVES, times(5), NUMBER, NUMBER)
-    for name in LARGE:
-        register(mlflow_uri, name, times(7), NUMBER, NUMBER, on_load=large(LARGE_MB))
-    tag = client(mlflow_uri).set_registered_model_tag
-    tag(HANGS, "modelmux.timeout_s", str(TIMEOUT_S))
-    environment = {
-        "MODELMUX_DEPLOYMENT": "shared",
-        "MODELMUX_SHARED_MEMORY_BYTES": str(ROOM_MB * 1_000_000),
-    }
-    options = ("--include", "shared-*", "--poll-interval-s", "1")
-    folder = tmp_path_factory.mktemp("shared")
-    with gateway(mlflow_uri, folder, *options, environment=environment) as running:
-        yield running
+    client(mlflow_uri).set_registered_model_tag(HANGS, "modelmux.timeout_s", str(TIMEOUT_S))
+    shared_gateway.sync()
+    return shared_gateway
+
+
+def own(served: Gateway, model: str = "shared-") -> list[int]:
+    """The processes of replicas of the model's own, or of any of these models'."""
+    return processes_called(served, f"{MODEL}{model}")
 
 
 def answer(served: Gateway, model: str, **body: float) -> Any:
@@ -92,7 +78,7 @@ def test_models_are_answered_by_one_replica(served: Gateway) -> None:
     assert answer(served, STEADY, x=2) == [{"x": 4.0}]
     assert answer(served, OTHER, x=2) == [{"x": 6.0}]
     assert len(processes_called(served, SHARED)) == 1
-    assert processes_called(served, MODEL) == []
+    assert own(served) == []
 
 
 def test_a_hang_and_a_flood_are_their_own_model_s(served: Gateway) -> None:
@@ -129,11 +115,12 @@ def test_a_model_that_moves_by_its_tag_fails_no_request(served: Gateway, mlflow_
     with steady_load(served.url, product(MOVES, 5), callers=4) as load:
         load.wait_for_answers(5)
         registry.set_registered_model_tag(MOVES, "modelmux.deployment", "own")
-        poll(lambda: processes_called(served, MODEL), timeout_s=120, what="a replica of its own")
+        served.sync()
+        poll(lambda: own(served, MOVES), timeout_s=120, what="a replica of its own")
         load.wait_for_answers(50)
         registry.set_registered_model_tag(MOVES, "modelmux.deployment", "shared")
-        gone = "the end of its own replica"
-        poll(lambda: not processes_called(served, MODEL), timeout_s=120, what=gone)
+        served.sync()
+        poll(lambda: not own(served, MOVES), timeout_s=120, what="the end of its own replica")
         load.wait_for_answers(50)
         figures = load.stop()
     assert (figures.failed, figures.wrong) == (0, []), str(figures)
@@ -149,25 +136,9 @@ def test_a_tag_that_needs_a_deployment_of_its_own_wins(served: Gateway, mlflow_u
 
     def has_its_own() -> bool:
         assert answer(served, OTHER, x=1) == [{"x": 3.0}]
-        return bool(processes_called(served, MODEL))
+        return bool(own(served, OTHER))
 
     poll(has_its_own, timeout_s=120, what="a replica of its own")
     registry.delete_registered_model_tag(OTHER, "modelmux.max_replicas")
     served.sync()
     assert served.model(OTHER)["warnings"] == []
-
-
-def test_more_than_fits_takes_turns(served: Gateway) -> None:
-    """Models that don't fit side by side are all answered, and metrics say that some made room."""
-    for _ in range(2):
-        for name in (*LARGE, STEADY):
-            answer(served, name, x=1)
-    poll(lambda: _told(served, "modelmux_evictions_total") > 0, what="an eviction in the metrics")
-    poll(lambda: _told(served, "modelmux_loaded_versions", STEADY) == 1, what="what is loaded")
-
-
-def _told(served: Gateway, metric: str, model: str = "") -> float:
-    """The sum of a metric, of models whose names begin so."""
-    lines = served.client.get("/metrics").text.splitlines()
-    counts = [line for line in lines if line.startswith(f'{metric}{{model="{model}')]
-    return sum(float(line.rpartition(" ")[2]) for line in counts)

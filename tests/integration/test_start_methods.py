@@ -21,6 +21,8 @@ FLAVORS = [
     )
     for flavor, package in PACKAGES.items()
 ]
+TRACED = "mlflow.sklearn"
+"""Where a trace is stored, which takes long and is MLflow's own doing for each of them."""
 
 
 @pytest.mark.parametrize("flavor", FLAVORS)
@@ -31,7 +33,7 @@ async def test_a_started_process_is_as_good_as_a_fresh_interpreter(
     says so, which a template with a second thread would not do, share no random numbers, compute
     by all their threads, have worker processes of their own, and end as programs of Python do."""
     monkeypatch.chdir(tmp_path)  # where traces are kept by MLflow, wherever their store is
-    model = saved_model(flavor, tmp_path / "model", sys.executable)
+    model = saved_model(flavor, tmp_path / "model", sys.executable, at_once=True)
     probed = with_probe(model, tmp_path / "probed")
     method = start_method(flavor)
     async with starting(method, sys.executable) as starter:
@@ -42,7 +44,8 @@ async def test_a_started_process_is_as_good_as_a_fresh_interpreter(
         assert not [name for name, drawn in ours.items() if drawn == theirs[name]]
         await first.probed("blas")
         await second.probed("pools")
-        assert await second.probed("traced") == 2
+        if flavor == TRACED:
+            assert await second.probed("traced") == 2
         await second.probed("at_exit", str(tmp_path / "ended"))
         await second.end()
         assert (tmp_path / "ended").exists()

@@ -1,12 +1,11 @@
-"""What needs a gateway of its own: traces, sent to a small OTLP receiver in this process, and
-ingress replicas that come with the requests."""
+"""Traces, sent to a small OTLP receiver in this process, and ingress replicas that come with the
+requests."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,12 +13,12 @@ import httpx
 import pandas as pd
 import pytest
 
-from tests.support.processes import Gateway, gateway, poll
+from tests.support.processes import Gateway, poll
 from tests.support.registering import client, columns, register
-from tests.support.span_receiver import ReceivedSpan, SpanReceiver, span_receiver
+from tests.support.span_receiver import ReceivedSpan, SpanReceiver
 
 NUMBER = columns(("x", "double"))
-NAME = "traced"
+NAME = "own traced"
 
 
 def _traced(rows: pd.DataFrame, params: Any) -> list[str]:
@@ -33,31 +32,18 @@ def _traced(rows: pd.DataFrame, params: Any) -> list[str]:
     return [f"{span.trace_id:032x}-{span.span_id:016x}"] * len(rows)
 
 
-@pytest.fixture(scope="module")
-def receiver() -> Iterator[SpanReceiver]:
-    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
-    with span_receiver() as running:
-        yield running
+@pytest.fixture
+def receiver(span_receiver: SpanReceiver) -> SpanReceiver:
+    return span_receiver
 
 
 @pytest.fixture(scope="module")
-def traced(
-    mlflow_uri: str, receiver: SpanReceiver, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
-    """A gateway that traces one model, with batching, and may have a second ingress replica."""
+def traced(mlflow_uri: str, impatient_gateway: Gateway) -> Gateway:
+    """The gateway with one model, with batching."""
     register(mlflow_uri, NAME, _traced, NUMBER, columns(("where", "string")))
     client(mlflow_uri).set_registered_model_tag(NAME, "modelmux.batching", "on")
-    environment = {
-        "MODELMUX_TRACING": "true",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
-        "OTEL_BSP_SCHEDULE_DELAY": "200",
-        "MODELMUX_INGRESS_MAX_REPLICAS": "2",
-        "MODELMUX_INGRESS_TARGET_REQUESTS": "4",
-        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
-    }
-    folder = tmp_path_factory.mktemp("traced")
-    with gateway(mlflow_uri, folder, "--include", NAME, environment=environment) as running:
-        yield running
+    impatient_gateway.sync()
+    return impatient_gateway
 
 
 def new_trace() -> tuple[str, str, str]:

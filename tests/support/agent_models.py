@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,24 +133,37 @@ class Ticker(PythonModel):
             raise
 
 
-def register_agents(uri: str, folder: Path) -> None:
-    """Log and register all of them in the registry at `uri`, their artifacts in `folder`."""
+AGENTS = {
+    "chat": EchoChat,
+    "chat agent": EchoAgent,
+    "responses": EchoResponses,
+    "whole": WholeChat,
+    "slow": SlowChat,
+}
+
+
+def register_agents(uri: str, folder: Path, names: Collection[str] = AGENTS.keys()) -> None:
+    """Log and register some of `AGENTS`, and the ticker, in the registry at `uri`, their artifacts
+    in `folder`."""
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     mlflow.create_experiment("agents", artifact_location=str(folder / "artifacts"))
     mlflow.set_experiment("agents")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow says of ChatModel that it is old
-        log(uri, "chat", EchoChat())
-        log(uri, "chat agent", EchoAgent())
-        log(uri, "responses", EchoResponses())
-        log(uri, "whole", WholeChat())
-        log(uri, "slow", SlowChat())
-    client(uri).set_registered_model_tag("slow", "modelmux.concurrency", "4")
-    client(uri).set_registered_model_tag("slow", "modelmux.timeout_s", "4")
+        for name in names:
+            log(uri, name, AGENTS[name]())
+    if "slow" in names:
+        client(uri).set_registered_model_tag("slow", "modelmux.concurrency", "4")
+        client(uri).set_registered_model_tag("slow", "modelmux.timeout_s", "4")
+    register_ticker(uri, "ticker")
+    mlflow.set_experiment(experiment_id="0")  # the one that other tests' servers have
+
+
+def register_ticker(uri: str, name: str) -> None:
+    """Log and register a `Ticker`, whose deadline is short."""
     inputs = columns(
         ("log", "string"), ("count", "long"), ("pause_s", "double"), ("fails_at", "long")
     )
-    log(uri, "ticker", Ticker(), signature=ModelSignature(inputs))
-    mlflow.set_experiment(experiment_id="0")  # the one that other tests' servers have
-    client(uri).set_registered_model_tag("ticker", "modelmux.timeout_s", "2")
+    log(uri, name, Ticker(), signature=ModelSignature(inputs))
+    client(uri).set_registered_model_tag(name, "modelmux.timeout_s", "2")

@@ -84,7 +84,7 @@ def _slow(rows: pd.DataFrame, params: Mapping[str, Any]) -> Any:
 
 
 def _load_slowly() -> None:
-    time.sleep(5.0)
+    time.sleep(4.0)
 
 
 def _break_on_load() -> None:
@@ -130,8 +130,9 @@ ODD_COLUMN_NAMES = (
 )  # fmt: skip
 
 
-def register_all(uri: str) -> None:
-    """Register every model of the suite, once."""
+def register_all(uri: str) -> frozenset[str]:
+    """Register every model of the suite, once; their names."""
+    others = _names(uri)
     number = columns(("x", "double"))
     register(uri, TYPED, _echo, ALL_TYPES, ALL_TYPES)
     register(
@@ -158,12 +159,17 @@ def register_all(uri: str) -> None:
     register(uri, "without signature", _echo, None)
     register(uri, "slow", _slow, number, number)
     register(uri, "slow to load", _echo, number, number, on_load=_load_slowly)
-    for name, timeout_s in (("slow", "1.5"), ("slow to load", "4")):
+    for name, timeout_s in (("slow", "1.5"), ("slow to load", "2")):
         client(uri).set_registered_model_tag(name, "modelmux.timeout_s", timeout_s)
     log(uri, "hinted text", HintedText())
     log(uri, "hinted orders", HintedOrders())
     _register_tensors(uri)
     _register_versions(uri)
+    return _names(uri) - others
+
+
+def _names(uri: str) -> frozenset[str]:
+    return frozenset(model.name for model in client(uri).search_registered_models())
 
 
 def _register_tensors(uri: str) -> None:

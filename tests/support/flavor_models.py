@@ -483,10 +483,12 @@ _SAVE: dict[str, Callable[[str], Any]] = {
 }
 
 
-def save(flavor: str, folder: str) -> None:
-    """Save the flavor's model, and its input beside it."""
+def save(flavor: str, folder: str, *then: str) -> None:
+    """Save the flavor's model, and its input beside it; `then` print its answer."""
     asked = _SAVE[flavor](folder)
     (Path(folder) / INPUT).write_text(json.dumps(asked))
+    for each in then:
+        _COMMANDS[each](folder)
 
 
 def _answer(folder: str) -> Any:
@@ -520,5 +522,11 @@ def predictions(folder: str) -> None:
     predictions_to_json(_answer(folder), sys.stdout)
 
 
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "save": save,
+    "answer": answer,
+    "predictions": predictions,
+}
+
 if __name__ == "__main__":
-    {"save": save, "answer": answer, "predictions": predictions}[sys.argv[1]](*sys.argv[2:])
+    _COMMANDS[sys.argv[1]](*sys.argv[2:])

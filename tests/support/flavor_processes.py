@@ -70,14 +70,18 @@ def run_in(interpreter: str, *arguments: str) -> str:
 
 
 def saved_model(
-    flavor: str, folder: Path, interpreter: str, *, answers: str = "answer"
+    flavor: str, folder: Path, interpreter: str, *, answers: str = "answer", at_once: bool = False
 ) -> SavedModel:
     """Have the interpreter save the flavor's model, unless it is there, and another one of it
-    answer, by column or as `predictions`."""
-    if not (folder / INPUT).exists():
-        run_in(interpreter, "save", flavor, str(folder))
+    answer, by column or as `predictions`; `at_once` it is the same one, which takes half as
+    long."""
+    if at_once:
+        printed = run_in(interpreter, "save", flavor, str(folder), answers).splitlines()
+    else:
+        if not (folder / INPUT).exists():
+            run_in(interpreter, "save", flavor, str(folder))
+        printed = run_in(interpreter, answers, str(folder)).splitlines()
     asked = json.loads((folder / INPUT).read_text())
-    printed = run_in(interpreter, answers, str(folder)).splitlines()
     # H2O has a last word after that.
     answer = json.loads(next(line for line in reversed(printed) if line.startswith(("[", "{"))))
     return SavedModel(folder=folder, asked=asked, answer=answer)
