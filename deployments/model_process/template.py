@@ -27,6 +27,7 @@ from contextlib import suppress
 from typing import Any
 
 from . import lifetime, start
+from .attempt import attempted
 from .channel import line_of
 
 _PIECE_BYTES = 256 * 1024
@@ -81,12 +82,8 @@ def imported(modules: list[str]) -> dict[str, str]:
 
 
 def _import_problem(module: str) -> str | None:
-    try:
-        importlib.import_module(module)
-    # A boundary: a package may fail in any way while it is imported.
-    except Exception as error:  # noqa: BLE001
-        return type(error).__name__
-    return None
+    _, error = attempted(importlib.import_module, module)
+    return None if error is None else type(error).__name__
 
 
 class Template:

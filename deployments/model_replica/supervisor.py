@@ -43,6 +43,7 @@ from deployments.model_replica.version_process import (
     VersionId,
     VersionProcess,
 )
+from gateway.attempt import Attempt
 from gateway.single_flight import SingleFlight
 
 _logger = logging.getLogger("modelmux.supervisor")
@@ -446,11 +447,9 @@ class Supervisor:
         """Look at all processes now and then, for ever."""
         while True:
             await asyncio.sleep(pause_s)
-            # A boundary: whatever goes wrong with one look, who hangs must be seen by the next.
-            try:
+            # Whatever goes wrong with one look, who hangs must be seen by the next.
+            with Attempt(_logger, "the versions' processes can't be looked at"):
                 await look()
-            except Exception:
-                _logger.exception("the versions' processes can't be looked at")
 
     async def _look_at_asides(self) -> None:
         """End the shadows that nobody asks, or that leave too little memory for the others."""
