@@ -131,6 +131,7 @@ class Supervisor:
         self._seen: dict[str, tuple[int, int, float]] = {}
         self._ready_at: dict[str, float] = {}
         self._short_lives: Counter[str] = Counter()
+        self._alone: set[str] = set()
         self._random = Random()  # noqa: S311 - no secret
         self._keep = keep(self._take)
         self._is_closing = False
@@ -282,7 +283,12 @@ class Supervisor:
                     await self._room.wait(key)
                 process = VersionProcess(version, at_end=partial(self._take_end, key, home))
                 self._running[key] = process
-                await process.load(home.processes, start_method(version.flavor), self._job(version))
+                await process.load(
+                    home.processes,
+                    start_method(version.flavor),
+                    self._job(version),
+                    alone=key in self._alone,
+                )
             except EnvironmentBuilding as building:
                 raise VersionUnavailable(_building(building)) from None
             except RoomClosed:
@@ -367,6 +373,8 @@ class Supervisor:
         """A process is no more: whose fault that is, and what comes of it."""
         home.leave()
         self._ending.discard(process)
+        if process.may_have_killed_template:
+            self._alone.add(key)  # from now on it has one of its own to kill
         if self._room is not None:
             self._room.free()
         was_serving = self._running.get(key) is process and process.was_ready
