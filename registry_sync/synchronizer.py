@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from gateway.attempt import Attempt
 from gateway.catalog import Catalog, ModelVersion, ServedModel
 from gateway.history import HistoryEntry
 from gateway.ports import RegistryStatus, SyncReport
@@ -336,22 +337,26 @@ class Synchronizer:
 
     async def _prepare(self, model: ServedModel, version: ModelVersion) -> None:
         key = version.fingerprint
+        failed = "%s version %s can't be prepared"
+        with Attempt(_logger, failed, model.name, version.number) as attempt:
+            await self._try_to_prepare(model, version)
+        if attempt.has_failed:  # it must not wait for ever
+            self._note_failure(key, "It can't be prepared; see the log.")
+        async with self._one_at_a_time:
+            await self._publish()
+
+    async def _try_to_prepare(self, model: ServedModel, version: ModelVersion) -> None:
+        key = version.fingerprint
         try:
             async with nullcontext() if self._preparer.is_active(model) else self._waking:
                 await self._preparer.prepare(model, version)
         except PreparationFailed as failure:
             _logger.warning("%s version %s: %s", model.name, version.number, failure.reason)
             self._note_failure(key, failure.reason)
-        # A boundary: a bug there must not leave the version waiting for ever.
-        except Exception:
-            _logger.exception("%s version %s can't be prepared", model.name, version.number)
-            self._note_failure(key, "It can't be prepared; see the log.")
         else:
             self._failed.pop(key, None)
             self._prepared.add(key)
             self._remember_loaded(key)
-        async with self._one_at_a_time:
-            await self._publish()
 
     def _note_failure(self, key: str, reason: str) -> None:
         """To be tried again, less and less often: each time may wake a model that sleeps."""

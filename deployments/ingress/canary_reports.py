@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from deployments.serve.ports import CallLost, ReplicaHandle
+from gateway.attempt import Attempt
 from gateway.canary import Trials
 from gateway.catalog import Catalog
 
@@ -50,13 +51,12 @@ class CanaryReports:
                 async with asyncio.timeout(self._again_s):
                     await self._trials.news.wait()
             self._trials.news.clear()
-            # A boundary: whatever goes wrong with one report, the next one tells all of it.
-            try:
-                await self._tell()
-            except (CallLost, TimeoutError):
-                _logger.warning("the sync service isn't told of canaries: it does not answer")
-            except Exception:
-                _logger.exception("the sync service can't be told of canaries")
+            # Whatever goes wrong with one report, the next one tells all of it.
+            with Attempt(_logger, "the sync service can't be told of canaries"):
+                try:
+                    await self._tell()
+                except (CallLost, TimeoutError):
+                    _logger.warning("the sync service isn't told of canaries: it does not answer")
             await asyncio.sleep(self._pause_s)
 
     async def _tell(self) -> None:

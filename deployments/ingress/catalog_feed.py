@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from deployments.catalog_updates import NOWHERE, Position, RegistryNews, moment_of, unpacked
 from deployments.serve.ports import CallLost, ReplicaHandle
+from gateway.attempt import Attempt
 from gateway.catalog import Catalog, Moment
 from gateway.errors import InternalError
 from gateway.history import HistoryEntry
@@ -112,17 +113,17 @@ class RayCatalogFeed:
     async def follow(self) -> None:
         """Replace the catalog whenever the sync service has a newer one; never returns."""
         while True:
-            try:
-                await self._follow_once()
-            except (CallLost, TimeoutError) as error:
-                _logger.warning("the sync service is away: %s", str(error) or "it is silent")
-                if self._heard.is_set():  # else it is still starting, as we are
-                    self._problem = _AWAY
-                await asyncio.sleep(_RETRY_S)
-            # A boundary: whatever came (of another release, in the middle of an upgrade?), the next
-            # may be of use, and a replica that stopped to follow would serve the past for ever.
-            except Exception:
-                _logger.exception("the sync service sent a catalog that can't be read")
+            # Whatever came (of another release, in the middle of an upgrade?), the next may be of
+            # use, and a replica that stopped to follow would serve the past for ever.
+            with Attempt(_logger, "the sync service sent a catalog that can't be read") as attempt:
+                try:
+                    await self._follow_once()
+                except (CallLost, TimeoutError) as error:
+                    _logger.warning("the sync service is away: %s", str(error) or "it is silent")
+                    if self._heard.is_set():  # else it is still starting, as we are
+                        self._problem = _AWAY
+                    await asyncio.sleep(_RETRY_S)
+            if attempt.has_failed:
                 self._position = NOWHERE
                 await asyncio.sleep(_RETRY_S)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 from deployments.serve.ports import CallLost, ReplicaHandle
 from deployments.shadow_report import ShadowReport
+from gateway.attempt import Attempt
 from gateway.shadow_figures import ShadowFigures
 
 _logger = logging.getLogger(__name__)
@@ -42,11 +43,8 @@ class ShadowReports:
         """Tell for ever."""
         while True:
             await asyncio.sleep(self._every_s)
-            # A boundary: nobody waits for this task, and what is told next may arrive.
-            try:
+            with Attempt(_logger, "what shadows came to can't be told"):
                 await self.tell()
-            except Exception:
-                _logger.exception("what shadows came to can't be told")
 
     async def tell(self) -> None:
         """Tell what is there. What isn't taken is told again as it was, before anything else."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, List
 
+from .attempt import attempted
+
 MOST = 50
 """So many refusals of a call are told."""
 
@@ -31,12 +33,8 @@ class TypeHint:
         hinted = getattr(model.metadata, "_is_signature_from_type_hint", None)
         if hinted is None or not hinted():
             return None
-        try:
-            (element,) = model.unwrap_python_model().predict_type_hints.input.__args__
-        # A boundary: the hint is the model's own code, and anything may be wrong with it.
-        except Exception:  # noqa: BLE001
-            return None
-        return cls(element)
+        element, failed = attempted(_element_of, model)
+        return None if failed else cls(element)
 
     def refusals(self, rows: list[Any]) -> list[Refusal]:
         """What is wrong with which row; nothing where the hint takes them all."""
@@ -46,6 +44,11 @@ class TypeHint:
             if len(found) >= MOST:
                 break
         return found[:MOST]
+
+
+def _element_of(model: Any) -> Any:
+    (element,) = model.unwrap_python_model().predict_type_hints.input.__args__
+    return element
 
 
 def _refusals(hint: Any, value: Any, path: list[Any]) -> Iterator[list[Any]]:

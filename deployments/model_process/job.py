@@ -26,6 +26,7 @@ from contextlib import suppress
 from typing import Any
 
 from . import lifetime, standing_back
+from .attempt import attempted
 from .channel import connected, line_of, listening
 from .framing import MalformedMessage, Message
 from .mark import Mark
@@ -145,11 +146,8 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 def _text(error: BaseException) -> str:
     """What an exception says; its class where it can't even say it."""
-    try:
-        return str(error)
-    # A boundary: the class may be the model's own.
-    except BaseException:  # noqa: BLE001
-        return type(error).__name__
+    text, failed = attempted(str, error)
+    return type(error).__name__ if failed else text
 
 
 def _reason(error: BaseException) -> str:
@@ -173,22 +171,24 @@ def _set_registry(job: dict[str, Any]) -> None:
 
 
 def _fetch(job: dict[str, Any], tell: _Teller) -> None:
-    try:
-        from .artifacts import fetch_artifacts
-
-        fetch_artifacts(
-            job["model"],
-            job["number"],
-            into=job["into"],
-            fingerprint=job["fingerprint"],
-            tracking_uri=job["tracking_uri"],
-            registry_uri=job["registry_uri"],
-        )
-    # A boundary: fetching fails in as many ways as there are stores.
-    except BaseException as error:  # noqa: BLE001
-        tell("failed", **_failure(error))
-    else:
+    _, error = attempted(_fetch_artifacts, job)  # there are as many ways to fail as stores
+    if error is None:
         tell("ready")
+    else:
+        tell("failed", **_failure(error))
+
+
+def _fetch_artifacts(job: dict[str, Any]) -> None:
+    from .artifacts import fetch_artifacts
+
+    fetch_artifacts(
+        job["model"],
+        job["number"],
+        into=job["into"],
+        fingerprint=job["fingerprint"],
+        tracking_uri=job["tracking_uri"],
+        registry_uri=job["registry_uri"],
+    )
 
 
 def _serve(job: dict[str, Any], control: Any, tell: _Teller) -> None:
@@ -198,11 +198,8 @@ def _serve(job: dict[str, Any], control: Any, tell: _Teller) -> None:
     is_aside = bool(job.get("aside"))
     if is_aside:
         standing_back.while_loading()
-    try:
-        _set_registry(job)
-        model = _LoadedModel(job["folder"], mark, tell)
-    # A boundary: a model's own code may raise anything while it is loaded.
-    except BaseException as error:  # noqa: BLE001
+    model, error = attempted(_loaded, job, mark, tell)
+    if error is not None:
         tell("failed", **_failure(error))
         return
     server = CallServer(listening(job["listen"]), control, Answering(model.answer, model.stream))
@@ -211,6 +208,11 @@ def _serve(job: dict[str, Any], control: Any, tell: _Teller) -> None:
         standing_back.while_serving()
     tell("ready")
     server.serve()
+
+
+def _loaded(job: dict[str, Any], mark: Mark, tell: _Teller) -> _LoadedModel:
+    _set_registry(job)
+    return _LoadedModel(job["folder"], mark, tell)
 
 
 class _LoadedModel:
@@ -314,19 +316,21 @@ class _LoadedModel:
             self._mark.end(number)
 
     def _called(self, call: Any) -> Any:
-        try:
-            answer = self._answer(call.frame, call.params)
-            if _is_one(call):
-                return self._one_answer(answer)
-            read = self._reading.read(
-                answer, self._rows_of(call.frame), lambda rows: self._asked_again(call, rows)
-            )
-            return self._plain_output(read)
-        except (self._unsupported, self._ambiguous):
-            raise
-        # A boundary: the model's own code may raise anything.
-        except BaseException as error:
+        output, error = attempted(self._output, call)
+        if isinstance(error, (self._unsupported, self._ambiguous)):
+            raise error
+        if error is not None:
             raise self._meant(call) from error
+        return output
+
+    def _output(self, call: Any) -> Any:
+        answer = self._answer(call.frame, call.params)
+        if _is_one(call):
+            return self._one_answer(answer)
+        read = self._reading.read(
+            answer, self._rows_of(call.frame), lambda rows: self._asked_again(call, rows)
+        )
+        return self._plain_output(read)
 
     def _meant(self, call: Any) -> Exception:
         """What it means that the model raised on a call."""
@@ -340,22 +344,17 @@ class _LoadedModel:
     def _asked_again(self, call: Any, rows: tuple[int, ...]) -> Any:
         """What the model answers to some rows of the call alone; None where it fails on them, which
         says nothing of what it answered before."""
-        try:
-            return self._answer(self._taken(call.frame, rows), call.params)
-        # A boundary: the model's own code may raise anything.
-        except Exception:  # noqa: BLE001
-            return None
+        return attempted(self._answer, self._taken(call.frame, rows), call.params)[0]
 
     def _next(self, call: Any, pieces: Iterator[Any]) -> Any:
-        try:
-            return ("values", [self._plain_value(next(pieces))])
-        except StopIteration:
-            raise _NoMore from None
-        except self._unsupported:
-            raise
-        # A boundary, as in `_called`.
-        except BaseException as error:
+        piece, error = attempted(lambda: self._plain_value(next(pieces)))
+        if isinstance(error, StopIteration):
+            raise _NoMore
+        if isinstance(error, self._unsupported):
+            raise error
+        if error is not None:
             raise self._meant(call) from error
+        return ("values", [piece])
 
     def _pieces(self, call: Any) -> Iterator[Any]:
         """What the model gives piece by piece; where it can't, its whole answer as one piece."""
@@ -379,10 +378,8 @@ class _LoadedModel:
 
     def _close(self, pieces: Any) -> None:
         """End the model's generator; what it says to that is for the log."""
-        try:
-            pieces.close()
-        # A boundary: the model's own code may raise anything.
-        except BaseException as error:  # noqa: BLE001
+        _, error = attempted(pieces.close)
+        if error is not None:
             self._tell("call_failed", what=MODEL_FAILED, stack=stack_lines(error)[-60:])
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import traceback
 
+from .attempt import attempted
+
 _MOST = 20
 
 
@@ -41,9 +43,6 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _members(error: BaseException) -> list[BaseException]:
-    try:
-        members = list(getattr(error, "exceptions", ()))
-    # A boundary: of a class of the model's own, that attribute may be anything.
-    except Exception:  # noqa: BLE001
-        return []
-    return [member for member in members if isinstance(member, BaseException)]
+    # Of a class of the model's own, that attribute may be anything.
+    members, _ = attempted(lambda: list(getattr(error, "exceptions", ())))
+    return [member for member in members or () if isinstance(member, BaseException)]

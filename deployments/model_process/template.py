@@ -6,8 +6,8 @@ when one ends, ends what they leave behind, and ends them all when the superviso
 
 The supervisor says, a line of JSON each: `{"id", "method": "fork" | "spawn", "job"}` to start one,
 `{"end": pid}` to kill one. It is told
-`{"event": "ready", "failed": {module: class of error}}`, `{"event": "started", "id", "pid"}` and
-`{"event": "exited", "pid", "status"}`.
+`{"event": "ready", "pid", "failed": {module: class of error}}`, `{"event": "started", "id", "pid"}`
+and `{"event": "exited", "pid", "status"}`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from contextlib import suppress
 from typing import Any
 
 from . import lifetime, start
+from .attempt import attempted
 from .channel import line_of
 
 _PIECE_BYTES = 256 * 1024
@@ -36,19 +37,46 @@ _LAST_WAIT_S = 1.0
 def main(arguments: list[str]) -> None:
     """Be a template: `CONTROL_FD PARENT MODULE…`."""
     control_fd, parent, *modules = arguments
-    # Killed with its parent, should an import hang.
-    lifetime.die_with_parent(int(parent), by=signal.SIGTERM)
     control = socket.socket(fileno=int(control_fd))
+    lifetime.die_with_parent(int(parent), by=signal.SIGTERM)
+    guard(control)
     failed = imported(modules)
     gc.collect()
     gc.freeze()  # what is shared stays shared: the collector would write to all of it
-    serve(control, failed, int(parent))
+    serve(control, failed)
 
 
-def serve(control: socket.socket, failed: dict[str, str], parent: int) -> None:
+def guard(control: socket.socket) -> None:
+    """Fork, and return in the child, the template. Its parent guards it: a template that is killed
+    can end nothing, so what its processes have started is ended by the guard, which ends last."""
+    this = os.getpid()
+    lifetime.adopt_orphans()
+    child = forked()
+    if not child:
+        # It sees by its connection that the supervisor is gone, and has to end others before
+        # itself; while it imports, which may hang, the signal ends it.
+        lifetime.die_with_parent(this, by=signal.SIGTERM)
+        return
+    control.close()
+    signal.signal(signal.SIGTERM, lambda *_: _pass_on(child, signal.SIGTERM))
+    has_ended = False
+    while True:
+        try:
+            ended, _ = os.waitpid(-1, 0)
+        except ChildProcessError:
+            os._exit(0)
+        has_ended = has_ended or ended == child
+        if has_ended:
+            lifetime.end_all(())
+
+
+def _pass_on(process: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(process, number)
+
+
+def serve(control: socket.socket, failed: dict[str, str]) -> None:
     """Start processes as the other end of `control` says; ends this process, and those."""
-    # It sees by its connection that the supervisor is gone, and has to end others before itself.
-    lifetime.die_with_parent(parent, by=signal.SIGTERM)
     lifetime.lead_group()
     lifetime.adopt_orphans()
     job = Template(control, failed).serve()
@@ -81,12 +109,8 @@ def imported(modules: list[str]) -> dict[str, str]:
 
 
 def _import_problem(module: str) -> str | None:
-    try:
-        importlib.import_module(module)
-    # A boundary: a package may fail in any way while it is imported.
-    except Exception as error:  # noqa: BLE001
-        return type(error).__name__
-    return None
+    _, error = attempted(importlib.import_module, module)
+    return None if error is None else type(error).__name__
 
 
 class Template:
@@ -106,7 +130,7 @@ class Template:
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(self._waking.fileno(), warn_on_full_buffer=False)
-        self._tell({"event": "ready", "failed": self._failed})
+        self._tell({"event": "ready", "pid": os.getpid(), "failed": self._failed})
         while True:
             ready, _, _ = select.select([self._control, self._woken], [], [])
             if self._woken in ready:

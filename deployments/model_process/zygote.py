@@ -129,12 +129,12 @@ def _be_base(preload: tuple[str, ...], listener: socket.socket) -> None:
             continue
         listener.close()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _be_template(connection, told, failed, parent)
+        lifetime.die_with_parent(parent, by=signal.SIGTERM)
+        template.guard(connection)
+        _be_template(connection, told, failed)
 
 
-def _be_template(
-    control: socket.socket, told: dict[str, Any], failed: dict[str, str], parent: int
-) -> None:
+def _be_template(control: socket.socket, told: dict[str, Any], failed: dict[str, str]) -> None:
     """What a template that is started alone is, but for its imports, which are there."""
     os.environ.clear()
     os.environ.update(told["environ"])
@@ -142,7 +142,7 @@ def _be_template(
         output.sendall(line_of({"token": told["token"], "event": "output"}))
         for descriptor in (1, 2):
             os.dup2(output.fileno(), descriptor)
-    template.serve(control, failed, parent)
+    template.serve(control, failed)
 
 
 def _heard(connection: socket.socket) -> Any:

@@ -79,6 +79,8 @@ class Process:
         self._control: asyncio.StreamWriter | None = None
         self._template: Template | None = None
         self._is_killed = False
+        self.lost_template = False
+        """Whether its template went before it, so that nobody knows how it ended."""
 
     def how_it_ended(self) -> str:
         """In words; nothing where that isn't known."""
@@ -117,6 +119,7 @@ class Process:
     def exited(self, status: int | None) -> None:
         """The template has seen its end, or is gone with all its processes."""
         self.status = status
+        self.lost_template = status is None
         self._exited.set()
         if self._control is None:
             self.gone()
@@ -150,7 +153,8 @@ class Template:
         self._processes: dict[int, Process] = {}
         self._last_id = 0
         self.pid: int | None = None
-        """Of one that was started and not forked: all that it has is its own."""
+        """Of one that was started and not forked, once it is ready: all that it has is its own."""
+        self._is_started = False
         self.is_gone = False
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.tasks: list[asyncio.Task[None]] = []
@@ -172,7 +176,7 @@ class Template:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
             )
-        self.pid = process.pid
+        self._is_started = True
         reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         assert process.stdout is not None
         self.tasks = [
@@ -237,6 +241,7 @@ class Template:
             case "ready":
                 for module, kind in event["failed"].items():
                     _logger.info("%s can't be imported ahead: %s", module, kind)
+                self.pid = event["pid"] if self._is_started else None
                 self.ready.set_result(None)
             case "started":
                 process, started = self._asked.pop(event["id"])
@@ -272,6 +277,8 @@ class Processes:
         self._listener: asyncio.Server | None = None
         self._opening: asyncio.Lock = asyncio.Lock()
         self._templates: dict[StartMethod, Template] = {}
+        self._single: set[Template] = set()
+        self._following: set[asyncio.Task[None]] = set()
         self._by_token: dict[str, Process] = {}
         self._outputs: dict[str, OutputLines] = {}
         self._greeting: set[asyncio.Task[Any]] = set()
@@ -288,12 +295,16 @@ class Processes:
         *,
         hear: Callable[[dict[str, Any]], None],
         output: OutputLines,
+        alone: bool = False,
     ) -> Process:
-        """Start a process for a job (see `model_process.job`); raises StartFailed."""
-        template = await self._template(method)
+        """Start a process for a job (see `model_process.job`), `alone` by a template that starts no
+        other; raises StartFailed."""
+        template = await (self._single_template(method) if alone else self._template(method))
         process = Process(hear, output)
         self._by_token[process.token] = process
         process.ended.add_done_callback(lambda _: self._by_token.pop(process.token, None))
+        if alone:
+            process.ended.add_done_callback(lambda _: self._end_single(template))
         whole = {**job, "token": process.token, "supervisor": self._address}
         try:
             await template.start(process, whole, forks=method.forks)
@@ -304,7 +315,7 @@ class Processes:
 
     def template_pids(self) -> list[int]:
         """The templates that were started for these processes alone."""
-        found = self._templates.values()
+        found = (*self._templates.values(), *self._single)
         return [each.pid for each in found if each.pid is not None and not each.is_gone]
 
     async def close(self, *, timeout_s: float) -> None:
@@ -315,29 +326,50 @@ class Processes:
         if running:
             await asyncio.wait([process.ended for process in running], timeout=timeout_s)
         self.abandon()
-        going_on = [*self._greeting, *(task for t in self._templates.values() for task in t.tasks)]
+        going_on = [*self._greeting, *self._following]
         if going_on:
             await asyncio.wait(going_on, timeout=_LAST_WAIT_S)
 
     def abandon(self) -> None:
         """End all at once."""
-        for template in self._templates.values():
+        for template in (*self._templates.values(), *self._single):
             template.close()
         if self._listener is not None:
             self._listener.close()
 
     async def _template(self, method: StartMethod) -> Template:
         async with self._opening:
-            if self._listener is None:
-                # Of no request's: what is made here outlives whoever asked first.
-                self._listener = await _task(self._listen())
+            await self._have_listener()
             found = self._templates.get(method)
             if found is None or found.is_gone:
                 found = await _task(self._opened(method))
                 self._templates[method] = found
             return found
 
+    async def _single_template(self, method: StartMethod) -> Template:
+        async with self._opening:
+            await self._have_listener()
+        template: Template = await _task(self._opened(method))
+        self._single.add(template)
+        return template
+
+    def _end_single(self, template: Template) -> None:
+        template.close()
+        self._single.discard(template)
+
+    async def _have_listener(self) -> None:
+        if self._listener is None:
+            # Of no request's: what is made here outlives whoever asked first.
+            self._listener = await _task(self._listen())
+
     async def _opened(self, method: StartMethod) -> Template:
+        template = await self._new_template(method)
+        self._following.update(template.tasks)
+        for task in template.tasks:
+            task.add_done_callback(self._following.discard)
+        return template
+
+    async def _new_template(self, method: StartMethod) -> Template:
         environment = model_environment(self._interpreter)
         found = Template(self._interpreter, environment)
         base = await self._base(method, environment) if method.forks else None

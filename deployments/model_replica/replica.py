@@ -15,12 +15,13 @@ from contextlib import aclosing
 from typing import Any
 
 from ray import serve
-from ray.serve.handle import DeploymentHandle
 
 from deployments.logs import configure_logging
 from deployments.model_replica.host_settings import HostSettings
 from deployments.model_replica.supervisor import Keep, Resident, Supervisor
 from deployments.model_replica.version_process import VersionId
+from deployments.serve.handles import RayHandle, replica_handle
+from deployments.serve.ports import CallLost
 from deployments.serve.replica_ports import listen_for_no_http, listen_on_own_address
 
 _logger = logging.getLogger("modelmux.model_replica")
@@ -93,7 +94,7 @@ class ModelHost:
         """Tell what is loaded whenever that changes, and now and then that this process is there;
         never returns. Nothing waits for it: who is away hears it later."""
         events, told_at = self._supervisor.events, 0.0
-        handle: DeploymentHandle[Any] | None = None
+        handle: RayHandle | None = None
         while True:
             await asyncio.sleep(_TELL_S)
             is_time = time.monotonic() - told_at >= _TELL_ANYWAY_S
@@ -102,10 +103,9 @@ class ModelHost:
             untold, told_at = events.untold(), time.monotonic()
             try:
                 async with asyncio.timeout(_TELL_TIMEOUT_S):
-                    handle = handle or serve.get_deployment_handle(deployment, application)
-                    await handle.take_news.remote(untold)
-            # A boundary: nobody waits for this task, and what is told next may arrive.
-            except Exception as error:  # noqa: BLE001 - the sync service may be away for a while
+                    handle = handle or replica_handle(deployment, application)
+                    await handle.call("take_news", untold)
+            except (CallLost, TimeoutError) as error:  # the sync service may be away for a while
                 _logger.info("load events don't arrive: %s", type(error).__name__)
                 continue
             events.take(untold)

@@ -43,6 +43,7 @@ from deployments.model_replica.version_process import (
     VersionId,
     VersionProcess,
 )
+from gateway.attempt import Attempt
 from gateway.single_flight import SingleFlight
 
 _logger = logging.getLogger("modelmux.supervisor")
@@ -130,6 +131,7 @@ class Supervisor:
         self._seen: dict[str, tuple[int, int, float]] = {}
         self._ready_at: dict[str, float] = {}
         self._short_lives: Counter[str] = Counter()
+        self._alone: set[str] = set()
         self._random = Random()  # noqa: S311 - no secret
         self._keep = keep(self._take)
         self._is_closing = False
@@ -281,7 +283,12 @@ class Supervisor:
                     await self._room.wait(key)
                 process = VersionProcess(version, at_end=partial(self._take_end, key, home))
                 self._running[key] = process
-                await process.load(home.processes, start_method(version.flavor), self._job(version))
+                await process.load(
+                    home.processes,
+                    start_method(version.flavor),
+                    self._job(version),
+                    alone=key in self._alone,
+                )
             except EnvironmentBuilding as building:
                 raise VersionUnavailable(_building(building)) from None
             except RoomClosed:
@@ -366,6 +373,8 @@ class Supervisor:
         """A process is no more: whose fault that is, and what comes of it."""
         home.leave()
         self._ending.discard(process)
+        if process.may_have_killed_template:
+            self._alone.add(key)  # from now on it has one of its own to kill
         if self._room is not None:
             self._room.free()
         was_serving = self._running.get(key) is process and process.was_ready
@@ -446,11 +455,9 @@ class Supervisor:
         """Look at all processes now and then, for ever."""
         while True:
             await asyncio.sleep(pause_s)
-            # A boundary: whatever goes wrong with one look, who hangs must be seen by the next.
-            try:
+            # Whatever goes wrong with one look, who hangs must be seen by the next.
+            with Attempt(_logger, "the versions' processes can't be looked at"):
                 await look()
-            except Exception:
-                _logger.exception("the versions' processes can't be looked at")
 
     async def _look_at_asides(self) -> None:
         """End the shadows that nobody asks, or that leave too little memory for the others."""

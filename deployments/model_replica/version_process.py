@@ -26,6 +26,8 @@ from gateway.catalog import EnvironmentMode, ModelVersion, ServedModel
 
 _logger = logging.getLogger("modelmux.version_process")
 
+_JUST_LOADED_S = 5.0
+
 
 class State(Enum):
     """What a version's process is at."""
@@ -120,8 +122,16 @@ class VersionProcess:
         self._is_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connections = Connections(self.address)
 
-    async def load(self, processes: Processes, method: StartMethod, job: dict[str, Any]) -> None:
-        """Start the process and wait until it has loaded the version.
+    async def load(
+        self,
+        processes: Processes,
+        method: StartMethod,
+        job: dict[str, Any],
+        *,
+        alone: bool = False,
+    ) -> None:
+        """Start the process, `alone` or not (see `Processes.start`), and wait until it has loaded
+        the version.
 
         Raises LoadFailed, ProcessEnded, and StartFailed where there can't be a process.
         """
@@ -133,6 +143,7 @@ class VersionProcess:
                 method,
                 hear=self._hear,
                 output=OutputLines(self.version.name, self.version.where),
+                alone=alone,
             )
             self.load_began_at = time.monotonic()
             self._process.ended.add_done_callback(lambda _: self._end())
@@ -146,6 +157,14 @@ class VersionProcess:
     def pid(self) -> int | None:
         """Its number; None until it has one."""
         return None if self._process is None else self._process.pid
+
+    @property
+    def may_have_killed_template(self) -> bool:
+        """Whether its template has ended while this process ran code of its own, or just after."""
+        if self._process is None or not self._process.lost_template:
+            return False
+        is_calm = self.was_ready and time.monotonic() - self.ready_at > _JUST_LOADED_S
+        return not is_calm or self.was_at_work
 
     @property
     def used_at(self) -> float:

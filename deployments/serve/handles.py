@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextvars import Context
+from types import TracebackType
 from typing import Any
 
 import grpc
@@ -36,6 +37,33 @@ _BROKEN_OFF = frozenset(
 )
 
 
+_END = object()
+
+
+class _AsOurs:
+    """Whatever Ray raises, or a method that is called, becomes a CallLost; nothing of ours is in
+    here. A call may be cancelled over there, too, by a replica that ends: that isn't the caller's
+    own cancellation, which passes."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            if not _is_cancelled():
+                raise CallLost(Loss.INSIDE) from error
+        elif isinstance(error, Exception):
+            raise CallLost(loss_of(error)) from error
+
+
+_AS_OURS = _AsOurs()
+
+
 class RayHandle:
     """A `ReplicaHandle` over one of Ray Serve's."""
 
@@ -48,59 +76,35 @@ class RayHandle:
     ) -> Any:
         """See `ReplicaHandle.call`."""
         asked = self._methods.get((method, multiplexed_model_id))
-        try:
+        with _AS_OURS:
             if asked is None:
                 asked = Context().run(self._options, method, multiplexed_model_id)
             return await Context().run(asked.remote, *arguments)
-        except asyncio.CancelledError as error:
-            if _is_cancelled():
-                raise
-            raise CallLost(Loss.INSIDE) from error  # cancelled over there, by a replica that ends
-        # A boundary: whatever Ray raises, or a method that is called; nothing of ours is in here.
-        except Exception as error:
-            raise CallLost(loss_of(error)) from error
 
     async def stream(
         self, method: str, *arguments: Any, multiplexed_model_id: str | None = None
     ) -> AsyncGenerator[Any]:
         """See `ReplicaHandle.stream`."""
         asked = self._methods.get((method, multiplexed_model_id))
-        try:
+        with _AS_OURS:
             if asked is None:
                 asked = Context().run(self._options, method, multiplexed_model_id, stream=True)
             response: Any = Context().run(asked.remote, *arguments)
-        # A boundary: as in `call`.
-        except Exception as error:
-            raise CallLost(loss_of(error)) from error
         try:
             while True:
-                try:
-                    item = await anext(response)
-                except StopAsyncIteration:
+                with _AS_OURS:
+                    item = await anext(response, _END)
+                if item is _END:
                     return
-                except asyncio.CancelledError as error:
-                    if _is_cancelled():
-                        raise
-                    raise CallLost(Loss.INSIDE) from error
-                # A boundary: as in `call`.
-                except Exception as error:
-                    raise CallLost(loss_of(error)) from error
                 yield item
         finally:
             response.cancel()  # a generator that has ended bears it
 
     async def broadcast(self, method: str, *arguments: Any) -> list[Any]:
         """See `ReplicaHandle.broadcast`."""
-        try:
+        with _AS_OURS:
             response = Context().run(self._handle.broadcast, method, *arguments)
             answers = await response.results_async(return_exceptions=True)
-        except asyncio.CancelledError as error:
-            if _is_cancelled():
-                raise
-            raise CallLost(Loss.INSIDE) from error
-        # A boundary: as in `call`.
-        except Exception as error:
-            raise CallLost(loss_of(error)) from error
         return [_lost(each) if isinstance(each, BaseException) else each for each in answers]
 
     def _options(

@@ -19,6 +19,7 @@ from deployments.environments.builder import BuildFailed
 from deployments.environments.choice import Choice, NoEnvironment
 from deployments.environments.known_files import KnownFiles, Read
 from deployments.environments.planner import Planner
+from gateway.attempt import Attempt
 from gateway.catalog import Catalog, EnvironmentMode, EnvironmentStatus, ModelVersion, ServedModel
 from gateway.single_flight import SingleFlight
 from registry_sync.records import RegistryUnreachable
@@ -33,6 +34,7 @@ WAITS = "Its environment waits for being built."
 _READ_AT_ONCE = 4
 _READ_AGAIN_S = 60.0
 _REFRESH_S = 1.0
+_UNREADABLE = "What it needs can't be read."
 
 
 class RegisteredFiles(Protocol):
@@ -161,7 +163,12 @@ class EnvironmentPreparer:
         self, name: str, version: ModelVersion, tag: EnvironmentMode | None, key: str
     ) -> None:
         async with self._reading:
-            self._plans[key] = await self._planned(name, version, tag)
+            # Whatever one version's files make fail, it is told of that one.
+            failed = "what %s version %s needs can't be read"
+            with Attempt(_logger, failed, name, version.number) as attempt:
+                self._plans[key] = await self._planned(name, version, tag)
+            if attempt.has_failed:
+                self._plans[key] = _Unplanned(_UNREADABLE, time.monotonic() + _READ_AGAIN_S)
         model = None if self._catalog is None else self._catalog.models.get(name)
         if model is not None and version.number in model.notable:
             self._build_ahead(name, version, key)
@@ -181,10 +188,6 @@ class EnvironmentPreparer:
         except (RegistryUnreachable, FilesUnreadable) as problem:
             again_at = time.monotonic() + _READ_AGAIN_S
             return _Unplanned(f"What it needs can't be read: {problem}", again_at)
-        # A boundary: whatever one version's files make fail, it is told of that one.
-        except Exception:
-            _logger.exception("what %s version %s needs can't be read", name, version.number)
-            return _Unplanned("What it needs can't be read.", time.monotonic() + _READ_AGAIN_S)
 
     def _reader(self, name: str, version: ModelVersion) -> Read:
         files: list[VersionFiles] = []
@@ -208,6 +211,19 @@ class EnvironmentPreparer:
             self._building.start(digest, partial(self._build, name, version, plan.choice, digest))
 
     async def _build(self, name: str, version: ModelVersion, choice: Choice, digest: str) -> None:
+        failed = "the environment of %s version %s can't be built"
+        try:
+            with Attempt(_logger, failed, name, version.number) as attempt:
+                await self._build_needs(name, version, choice, digest)
+            if attempt.has_failed:  # not tried again in every round
+                self._again_at[digest] = time.time() + _READ_AGAIN_S
+        finally:
+            self._waits_since.pop(digest, None)
+            await self._refresh()
+
+    async def _build_needs(
+        self, name: str, version: ModelVersion, choice: Choice, digest: str
+    ) -> None:
         assert choice.needs is not None
         builder, needs = self._planner.builder, choice.needs
         try:
@@ -233,26 +249,14 @@ class EnvironmentPreparer:
             _logger.warning(
                 "the files of %s version %s can't be fetched: %s", name, version.number, error
             )
-        # A boundary: it isn't tried again in every round.
-        except Exception:
-            self._again_at[digest] = time.time() + _READ_AGAIN_S
-            _logger.exception(
-                "the environment of %s version %s can't be built", name, version.number
-            )
-        finally:
-            self._waits_since.pop(digest, None)
-            await self._refresh()
 
     async def _keep_told(self) -> None:
         """Look now and then, since replicas and other gateways build, too."""
         while True:
             await asyncio.sleep(_REFRESH_S)
-            # A boundary: whatever goes wrong with one look, the next one must come.
-            try:
+            with Attempt(_logger, "the environments can't be looked at"):
                 all_of_them, self._is_all_due = self._is_all_due, False
                 await self._refresh(all_of_them=all_of_them)
-            except Exception:
-                _logger.exception("the environments can't be looked at")
 
     async def _refresh(self, *, all_of_them: bool = False) -> None:
         """Have told what is the case now, of those that may be another soon or of all."""

@@ -15,6 +15,7 @@ from contextvars import Context
 from random import Random
 
 from deployments.backoff import Backoff
+from gateway.attempt import Attempt
 
 _logger = logging.getLogger(__name__)
 
@@ -113,19 +114,16 @@ class Adjustment:
     async def _failure(self) -> ActivationFailed | None:
         """What comes of one trial, None where it went well."""
         self._trying_since = self._clock()
-        try:
-            await self._adjust()
-        except ActivationFailed as failed:
-            return failed
-        # A boundary: whatever goes wrong with Serve, the next trial must come.
-        except Exception:
-            _logger.exception(
-                "application %s can't be brought in line with the catalog", self._name
-            )
-            return ActivationFailed(_BROKEN)
-        finally:
-            self._trying_since = None
-        return None
+        broken = "application %s can't be brought in line with the catalog"
+        # Whatever goes wrong with Serve, the next trial must come.
+        with Attempt(_logger, broken, self._name) as attempt:
+            try:
+                await self._adjust()
+            except ActivationFailed as failed:
+                return failed
+            finally:
+                self._trying_since = None
+        return ActivationFailed(_BROKEN) if attempt.has_failed else None
 
     async def _pause(self, failure: ActivationFailed, failures: int) -> None:
         """Until the next trial is due, or the situation is another."""

@@ -42,6 +42,7 @@ from deployments.sync.load_problems import LoadProblems
 from deployments.sync.reconciler import ActivationFailed
 from deployments.sync.shadow_ledger import ShadowLedger
 from deployments.sync.version_preparer import ReplicaVersionPreparer
+from gateway.attempt import Attempt
 from gateway.canary import Counts
 from gateway.catalog import Catalog, ModelVersion, ServedModel
 from gateway.metrics.families import Reading
@@ -302,13 +303,10 @@ class SyncService:
 
     async def _has_answered(self) -> bool:
         """Whether a look at the registry went well."""
-        try:
+        with Attempt(_logger, "a look at the registry failed"):
             report = await self._look()
-        # A boundary: whatever goes wrong in one round, the next one must come.
-        except Exception:
-            _logger.exception("a look at the registry failed")
-            return False
-        return report.problem is None
+            return report.problem is None
+        return False
 
     async def _reconcile(self) -> None:
         """Keep the applications true to the catalog, once it is known which are there."""
@@ -316,13 +314,10 @@ class SyncService:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            # A boundary: whatever goes wrong in one round, the next one must come.
-            try:
+            with Attempt(_logger, "the applications can't be brought in line with the catalog"):
                 if self._synchronizer.catalog is not None:
                     self._activator.retain(self._synchronizer.catalog)
                     self._prepare_shared(self._synchronizer.catalog)
-            except Exception:
-                _logger.exception("the applications can't be brought in line with the catalog")
 
     def _prepare_shared(self, catalog: Catalog) -> None:
         """Flavors that are new in the shared deployment are imported before they are asked for."""
@@ -335,12 +330,11 @@ class SyncService:
         """Take over what an earlier sync service made, before anything is made or deleted: to make
         an application again would restart its replicas."""
         while not self._adopted.is_set():
-            # A boundary: Serve's controller may be restarting, too.
-            try:
+            # Serve's controller may be restarting, too.
+            with Attempt(_logger, "Serve doesn't tell which applications are there") as attempt:
                 await self._activator.adopt()
                 self._adopted.set()
-            except Exception:
-                _logger.exception("Serve doesn't tell which applications are there")
+            if attempt.has_failed:
                 await asyncio.sleep(_ADOPT_AGAIN_S)
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, Literal
 
+from gateway.attempt import Attempt
 from gateway.capture.columns import Shape
 from gateway.capture.files import FileNames, Store, day_of, parquet, require_arrow
 from gateway.capture.kept import Kept
@@ -121,11 +122,10 @@ class CaptureJournal:
             self._wake.wait(_MOMENT_S)
             closing = self._is_closing
             while batch := self._taken():
-                # A boundary: whatever is wrong with what was kept, the next must be taken.
-                try:
+                # Whatever is wrong with what was kept, the next must be taken.
+                with Attempt(_logger, "captured requests are lost") as attempt:
                     self._add(batch)
-                except Exception:
-                    _logger.exception("captured requests are lost")
+                if attempt.has_failed:
                     self._count_lost(batch)
                 del batch
             self._hand_over(everything=closing)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
 
+from gateway.attempt import Attempt
 from gateway.errors import Forbidden, GatewayError
 from gateway.ports import CatalogFeed
 
@@ -109,10 +110,9 @@ class SyncTrigger:
             self._running = None
 
     async def _look(self) -> None:
-        try:
-            await self._feed.synchronize()
-        except GatewayError as error:
-            _logger.warning("a webhook's look at the registry failed: %s", error.detail)
-        # A boundary: nobody waits for this task, and the next delivery must find it well.
-        except Exception:
-            _logger.exception("a webhook's look at the registry failed")
+        # Nobody waits for this task, and the next delivery must find it well.
+        with Attempt(_logger, "a webhook's look at the registry failed"):
+            try:
+                await self._feed.synchronize()
+            except GatewayError as error:
+                _logger.warning("a webhook's look at the registry failed: %s", error.detail)

@@ -10,12 +10,13 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 
 import orjson
 
+from gateway.attempt import Attempt
 from gateway.batching.compatibility import company, is_batched
 from gateway.catalog import Resolution
 from gateway.contract import Frame, Outputs, Request
@@ -106,6 +107,16 @@ class _Asked:
             size_bytes=len(answered.body) * frame.rows // max(1, self.request.rows),
             aside=True,
         )
+
+
+@contextmanager
+def _attempt(message: str, lane: Lane) -> Iterator[None]:
+    """Whatever a shadow does is counted, and reaches nobody; but for what says to ask it later."""
+    later = (ModelUnavailable, Overloaded)
+    with Attempt(_logger, message, level=logging.WARNING, passes=later) as attempt:
+        yield
+    if attempt.has_failed:
+        lane.fail(_UNKNOWN)
 
 
 class Asker:
@@ -199,8 +210,7 @@ class Asker:
             return True
         except (ModelUnavailable, Overloaded):
             raise
-        # A boundary: whatever it is, one of them may be the cause.
-        except Exception:  # noqa: BLE001
+        except GatewayError:  # whatever it is, one of them may be the cause
             return False
         if not has_rows(result.output, sum(sizes)):
             lane.is_row_wise = False
@@ -211,7 +221,11 @@ class Asker:
         return True
 
     async def _ask_one(self, lane: Lane, asked: _Asked) -> None:
-        """Ask one request, and count what becomes of it."""
+        """Ask one request, and count what becomes of it: whatever that is, it reaches nobody."""
+        with _attempt("a shadow can't be asked", lane):
+            await self._ask_and_count(lane, asked)
+
+    async def _ask_and_count(self, lane: Lane, asked: _Asked) -> None:
         try:
             async with asyncio.timeout(asked.waiting.answered.patience_s):
                 if asked.waiting.answered.events is not None:
@@ -224,10 +238,6 @@ class Asker:
             raise
         except GatewayError as error:
             lane.fail(error.detail)
-        # A boundary: whatever a shadow does is counted, and reaches nobody.
-        except Exception:
-            _logger.warning("a shadow can't be asked", exc_info=True)
-            lane.fail(_UNKNOWN)
         else:
             places = (places for places, _ in asked.request.frames)
             outputs = tuple(zip(places, (result.output for result in results), strict=True))
@@ -254,6 +264,13 @@ class Asker:
         self._count(lane, asked, compared, default, shadow, spent_s)
 
     async def _compare(self, lane: Lane, asked: _Asked, outputs: Outputs, spent_s: float) -> None:
+        """Count how it compares: an answer may be of any form, and too deep to be looked at."""
+        with _attempt("a shadow's answer can't be compared", lane):
+            await self._compare_and_count(lane, asked, outputs, spent_s)
+
+    async def _compare_and_count(
+        self, lane: Lane, asked: _Asked, outputs: Outputs, spent_s: float
+    ) -> None:
         answered = asked.waiting.answered
         try:
             if answered.size_bytes <= _AT_ONCE_BYTES:
@@ -262,10 +279,6 @@ class Asker:
                 told = await asyncio.to_thread(_compared, asked, outputs)
         except GatewayError as error:
             lane.fail(error.detail)
-        # A boundary: an answer may be of any form, and too deep to be looked at.
-        except Exception:
-            _logger.warning("a shadow's answer can't be compared", exc_info=True)
-            lane.fail(_UNKNOWN)
         else:
             self._count(lane, asked, *told, spent_s)
 

@@ -76,21 +76,26 @@ class _Metered(Awaitable[_T], Generic[_T]):
         self._budget = budget
 
     def __await__(self) -> Generator[Any, Any, _T]:
-        clock, spend = self._budget.clock, self._budget.spend
-        thrown: BaseException | None = None
-        while True:
-            began = clock()
-            try:
-                work = self._work
-                waits_for = work.send(None) if thrown is None else work.throw(thrown)
-            except StopIteration as done:
-                value: _T = done.value
-                return value
-            finally:
-                spend(clock() - began)
-            try:
-                yield waits_for
-                thrown = None
-            # Whatever is thrown in here, a cancellation above all, is the work's.
-            except BaseException as error:  # noqa: BLE001
-                thrown = error
+        return _Steps(self._work, self._budget)
+
+
+class _Steps(Generator[Any, Any, _T]):
+    """The steps of a coroutine: what is sent or thrown into it, a cancellation above all, goes to
+    that."""
+
+    def __init__(self, work: Coroutine[Any, Any, _T], budget: Budget) -> None:
+        self._work = work
+        self._budget = budget
+
+    def send(self, value: Any) -> Any:
+        return self._measured(self._work.send, value)
+
+    def throw(self, *thrown: Any) -> Any:
+        return self._measured(self._work.throw, *thrown)
+
+    def _measured(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        began = self._budget.clock()
+        try:
+            return step(*arguments)
+        finally:
+            self._budget.spend(self._budget.clock() - began)

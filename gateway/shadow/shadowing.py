@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from contextvars import Context
 from dataclasses import dataclass
 
+from gateway.attempt import Attempt
 from gateway.catalog import Resolution
 from gateway.errors import ModelUnavailable
 from gateway.ports import PredictionBackend, StreamingBackend
@@ -143,24 +144,26 @@ class Shadowing:
     async def _work_off(self, model: str, lane: Lane) -> None:
         """Ask until nothing waits, or another pair has the model's lane."""
         try:
-            while lane.waiting and self._lanes.get(model) is lane:
-                began = time.monotonic()
-                pause_s = await self._budget.within(self._ask_next(lane))
-                await self._budget.pause()
-                if self._inside(model) >= _BUSY_REQUESTS:
-                    rest_s = _REST * (time.monotonic() - began)
-                    pause_s = max(pause_s, min(_LONGEST_REST_S, rest_s))
-                if pause_s:
-                    await asyncio.sleep(pause_s)
-        # A boundary: a bug here is no request's.
-        except Exception:
-            _logger.exception("the shadow of %s isn't asked what waits", model)
+            with Attempt(_logger, "the shadow of %s isn't asked what waits", model):
+                while lane.waiting and self._lanes.get(model) is lane:
+                    await self._work_on(model, lane)
         finally:
             lane.task = None
             for _ in lane.waiting:
                 lane.note("dropped")
             self._give_back(lane.waiting)
             lane.waiting.clear()
+
+    async def _work_on(self, model: str, lane: Lane) -> None:
+        """Ask what is next, and wait as long as that keeps the model for its callers."""
+        began = time.monotonic()
+        pause_s = await self._budget.within(self._ask_next(lane))
+        await self._budget.pause()
+        if self._inside(model) >= _BUSY_REQUESTS:
+            rest_s = _REST * (time.monotonic() - began)
+            pause_s = max(pause_s, min(_LONGEST_REST_S, rest_s))
+        if pause_s:
+            await asyncio.sleep(pause_s)
 
     async def _ask_next(self, lane: Lane) -> float:
         """Ask what is next; for how many seconds to ask nothing then."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -170,10 +169,9 @@ class Starter:
 async def starting(method: StartMethod, interpreter: str) -> AsyncIterator[Starter]:
     """A starter whose template has its imports done; its processes end with it."""
     processes = Processes(interpreter)
-    others = set(children_of(os.getpid()))
     try:
         await processes.prepare(method)
-        (template,) = set(children_of(os.getpid())) - others
+        (template,) = processes.template_pids()
         yield Starter(processes, method, template)
     finally:
         await processes.close(timeout_s=10.0)
