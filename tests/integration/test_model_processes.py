@@ -17,6 +17,7 @@ import pytest
 
 from deployments.cluster.zygote import zygote
 from deployments.model_replica import processes
+from deployments.model_replica import supervisor as supervisors
 from deployments.model_replica.supervisor import GRACE_S
 from tests.support.processes_of import command_of
 from tests.support.supervised import MODEL, asked, save_code, supervised
@@ -150,9 +151,12 @@ def predict(rows):
 """
 
 
-async def test_what_a_model_leaves_behind_ends_with_its_process(base: str, tmp_path: Path) -> None:
+async def test_what_a_model_leaves_behind_ends_with_its_process(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Threads that never end, and children in the process's group, in sessions of their own and
     detached from it, which have what it had open: when it is evicted, and when it is killed."""
+    monkeypatch.setattr(supervisors, "_FINISH_S", 2.0)  # its thread goes on: it is waited for
     leaves, other = save_code(tmp_path, "leaves", LEAVES), save_code(tmp_path, "other", LEAVES)
     async with supervised(tmp_path, zygote=base, most_versions=1) as supervisor:
         _, (pids,) = await asked(supervisor, leaves, [1.0])
