@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from deployments.cluster.zygote import zygote
+from deployments.model_replica import processes
+from deployments.model_replica import supervisor as supervisors
 from deployments.model_replica.supervisor import GRACE_S
 from tests.support.processes_of import command_of
 from tests.support.supervised import MODEL, asked, save_code, supervised
@@ -33,8 +35,12 @@ async def until(is_so: Callable[[], bool], timeout_s: float = 10.0) -> None:
 @pytest.fixture(scope="module")
 def base() -> Iterator[str]:
     """The machine's zygote, as replicas have one: templates don't import for themselves."""
-    with as_in_a_replica(), zygote() as address:
-        yield address
+    with as_in_a_replica() as patching:
+        # Else it refuses the next test's: pytest has another value there.
+        theirs = processes._OF_WORKERS | {"PYTEST_CURRENT_TEST"}
+        patching.setattr(processes, "_OF_WORKERS", theirs)
+        with zygote() as address:
+            yield address
 
 
 def is_alive(pid: int) -> bool:
@@ -145,9 +151,12 @@ def predict(rows):
 """
 
 
-async def test_what_a_model_leaves_behind_ends_with_its_process(base: str, tmp_path: Path) -> None:
+async def test_what_a_model_leaves_behind_ends_with_its_process(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Threads that never end, and children in the process's group, in sessions of their own and
     detached from it, which have what it had open: when it is evicted, and when it is killed."""
+    monkeypatch.setattr(supervisors, "_FINISH_S", 2.0)  # its thread goes on: it is waited for
     leaves, other = save_code(tmp_path, "leaves", LEAVES), save_code(tmp_path, "other", LEAVES)
     async with supervised(tmp_path, zygote=base, most_versions=1) as supervisor:
         _, (pids,) = await asked(supervisor, leaves, [1.0])
@@ -560,11 +569,11 @@ async def test_templates_of_a_zygote_wait_for_no_imports(base: str, tmp_path: Pa
     for _ in range(2):
         async with supervised(tmp_path, zygote=base) as supervisor:
             told.append(json.loads((await asked(supervisor, fresh, [1.0]))[1][0]))
-            _, (processes,) = await asked(supervisor, parent, [1.0])
-            assert "zygote" in command_of(processes[1])
+            _, (forks,) = await asked(supervisor, parent, [1.0])
+            assert "zygote" in command_of(forks[1])
             closing_at = time.monotonic()
         assert time.monotonic() - closing_at < 10.0  # it waits 15 s for what doesn't end
-        await until(lambda gone=processes: not any(map(is_alive, gone)))  # type: ignore[misc]
+        await until(lambda gone=forks: not any(map(is_alive, gone)))  # type: ignore[misc]
     assert len({each["numpy"] for each in told}) == 2
     for each in told:
         assert each["threads"] == 1
@@ -587,8 +596,8 @@ async def test_without_a_zygote_a_supervisor_imports_for_itself(tmp_path: Path, 
 
 
 @contextlib.contextmanager
-def as_in_a_replica() -> Iterator[None]:
+def as_in_a_replica() -> Iterator[pytest.MonkeyPatch]:
     """The variable that Ray sets there."""
     with pytest.MonkeyPatch.context() as patching:
         patching.setenv("OMP_NUM_THREADS", "1")
-        yield
+        yield patching

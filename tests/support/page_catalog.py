@@ -327,9 +327,11 @@ class Stage:
 
 
 @contextmanager
-def staged(now: Catalog, access: Access | None = None) -> Iterator[Stage]:
+def staged(
+    now: Catalog, access: Access | None = None, *, placement: Placement | None = None
+) -> Iterator[Stage]:
     """A stage whose server runs in a thread until the block ends."""
-    stage = Stage(now, access)
+    stage = Stage(now, access, placement=placement)
     config = uvicorn.Config(stage.app, host="127.0.0.1", port=0, log_level="error")
     server = uvicorn.Server(config)
     socket = config.bind_socket()
