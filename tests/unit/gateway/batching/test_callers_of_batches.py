@@ -132,7 +132,7 @@ class Moody:
         return result
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     crowd=st.lists(callers, min_size=1, max_size=12),
     pace=st.lists(st.integers(0, 5), min_size=1, max_size=8),

@@ -25,7 +25,7 @@ _MILLION = 1_000_000
 _SOON_S = 5.0
 
 thorough = settings(
-    max_examples=300 * _EFFORT,
+    max_examples=100 * _EFFORT,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -35,8 +36,11 @@ from gateway.contract.types import (
 from gateway.errors import InvalidInput, MalformedJson
 from tests.unit.gateway.contract import signatures as sig
 
+# `make fuzz` multiplies how many examples are tried.
+_EFFORT = int(os.environ.get("FUZZ_EFFORT", "1"))
+
 few = settings(
-    max_examples=80,
+    max_examples=40 * _EFFORT,
     deadline=None,
     suppress_health_check=[
         HealthCheck.too_slow,
@@ -72,7 +76,7 @@ def test_valid_bodies_are_accepted_and_valid(data: Any, contract: Contract) -> N
     assert accepts(contract, value) or ragged(contract, value)
 
 
-@settings(few, max_examples=200)
+@settings(few, max_examples=80 * _EFFORT)
 @given(st.data(), sig.contracts())
 def test_parser_and_schema_agree(data: Any, contract: Contract) -> None:
     """Any JSON value is accepted by parse iff it is valid under the request schema."""
@@ -147,7 +151,7 @@ def test_answers_are_valid(data: Any, contract: Contract) -> None:
     Draft202012Validator(schema).validate(answer)
 
 
-@settings(few, max_examples=300)
+@settings(few, max_examples=120 * _EFFORT)
 @given(st.binary(max_size=60) | sig.json_values.map(sig.body), sig.contracts())
 def test_nothing_foreign_is_raised(body: bytes, contract: Contract) -> None:
     """Whatever the bytes, parse returns or raises an error of the gateway's tree."""
@@ -246,7 +250,7 @@ def inputs_only(contract: Contract) -> Contract:
     return replace(contract, outputs=None, promised=None)
 
 
-@settings(few, max_examples=120)
+@few
 @given(st.data(), versions())
 def test_what_may_answer_takes_all_requests(data: Any, pair: tuple[Contract, Contract]) -> None:
     """Where nothing differs, every request of the contract is one of the version: same rows."""
@@ -263,7 +267,7 @@ def test_what_may_answer_takes_all_requests(data: Any, pair: tuple[Contract, Con
     assert extended.accepted == extended_rows(new.inputs, old.inputs)
 
 
-@settings(few, max_examples=120)
+@few
 @given(st.data(), versions())
 def test_what_may_answer_keeps_the_answers(data: Any, pair: tuple[Contract, Contract]) -> None:
     """Where the outputs differ in nothing, every answer of the version is one of the contract."""
