@@ -240,6 +240,11 @@ class Settings(BaseSettings):
         description="Where versions run: `shared` with the gateway's packages, `own` in "
         "environments of their own, `auto` in these where the gateway lacks what they need.",
     )
+    environments_dir: Path | None = Field(
+        default=None,
+        description="Where environments are kept, for several gateways of one user to share; "
+        "`environments` in `state_dir` where it isn't set.",
+    )
     max_environments_bytes: int = Field(
         default=50 * 1024**3,
         ge=0,
@@ -395,7 +400,7 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("state_dir", "keys_file")
+    @field_validator("state_dir", "environments_dir", "keys_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
@@ -444,9 +449,9 @@ class Settings(BaseSettings):
         )
 
     @property
-    def environments_dir(self) -> Path:
+    def environments_folder(self) -> Path:
         """Where environments are built."""
-        return self.state_dir / "environments"
+        return self.environments_dir or self.state_dir / "environments"
 
     @property
     def artifact_dir(self) -> Path:

@@ -104,7 +104,7 @@ def prune_environments(
         removed, left = asyncio.run(pruned(settings, most))
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise fail(f"{settings.environments_dir} can't be cleared: {why}") from error
+        raise fail(f"{settings.environments_folder} can't be cleared: {why}") from error
     for environment in removed:
         out.print(f"{environment.digest}: removed, {terminal.megabytes(environment.size_bytes)}")
     out.print(

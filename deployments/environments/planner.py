@@ -47,7 +47,7 @@ class OwnFiles(Protocol):
 def environment_settings(settings: Settings) -> EnvironmentSettings:
     """What a gateway's settings say of environments."""
     return EnvironmentSettings(
-        folder=str(settings.environments_dir),
+        folder=str(settings.environments_folder),
         mode=settings.environment,
         builds=BuildSettings(
             most_at_once=settings.environment_builds_at_once,

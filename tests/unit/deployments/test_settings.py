@@ -123,3 +123,14 @@ def test_the_state_folder_is_absolute(tmp_path: Path, monkeypatch: pytest.Monkey
     """Replicas have other working directories."""
     monkeypatch.chdir(tmp_path)
     assert Settings(tracking_uri=URI).state_dir == tmp_path / ".modelmux"
+
+
+def test_environments_may_be_where_several_gateways_have_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below the state folder, or in a folder of their own, absolute as that."""
+    monkeypatch.chdir(tmp_path)
+    assert Settings(tracking_uri=URI).environments_folder == tmp_path / ".modelmux/environments"
+    shared = Settings(tracking_uri=URI, environments_dir=Path("shared"))
+    assert shared.environments_folder == tmp_path / "shared"
+    assert shared.state_dir == tmp_path / ".modelmux"
