@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROOMS = ("tests", "benchmarks", "checks")
 SHARED = "tests.support"
-TESTED = {"tests.unit.benchmarks": "benchmarks"}
+TESTED = {"tests.unit.benchmarks": "benchmarks", "tests.unit.checks": "checks"}
 """Suites that test a room, and the room."""
 
 SOURCES = [

@@ -14,6 +14,7 @@ from gateway.contract import Contract, Request
 from gateway.errors import GatewayError, GatewayUnavailable
 from gateway.parsing.pool import Parsing
 from tests.support.catalogs import signature
+from tests.support.processes import poll
 
 NUMBER = Contract.from_signature(orjson.loads(signature(("x", "double"))))
 MAX_ROWS = 10
@@ -117,5 +118,9 @@ async def test_processes_end_with_a_pool_that_nobody_has_any_more() -> None:
     (process,) = parsing._idle
     assert process.is_alive()
     del parsing
-    gc.collect()
-    assert not process.is_alive()
+
+    def is_gone() -> bool:
+        gc.collect()  # the thread that asked has had it for a moment longer
+        return not process.is_alive()
+
+    poll(is_gone, timeout_s=10.0, what="the process's end")
