@@ -10,6 +10,11 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from gateway.catalog import Catalog
+from registry_sync.catalog_builder import build_catalog, to_be_pinned
+from registry_sync.default_version import DefaultPolicy, LoadFacts
+from registry_sync.pin_writer import PinWriter
+from registry_sync.pins import pin_tags
 from registry_sync.records import RegistryUnreachable
 from registry_sync.source import MlflowRegistry, NamePatterns
 from tests.support.registering import columns, register
@@ -95,6 +100,33 @@ def test_aliases_tags_and_patterns_are_read(uri: str) -> None:
     (model,) = MlflowRegistry(tracking_uri=uri, patterns=patterns).read()
     assert (model.aliases, model.tags["modelmux.timeout_s"]) == ({"champion": 1}, "3")
     assert model.versions[0].accept_breaking
+
+
+def _look(uri: str, before: Catalog | None) -> Catalog:
+    """What a gateway that pins makes of the registry now, `before` what it made of it last."""
+    read = MlflowRegistry(tracking_uri=uri).read()
+    now = build_catalog(read, before, policy=DefaultPolicy(), facts=LoadFacts(), pins=True).catalog
+    found = ((record, now.models[record.name]) for record in read)
+    PinWriter(tracking_uri=uri).write(
+        (record.name, pin_tags(served)) for record, served in found if to_be_pinned(record, served)
+    )
+    return now
+
+
+def test_a_gateway_without_a_disk_goes_on_from_what_the_registry_has_pinned(uri: str) -> None:
+    """The contract outlives the gateway that kept it; a second one follows the first."""
+    _register(uri, "m")
+    first = _look(uri, None)
+    text = columns(("x", "string"))
+    register(uri, "m", lambda rows, params: rows, text, text)
+    fresh = _look(uri, None).models["m"]
+    assert fresh.default_version == 1
+    assert fresh.held is not None
+    assert fresh.held.number == 2
+    MlflowClient(uri, uri).set_model_version_tag("m", "2", "modelmux.accept_breaking", "true")
+    assert _look(uri, first).models["m"].default_version == 2
+    followed = _look(uri, None).models["m"]
+    assert (followed.default_version, followed.default_cause) == (2, "pinned")
 
 
 def test_a_registry_that_is_away_tells_no_secret() -> None:
