@@ -14,7 +14,7 @@ import pytest
 from tests.support.chromium import chromium
 from tests.support.impatience import impatient
 from tests.support.processes import Gateway, free_port, gateway, mlflow_server
-from tests.support.scheduling import Together, arrange, name_with_scope, shared_by
+from tests.support.scheduling import Together, arrange, file_of, shared_by
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -23,12 +23,9 @@ if TYPE_CHECKING:
     from tests.support.span_receiver import SpanReceiver
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is shared and what takes long begins first (see `tests.support.scheduling`)."""
     arrange(items)
-    if hasattr(config, "workerinput"):  # one of several processes, of xdist's
-        for item in items:
-            item._nodeid = name_with_scope(item)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -42,8 +39,9 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """What is shared ends with the last test that needs it: a gateway with all its models takes a
     good part of a processor, however idle. Whoever asked for it after that would have it started
     anew."""
-    shared = shared_by(item)
-    if shared is not None and (nextitem is None or shared_by(nextitem) != shared):
+    shared = shared_by(file_of(item.nodeid))
+    follows = None if nextitem is None else shared_by(file_of(nextitem.nodeid))
+    if shared is not None and follows != shared:
         for fixture in item.session._fixturemanager.getfixturedefs(shared, item) or ():
             fixture.finish(item._request)  # type: ignore[attr-defined]
 

@@ -25,7 +25,7 @@ def impatient(mlflow_uri: str, folder: Path, *, spans_to: str) -> Iterator[Gatew
         "OTEL_EXPORTER_OTLP_ENDPOINT": spans_to,
         "OTEL_BSP_SCHEDULE_DELAY": "200",
         "MODELMUX_INGRESS_MAX_REPLICAS": "2",
-        "MODELMUX_INGRESS_TARGET_REQUESTS": "8",
+        "MODELMUX_INGRESS_TARGET_REQUESTS": "4",
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
     }
     options = ("--include", "own *", "--poll-interval-s", "2")
