@@ -17,7 +17,7 @@ from tests.support.catalogs import signature
 
 NUMBER = Contract.from_signature(orjson.loads(signature(("x", "double"))))
 MAX_ROWS = 10
-LARGE = 600 << 20
+LARGE = 520 << 20
 BODIES = {
     "rows": b'[{"x":1},{"x":2.5}]',
     "no rows": b"[]",
