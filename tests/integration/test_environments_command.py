@@ -191,7 +191,7 @@ def test_one_version_or_all_of_a_model_are_built_and_pruned(run: Runner) -> None
 
 def test_what_was_built_elsewhere_is_there_once_the_folder_is(run: Runner, tmp_path: Path) -> None:
     """As docs/10 has it for machines without internet: an archive of the folder, at its path."""
-    assert run("build", "zoo:3").returncode == 0
+    assert run("build", "zoo:3").exit_code == 0
     archive = str(tmp_path / "environments.tar")
     tar = ("tar", "-C", str(run.state_dir))
     subprocess.run([*tar, "-cf", archive, "environments"], check=True)
