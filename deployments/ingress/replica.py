@@ -34,6 +34,7 @@ from gateway.batching.batcher import MicroBatcher
 from gateway.canary import Trials
 from gateway.capture.files import CaptureUnusable, store_at
 from gateway.capture.journal import CaptureJournal
+from gateway.contract.signature import import_ahead
 from gateway.http.access_control import Access
 from gateway.http.access_log import PROBES, AccessJournal
 from gateway.http.app import create_app
@@ -106,6 +107,7 @@ class Ingress:
         )
         self._last_words = writer(logs, wait_s=_LAST_WORDS_S)
         _collect_less_often()
+        import_ahead()
         self._settings = settings
         self._spans: SpanExport | None = None
         if settings.tracing:

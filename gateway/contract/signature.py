@@ -1,7 +1,9 @@
 """MLflow's signature of a model, as its MLmodel file has it, -> the types of `types.py`.
 
-The only module here that knows MLflow's classes. A signature that no JSON can speak raises
-`UntypableSignature`, when the model is looked at and not when it is called.
+The only module here that knows MLflow's classes; it imports them where one is read, since commands
+and processes that have to do with contracts don't all read one, and `import mlflow` takes seconds.
+A signature that no JSON can speak raises `UntypableSignature`, when the model is looked at and not
+when it is called.
 """
 
 from __future__ import annotations
@@ -10,20 +12,9 @@ import datetime as dt
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
-from mlflow.types.schema import (
-    AnyType,
-    Array,
-    DataType,
-    Map,
-    Object,
-    ParamSchema,
-    ParamSpec,
-    Schema,
-    TensorSpec,
-)
 
 from gateway.contract.agents import TASKS, agent_inputs, agent_outputs
 from gateway.contract.hinted import opened
@@ -43,6 +34,9 @@ from gateway.contract.types import (
     Type,
     depth,
 )
+
+if TYPE_CHECKING:
+    from mlflow.types.schema import ParamSchema, ParamSpec, Schema, TensorSpec
 
 # JSON itself is read to 200 levels (jiter's limit); a type must leave room for the body's form.
 MAX_DEPTH = 64
@@ -100,8 +94,15 @@ class Signature:
     task: str | None = None
 
 
+def import_ahead() -> None:
+    """Import what the first reading would: for a process that answers others meanwhile."""
+    import mlflow.types.schema  # noqa: F401
+
+
 def read_signature(signature: Mapping[str, Any] | None, *, from_type_hints: bool) -> Signature:
     """Read the `signature` mapping of an MLmodel file; raises `UntypableSignature`."""
+    from mlflow.types.schema import ParamSchema, Schema
+
     if signature and signature.get(UNTYPED):
         return Signature(ANYTHING, None, (), from_type_hints=False, untyped=True)
     if not signature or not any(signature.get(k) for k in ("inputs", "outputs", "params")):
@@ -196,6 +197,8 @@ def _rows(what: str, schema: Schema) -> Rows:
 
 
 def _field(name: str, spec: Any) -> Field:
+    from mlflow.types.schema import TensorSpec
+
     type_ = _tensor(name, spec) if isinstance(spec, TensorSpec) else _type(spec.type)
     if depth(type_) > MAX_DEPTH:
         raise UntypableSignature(f"The type of {name!r} is nested deeper than {MAX_DEPTH} levels.")
@@ -204,6 +207,8 @@ def _field(name: str, spec: Any) -> Field:
 
 
 def _type(mlflow_type: Any) -> Type:
+    from mlflow.types.schema import AnyType, Array, DataType, Map, Object
+
     match mlflow_type:
         case DataType():
             return Scalar(cast(Kind, mlflow_type.name))

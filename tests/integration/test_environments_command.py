@@ -11,11 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import mlflow
 import pytest
+from click.testing import Result
 from mlflow.models import ModelSignature
+from typer.testing import CliRunner
 
+from deployments.cli.app import app
 from deployments.environments.store import Store
 from tests.support.packages import make_wheel
 from tests.support.processes import mlflow_server
@@ -94,22 +98,34 @@ class Runner:
     def __init__(self, uri: str, index: Path, folder: Path) -> None:
         self.state_dir = folder / "state"
         self._environment = {
-            **os.environ, "MODELMUX_TRACKING_URI": uri, "UV_FIND_LINKS": str(index),
-            "UV_NO_INDEX": "1", "UV_OFFLINE": "1",
+            "MODELMUX_TRACKING_URI": uri, "UV_FIND_LINKS": str(index), "UV_NO_INDEX": "1",
+            "UV_OFFLINE": "1",
         }  # fmt: skip
 
-    def __call__(
-        self, command: str, *arguments: str, stdout: int = subprocess.PIPE, **variables: str
-    ) -> subprocess.CompletedProcess[str]:
-        program = str(Path(sys.executable).with_name("modelmux"))
-        done = subprocess.run(
-            [program, "environments", command, *arguments, "--state-dir", str(self.state_dir)],
-            env={**self._environment, **variables}, stdout=stdout, stderr=subprocess.PIPE,
-            text=True, check=False, timeout=300,
-        )  # fmt: skip
-        assert "Traceback" not in done.stderr, done.stderr
-        assert SECRET not in (done.stdout or "") + done.stderr
+    def __call__(self, command: str, *arguments: str, **variables: str) -> Result:
+        """In this process: most of the time of one of its own is that of its imports."""
+        with patch.dict(os.environ, {**self._environment, **variables}):
+            done = CliRunner().invoke(app, self._arguments(command, *arguments))
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
+        assert SECRET not in done.output
         return done
+
+    def shown(self, command: str, *arguments: str) -> str:
+        """What a process of its own shows in a terminal."""
+        program = str(Path(sys.executable).with_name("modelmux"))
+        look = {"TERM": "xterm", "COLUMNS": "200"}
+        with Terminal() as terminal:
+            done = subprocess.run(
+                [program, *self._arguments(command, *arguments)],
+                env={**os.environ, **self._environment, **look}, stdout=terminal.line,
+                stderr=subprocess.PIPE, text=True, check=False, timeout=300,
+            )  # fmt: skip
+            assert "Traceback" not in done.stderr, done.stderr
+            assert SECRET not in terminal.shown + done.stderr
+            return terminal.shown
+
+    def _arguments(self, command: str, *arguments: str) -> list[str]:
+        return ["environments", command, *arguments, "--state-dir", str(self.state_dir)]
 
     def rows(self) -> dict[tuple[str, int], Mapping[str, Any]]:
         """What is listed as JSON, by model and version."""
@@ -129,7 +145,7 @@ def test_what_is_asked_for_first_is_built_and_the_rest_is_told(run: Runner) -> N
     assert "zoopkg==1.0.0" in before["zoo", 1]["why"]
 
     built = run("build")
-    assert built.returncode == 1, built.stderr
+    assert built.exit_code == 1, built.stderr
     lines = built.stdout.splitlines()
     assert any(line.startswith("zoo version 1: built in ") for line in lines), lines
     assert any(line.startswith("zoo version 2: built in ") for line in lines), lines
@@ -149,7 +165,7 @@ def test_what_is_asked_for_first_is_built_and_the_rest_is_told(run: Runner) -> N
     assert "127.0.0.1:9/linked" in " ".join(after["linked", 1]["lines"])
     assert "needs linked @ http://***@127.0.0.1:9" in after["linked", 1]["why"]
     plain_text = run("list")
-    assert plain_text.returncode == 1
+    assert plain_text.exit_code == 1
     cells = [line.split("\t") for line in plain_text.stdout.splitlines()]
     assert ["zoo", "3", "own", "missing", after["zoo", 3]["key"], "-"] in [row[:6] for row in cells]
 
@@ -157,9 +173,9 @@ def test_what_is_asked_for_first_is_built_and_the_rest_is_told(run: Runner) -> N
 def test_one_version_or_all_of_a_model_are_built_and_pruned(run: Runner) -> None:
     """What is there isn't built again; pruning to nothing leaves nothing."""
     one = run("build", "zoo:3")
-    assert (one.returncode, one.stdout.split(" built in")[0]) == (0, "zoo version 3:"), one.stderr
+    assert (one.exit_code, one.stdout.split(" built in")[0]) == (0, "zoo version 3:"), one.stderr
     every = run("build", "zoo", "--all")
-    assert every.returncode == 0
+    assert every.exit_code == 0
     told = dict(line.split(": ", 1) for line in every.stdout.splitlines())
     assert told["zoo version 3"] == "ready, it was there"
     assert told["zoo version 1"].startswith("built in")
@@ -167,7 +183,7 @@ def test_one_version_or_all_of_a_model_are_built_and_pruned(run: Runner) -> None
     kept = run("prune")
     assert kept.stdout.startswith("0 environments removed; "), kept.stdout
     pruned = run("prune", "--max-bytes", "0")
-    assert pruned.returncode == 0, pruned.stderr
+    assert pruned.exit_code == 0, pruned.stderr
     assert pruned.stdout.count(": removed, ") == 3
     assert {row["state"] for row in run.rows().values()} == {"missing", "ready"}
     assert not any(path.name[0] != "." for path in (run.state_dir / "environments").iterdir())
@@ -175,7 +191,7 @@ def test_one_version_or_all_of_a_model_are_built_and_pruned(run: Runner) -> None
 
 def test_what_was_built_elsewhere_is_there_once_the_folder_is(run: Runner, tmp_path: Path) -> None:
     """As docs/10 has it for machines without internet: an archive of the folder, at its path."""
-    assert run("build", "zoo:3").returncode == 0
+    assert run("build", "zoo:3").exit_code == 0
     archive = str(tmp_path / "environments.tar")
     tar = ("tar", "-C", str(run.state_dir))
     subprocess.run([*tar, "-cf", archive, "environments"], check=True)
@@ -204,7 +220,7 @@ def test_what_cant_be_done_is_exit_code_2(
 ) -> None:
     """In one line, and nothing is built."""
     done = run("build", *arguments, **variables)
-    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
+    assert (done.exit_code, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
     assert words in done.stderr
     assert not list(run.state_dir.glob("environments/*"))
 
@@ -222,7 +238,7 @@ def test_a_version_whose_files_cant_be_read_is_told(
     register(uri, folder, "half", [])
     try:
         done = run("build", "half")
-        assert done.returncode == 1
+        assert done.exit_code == 1
         assert done.stdout.startswith("half version 1: failed: "), done.stdout
         assert "python_env.yaml" in done.stdout
         assert run.rows()["half", 1]["state"] == "failed"
@@ -233,13 +249,9 @@ def test_a_version_whose_files_cant_be_read_is_told(
 
 def test_a_terminal_shows_what_is_being_built(run: Runner) -> None:
     """And then a line of each, and a table."""
-    with Terminal() as terminal:
-        run("build", "zoo", stdout=terminal.line, TERM="xterm", COLUMNS="200")
-        shown = terminal.shown
+    shown = run.shown("build", "zoo")
     assert "Building zoo version 2, 0 s … 2 to go" in shown
     assert "zoo version 2: built in" in shown
-    with Terminal() as terminal:
-        run("list", stdout=terminal.line, TERM="xterm", COLUMNS="200")
-        shown = terminal.shown
+    shown = run.shown("list")
     assert "Packages" in shown
     assert "7 versions · 4 missing" in shown

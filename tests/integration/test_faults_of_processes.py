@@ -149,7 +149,7 @@ def test_a_killed_sync_service_is_not_seen(
     meanwhile waits."""
     register(registry, "killed held", times(7), TEXT, TEXT)
     served.sync()
-    assert served.model("killed held")["killed held"]["version"] == 2
+    assert served.model("killed held")["held"]["version"] == 2
     load.reset()
     victim = kill_one(served, SYNC_SERVICE)
     assert served.predict("killed asleep", {"x": 1}).json() == [{"x": 7.0}]
@@ -159,7 +159,7 @@ def test_a_killed_sync_service_is_not_seen(
         lambda: served.client.get("/models/killed came later").status_code == 200,
         what="what was registered after that",
     )
-    assert served.model("killed held")["killed held"]["version"] == 2
+    assert served.model("killed held")["held"]["version"] == 2
     assert served.model("killed held")["default_version"] == 1
     figures = after_the_harm(load, "sync service killed")
     assert figures.failed == 0
