@@ -58,6 +58,8 @@ async def built(
             for model in models
             for each in chosen(model, selector, every, settings.champion_alias)
         ]
+        if not versions:
+            out.print("Nothing to build: no version is asked for.")
         plans = await plans_of(planner, registry, versions)
         build = _Build(planner, registry, status, at_once=settings.environment_builds_at_once)
         is_good = await build.all(plans)

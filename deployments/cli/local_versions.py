@@ -13,7 +13,8 @@ from deployments.environments.planner import environment_settings
 from deployments.model_calls.outcomes import answered_by_replica, call_result, packed
 from deployments.model_replica.host_settings import HostSettings
 from deployments.model_replica.processes import Processes
-from deployments.model_replica.supervisor import Keep, Resident, Supervisor
+from deployments.model_replica.residents import Keep, Resident
+from deployments.model_replica.supervisor import Supervisor
 from deployments.model_replica.version_process import VersionId
 from deployments.settings import Settings
 from gateway.catalog import ModelVersion, ServedModel

@@ -60,6 +60,7 @@ err = _Console(stderr=True)
 
 _COLUMNS_AT_MOST = 8
 _ROWS_AT_MOST = 100
+_KEY_SHOWN = 8
 _ERASE_LINE = "\r\x1b[2K"
 
 
@@ -163,7 +164,8 @@ def history_cells(entry: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def environments_table(rows: Sequence[Mapping[str, Any]]) -> Group:
-    """Which environment each version runs in: one row a version, its state in colour, and why."""
+    """Which environment each version runs in: one row a version, its state in colour, and why. Of a
+    key there is enough to find its folder; all of it would leave the reasons no room."""
     table = _table("Model", "Version", "Packages", "State", "Key", "Size", "Why")
     colours = {"ready": "green", "failed": "red"}
     for row in rows:
@@ -172,7 +174,8 @@ def environments_table(rows: Sequence[Mapping[str, Any]]) -> Group:
         for line in lines:
             told.append(f"\n  {line}", "red")
         state_text = Text(state, colours.get(state, "yellow"))
-        table.add_row(Text(name, "bold"), version, kind, state_text, Text(key, "dim"), size, told)
+        short = Text(key[:_KEY_SHOWN], "dim")
+        table.add_row(Text(name, "bold"), version, kind, state_text, short, size, told)
     return Group(table, Text(_counted_states(rows), "dim"))
 
 

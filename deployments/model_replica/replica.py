@@ -18,7 +18,8 @@ from ray import serve
 
 from deployments.logs import configure_logging
 from deployments.model_replica.host_settings import HostSettings
-from deployments.model_replica.supervisor import Keep, Resident, Supervisor
+from deployments.model_replica.residents import Keep, Resident
+from deployments.model_replica.supervisor import Supervisor
 from deployments.model_replica.version_process import VersionId
 from deployments.serve.handles import RayHandle, replica_handle
 from deployments.serve.ports import CallLost

@@ -26,9 +26,11 @@ from deployments.model_replica.asides import NO_ROOM, Asides
 from deployments.model_replica.host_settings import HostSettings
 from deployments.model_replica.load_events import LoadEventLog
 from deployments.model_replica.processes import Processes, StartFailed, TemplateEnded
-from deployments.model_replica.quarantine import Quarantine, Suspension
+from deployments.model_replica.quarantine import Quarantine
+from deployments.model_replica.residents import Keep, Resident
 from deployments.model_replica.shared_room import RoomClosed, SharedRoom
 from deployments.model_replica.start_methods import StartMethod, start_method, start_methods
+from deployments.model_replica.unavailable import CLOSING, VersionUnavailable, building_now
 from deployments.model_replica.version_artifacts import VersionArtifacts
 from deployments.model_replica.version_environments import (
     LINGER_S,
@@ -60,43 +62,6 @@ _KNOWN_GONE_S = 2.0
 _LONG_LIFE_S = 30.0
 _RESTARTS = Backoff(least_s=0.02, most_s=30.0)
 _NEVER_STARTED = "its process can't be started"
-_OUTCOMES = {
-    "load": "load_failed",
-    "call": "suspended",
-    "environment": "building",
-    "room": "building",
-}
-_BUILDING_RETRY_S = 5.0
-_CLOSING = Suspension(kind="load", left_s=1.0, reason="the replica is ending")
-
-
-class VersionUnavailable(Exception):
-    """A version is not to be had now; `suspension` says why and for how long."""
-
-    def __init__(self, suspension: Suspension) -> None:
-        super().__init__(suspension.reason)
-        self.suspension = suspension
-
-    def outcome(self) -> tuple[str, dict[str, Any]]:
-        """What a call of it, or a load, comes to."""
-        kind = _OUTCOMES[self.suspension.kind]
-        told = {"retry_after_s": self.suspension.left_s, "reason": self.suspension.reason}
-        return (kind, told)
-
-
-class Resident:
-    """What the LRU keeps of a version: as long as it does, the version may be in memory."""
-
-    def __init__(self, evict: Callable[[], None]) -> None:
-        self._evict = evict
-
-    def __del__(self) -> None:
-        """Called by Ray when the version is the least recently used, in a thread."""
-        self._evict()
-
-
-Keep = Callable[[str], Awaitable[Resident]]
-"""Keeps what was used last: takes a version's key (Ray's multiplexed LRU)."""
 
 
 class Supervisor:
@@ -272,7 +237,7 @@ class Supervisor:
             self._let_in_aside(version)
         while True:
             if self._is_closing:
-                raise VersionUnavailable(_CLOSING)
+                raise VersionUnavailable(CLOSING)
             home: Home | None = None
             process: VersionProcess | None = None
             try:
@@ -290,9 +255,9 @@ class Supervisor:
                     alone=key in self._alone,
                 )
             except EnvironmentBuilding as building:
-                raise VersionUnavailable(_building(building)) from None
+                raise VersionUnavailable(building_now(building)) from None
             except RoomClosed:
-                raise VersionUnavailable(_CLOSING) from None
+                raise VersionUnavailable(CLOSING) from None
             except ProcessEnded as ended:
                 if process is None or not process.given_up:
                     self._quarantine.died(key, "load", f"{ended} while it was being loaded")
@@ -525,12 +490,3 @@ class Supervisor:
         task = self._loop.create_task(work, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _building(building: EnvironmentBuilding) -> Suspension:
-    spent_s = max(0.0, time.time() - building.since)
-    return Suspension(
-        kind="environment",
-        left_s=_BUILDING_RETRY_S,
-        reason=f"its environment is being built, for {spent_s:.0f} s so far",
-    )

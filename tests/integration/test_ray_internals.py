@@ -283,7 +283,7 @@ def _lru() -> None:
     from ray.serve import multiplex
 
     from deployments.model_replica.replica import _ray_lru
-    from deployments.model_replica.supervisor import Resident
+    from deployments.model_replica.residents import Resident
 
     events: list[str] = []
 

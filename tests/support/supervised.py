@@ -18,7 +18,8 @@ from deployments.model_process.framing import Message
 from deployments.model_process.messages import Call, Outcome, packed_call, unpacked_outcome
 from deployments.model_replica.host_settings import HostSettings
 from deployments.model_replica.processes import Processes
-from deployments.model_replica.supervisor import Keep, Resident, Supervisor
+from deployments.model_replica.residents import Keep, Resident
+from deployments.model_replica.supervisor import Supervisor
 from deployments.model_replica.version_process import VersionId
 
 MODEL = "m"

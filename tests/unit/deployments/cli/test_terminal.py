@@ -16,8 +16,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from deployments.cli.terminal import status_line
+from deployments.cli.terminal import environments_table, status_line
 
 ROOT = Path(__file__).parents[3]
 RED, GREEN, YELLOW = ("\x1b[31m", "\x1b[32m", "\x1b[33m")
@@ -241,3 +242,18 @@ def test_without_a_terminal_there_is_no_status_line(capsys: pytest.CaptureFixtur
         line.clear()
     assert said == ["Starting …"]
     assert capsys.readouterr().out == ""
+
+
+def test_reasons_have_room_in_a_table_of_environments() -> None:
+    """In a terminal of 100 columns each is on three lines at most, for keys are cut short."""
+    row = {
+        "model": "fraud", "version": 3, "environment": "own", "state": "missing", "key": "0f" * 16,
+        "size_bytes": None, "why": "its own: needs scikit-learn==1.5.2, the gateway has 1.9.1",
+        "warning": None, "reason": None, "lines": [],
+    }  # fmt: skip
+    console = Console(width=100)
+    with console.capture() as captured:
+        console.print(environments_table([row]))
+    lines = captured.get().splitlines()
+    assert "0f0f0f0f " in lines[1]
+    assert len(lines) <= 1 + 3 + 1
