@@ -220,7 +220,7 @@ class _LoadedModel:
         import mlflow.pyfunc
 
         from .answers import AmbiguousOutput, Reading
-        from .hinted import TypeHint
+        from .hinted import TypeHint, streaming_by_hint
         from .input import Inputs, rows_of, taken
         from .output import UnsupportedOutput, one_answer, plain_output, plain_value, settled
         from .tracing import within_trace
@@ -237,6 +237,7 @@ class _LoadedModel:
             # more than the `type` that is declared).
             model.metadata.signature = None
         self._model = model
+        self._streaming = model if self._hint is None else streaming_by_hint(model)
         self._mark = mark
         self._tell = tell
         self._rows_of = rows_of
@@ -351,7 +352,7 @@ class _LoadedModel:
             return ("values", [self._plain_value(next(pieces))])
         except StopIteration:
             raise _NoMore from None
-        except self._unsupported:
+        except (self._unsupported, _Refused):
             raise
         # A boundary, as in `_called`.
         except BaseException as error:
@@ -361,7 +362,7 @@ class _LoadedModel:
         """What the model gives piece by piece; where it can't, its whole answer as one piece."""
         params = dict(call.params) or None
         try:
-            pieces = self._model.predict_stream(self._single(call), params)
+            pieces = self._streaming.predict_stream(self._single(call), params)
             first = next(pieces)
         except StopIteration:
             return
@@ -373,9 +374,15 @@ class _LoadedModel:
         yield from pieces
 
     def _single(self, call: Any) -> Any:
-        """The one input of a call that streams: MLflow takes a table or one value."""
+        """The one input of a call that streams: MLflow takes a table or one value, which may be a
+        list itself where it is in one."""
         data = self._inputs.made_of(*call.frame)
-        return data[0] if isinstance(data, list) else data
+        if self._hint is None:
+            return data[0] if isinstance(data, list) else data
+        refusals = self._hint.refusals(data)
+        if refusals:
+            raise _Refused(refusals)
+        return [self._hint.dicts(data[0])]
 
     def _close(self, pieces: Any) -> None:
         """End the model's generator; what it says to that is for the log."""
