@@ -6,8 +6,9 @@ wrong with all of it. Here it is told apart, by row and member.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from typing import Any, List
+from typing import Any, List, get_origin
 
 from .attempt import attempted
 
@@ -45,6 +46,25 @@ class TypeHint:
                 break
         return found[:MOST]
 
+    def dicts(self, value: Any) -> Any:
+        """A value that the hint takes, as MLflow hands it to `predict_stream`: with dicts, where
+        `predict` gets objects of the hint's classes. What the class has defaults for is there."""
+        return _stored(self._element, value)
+
+
+def streaming_by_hint(model: Any) -> Any:
+    """The model as one whose `predict_stream` takes what its hint takes. MLflow (3.17) leaves that
+    to the hint when it predicts; when it streams it enforces the signature that it made of the
+    hint, which takes no object but in two lists, no default and no alias."""
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+
+    params = model.metadata.get_params_schema()
+    metadata = copy.copy(model.metadata)
+    metadata.signature = None if params is None else ModelSignature(params=params)
+    stream = "predict_stream" if hasattr(model._model_impl, "predict_stream") else None
+    return mlflow.pyfunc.PyFuncModel(metadata, model._model_impl, predict_stream_fn=stream)
+
 
 def _element_of(model: Any) -> Any:
     (element,) = model.unwrap_python_model().predict_type_hints.input.__args__
@@ -52,18 +72,62 @@ def _element_of(model: Any) -> Any:
 
 
 def _refusals(hint: Any, value: Any, path: list[Any]) -> Iterator[list[Any]]:
-    """What the pydantic classes of a hint say of a value; others are asked nothing: values are of
-    their types already."""
+    """What the pydantic classes of a hint say of a value, and of null where none may be; others
+    are asked nothing: values are of their types already."""
+    hint = _of_some(hint, value)
+    if hint is None:
+        return
     if hasattr(hint, "model_validate"):
         yield from _refusals_of_class(hint, value, path)
         return
     of: Any = getattr(hint, "__args__", ())
-    if isinstance(value, list) and len(of) == 1:
+    if value is None and hint is not Any:
+        yield [path, "Expected a value, and not null."]
+    elif isinstance(value, list) and len(of) == 1:
         for i, each in enumerate(value):
             yield from _refusals(of[0], each, [*path, i])
     elif isinstance(value, dict) and len(of) == 2:
         for key, each in value.items():
             yield from _refusals(of[1], each, [*path, key])
+
+
+def _of_some(hint: Any, value: Any) -> Any:
+    """What a value is by a hint, of `X | None` the X; None where MLflow takes anything."""
+    of = getattr(hint, "__args__", ())
+    if not of or hasattr(hint, "model_validate") or get_origin(hint) in (list, dict):
+        return hint
+    some = [each for each in of if each is not type(None)]
+    return some[0] if len(some) == 1 and value is not None else None
+
+
+def _stored(hint: Any, value: Any) -> Any:
+    """A value with dicts for the objects that MLflow would make of it by its hint."""
+    hint = _of_some(hint, value)
+    if hint is None:
+        return value
+    if hasattr(hint, "model_validate"):
+        return _dumped(hint(**value))  # as MLflow makes it
+    of: Any = getattr(hint, "__args__", ())
+    if isinstance(value, list) and len(of) == 1:
+        return [_stored(of[0], each) for each in value]
+    if isinstance(value, dict) and len(of) == 2:
+        return {key: _stored(of[1], each) for key, each in value.items()}
+    return value
+
+
+def _dumped(value: Any) -> Any:
+    """An object of pydantic as a dict: with its defaults, and without what is None since nobody
+    said it."""
+    if hasattr(value, "model_fields_set"):
+        said = value.model_fields_set
+        members = {name: getattr(value, name) for name in type(value).model_fields}
+        members.update(value.model_extra or {})
+        return {n: _dumped(each) for n, each in members.items() if each is not None or n in said}
+    if isinstance(value, list):
+        return [_dumped(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _dumped(each) for key, each in value.items()}
+    return value
 
 
 def _refusals_of_class(of: Any, value: Any, path: list[Any]) -> Iterator[list[Any]]:

@@ -222,7 +222,7 @@ class _LoadedModel:
         import mlflow.pyfunc
 
         from .answers import AmbiguousOutput, Reading
-        from .hinted import TypeHint
+        from .hinted import TypeHint, streaming_by_hint
         from .input import Inputs, rows_of, taken
         from .output import UnsupportedOutput, one_answer, plain_output, plain_value, settled
         from .tracing import within_trace
@@ -239,6 +239,7 @@ class _LoadedModel:
             # more than the `type` that is declared).
             model.metadata.signature = None
         self._model = model
+        self._streaming = model if self._hint is None else streaming_by_hint(model)
         self._mark = mark
         self._tell = tell
         self._rows_of = rows_of
@@ -350,7 +351,7 @@ class _LoadedModel:
         piece, error = attempted(lambda: self._plain_value(next(pieces)))
         if isinstance(error, StopIteration):
             raise _NoMore
-        if isinstance(error, self._unsupported):
+        if isinstance(error, (self._unsupported, _Refused)):
             raise error
         if error is not None:
             raise self._meant(call) from error
@@ -360,7 +361,7 @@ class _LoadedModel:
         """What the model gives piece by piece; where it can't, its whole answer as one piece."""
         params = dict(call.params) or None
         try:
-            pieces = self._model.predict_stream(self._single(call), params)
+            pieces = self._streaming.predict_stream(self._single(call), params)
             first = next(pieces)
         except StopIteration:
             return
@@ -372,9 +373,15 @@ class _LoadedModel:
         yield from pieces
 
     def _single(self, call: Any) -> Any:
-        """The one input of a call that streams: MLflow takes a table or one value."""
+        """The one input of a call that streams: MLflow takes a table or one value, which may be a
+        list itself where it is in one."""
         data = self._inputs.made_of(*call.frame)
-        return data[0] if isinstance(data, list) else data
+        if self._hint is None:
+            return data[0] if isinstance(data, list) else data
+        refusals = self._hint.refusals(data)
+        if refusals:
+            raise _Refused(refusals)
+        return [self._hint.dicts(data[0])]
 
     def _close(self, pieces: Any) -> None:
         """End the model's generator; what it says to that is for the log."""

@@ -85,7 +85,8 @@ class BodyReader:
 
     @cached_property
     def _rows(self) -> SchemaValidator:
-        return validation.rows_validator(self._row)
+        are_cells = self.inputs.named and self.inputs.extras == "refused"
+        return validation.rows_validator(self._row, are_cells=are_cells)
 
     @cached_property
     def _most_members(self) -> float:

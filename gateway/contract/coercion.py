@@ -86,12 +86,12 @@ def _coercer(type_: Type) -> Coercer:
             raise AssertionError("no output is declared as that")
         case Scalar(kind):
             return _scalars(kind)
-        case ArrayOf(items):
-            return _each(coercer(items))
+        case ArrayOf(items, gaps):
+            return _each(coercer(items, optional=gaps))
         case TupleOf(items):
             return _tuples([coercer(item) for item in items])
-        case MapOf(values):
-            return _maps(coercer(values))
+        case MapOf(values, gaps):
+            return _maps(coercer(values, optional=gaps))
         case ObjectOf(fields, extras):
             return _objects(fields, open_=extras == "kept")
         case AnyValue():

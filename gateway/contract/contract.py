@@ -307,11 +307,11 @@ class Contract:
         return {p.name: encoder(p.type, taken[p.name], _target(p)) for p in self.params}
 
     def _encoded(self, params: dict[str, Any]) -> dict[str, Any]:
-        """The params that the model knows, as MLflow's enforcement takes them."""
+        """The params that the model knows, as MLflow's enforcement takes them, in their order."""
         encoded = {}
-        for name, how in self._param_encoders.items():
-            if name in params:
-                value = params[name]
+        for name, value in params.items():
+            if name in self._param_encoders:
+                how = self._param_encoders[name]
                 encoded[name] = value if how is None or value is None else how(value)
         return encoded
 

@@ -51,8 +51,8 @@ def encoder(type_: Type, accepted: Type, target: Target) -> Encoder | None:
             return _array(items, taken, target)
         case MapOf(values), MapOf(taken):
             return _map(encoder(values, taken, target))
-        case ObjectOf(fields), ObjectOf(taken_fields):
-            return _object(fields, taken_fields, target)
+        case ObjectOf(fields, extras), ObjectOf(taken_fields):
+            return _object(fields, taken_fields, target, is_open=extras == "kept")
         case _:
             return None
 
@@ -73,22 +73,32 @@ def _array(items: Type, taken: Type, target: Target) -> Encoder | None:
         dtype = COLUMN_DTYPES[items.kind]
         return lambda value: np.array(value, dtype=dtype)
     each = encoder(items, taken, target)
-    return None if each is None else lambda value: [each(item) for item in value]
+    if each is None:
+        return None
+    return lambda value: [_encoded(item, each) for item in value]
 
 
 def _map(each: Encoder | None) -> Encoder | None:
-    return None if each is None else lambda value: {k: each(v) for k, v in value.items()}
+    if each is None:
+        return None
+    return lambda value: {name: _encoded(item, each) for name, item in value.items()}
 
 
-def _object(fields: tuple[Field, ...], taken: tuple[Field, ...], target: Target) -> Encoder | None:
+def _object(
+    fields: tuple[Field, ...], taken: tuple[Field, ...], target: Target, *, is_open: bool
+) -> Encoder | None:
+    """What nobody declared stays in an open object; what only callers know is left out of any."""
     types = {field.name: field.type for field in taken}
     each = {field.name: encoder(field.type, types[field.name], target) for field in fields}
     if len(each) == len(types) and not any(each.values()):
         return None
 
     def encode(value: dict[str, Any]) -> dict[str, Any]:
-        known = ((name, item) for name, item in value.items() if name in each)
-        return {name: _encoded(item, each[name]) for name, item in known}
+        return {
+            name: _encoded(item, each.get(name))
+            for name, item in value.items()
+            if name in each or (is_open and name not in types)
+        }
 
     return encode
 

@@ -68,9 +68,9 @@ def _fields(own: tuple[Field, ...], promised: tuple[Field, ...]) -> tuple[Field,
 def _type(own: Type, promised: Type) -> Type:
     match own, promised:
         case ArrayOf(mine), ArrayOf(theirs):
-            return ArrayOf(_type(mine, theirs))
+            return replace(own, items=_type(mine, theirs))
         case MapOf(mine), MapOf(theirs):
-            return MapOf(_type(mine, theirs))
+            return replace(own, values=_type(mine, theirs))
         case ObjectOf(fields, extras), ObjectOf(promised_fields):
             return ObjectOf(_fields(fields, promised_fields), extras)
         case _:
@@ -91,9 +91,9 @@ def _declared(promised: tuple[Field, ...], own: tuple[Field, ...]) -> tuple[Fiel
 def _declared_type(promised: Type, own: Type) -> Type:
     match promised, own:
         case ArrayOf(theirs), ArrayOf(mine):
-            return ArrayOf(_declared_type(theirs, mine))
+            return replace(promised, items=_declared_type(theirs, mine))
         case MapOf(theirs), MapOf(mine):
-            return MapOf(_declared_type(theirs, mine))
+            return replace(promised, values=_declared_type(theirs, mine))
         case ObjectOf(fields, extras), ObjectOf(own_fields):
             return ObjectOf(_declared(fields, own_fields), extras)
         case _:

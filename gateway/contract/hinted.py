@@ -1,11 +1,11 @@
 """Models that were made from type hints: what the model's own classes decide.
 
 MLflow writes a pydantic class as an object whose members are all required, but those that may be
-None: a default is nowhere in the MLmodel file. MLflow asks the class itself, in the model's
-process, when the model is called; so does a gateway, and what the class refuses is told as a
-refusal of the body (`deployments.model_process.hinted`). Nor does the file say that a class has
-members beyond those that it declares: what an object in an answer has more was given by the class,
-and stays.
+None: a default is nowhere in the MLmodel file, nor whether the class takes members beyond those
+that it declares, under other names (aliases), or null in a list (`list[int | None]`). MLflow asks
+the class itself, in the model's process, when the model is called; so does a gateway, and what the
+class refuses is told as a refusal of the body (`deployments.model_process.hinted`). What an object
+in an answer has beyond the declared members was given by the class, and stays.
 """
 
 from __future__ import annotations
@@ -19,39 +19,53 @@ from gateway.errors import InvalidInput, Violation
 
 
 def loosened(inputs: Rows) -> Rows:
-    """The inputs with each member of an object left to the model's class."""
-    return _changed(inputs, lambda each: replace(each, fields=tuple(map(_left_open, each.fields))))
+    """The inputs with each member of an object, and each null in a list, left to the model's
+    class."""
+    return _changed(with_gaps(inputs), _without_required)
 
 
-def opened(outputs: Rows | None) -> Rows | None:
-    """The outputs with what an object has beyond the declared members."""
-    if outputs is None:
-        return None
-    return _changed(outputs, lambda each: replace(each, extras="kept"))
+def opened(rows: Rows) -> Rows:
+    """The rows with what an object has beyond the declared members."""
+    return _changed(rows, _open)
 
 
-def _changed(rows: Rows, change: Callable[[ObjectOf], ObjectOf]) -> Rows:
+def with_gaps(rows: Rows) -> Rows:
+    """The rows with null in lists and maps: of what may be None there MLflow writes the rest."""
+    return _changed(rows, _with_gaps)
+
+
+def _changed(rows: Rows, change: Callable[[Type], Type]) -> Rows:
     return replace(rows, fields=tuple(_field(each, change) for each in rows.fields))
 
 
-def _field(field: Field, change: Callable[[ObjectOf], ObjectOf]) -> Field:
+def _field(field: Field, change: Callable[[Type], Type]) -> Field:
     return replace(field, type=_type(field.type, change))
 
 
-def _type(type_: Type, change: Callable[[ObjectOf], ObjectOf]) -> Type:
+def _type(type_: Type, change: Callable[[Type], Type]) -> Type:
     match type_:
         case ArrayOf(items):
-            return ArrayOf(_type(items, change))
+            return change(replace(type_, items=_type(items, change)))
         case MapOf(values):
-            return MapOf(_type(values, change))
+            return change(replace(type_, values=_type(values, change)))
         case ObjectOf(fields):
             return change(replace(type_, fields=tuple(_field(each, change) for each in fields)))
         case _:
             return type_
 
 
-def _left_open(field: Field) -> Field:
-    return replace(field, required=False)
+def _open(type_: Type) -> Type:
+    return replace(type_, extras="kept") if isinstance(type_, ObjectOf) else type_
+
+
+def _with_gaps(type_: Type) -> Type:
+    return replace(type_, gaps=True) if isinstance(type_, ArrayOf | MapOf) else type_
+
+
+def _without_required(type_: Type) -> Type:
+    if not isinstance(type_, ObjectOf):
+        return type_
+    return replace(type_, fields=tuple(replace(each, required=False) for each in type_.fields))
 
 
 def located(error: InvalidInput, at: tuple[str, ...], *, single: bool) -> InvalidInput:

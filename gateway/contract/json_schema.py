@@ -139,10 +139,10 @@ def _schema(type_: Type, *, answer: bool) -> JsonSchema:
             return _scalar(kind, answer)
         case TextOrTexts():
             return {"type": ["string", "array"], "items": {"type": "string"}, "minItems": 1}
-        case ArrayOf(items):
-            return {"type": "array", "items": _schema(items, answer=answer)}
-        case MapOf(values):
-            return {"type": "object", "additionalProperties": _schema(values, answer=answer)}
+        case ArrayOf(items, gaps):
+            return {"type": "array", "items": _element(items, answer, gaps)}
+        case MapOf(values, gaps):
+            return {"type": "object", "additionalProperties": _element(values, answer, gaps)}
         case AnyValue():
             return {}
         case TupleOf(items):
@@ -154,6 +154,11 @@ def _schema(type_: Type, *, answer: bool) -> JsonSchema:
             return _object(fields, answer, closed=extras == "refused")
         case TensorOf():
             return _tensor(type_, answer)
+
+
+def _element(type_: Type, answer: bool, gaps: bool) -> JsonSchema:
+    schema = _schema(type_, answer=answer)
+    return _or_null(schema) if gaps else schema
 
 
 def _member(field: Field, *, answer: bool) -> JsonSchema:

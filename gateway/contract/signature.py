@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 
 from gateway.contract.agents import TASKS, agent_inputs, agent_outputs
-from gateway.contract.hinted import opened
+from gateway.contract.hinted import opened, with_gaps
 from gateway.contract.types import (
     ANYTHING,
     AnyValue,
@@ -123,7 +123,9 @@ def read_signature(signature: Mapping[str, Any] | None, *, from_type_hints: bool
         inputs, outputs, hinted = agent_inputs(inputs, task), agent_outputs(outputs), False
     else:
         task = None
-        outputs = opened(outputs) if hinted else outputs
+        if hinted:
+            inputs = opened(inputs)
+            outputs = None if outputs is None else with_gaps(opened(outputs))
     if signature.get(TEXTS_IN_STRINGS):
         inputs = _with_texts(inputs)
     return Signature(

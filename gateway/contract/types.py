@@ -37,16 +37,18 @@ class Scalar:
 
 @dataclass(frozen=True, slots=True)
 class ArrayOf:
-    """A list of any length whose elements all have one type."""
+    """A list of any length whose elements all have one type, or are null where there are `gaps`."""
 
     items: Type
+    gaps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class MapOf:
-    """An object with any keys whose values all have one type."""
+    """An object with any keys whose values all have one type, or are null where there are `gaps`."""
 
     values: Type
+    gaps: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,12 +51,16 @@ _EXTRAS: dict[Extras, Literal["forbid", "ignore", "allow"]] = {
 }
 
 
-def rows_validator(row: Type) -> SchemaValidator:
+def rows_validator(row: Type, *, are_cells: bool = False) -> SchemaValidator:
     """A validator of a list of rows; unlike lists inside of a row it reports every row.
 
-    Of a row that may be anything it takes null as well: with [1, null] two inputs are meant.
+    Of a row that may be anything it takes null as well: with [1, null] two inputs are meant. Rows
+    that `are_cells` of columns are looked up by name: the order of their members says nothing.
     """
-    each = _schema(row) if isinstance(row, AnyValue) else _member(Field("", row))
+    if are_cells and isinstance(row, ObjectOf):
+        each = _object(row)
+    else:
+        each = _schema(row) if isinstance(row, AnyValue) else _member(Field("", row))
     return SchemaValidator(core_schema.list_schema(each, strict=True))
 
 
@@ -77,7 +81,8 @@ def params_validator(params: Iterable[Param]) -> SchemaValidator:
         for p in params
     }
     members = core_schema.typed_dict_schema(fields, strict=True, extra_behavior="forbid")
-    return SchemaValidator(core_schema.list_schema(members))
+    as_sent = core_schema.no_info_wrap_validator_function(_as_sent, members)
+    return SchemaValidator(core_schema.list_schema(as_sent))
 
 
 def violations(error: ValidationError, at: Path, start: int | None = None) -> list[Violation]:
@@ -142,25 +147,44 @@ def _schema(type_: Type, nullable: bool = False) -> CoreSchema:
             return _scalar(kind, nullable)
         case TextOrTexts():
             return _texts(nullable)
-        case ArrayOf(items):
-            return core_schema.list_schema(_schema(items), strict=True, fail_fast=True)
-        case MapOf(values):
+        case ArrayOf(items, gaps):
+            return core_schema.list_schema(_element(items, gaps), strict=True, fail_fast=True)
+        case MapOf(values, gaps):
             return core_schema.dict_schema(
-                values_schema=_schema(values), strict=True, fail_fast=True
+                values_schema=_element(values, gaps), strict=True, fail_fast=True
             )
         case AnyValue():
             return core_schema.any_schema()
         case TupleOf(items):
             # lax, because JSON has lists only; the items are as strict as ever
             return core_schema.tuple_schema([_member(Field("", item)) for item in items])
-        case ObjectOf(fields, extras):
-            return core_schema.typed_dict_schema(
-                {field.name: _typed_field(field) for field in fields},
-                strict=True,
-                extra_behavior=_EXTRAS[extras],
-            )
+        case ObjectOf():
+            return core_schema.no_info_wrap_validator_function(_as_sent, _object(type_))
         case TensorOf():
             return _tensor(type_)
+
+
+def _object(type_: ObjectOf) -> CoreSchema:
+    return core_schema.typed_dict_schema(
+        {field.name: _typed_field(field) for field in type_.fields},
+        strict=True,
+        extra_behavior=_EXTRAS[type_.extras],
+    )
+
+
+def _as_sent(value: Any, validated: core_schema.ValidatorFunctionWrapHandler) -> Any:
+    """An object with its members in the order in which they were sent, as MLflow's own server hands
+    it over; pydantic-core has them in that of the declaration."""
+    made = validated(value)
+    names = [name for name in value if name in made]
+    return made if names == list(made) else {name: made[name] for name in names}
+
+
+def _element(type_: Type, gaps: bool) -> CoreSchema:
+    """Of a list or a map."""
+    if not gaps:
+        return _schema(type_)
+    return core_schema.nullable_schema(_schema(type_, nullable=True))
 
 
 def _typed_field(field: Field) -> core_schema.TypedDictField:
