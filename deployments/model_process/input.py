@@ -100,7 +100,9 @@ def _table(names: tuple[Any, ...], columns: tuple[Any, ...]) -> pd.DataFrame:
     """Columns of one type as one block: a tenth of what pandas takes for a dict of them."""
     kinds = {column.dtype if isinstance(column, np.ndarray) else None for column in columns}
     if len(kinds) == 1 and None not in kinds:
-        return pd.DataFrame(np.column_stack(columns), columns=_index(names))
+        # Column by column in memory, as MLflow's own are: what a model computes of them is then the
+        # same to the last bit.
+        return pd.DataFrame(np.stack(columns).T, columns=_index(names))
     return pd.DataFrame({name: _series(column) for name, column in zip(names, columns)})
 
 
@@ -122,11 +124,11 @@ def _series(column: Any) -> Any:
     number into a fraction."""
     if isinstance(column, np.ndarray):
         return column
-    return pd.Series(column, dtype=_type_of_texts() if _is_of_texts(column) else object)
+    return pd.Series(column, dtype=type_of_texts() if _is_of_texts(column) else object)
 
 
 @lru_cache(maxsize=1)
-def _type_of_texts() -> Any:
+def type_of_texts() -> Any:
     """Asked once the model is loaded: it is an option of pandas, which a model may set."""
     return pd.Series(["a"]).dtype
 

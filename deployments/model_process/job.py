@@ -222,6 +222,7 @@ class _LoadedModel:
         import mlflow.pyfunc
 
         from .answers import AmbiguousOutput, Reading
+        from .exact_input import ExactInput
         from .hinted import TypeHint, streaming_by_hint
         from .input import Inputs, rows_of, taken
         from .output import UnsupportedOutput, one_answer, plain_output, plain_value, settled
@@ -239,6 +240,7 @@ class _LoadedModel:
             # more than the `type` that is declared).
             model.metadata.signature = None
         self._model = model
+        self._exact = ExactInput.of(model)
         self._streaming = model if self._hint is None else streaming_by_hint(model)
         self._mark = mark
         self._tell = tell
@@ -340,6 +342,8 @@ class _LoadedModel:
 
     def _answer(self, frame: Any, params: Any) -> Any:
         data, predict = self._inputs.made_of(*frame), self._model.predict
+        if self._exact is not None and not params and self._exact.is_made_of(*frame):
+            predict = self._exact.predict
         return self._settled(predict(data, params=dict(params)) if params else predict(data))
 
     def _asked_again(self, call: Any, rows: tuple[int, ...]) -> Any:

@@ -433,10 +433,12 @@ def _variables() -> None:
     "ModelRegistryClient.store",
     "RegisteredModel._is_prompt",
     "ArtifactRepository._download_file",
+    "PyFuncModel._model_meta",
 )
 def _mlflow() -> None:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import RegisteredModel
+    from mlflow.pyfunc import PyFuncModel
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
@@ -449,6 +451,10 @@ def _mlflow() -> None:
     for repository in (ArtifactRepository, MlflowArtifactsRepository):
         found = inspect.signature(repository._download_file)
         assert list(found.parameters) == ["self", "remote_file_path", "local_path"]
+    metadata = object()
+    model = PyFuncModel.__new__(PyFuncModel)
+    model._model_meta = metadata
+    assert model.metadata is metadata
 
 
 # --- all of them ------------------------------------------------------------------------------
