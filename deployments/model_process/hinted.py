@@ -6,11 +6,11 @@ wrong with all of it. Here it is told apart, by row and member.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any, List, get_origin
 
 from .attempt import attempted
+from .unenforced import unenforced
 
 MOST = 50
 """So many refusals of a call are told."""
@@ -56,14 +56,7 @@ def streaming_by_hint(model: Any) -> Any:
     """The model as one whose `predict_stream` takes what its hint takes. MLflow (3.17) leaves that
     to the hint when it predicts; when it streams it enforces the signature that it made of the
     hint, which takes no object but in two lists, no default and no alias."""
-    import mlflow.pyfunc
-    from mlflow.models import ModelSignature
-
-    params = model.metadata.get_params_schema()
-    metadata = copy.copy(model.metadata)
-    metadata.signature = None if params is None else ModelSignature(params=params)
-    stream = "predict_stream" if hasattr(model._model_impl, "predict_stream") else None
-    return mlflow.pyfunc.PyFuncModel(metadata, model._model_impl, predict_stream_fn=stream)
+    return unenforced(model) or model
 
 
 def _element_of(model: Any) -> Any:
