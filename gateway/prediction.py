@@ -12,21 +12,20 @@ from collections.abc import (
     AsyncGenerator,
     Awaitable,
     Callable,
-    Coroutine,
     Iterator,
     Mapping,
     Sequence,
 )
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from gateway.admission import Admission, Visit
 from gateway.availability import Unloadable, VersionKey
 from gateway.canary import RawHeaders, Trials
 from gateway.capture.kept import Kept
 from gateway.catalog import Catalog, Resolution, ServedModel, ShadowTarget
-from gateway.contract import TYPED, Contract, Form, Frame, Outputs, Request, Write, Written
+from gateway.contract import TYPED, Contract, Form, Request, Write, Written
 from gateway.deadline import Deadline
 from gateway.errors import (
     CatalogUnavailable,
@@ -36,8 +35,9 @@ from gateway.errors import (
     ModelUnavailable,
     Violation,
 )
+from gateway.frame_calls import call_of, placed, timings, together
 from gateway.parsing.pool import AT_ONCE_BYTES, Parsing
-from gateway.ports import MODEL_STEP, Call, CallResult, CatalogFeed, StreamingBackend, Submit
+from gateway.ports import MODEL_STEP, CallResult, CatalogFeed, StreamingBackend, Submit
 from gateway.shadow.answered import Answered
 from gateway.shadow.shadowing import Shadowing
 from gateway.shadow.streams import Heard, may_stream
@@ -307,7 +307,7 @@ class PredictionService:
         if len(request.frames) != 1 or request.rows != 1:
             raise InvalidInput((Violation(pointer="", message="A stream answers one input."),))
         patience_s = self._patience_s(resolution.model)
-        call = _call(resolution, request, request.frames[0][1], deadline, patience_s, len(body))
+        call = call_of(resolution, request, request.frames[0][1], deadline, patience_s, len(body))
         try:
             async with aclosing(self._streaming.stream(call)) as pieces:
                 left_s = deadline.left_s()
@@ -364,15 +364,15 @@ class PredictionService:
         answer = await _written(resolution.contract, request, results, form.write)
         visit.hold_answer(len(answer.body))
         if kept is not None:
-            kept.note_outputs(_placed(request, results), len(answer.body))
-        timings = _timings(results, (called - parsed) * 1e3)
-        timings["parse"] = (parsed - started) * 1e3
-        timings["render"] = (time.perf_counter() - called) * 1e3
+            kept.note_outputs(placed(request, results), len(answer.body))
+        spent_ms = timings(results, (called - parsed) * 1e3)
+        spent_ms["parse"] = (parsed - started) * 1e3
+        spent_ms["render"] = (time.perf_counter() - called) * 1e3
         return Prediction(
             answer=answer,
             version=resolution.version.number,
             rows=request.rows,
-            timings_ms=timings,
+            timings_ms=spent_ms,
             offer=None
             if resolution.shadow is None
             else self._offer(resolution, body, form, request, results, len(answer.body)),
@@ -398,7 +398,7 @@ class PredictionService:
             body=body,
             form=form,
             request=request,
-            outputs=_placed(request, results),
+            outputs=placed(request, results),
             model_s=sum(result.timings_ms.get(MODEL_STEP, 0.0) for result in results) / 1e3,
             size_bytes=size_bytes,
             patience_s=self._patience_s(resolution.model),
@@ -414,31 +414,12 @@ class PredictionService:
         patience_s: float,
     ) -> list[CallResult]:
         """One call per frame, side by side; an empty request calls nothing."""
-        return await _together(
+        return await together(
             [
-                self._submit(_call(resolution, request, frame, deadline, patience_s, size_bytes))
+                self._submit(call_of(resolution, request, frame, deadline, patience_s, size_bytes))
                 for _, frame in request.frames
             ]
         )
-
-
-def _call(
-    resolution: Resolution,
-    request: Request,
-    frame: Frame,
-    deadline: Deadline,
-    patience_s: float,
-    size_bytes: int,
-) -> Call:
-    return Call(
-        model=resolution.model,
-        version=resolution.version,
-        frame=frame,
-        params=request.params,
-        deadline=deadline,
-        patience_s=patience_s,
-        size_bytes=size_bytes * frame.rows // request.rows,
-    )
 
 
 async def within(timeout_s: float, coming: Awaitable[_T]) -> _T:
@@ -477,38 +458,7 @@ async def _put_first(first: bytes | None, rest: AsyncGenerator[bytes]) -> AsyncG
 async def _written(
     contract: Contract, request: Request, results: list[CallResult], write: Write
 ) -> Written:
-    outputs = _placed(request, results)
+    outputs = placed(request, results)
     if request.rows <= _AT_ONCE_ROWS:
         return write(contract, request, outputs)
     return await asyncio.to_thread(write, contract, request, outputs)
-
-
-def _placed(request: Request, results: Sequence[CallResult]) -> Outputs:
-    """What came back for each frame, with the positions of its rows."""
-    positions = (where for where, _ in request.frames)
-    return list(zip(positions, (result.output for result in results), strict=True))
-
-
-def _timings(results: list[CallResult], predict_ms: float) -> dict[str, float]:
-    timings = {"predict": predict_ms}
-    for result in results:
-        for name, spent in result.timings_ms.items():
-            timings[name] = timings.get(name, 0.0) + spent
-    return timings
-
-
-async def _together(calls: list[Coroutine[Any, Any, CallResult]]) -> list[CallResult]:
-    """The results in order; where a call fails the others are cancelled and its error raised."""
-    if len(calls) == 1:
-        return [await calls[0]]
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(call) for call in calls]
-    except* GatewayError as errors:
-        raise _first(errors) from None
-    return [task.result() for task in tasks]
-
-
-def _first(errors: BaseExceptionGroup[GatewayError]) -> GatewayError:
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -48,6 +48,7 @@ from .stacks import stack_lines
 _LONGEST_TEXT = 2000
 _LONGEST_REASON = 300
 _LONGEST_CHAIN = 1000
+_LONGEST_NAME = 200
 _END_S = 10
 
 
@@ -160,7 +161,9 @@ def _reason(error: BaseException) -> str:
     for each in (error, root):
         if isinstance(each, ModuleNotFoundError) and isinstance(each.name, str):
             return "ModuleNotFoundError: No module named %r" % each.name[:200]
-    return type(root).__name__
+    # A class can be called anything, also by a text that it was made of.
+    name = type(root).__name__
+    return name if name.isidentifier() and len(name) <= _LONGEST_NAME else "an error without a name"
 
 
 def _set_registry(job: dict[str, Any]) -> None:
