@@ -1,7 +1,8 @@
-"""Why a model's type hint refuses rows: asked of the hint's own classes, once a call has failed.
+"""Why a model refuses rows: asked of its type hint's own classes, or of MLflow's classes of what
+agents are asked, once a call has failed.
 
-MLflow validates what a model made from type hints is called with, and says in one text what is
-wrong with all of it. Here it is told apart, by row and member.
+MLflow validates what such a model is called with, and says in one text what is wrong with all of
+it. Here it is told apart, by row and member.
 """
 
 from __future__ import annotations
@@ -50,6 +51,45 @@ class TypeHint:
         """A value that the hint takes, as MLflow hands it to `predict_stream`: with dicts, where
         `predict` gets objects of the hint's classes. What the class has defaults for is there."""
         return _stored(self._element, value)
+
+
+class AgentRequest:
+    """What an agent is asked, as MLflow's loader reads it (3.17, `mlflow.pyfunc.loaders`)."""
+
+    def __init__(self, loader: str) -> None:
+        self._kind = loader.rpartition(".")[2]
+
+    def refusals(self, rows: list[Any]) -> list[Refusal]:
+        """What is wrong with which object; nothing where MLflow's classes take them all."""
+        try:
+            found = [[i, *each] for i, row in enumerate(rows) for each in self._refusals(row)]
+        except ImportError:  # an MLflow that has the class elsewhere
+            return []
+        return found[:MOST]
+
+    def _refusals(self, request: dict[str, Any]) -> Iterator[list[Any]]:
+        if self._kind == "responses_agent":
+            from mlflow.types.responses import ResponsesAgentRequest
+
+            yield from _refusals_of_class(ResponsesAgentRequest, request, [], strict=False)
+            return
+        messages = request.get("messages") or []
+        for i, message in enumerate(messages):
+            yield from self._refusals_of_message(message, ["messages", i])
+
+    def _refusals_of_message(self, message: Any, path: list[Any]) -> Iterator[list[Any]]:
+        if self._kind == "chat_agent":
+            from mlflow.types.agent import ChatAgentMessage
+
+            yield from _refusals_of_class(ChatAgentMessage, message, path, strict=False)
+            return
+        from mlflow.types.llm import ChatMessage
+
+        read: Any = ChatMessage.from_dict
+        try:
+            read(message)
+        except (ValueError, TypeError):  # its text may have the caller's values
+            yield [path, "It isn't what MLflow's ChatMessage takes."]
 
 
 def streaming_by_hint(model: Any) -> Any:
@@ -123,12 +163,26 @@ def _dumped(value: Any) -> Any:
     return value
 
 
-def _refusals_of_class(of: Any, value: Any, path: list[Any]) -> Iterator[list[Any]]:
+def _refusals_of_class(
+    of: Any, value: Any, path: list[Any], *, strict: bool = True
+) -> Iterator[list[Any]]:
     try:
-        of.model_validate(value, strict=True)  # as MLflow does
+        of.model_validate(value, strict=strict)  # as MLflow does
     except ValueError as error:  # pydantic's own is one, and has `errors`
         for each in getattr(error, "errors", list)():
-            yield [[*path, *each["loc"]], _message(each)]
+            yield [[*path, *_within(value, each)], _message(each)]
+
+
+def _within(value: Any, error: Any) -> list[Any]:
+    """Where in a value an error is. What pydantic says of it has the names of a union's branches
+    as well, and of what is missing the name."""
+    found = []
+    for part in error["loc"]:
+        has = isinstance(value, dict) and part in value
+        if has or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
+            found.append(part)
+            value = value[part]
+    return [*found, error["loc"][-1]] if error["type"] == "missing" else found
 
 
 def _message(error: Any) -> str:

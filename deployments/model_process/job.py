@@ -226,7 +226,7 @@ class _LoadedModel:
 
         from .answers import AmbiguousOutput, Reading
         from .exact_input import ExactInput
-        from .hinted import TypeHint, streaming_by_hint
+        from .hinted import AgentRequest, TypeHint, streaming_by_hint
         from .input import Inputs, rows_of, taken
         from .output import UnsupportedOutput, one_answer, plain_output, plain_value, settled
         from .tracing import within_trace
@@ -236,8 +236,11 @@ class _LoadedModel:
         model = mlflow.pyfunc.load_model(folder, suppress_warnings=True)
         self._inputs = Inputs.of(model)
         self._hint = TypeHint.of(model)
+        self._asked: Any = self._hint
         self._reading = Reading.of(model)
-        if _loader_of(model) in _AGENT_LOADERS:
+        loader = _loader_of(model)
+        if loader in _AGENT_LOADERS:
+            self._asked = AgentRequest(loader)
             # They take the object as it was sent, and check it themselves. To enforce the signature
             # MLflow would make a table of it, and refuse what the signature leaves open (a tool has
             # more than the `type` that is declared).
@@ -340,7 +343,7 @@ class _LoadedModel:
 
     def _meant(self, call: Any) -> Exception:
         """What it means that the model raised on a call."""
-        refusals = self._hint.refusals(call.frame[2][0]) if self._hint else []
+        refusals = self._asked.refusals(call.frame[2][0]) if self._asked else []
         return _Refused(refusals) if refusals else _ModelRaised()
 
     def _answer(self, frame: Any, params: Any) -> Any:

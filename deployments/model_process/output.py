@@ -17,6 +17,7 @@ import datetime as dt
 import decimal
 import enum
 import inspect
+import json
 import threading
 import uuid
 from collections import deque
@@ -69,10 +70,12 @@ def _plain_output(answer: Any) -> tuple[Any, ...]:
     if table is not None:
         return ("columns", [_name(name) for name in table], list(table.values()))
     if isinstance(answer, pd.DataFrame):
+        if not answer.shape[1]:  # columns would forget how many rows there are
+            return ("values", [{} for _ in range(len(answer))])
         columns = [_plain_series(answer.iloc[:, i]) for i in range(answer.shape[1])]
         return ("columns", [_name(name) for name in answer.columns], columns)
     if isinstance(answer, _OF_PANDAS):
-        return ("values", _plain_series(pd.Series(answer)))
+        return ("values", _plain_column(answer))
     if isinstance(answer, ByColumn):
         columns = [_plain_value(column) for column in answer.columns]
         return ("columns", [_name(name) for name in answer.names], columns)
@@ -174,6 +177,12 @@ def _array_of_others(value: Any) -> Any:
 _OF_PANDAS = (pd.Series, pd.Index, pd.api.extensions.ExtensionArray)
 
 
+def _plain_column(values: Any) -> Any:
+    if isinstance(values, pd.MultiIndex):  # which pandas makes no series of
+        return [_plain_value(value) for value in values]
+    return _plain_series(pd.Series(values))
+
+
 def _plain_series(series: pd.Series[Any]) -> Any:
     if isinstance(series.dtype, pd.DatetimeTZDtype):
         series = series.dt.tz_convert("UTC").dt.tz_localize(None)
@@ -270,6 +279,10 @@ def _name(key: Any) -> str:
         return "null"
     if isinstance(key, (bool, np.bool_)):
         return "true" if key else "false"
+    if isinstance(key, (float, np.floating)) and not np.isfinite(key):
+        return json.dumps(float(key))
+    if isinstance(key, enum.Enum) and not isinstance(key, (str, int)):
+        return _name(key.value)
     if type(key) not in _PLAIN:
         key = next((bare(key) for plain, bare in _BARE if isinstance(key, plain)), key)
     return str.__str__(str(key))
@@ -277,7 +290,7 @@ def _name(key: Any) -> str:
 
 def _converted(value: Any) -> Any:
     if isinstance(value, _OF_PANDAS):
-        return _plain_series(pd.Series(value))
+        return _plain_column(value)
     if isinstance(value, pd.DataFrame):
         return _records({name: _plain_series(value[name]) for name in value})
     if inspect.isawaitable(value) or inspect.isasyncgen(value):

@@ -71,7 +71,7 @@ def _python_datetime(moment: np.datetime64) -> Any:
 def _array(items: Type, taken: Type, target: Target) -> Encoder | None:
     if target is Target.ENFORCED and isinstance(items, Scalar) and items.kind in _ARRAYS_OF:
         dtype = COLUMN_DTYPES[items.kind]
-        return lambda value: np.array(value, dtype=dtype)
+        return lambda value: np.array(value, dtype=dtype) if value else value  # as MLflow does
     each = encoder(items, taken, target)
     if each is None:
         return None

@@ -45,7 +45,7 @@ class ArrayOf:
 
 @dataclass(frozen=True, slots=True)
 class MapOf:
-    """An object with any keys; all its values have one type, or are null where there are `gaps`."""
+    """An object with any keys whose values have one type, or are null where there are `gaps`."""
 
     values: Type
     gaps: bool = False

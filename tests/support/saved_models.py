@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
 from mlflow.pyfunc.scoring_server import _parse_json_data, invocations
 
-from deployments.model_calls.outcomes import call_result, packed_call
+from deployments.model_calls.outcomes import call_result, packed_call, streamed
 from deployments.model_process.framing import Inbox, Message
 from deployments.model_process.job import _LoadedModel
 from deployments.model_process.mark import Mark
@@ -55,6 +56,22 @@ class SavedModel:
         message = packed_call(frame, params, give_up_at=time.monotonic() + 60.0, patience_s=60.0)
         return call_result(_unpacked(self._loaded.answer(_unpacked(message)))).output
 
+    def streamed(self, body: Any) -> list[Any]:
+        """The events that the gateway answers a body with, as JSON; raises its errors."""
+        request = self.contract.parse(json.dumps(body).encode())
+        ((_, frame),) = request.frames
+        message = packed_call(
+            frame, request.params, give_up_at=time.monotonic() + 60.0, patience_s=60.0
+        )
+        try:
+            pieces = [
+                streamed(_unpacked(piece)) for piece in self._loaded.stream(_unpacked(message))
+            ]
+        except InvalidInput as refusal:
+            raise request.located(refusal) from None
+        values = [piece.output[1][0] for piece in pieces if piece is not None]
+        return [json.loads(self.contract.render_event(value)) for value in values]
+
     def by_mlflow(self, **payload: Any) -> Any:
         """What MLflow's own server answers, of its `predictions` where it has them."""
         response = invocations(
@@ -66,6 +83,10 @@ class SavedModel:
         assert response.status == 200, response.response
         answer = json.loads(response.response)
         return answer.get("predictions", answer) if isinstance(answer, dict) else answer
+
+    def mlflow_stream(self, value: Any) -> Iterator[Any]:
+        """What MLflow's `predict_stream` gives."""
+        return self._by_mlflow.predict_stream(value)  # type: ignore[no-any-return]
 
     def mlflow_input(self, **payload: Any) -> Any:
         """What MLflow's own server makes of a body, before the signature is enforced."""

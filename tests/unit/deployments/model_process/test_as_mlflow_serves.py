@@ -15,7 +15,19 @@ import pydantic
 import pytest
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.pyfunc import PythonModel
-from mlflow.types.schema import AnyType, Array, ColSpec, Schema, TensorSpec
+from mlflow.types.schema import (
+    AnyType,
+    Array,
+    ColSpec,
+    DataType,
+    Map,
+    Object,
+    ParamSchema,
+    ParamSpec,
+    Property,
+    Schema,
+    TensorSpec,
+)
 from mlflow.types.type_hints import TypeFromExample
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
@@ -161,6 +173,34 @@ def test_what_was_fitted_to_a_table_gets_all_of_its_columns(save: Save) -> None:
     (_, beside) = model.answer([full, {"a": 2.0}])
     assert [beside] == model.answer({"a": 2.0}) == model.answer({"a": 2.0, "b": None})
     assert [beside] == model.by_mlflow(dataframe_records=[full, {"a": 2.0}])[1:]
+
+
+@pytest.mark.parametrize("wrapped", [lambda t: t, Array, Map], ids=["object", "list", "map"])
+def test_nested_objects_have_the_order_in_which_they_were_sent(save: Save, wrapped: Any) -> None:
+    """As MLflow's own server hands them over, at every depth; params as well."""
+    inner = Object([Property("z", DataType.long), Property("y", DataType.long)])
+    place = Object([Property("b", DataType.long), Property("a", DataType.string, False),
+                    Property("c", inner)])  # fmt: skip
+    model = save(lambda t: list(map(repr, t["o"])), [ColSpec(wrapped(place), "o")], TEXT)
+    sent = [{"c": {"y": 1, "z": 2}, "b": 5, "a": "x"}, {"b": 5, "c": {"z": 2, "y": 1}}]
+    lists = {Array: lambda o: [o], Map: lambda o: {"q": o, "p": o}}
+    rows = [{"o": lists.get(wrapped, lambda o: o)(each)} for each in sent]
+    assert model.answer(rows) == model.by_mlflow(dataframe_records=rows)
+
+
+def test_params_have_the_order_in_which_they_were_sent(save: Save) -> None:
+    """As in MLflow, whose defaults come after them."""
+
+    class Told(PythonModel):  # type: ignore[misc]
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+            return [repr(params)]
+
+    params = ParamSchema([ParamSpec(name, "long", 0) for name in "abc"])
+    model = save(Told(), signature=ModelSignature(Schema(TEXT), Schema(TEXT), params))
+    given = {"c": 3, "a": 1}
+    assert model.answer({"inputs": "x", "params": given}) == model.by_mlflow(
+        inputs=["x"], params=given
+    )
 
 
 # --- lists: of rows, or of outputs ----------------------------------------------------------------
@@ -337,7 +377,7 @@ def test_lists_of_one_row_s_object_are_never_dealt_out(save: Save) -> None:
     [
         ([0.1, 0.2], [ColSpec(Array("double"))]),
         (np.array([0.5, 0.25], "f4"), [TensorSpec(np.dtype("f4"), (-1, 2))]),
-        ([{"p": 0.5}, {"p": 0.25}], [ColSpec(Array(mlflow.types.schema.Map("double")))]),
+        ([{"p": 0.5}, {"p": 0.25}], [ColSpec(Array(Map("double")))]),
     ],
 )
 def test_one_row_s_list_may_come_bare(save: Save, answer: Any, outputs: Any) -> None:
@@ -396,6 +436,21 @@ def test_a_table_within_an_answer_is_its_records(save: Save) -> None:
     """As MLflow writes a table that is the whole answer."""
     model = save(lambda table: {"top": pd.DataFrame({"x": [1, 2]}), "n": 2}, NUMBERS)
     assert model.answer(ROWS[0]) == [{"top": [{"x": 1}, {"x": 2}], "n": 2}]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pd.DataFrame(index=range(2)),
+        pd.DataFrame([[1, 2]] * 2, columns=[np.nan, True]),
+        pd.DataFrame({"c": pd.array([1, None], dtype="Int64"), "d": pd.Categorical(["u", "v"])}),
+        pd.DataFrame({"yhat": [0.5] * 3}, index=pd.date_range("2024-01-01", periods=3)),
+    ],
+)
+def test_tables_and_lists_of_other_forms_are_as_mlflow_writes_them(save: Save, answer: Any) -> None:
+    """Of a table without columns, of names that are no texts, and of answers of other lengths."""
+    model = save(lambda table: answer, NUMBERS)
+    assert model.answer(ROWS) == model.by_mlflow(dataframe_records=ROWS)
 
 
 # --- type hints -----------------------------------------------------------------------------------

@@ -339,6 +339,9 @@ class Jax:
         ([{"a": {"b": 1}.keys()}], [{"a": ["b"]}]),
         ([Colour.RED], ["red"]), ([uuid.UUID(int=5)], ["00000000-0000-0000-0000-000000000005"]),
         ([{None: 1, True: 2, False: 3, 4: 5}], [{"null": 1, "true": 2, "false": 3, "4": 5}]),
+        ([{Colour.RED: 1, float("nan"): 2}], [{"red": 1, "NaN": 2}]),
+        (pd.MultiIndex.from_tuples([(1, "x"), (2, "y")]), [[1, "x"], [2, "y"]]),
+        (pd.DataFrame(index=range(2)), [{}, {}]),
     ],
 )  # fmt: skip
 def test_what_can_be_made_plain_is(answer: Any, plain: Any) -> None:
