@@ -43,6 +43,7 @@ def predict(rows): return [[os.getpid(), os.getppid(), *left]] * len(rows)
 KILLS = """
 import os, signal
 def predict(rows): return list(rows["x"])
+with open({loads!r}, "a") as loads: loads.write("x")
 os.kill(os.getppid(), signal.SIGKILL)
 """
 
@@ -110,13 +111,17 @@ async def test_nothing_outlives_a_template_that_is_killed(tmp_path: Path, forked
 async def test_who_kills_its_template_gets_one_of_its_own(tmp_path: Path) -> None:
     """A model that kills its parent whenever it is loaded costs the others one restart, not one
     with each of its own."""
-    tells, kills = save_code(tmp_path, "tells", TELLS), save_code(tmp_path, "kills", KILLS)
+    loads = tmp_path / "loads"
+    tells = save_code(tmp_path, "tells", TELLS)
+    kills = save_code(tmp_path, "kills", KILLS.format(loads=str(loads)))
     with zygote_of_a_replica() as address:
         async with supervised(tmp_path, zygote=address) as supervisor:
             (first,) = await answered(supervisor, tells)
             await supervisor.load(kills)
             await until(lambda: not is_alive(first))
             (second,) = await answered(supervisor, tells)
-            for _ in range(3):
-                await supervisor.load(kills)
+            before = loads.stat().st_size
+            for n in range(1, 4):
+                await supervisor.load(kills)  # where it isn't tried again by itself
+                await until(lambda n=n: loads.stat().st_size >= before + n, timeout_s=60.0)  # type: ignore[misc]
             assert await answered(supervisor, tells) == [second]
