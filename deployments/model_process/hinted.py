@@ -7,7 +7,6 @@ it. Here it is told apart, by row and member.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any, List, get_origin
 
@@ -94,18 +93,16 @@ class AgentRequest:
             yield [path, "It isn't what MLflow's ChatMessage takes."]
 
 
-def streaming_by_hint(model: Any) -> Any:
-    """The model as one whose `predict_stream` takes what its hint takes. MLflow (3.17) leaves that
-    to the hint when it predicts; when it streams it enforces the signature that it made of the
-    hint, which takes no object but in two lists, no default and no alias."""
-    import mlflow.pyfunc
+def params_alone(signature: Any) -> Any:
+    """What a signature says of params, None where it says nothing.
+
+    MLflow (3.17) leaves inputs to the hint when it predicts. When it streams it enforces the
+    signature that it made of the hint, which takes no object but in two lists, and neither the
+    class's defaults nor its aliases: without it, both ask the hint.
+    """
     from mlflow.models import ModelSignature
 
-    params = model.metadata.get_params_schema()
-    metadata = copy.copy(model.metadata)
-    metadata.signature = None if params is None else ModelSignature(params=params)
-    stream = "predict_stream" if hasattr(model._model_impl, "predict_stream") else None
-    return mlflow.pyfunc.PyFuncModel(metadata, model._model_impl, predict_stream_fn=stream)
+    return None if signature.params is None else ModelSignature(params=signature.params)
 
 
 def _refusals(hint: Any, value: Any, path: list[Any]) -> Iterator[list[Any]]:
