@@ -9,6 +9,7 @@ gap in a column of whole numbers, a column that is absent, params, types that ML
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from .input import type_of_texts
-from .unenforced import params_of, unenforced
 
 _TYPES = {
     "boolean": np.dtype(np.bool_),
@@ -49,14 +49,14 @@ class ExactInput:
         inputs = model.metadata.get_input_schema()
         if inputs is None or inputs.is_tensor_spec() or not inputs.has_input_names():
             return None
-        if params_of(model.metadata) is not None or _follows_hints(model):
+        if _params_of(model) is not None or _follows_hints(model):
             return None
         names = tuple(inputs.input_names())
         kinds = [getattr(each, "name", None) for each in inputs.input_types()]
         plain = (*_TYPES, _TEXT) if _takes_texts() else (*_TYPES,)
         if len(set(names)) < len(names) or any(each not in plain for each in kinds):
             return None
-        asked = unenforced(model)
+        asked = _unenforced(model)
         if asked is None:
             return None
         return cls(names, tuple(_TYPES.get(str(each)) for each in kinds), asked.predict)
@@ -87,3 +87,22 @@ def _takes_texts() -> bool:
     """Whether MLflow takes this pandas's texts as they are: objects always, pandas 3's `str` since
     it knows pandas 3, what a model makes of earlier ones by an option not."""
     return isinstance(type_of_texts(), np.dtype) or int(pd.__version__.partition(".")[0]) >= 3
+
+
+def _params_of(model: Any) -> Any:
+    """The schema of params, None where there is none; MLflow has them since 2.6."""
+    find = getattr(model.metadata, "get_params_schema", None)
+    return None if find is None else find()
+
+
+def _unenforced(model: Any) -> Any:
+    """The same model beside itself, with metadata of its own; None where that can't be had.
+
+    Calls may run side by side, so the model keeps its signature. `metadata` has no setter:
+    `_model_meta` is what it gives, in all releases since 1.0 (docs/11-ray-internals.md).
+    """
+    asked = copy.copy(model)
+    asked._model_meta = copy.copy(model.metadata)
+    asked.metadata.signature = None
+    is_apart = model.metadata.get_input_schema() is not None
+    return asked if is_apart and asked.metadata.get_input_schema() is None else None

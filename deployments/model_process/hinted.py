@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any, List, get_origin
 
 from .attempt import attempted
-from .unenforced import unenforced
 
 MOST = 50
 """So many refusals of a call are told."""
@@ -92,16 +91,16 @@ class AgentRequest:
             yield [path, "It isn't what MLflow's ChatMessage takes."]
 
 
-def streaming_by_hint(model: Any) -> Any:
-    """The model as one whose `predict_stream` takes what its hint takes. MLflow (3.17) leaves that
-    to the hint when it predicts; when it streams it enforces the signature that it made of the
-    hint, which takes no object but in two lists, no default and no alias."""
-    return unenforced(model) or model
+def params_alone(signature: Any) -> Any:
+    """What a signature says of params, None where it says nothing.
 
+    MLflow (3.17) leaves inputs to the hint when it predicts. When it streams it enforces the
+    signature that it made of the hint, which takes no object but in two lists, and neither the
+    class's defaults nor its aliases: without it, both ask the hint.
+    """
+    from mlflow.models import ModelSignature
 
-def _element_of(model: Any) -> Any:
-    (element,) = model.unwrap_python_model().predict_type_hints.input.__args__
-    return element
+    return None if signature.params is None else ModelSignature(params=signature.params)
 
 
 def _refusals(hint: Any, value: Any, path: list[Any]) -> Iterator[list[Any]]:

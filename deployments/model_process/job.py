@@ -226,7 +226,7 @@ class _LoadedModel:
 
         from .answers import AmbiguousOutput, Reading
         from .exact_input import ExactInput
-        from .hinted import AgentRequest, TypeHint, streaming_by_hint
+        from .hinted import AgentRequest, TypeHint, params_alone
         from .input import Inputs, rows_of, taken
         from .output import UnsupportedOutput, one_answer, plain_output, plain_value, settled
         from .tracing import within_trace
@@ -245,9 +245,10 @@ class _LoadedModel:
             # MLflow would make a table of it, and refuse what the signature leaves open (a tool has
             # more than the `type` that is declared).
             model.metadata.signature = None
+        elif self._hint is not None:
+            model.metadata.signature = params_alone(model.metadata.signature)
         self._model = model
         self._exact = ExactInput.of(model)
-        self._streaming = model if self._hint is None else streaming_by_hint(model)
         self._mark = mark
         self._tell = tell
         self._rows_of = rows_of
@@ -371,7 +372,7 @@ class _LoadedModel:
         """What the model gives piece by piece; where it can't, its whole answer as one piece."""
         params = dict(call.params) or None
         try:
-            pieces = self._streaming.predict_stream(self._single(call), params)
+            pieces = self._model.predict_stream(self._single(call), params)
             first = next(pieces)
         except StopIteration:
             return

@@ -1,8 +1,9 @@
 """Inputs of a model without a signature -> what it is called with.
 
 Records are a table, whose types are for pandas to find, in the model's own process. Nested lists of
-numbers are an array, all else is a list. It is what MLflow's own server makes of
-`dataframe_records` and `inputs` where a model has no signature (3.17).
+numbers are an array, as MLflow's own server makes them of `dataframe_records` and `inputs` where a
+model has no signature (3.17). All else is a list, as it was sent: of texts MLflow's server makes an
+array, which its wrappers for text don't take.
 """
 
 from __future__ import annotations

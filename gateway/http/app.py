@@ -87,6 +87,20 @@ ASSETS = Path(__file__).parent / "assets"
 ASSETS_PATH = "/docs/assets"
 SYNC_PATH = "/registry/sync"
 
+_DESCRIPTION = """\
+Each model has a typed operation below. The same models answer other protocols' clients, whose own
+documents describe the bodies; errors and keys are those of the operations here.
+
+| clients | base address | routes |
+| --- | --- | --- |
+| OpenAI's, of agents and chat models, named as `model` | `/v1` | `POST /v1/chat/completions`, \
+`/v1/responses`, `/v1/completions`, `/v1/embeddings`; `GET /v1/models` |
+| MLflow's scoring server | `/models/{name}` | `POST /models/{name}/invocations` |
+| Open Inference Protocol (Triton, KServe) | `/` | `POST /v2/models/{name}/infer` |
+
+With `Accept: text/event-stream` the typed operation streams what a model's `predict_stream` yields.
+"""
+
 _LICENSE = {"name": "Apache 2.0", "identifier": "Apache-2.0"}
 _ERRORS = 400
 _PLACE = re.compile(r"\{\{ (BASE|KEYS) \}\}")
@@ -372,6 +386,7 @@ def _base_document(routes: Sequence[BaseRoute], access: Access | None) -> dict[s
             title="modelmux",
             version=distribution_version("modelmux"),
             summary="Every model of the MLflow registry, by its name alone.",
+            description=_DESCRIPTION,
             license_info=_LICENSE,
             routes=routes,
         )

@@ -65,6 +65,17 @@ async def test_absent_members_are_absent(gateway: httpx.AsyncClient) -> None:
     assert "'temperature': 2.0" in answer["choices"][0]["message"]["content"]
 
 
+@pytest.mark.parametrize("headers", [{}, EVENTS])
+async def test_what_mlflow_s_classes_refuse_is_the_caller_s_to_mend(
+    gateway: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    """A message that the signature lets pass and MLflow's class doesn't is 422 with its place."""
+    body = {"messages": [*HELLO["messages"], {"role": "user"}]}
+    response = await gateway.post("/models/chat/predict", json=body, headers=headers)
+    assert response.status_code == 422, response.text
+    assert response.json()["errors"][0]["pointer"] == "/messages/1"
+
+
 async def test_whole_objects_come_back(
     gateway: httpx.AsyncClient, agents_catalog: Catalog, agents_uri: str
 ) -> None:

@@ -1,84 +1,42 @@
-"""Agents whose requests MLflow's own classes refuse: told as a refusal, with the place."""
+"""What agents are asked and MLflow's own classes refuse, with the place."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
-from mlflow.pyfunc import ChatAgent, ChatModel, PythonModel, ResponsesAgent
-from mlflow.types.agent import ChatAgentMessage, ChatAgentResponse
-from mlflow.types.llm import ChatChoice, ChatCompletionResponse, ChatMessage
-from mlflow.types.responses import ResponsesAgentResponse
 
-from gateway.errors import InvalidInput, ModelFailed
-from tests.support.saved_models import SavedModel
+from deployments.model_process.hinted import AgentRequest
 
-# What MLflow says of its own classes is no fault of these agents.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
-
-FAIL = "fail"
-
-
-def _checked(said: Any) -> None:
-    if said == FAIL:
-        raise ValueError(said)
-
-
-class Chat(ChatModel):  # type: ignore[misc]
-    def predict(self, context: Any, messages: Any, params: Any) -> Any:
-        _checked(messages[0].content)
-        answer = ChatMessage(role="assistant", content="Hello")
-        return ChatCompletionResponse(choices=[ChatChoice(message=answer)])
-
-
-class Agent(ChatAgent):  # type: ignore[misc]
-    def predict(self, messages: Any, context: Any = None, custom_inputs: Any = None) -> Any:
-        _checked(messages[0].content)
-        answer = ChatAgentMessage(role="assistant", content="Hello", id="1")
-        return ChatAgentResponse(messages=[answer])
-
-
-class Responses(ResponsesAgent):  # type: ignore[misc]
-    def predict(self, request: Any) -> Any:
-        _checked(request.input[0].content)
-        return ResponsesAgentResponse(output=[])
-
-
-def _saved(model: PythonModel, folder: Path) -> SavedModel:
-    mlflow.pyfunc.save_model(path=str(folder), python_model=model, pip_requirements=[])
-    return SavedModel(folder)
+CHAT, AGENT, RESPONSES = (
+    AgentRequest(f"mlflow.pyfunc.loaders.{name}")
+    for name in ("chat_model", "chat_agent", "responses_agent")
+)
+SAID = {"role": "user", "content": "Hi"}
 
 
 @pytest.mark.parametrize(
-    ("agent", "body", "places"),
+    ("agent", "request_", "places"),
     [
-        (Chat, {"messages": [{"role": "user"}]}, {"/messages/0"}),
-        (Agent, [{"messages": [{"role": "user"}]}], {"/0/messages/0"}),
-        (Responses, {"input": [{"role": "user"}]}, {"/input/0/content", "/input/0/type"}),
-        (Responses, {"input": [{"role": "user", "content": "Hi"}], "tools": [{"type": "function"}]},
-         {"/tools/0/name", "/tools/0/parameters"}),
+        (CHAT, {"messages": [SAID, {"role": "user"}]}, [["messages", 1]]),
+        (AGENT, {"messages": [SAID, {"role": "user"}]}, [["messages", 1]]),
+        (AGENT, {"messages": [{"content": "Hi"}]}, [["messages", 0, "role"]]),
+        (RESPONSES, {"input": [{"role": "user"}]}, [["input", 0, "content"], ["input", 0, "type"]]),
+        (RESPONSES, {"input": [SAID], "tools": [{"type": "function"}]},
+         [["tools", 0, "name"], ["tools", 0, "parameters"]]),
     ],
 )  # fmt: skip
-def test_what_mlflow_s_classes_refuse_is_told_by_its_place(
-    tmp_path: Path, agent: Any, body: Any, places: set[str]
+def test_what_mlflow_s_classes_refuse_has_its_place(
+    agent: AgentRequest, request_: dict[str, Any], places: list[Any]
 ) -> None:
-    """What the signature leaves open and MLflow's loader doesn't take is no failure of the
-    model's."""
-    with pytest.raises(InvalidInput) as refused:
-        _saved(agent(), tmp_path / "model").answer(body)
-    assert {each.pointer for each in refused.value.violations} == places
+    """Within the request, without the names of pydantic's branches."""
+    good = {"input" if agent is RESPONSES else "messages": [SAID]}
+    refusals = agent.refusals([good, request_])
+    assert [(row, path) for row, path, _ in refusals] == [(1, place) for place in places]
 
 
-@pytest.mark.parametrize(
-    ("agent", "of"), [(Chat, "messages"), (Agent, "messages"), (Responses, "input")]
-)
-def test_what_fails_on_a_good_request_is_the_model(tmp_path: Path, agent: Any, of: str) -> None:
-    """A request that MLflow's classes take isn't blamed for what the agent's code raises."""
-    model = _saved(agent(), tmp_path / "model")
-    with pytest.raises(ModelFailed):
-        model.answer({of: [{"role": "user", "content": FAIL}]})
+@pytest.mark.parametrize("agent", [CHAT, AGENT, RESPONSES])
+def test_a_good_request_is_not_refused(agent: AgentRequest) -> None:
+    """So that what the agent's own code raises on it is told as the agent's failure."""
+    said = {"input" if agent is RESPONSES else "messages": [SAID]}
+    assert agent.refusals([said]) == []

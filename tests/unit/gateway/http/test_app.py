@@ -15,8 +15,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from gateway.catalog import Catalog
 from gateway.errors import GatewayError, ModelUnavailable, all_errors
 from gateway.http.access_log import AccessJournal
-from gateway.http.app import create_app
+from gateway.http.app import DIALECTS, create_app
 from gateway.http.predict.body import HttpLimits
+from gateway.http.protocols.openai.endpoint import PATHS as OPENAI_PATHS
 from gateway.ports import Call, CallResult, RegistryStatus
 from gateway.prediction import PredictionService
 from tests.support.catalogs import BREAKING, catalog, served, signature, version
@@ -255,6 +256,15 @@ async def test_the_document_is_valid_openapi(bench: Bench) -> None:
     OpenAPIV31SpecValidator((await bench.client.get("/openapi.json")).json()).validate()
     OpenAPIV31SpecValidator((await bench.client.get("/models/m/openapi.json")).json()).validate()
     assert (await bench.client.get("/models/nope/openapi.json")).status_code == 404
+
+
+async def test_the_document_names_the_routes_of_other_protocols(bench: Bench) -> None:
+    """Who reads it finds where OpenAI's clients, MLflow's and others go."""
+    told = (await bench.client.get("/openapi.json")).json()["info"]["description"]
+    posted = [path for path, _ in DIALECTS if "{selector}" not in path]
+    assert all(
+        f"`{path}`" in told or f"POST {path}`" in told for path in [*posted[1:], *OPENAI_PATHS]
+    )
 
 
 async def test_the_documents_tag_changes_only_with_the_catalog(bench: Bench) -> None:
