@@ -91,6 +91,11 @@ class AgentRequest:
             yield [path, "It isn't what MLflow's ChatMessage takes."]
 
 
+def _element_of(model: Any) -> Any:
+    (element,) = model.unwrap_python_model().predict_type_hints.input.__args__
+    return element
+
+
 def params_alone(signature: Any) -> Any:
     """What a signature says of params, None where it says nothing.
 

@@ -137,10 +137,11 @@ class Activator:
     @property
     def not_started(self) -> dict[str, str]:
         """Why models don't run of which something should, or should have, by their names."""
+        now = self._clock()
         return {
             name: reason
             for each in self._applications.values()
-            if (reason := each.why_not_started) is not None
+            if (reason := each.why_not_started(now)) is not None
             for name in each.models
         }
 

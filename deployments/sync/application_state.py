@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from deployments.placement import ApplicationPlan
-from deployments.sync.reconciler import Adjustment
+from deployments.sync.reconciler import SLOW, SLOW_AFTER_S, Adjustment
 from gateway.catalog import ModelOptions, ServedModel
 
 IDLE_AFTER_S = 11.0
@@ -36,8 +36,8 @@ class Application:
     it had, where another application is to have that. `options` are those that it
     runs with, None where an earlier sync service made it. `is_asked_for` says that a request waits
     for its start. `used_at` is when requests were last heard of, in seconds of the activator's
-    clock. `failed_start` is with which placement it did not come up when it was last asked for, and
-    why. What changes it on Serve holds `changing`.
+    clock, `begun_at` when it was last begun to start. `failed_start` is with which placement it did
+    not come up when it was last asked for, and why. What changes it on Serve holds `changing`.
     """
 
     name: str
@@ -48,13 +48,14 @@ class Application:
     options: ModelOptions | None = None
     is_asked_for: bool = False
     used_at: float = 0.0
+    begun_at: float = 0.0
     failed_start: tuple[object, str] | None = None
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def begin(self, now: float) -> None:
         """It has its room, and is going to be deployed."""
         self.state = State.STARTING
-        self.used_at = now
+        self.used_at = self.begun_at = now
 
     def run_with(self, options: ModelOptions | None) -> None:
         """It is there, with these options."""
@@ -89,15 +90,15 @@ class Application:
             return self.wanted.models
         return () if self.moved is None else (self.moved.name,)
 
-    @property
-    def why_not_started(self) -> str | None:
+    def why_not_started(self, now: float) -> str | None:
         """Why it doesn't run where it should, or should have; None where nothing is known. Of a
         placement that is another by now nothing is."""
         if self.is_running or self.wanted is None:
             return None
+        is_slow = self.state is State.STARTING and now - self.begun_at >= SLOW_AFTER_S
         failed_with, reason = self.failed_start or (None, None)
         known = reason if failed_with == placement(self.wanted.options) else None
-        return self.adjustment.problem or known
+        return self.adjustment.problem or known or (SLOW if is_slow else None)
 
     @property
     def keeps_replica(self) -> bool:

@@ -26,7 +26,9 @@ PAUSES = Backoff(least_s=10.0, most_s=240.0)
 SLOW_AFTER_S = 10.0
 """After how many seconds an adjustment that goes on is worth a word; most take one or two."""
 
-_SLOW = "It takes long to start its processes."
+SLOW = "It takes long to start its processes."
+"""What is said then."""
+
 _BROKEN = "Serve can't be asked to start its processes; the log says why."
 _AGAIN = "It is tried again by itself."
 
@@ -81,7 +83,7 @@ class Adjustment:
         """What keeps the application from being as it should: a sentence for people."""
         if self._problem is not None or self._trying_since is None:
             return self._problem
-        return _SLOW if self._clock() - self._trying_since >= SLOW_AFTER_S else None
+        return SLOW if self._clock() - self._trying_since >= SLOW_AFTER_S else None
 
     def see_to(self, situation: object) -> None:
         """Have the application adjusted; returns at once. `situation` is all that a trial depends

@@ -14,7 +14,7 @@ from deployments.placement import OWN, ApplicationPlan, Placement
 from deployments.serve.ports import ApplicationStatus
 from deployments.sync.activator import HANDED_OVER_S, Activator
 from deployments.sync.application_state import IDLE_AFTER_S
-from deployments.sync.reconciler import ActivationFailed
+from deployments.sync.reconciler import SLOW_AFTER_S, ActivationFailed
 from gateway.catalog import Catalog, ModelOptions, ServedModel
 from tests.support.catalogs import catalog, served, version
 from tests.support.clocks import Clock
@@ -202,6 +202,32 @@ async def test_what_cannot_be_placed_holds_up_no_other() -> None:
     await until(lambda: bench.activator.not_started)
     assert set(bench.activator.not_started) == {"large"}
     assert not bench.activator.warnings
+
+
+async def test_a_first_request_that_waits_for_room_is_told_beside_its_model() -> None:
+    """Not at once, since a start takes a moment; and not only when it has been given up."""
+    bench = Bench()
+    bench.serve.no_room_for = lambda built: True
+    bench.retain(model("m"))
+    told: dict[float, dict[str, str]] = {}
+    sleep = bench.clock.sleep
+
+    async def sleeping(pause_s: float) -> None:
+        told[bench.clock()] = bench.activator.not_started
+        await sleep(pause_s)
+
+    bench.activator._sleep = sleeping
+    began = bench.clock()
+    with pytest.raises(ActivationFailed):
+        await bench.activator.activate(model("m"))
+    assert not any(reasons for at, reasons in told.items() if at < began + SLOW_AFTER_S)
+    assert all(
+        reasons == {"m": "It takes long to start its processes."}
+        for at, reasons in told.items()
+        if at >= began + SLOW_AFTER_S
+    )
+    assert max(told) > began + SLOW_AFTER_S
+    assert bench.activator.not_started == {"m": "There is no room to start its processes."}
 
 
 async def test_why_a_model_did_not_start_is_told_until_it_does() -> None:
