@@ -24,7 +24,7 @@ from gateway.admission import AdmissionLimits
 from gateway.capture.journal import CaptureLimits
 from gateway.http.cross_origin import EVERYBODY, ORIGIN_PATTERN
 from gateway.http.placement import PREFIX_PATTERN
-from registry_sync.problems import without_credentials
+from registry_sync.uris import without_credentials
 
 HEALTH_CHECK_PERIOD_S = 2.0
 """How often Ray looks whether a replica is alive: until it has looked, one that was killed isn't

@@ -18,6 +18,7 @@ from requests.exceptions import RetryError, Timeout
 
 from registry_sync.masking import credentials_in, shown
 from registry_sync.records import RegistryUnreachable, RegistryUnusable
+from registry_sync.uris import is_database_server, without_credentials
 
 _Error = TypeVar("_Error", bound=BaseException)
 
@@ -30,8 +31,6 @@ _SERVER_SAYS = {
     "ENDPOINT_NOT_FOUND": "has no registry at this address: it should be where MLflow's own page "
     "is, without what comes behind",
 }
-
-_DATABASE_SERVERS = frozenset({"postgresql", "mysql", "mssql"})
 
 _PACKAGES = {
     "sqlalchemy": "mlflow",
@@ -52,17 +51,6 @@ def registry_problem(error: BaseException, uri: str) -> RegistryUnreachable:
         return RegistryUnusable(lasting)
     passing = _passing_problem(raised, shown_uri)
     return RegistryUnreachable(passing or _in_its_words(error, uri, shown_uri))
-
-
-def without_credentials(uri: str) -> str:
-    """The URI as it may be shown and kept: without user and password."""
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else uri
-
-
-def is_database_server(uri: str) -> bool:
-    """Whether MLflow would connect to a database at `uri`, and try that for minutes."""
-    return urlsplit(uri).scheme.partition("+")[0] in _DATABASE_SERVERS
 
 
 def require_driver(uri: str) -> None:

@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from gateway.catalog import UNSIGNED, UNTYPED_SIGNATURE, ModelVersion
 from registry_sync.example_signature import inferred_signature
 from registry_sync.mlmodel import ModelFacts, read_example, read_mlmodel
-from registry_sync.problems import is_database_server, registry_problem, require_driver
+from registry_sync.problems import registry_problem, require_driver
 from registry_sync.records import (
     RegisteredModel,
     RegistryReading,
@@ -32,6 +32,7 @@ from registry_sync.records import (
     RegistryUnusable,
 )
 from registry_sync.tags import accepts_breaking, environment_mode, is_untyped, version_warnings
+from registry_sync.uris import is_database_server
 from registry_sync.version_files import ArtifactStores, FilesUnreadable, VersionFiles
 
 _logger = logging.getLogger(__name__)

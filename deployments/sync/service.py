@@ -51,11 +51,11 @@ from registry_sync.canary_watch import CanaryWatch
 from registry_sync.default_version import DefaultPolicy
 from registry_sync.history_file import HistoryFile
 from registry_sync.pin_writer import PinWriter
-from registry_sync.problems import without_credentials
 from registry_sync.shadow_file import ShadowFile
 from registry_sync.snapshot import Restored, SnapshotStore
 from registry_sync.source import MlflowRegistry, NamePatterns
 from registry_sync.synchronizer import PreparationFailed, Synchronizer
+from registry_sync.uris import without_credentials
 
 _logger = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from gateway.metrics.families import (
     FAMILIES,
     KEY_REQUESTS,
     KEY_REQUESTS_REFUSED,
+    MODEL_DEPLOYMENTS,
 )
 from tests.support.processes import Gateway, poll
 from tests.support.prometheus import (
@@ -39,8 +40,9 @@ HELD = "monitored, held"
 UNLOADABLE = "monitored, can't be loaded"
 UNBUILDABLE = "monitored, can't be built"
 SHADOWED = "monitored, with a shadow"
-ELSEWHERE = (CANARY_STOPPED, KEY_REQUESTS, KEY_REQUESTS_REFUSED)
-"""Here no canary fails (`test_canary.py` has one that does), and no keys are on."""
+ELSEWHERE = (CANARY_STOPPED, KEY_REQUESTS, KEY_REQUESTS_REFUSED, MODEL_DEPLOYMENTS)
+"""Here no canary fails (`test_canary.py` has one that does), no keys are on, and all models are in
+the shared deployment (`test_activator.py` has some that aren't)."""
 
 
 def _twice(rows: pd.DataFrame, params: Any) -> pd.DataFrame:
@@ -62,6 +64,7 @@ def monitored(mlflow_uri: str, shared_gateway: Gateway) -> Gateway:
     registry.set_registered_model_tag(NAME, "modelmux.batching", "on")
     registry.set_registered_model_tag(NAME, "modelmux.max_loaded_versions", "1")
     registry.set_registered_model_tag(NAME, "modelmux.capture", "100")
+    registry.set_registered_model_tag(NAME, "modelmux.canary", "1:0")
     for _ in range(2):
         register(mlflow_uri, SHADOWED, _twice, NUMBER, NUMBER)
     registry.set_registered_model_tag(SHADOWED, "modelmux.shadow", "1")

@@ -39,6 +39,7 @@ from tests.support.static_feed import StaticFeed
 HOSTILE = '<img src=x onerror="window.harmed=1"> & \'quotes\' "more" ?#% Größe 😀'
 HELD, TYPES, TENSOR, TUPLE = "churn_risk", "all types", "pixels", "two values"
 PHOTO = "photo"
+MLFLOW_URL = "https://mlflow.example.com/ui"
 SHADOWED = "delivery_time"
 DAY_MS = 1_760_000_000_000
 
@@ -321,7 +322,7 @@ class Stage:
             access=access,
             placement=placement,
             origins=origins,
-            mlflow_url="https://mlflow.example.com/ui",
+            mlflow_url=MLFLOW_URL,
         )
         self.url = ""
 

@@ -15,7 +15,7 @@ _SAID = "|".join(
         r"What Ray itself says is in \S+ray\.log\.",
         _STATUS,
         r".+ Trying again\.",
-        r"Ready: \d+ model\(s\) at http://\S+  ·  docs at http://\S+/docs",
+        r"Ready: \d+ models? at http://\S+  ·  docs at http://\S+/docs",
         r"\(up after [\d.]+ s; Ctrl-C stops it\)",
         r"Stopped\.",
         r"modelmux: .+",

@@ -16,7 +16,7 @@ def item(file: str, *fixtures: str) -> Any:
 
 def test_what_is_shared_begins_first_and_unit_tests_are_last() -> None:
     """By the fixtures that a file names; the others stay in their order."""
-    files = ["tests/unit/test_docs.py", "tests/integration/test_up.py",
+    files = ["tests/unit/test_docs.py", "tests/integration/test_access.py",
              "tests/contract/test_agents.py", "tests/integration/test_canary.py"]  # fmt: skip
     items = [item(file) for file in files]
     arrange(items)
@@ -30,5 +30,5 @@ def test_what_is_shared_begins_first_and_unit_tests_are_last() -> None:
 @pytest.mark.parametrize("fixture", SHARED)
 def test_what_a_file_does_not_tell_stops_the_run(fixture: str) -> None:
     """A test that shares a gateway by a fixture of which the scheduler can't know."""
-    with pytest.raises(pytest.UsageError, match="test_up"):
-        arrange([item("tests/integration/test_up.py", fixture)])
+    with pytest.raises(pytest.UsageError, match="test_access"):
+        arrange([item("tests/integration/test_access.py", fixture)])

@@ -16,6 +16,7 @@ from deployments.sync.activator import HANDED_OVER_S, Activator
 from deployments.sync.application_state import IDLE_AFTER_S
 from deployments.sync.reconciler import SLOW_AFTER_S, ActivationFailed
 from gateway.catalog import Catalog, ModelOptions, ServedModel
+from gateway.metrics.families import MODEL_DEPLOYMENTS
 from tests.support.catalogs import catalog, served, version
 from tests.support.clocks import Clock
 from tests.support.fake_serve import FakeServe, until
@@ -144,6 +145,20 @@ async def test_what_is_gone_from_the_catalog_is_deleted() -> None:
     with pytest.raises(ActivationFailed, match="wanted any more"):
         await waiting
     await until(lambda: bench.is_gone("running") and bench.is_gone("starting"))
+
+
+async def test_what_is_awake_is_in_the_metrics() -> None:
+    """What runs and what is being started, by their models; what sleeps isn't there."""
+    bench = Bench()
+    bench.retain(model("up"), model("coming"), model("asleep"))
+    await bench.activator.activate(model("up"))
+    bench.serve.no_room_for = lambda built: True
+    coming = asyncio.create_task(bench.activator.activate(model("coming")))
+    await until(lambda: bench.status("coming") is ApplicationStatus.DEPLOYING)
+    told = bench.activator.reading()[MODEL_DEPLOYMENTS.name]
+    assert sorted(told) == [(("coming", "starting"), 1), (("up", "running"), 1)]
+    coming.cancel()
+    bench.retain()
 
 
 async def test_a_replica_that_is_wanted_always_is_there_unasked() -> None:
