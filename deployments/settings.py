@@ -369,10 +369,8 @@ class Settings(BaseSettings):
         if value is None:
             return None
         parts = urlsplit(value)
-        if parts.scheme not in _WEB or not parts.hostname:
-            raise ValueError(
-                "not a URL that a browser can open, such as https://mlflow.example.com"
-            )
+        if parts.scheme not in _WEB or not parts.hostname or parts.username or parts.query:
+            raise ValueError("not a URL to be shown to all, such as https://mlflow.example.com")
         return value
 
     @field_validator("root_path")
@@ -426,7 +424,9 @@ class Settings(BaseSettings):
     @property
     def mlflow_address(self) -> str | None:
         """Where pages lead to MLflow, without user and password; None where it has no page."""
-        url = self.mlflow_ui_url or self.registry_uri or self.tracking_uri
+        if self.mlflow_ui_url is not None:
+            return self.mlflow_ui_url
+        url = self.registry_uri or self.tracking_uri
         return without_credentials(url) if urlsplit(url).scheme in _WEB else None
 
     @property

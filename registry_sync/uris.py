@@ -8,7 +8,7 @@ _DATABASE_SERVERS = frozenset({"postgresql", "mysql", "mssql"})
 
 
 def without_credentials(uri: str) -> str:
-    """The URI as it may be shown and kept: without user and password."""
+    """The URI as it may be shown and kept: without user and password, also one that has a `/`."""
     scheme, separator, rest = uri.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else uri
 

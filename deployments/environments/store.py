@@ -256,6 +256,9 @@ class Store:
                 self._end_if_left(path.name)
 
     def _end_if_left(self, digest: str) -> None:
+        # The folder may be one that a user keeps other things in: who builds has a lock.
+        if not (self.folder / _LOCKS / f"{digest}.built").exists():
+            return
         lock = self.try_to_build(digest)
         if lock is not None:
             try:

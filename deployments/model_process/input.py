@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 
 _INDEXES = 128
+_HAS_FIXED_NAMES = int(pd.__version__.partition(".")[0]) >= 3
+"""Whether nobody can write into an index: in earlier pandas what a model writes there stays."""
 _FITTED_FLAVORS = frozenset(
     "mlflow." + name for name in ("catboost", "h2o", "lightgbm", "sklearn", "spark", "xgboost")
 )
@@ -110,12 +112,15 @@ _indexes: dict[tuple[Any, ...], Any] = {}  # by names
 
 
 def _index(names: tuple[Any, ...]) -> Any:
+    if not _HAS_FIXED_NAMES:
+        return pd.Index(names)
     found = _indexes.get(names)
     if found is None:
         if len(_indexes) >= _INDEXES:
             _indexes.clear()
         found = _indexes[names] = pd.Index(names)
-    return found
+    # One of its own for each table: a model may name it.
+    return found.view()
 
 
 def _series(column: Any) -> Any:

@@ -1,7 +1,6 @@
 """What OpenAPI says of the problem documents that `problems` makes.
 
-Apart from them, because it needs contracts, and contracts MLflow: Ray's proxy, which has problems
-to tell and no models, does without (a second of processor time at every start, and 100 MB).
+Apart from them, because it needs contracts: Ray's proxy has problems to tell and no models.
 """
 
 from __future__ import annotations

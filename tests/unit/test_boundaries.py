@@ -18,6 +18,7 @@ BOUNDARIES = {
     "gateway/http/problems.py: problem_of_any": "an error that can't even be told",
     "gateway/batching/batcher.py: _Lane._answer": "a call for many, of whom one may be the cause",
     "gateway/batching/batcher.py: _Lane._deliver": "a call for many, who all wait",
+    "gateway/shadow/asker.py: Asker._ask_together": "a call for many, as those of the batcher",
     "gateway/capture/journal.py: CaptureJournal._write": "fsspec's stores",
     "gateway/contract/signature.py: _read": "MLflow's reading of what anybody registered",
     "registry_sync/example_signature.py: inferred_signature": "MLflow's inference, as that",

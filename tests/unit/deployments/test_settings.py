@@ -39,6 +39,8 @@ def test_variables_set_what_arguments_do_not(monkeypatch: pytest.MonkeyPatch) ->
         ("trusted_proxies", "proxy.example"),
         ("cors_origins", "https://app.example/path"),
         ("cors_origins", "null"),
+        ("mlflow_ui_url", "mlflow.example.com"),
+        ("mlflow_ui_url", "https://user:secret@mlflow.example.com"),  # pragma: allowlist secret
         ("unknown", 1),
     ],
 )
@@ -117,6 +119,20 @@ def test_users_are_told_the_address_at_which_it_is_published() -> None:
     outside = Settings(**inside, published_host="models.example", published_port=9000)
     assert outside.published_url == "http://models.example:9000"
     assert outside.url == "http://127.0.0.1:8000"
+
+
+@pytest.mark.parametrize(
+    ("said", "address"),
+    [
+        ({"tracking_uri": "http://u:p@mlflow:5000"}, "http://mlflow:5000"),
+        ({"tracking_uri": "sqlite:///mlflow.db"}, None),
+        ({"registry_uri": "https://registry"}, "https://registry"),
+        ({"mlflow_ui_url": "https://host/@team/ui"}, "https://host/@team/ui"),
+    ],
+)
+def test_pages_lead_to_mlflow_where_it_has_pages(said: dict[str, str], address: str | None) -> None:
+    """The setting's address, else the registry's, without user and password."""
+    assert Settings(**{"tracking_uri": URI, **said}).mlflow_address == address  # type: ignore[arg-type]
 
 
 def test_the_state_folder_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,6 +184,9 @@ def test_leftovers_are_removed_but_not_of_a_build_that_goes_on(tmp_path: Path) -
     for digest in ("left", "going-on"):
         (tmp_path / digest / "lib").mkdir(parents=True)
         (tmp_path / f".work-{digest}").mkdir()
+    killed = Store(tmp_path).try_to_build("left")
+    assert killed is not None
+    os.close(killed)
     (tmp_path / ".trash-1" / "lib").mkdir(parents=True)
     lock = Store(tmp_path).try_to_build("going-on")
     assert lock is not None
@@ -266,3 +269,19 @@ def test_a_place_in_use_isnt_cleared_for_a_build(tmp_path: Path) -> None:
     assert store.find("a") is not None
     hold.close()
     assert store.begin("a") is not None
+
+
+def test_what_is_not_an_environment_stays(tmp_path: Path) -> None:
+    """A user may name a folder that has other things in it; builds that were cut off go."""
+    store = Store(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / ".work-in-progress").mkdir()
+    lock = store.try_to_build("a")
+    assert lock is not None
+    assert store.begin("a") is not None
+    store.path("a").mkdir()
+    os.close(lock)
+    assert store.prune(10**9, (), clear_cache=pytest.fail) == []
+    assert (tmp_path / "photos").is_dir()
+    assert (tmp_path / ".work-in-progress").is_dir()
+    assert not store.path("a").exists()
