@@ -27,6 +27,8 @@ class TypeHint:
 
     def __init__(self, element: Any) -> None:
         self._element = element
+        self.checks = _can_be_asked(element)
+        """Whether its classes say all that is wrong; else MLflow's signature has to be enforced."""
 
     @classmethod
     def of(cls, model: Any) -> TypeHint | None:
@@ -34,8 +36,8 @@ class TypeHint:
         hinted = getattr(model.metadata, "_is_signature_from_type_hint", None)
         if hinted is None or not hinted():
             return None
-        element, failed = attempted(_element_of, model)
-        return None if failed else cls(element)
+        element = attempted(_element_of, model)[0]
+        return None if element is None else cls(element)
 
     def refusals(self, rows: list[Any]) -> list[Refusal]:
         """What is wrong with which row; nothing where the hint takes them all."""
@@ -72,23 +74,48 @@ class AgentRequest:
 
             yield from _refusals_of_class(ResponsesAgentRequest, request, [], strict=False)
             return
-        messages = request.get("messages") or []
-        for i, message in enumerate(messages):
-            yield from self._refusals_of_message(message, ["messages", i])
-
-    def _refusals_of_message(self, message: Any, path: list[Any]) -> Iterator[list[Any]]:
         if self._kind == "chat_agent":
-            from mlflow.types.agent import ChatAgentMessage
+            yield from _refusals_of_chat_agent(request)
+        else:
+            yield from _refusals_of_chat_model(request)
 
-            yield from _refusals_of_class(ChatAgentMessage, message, path, strict=False)
-            return
-        from mlflow.types.llm import ChatMessage
 
-        read: Any = ChatMessage.from_dict
-        try:
-            read(message)
-        except (ValueError, TypeError):  # its text may have the caller's values
-            yield [path, "It isn't what MLflow's ChatMessage takes."]
+def _refusals_of_chat_agent(request: dict[str, Any]) -> Iterator[list[Any]]:
+    from mlflow.types.agent import ChatAgentMessage, ChatContext
+
+    for i, message in enumerate(request.get("messages") or []):
+        yield from _refusals_of_class(ChatAgentMessage, message, ["messages", i], strict=False)
+    if "context" in request:
+        yield from _refusals_of_class(ChatContext, request["context"], ["context"], strict=False)
+
+
+def _refusals_of_chat_model(request: dict[str, Any]) -> Iterator[list[Any]]:
+    from mlflow.types.llm import ChatMessage, ChatParams
+
+    for i, message in enumerate(request.get("messages") or []):
+        if not _is_read(ChatMessage, message):
+            yield [["messages", i], "It isn't what MLflow's ChatMessage takes."]
+    for name, value in request.items():
+        if not _is_read(ChatParams, {name: value}):
+            for path in _places_in_params(ChatParams, name, value):
+                yield [path, "It isn't what MLflow's ChatParams take."]
+
+
+def _is_read(of: Any, value: Any) -> bool:
+    """Whether one of MLflow's dataclasses takes a value. Where in it the fault is it says in its
+    text alone, which may have the caller's values."""
+    try:
+        of.from_dict(value)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def _places_in_params(of: Any, name: str, value: Any) -> list[list[Any]]:
+    """Of a member that is refused, the elements that are refused alone; else itself."""
+    elements = enumerate(value) if isinstance(value, list) else ()
+    found = [[name, i] for i, each in elements if not _is_read(of, {name: [each]})]
+    return found or [[name]]
 
 
 def _element_of(model: Any) -> Any:
@@ -106,6 +133,15 @@ def params_alone(signature: Any) -> Any:
     from mlflow.models import ModelSignature
 
     return None if signature.params is None else ModelSignature(params=signature.params)
+
+
+def _can_be_asked(hint: Any) -> bool:
+    """Whether all classes of a hint can: those of pydantic 1 have no `model_validate`."""
+    if hasattr(hint, "model_validate"):
+        return True
+    return not hasattr(hint, "__fields__") and all(
+        _can_be_asked(each) for each in getattr(hint, "__args__", ())
+    )
 
 
 def _refusals(hint: Any, value: Any, path: list[Any]) -> Iterator[list[Any]]:

@@ -147,8 +147,8 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 def _text(error: BaseException) -> str:
     """What an exception says; its class where it can't even say it."""
-    text, failed = attempted(str, error)
-    return type(error).__name__ if failed else text
+    text: str | None = attempted(str, error)[0]
+    return type(error).__name__ if text is None else text
 
 
 def _reason(error: BaseException) -> str:
@@ -245,7 +245,7 @@ class _LoadedModel:
             # MLflow would make a table of it, and refuse what the signature leaves open (a tool has
             # more than the `type` that is declared).
             model.metadata.signature = None
-        elif self._hint is not None:
+        elif self._hint is not None and self._hint.checks:
             model.metadata.signature = params_alone(model.metadata.signature)
         self._model = model
         self._exact = ExactInput.of(model)
@@ -260,6 +260,7 @@ class _LoadedModel:
         self._one_answer = one_answer
         self._within_trace = within_trace
         self._unsupported = UnsupportedOutput
+        self._ours = (UnsupportedOutput, AmbiguousOutput, _Refused, _NoMore)
 
     def answer(self, message: Message) -> bytes:
         """A call's outcome, packed."""
@@ -326,12 +327,18 @@ class _LoadedModel:
             self._mark.end(number)
 
     def _called(self, call: Any) -> Any:
-        output, error = attempted(self._output, call)
-        if isinstance(error, (self._unsupported, self._ambiguous)):
-            raise error
-        if error is not None:
-            raise self._meant(call) from error
-        return output
+        return self._given(call, lambda: self._output(call))
+
+    def _given(self, call: Any, work: Callable[[], Any]) -> Any:
+        """What work in the model's own code gives; raises what it means that it raised."""
+        output, error = attempted(work)
+        if error is None:
+            return output
+        try:
+            raise self._meant(call, error)
+        finally:
+            # Who is out of memory needs now what the failed call held (see `attempted`).
+            del error
 
     def _output(self, call: Any) -> Any:
         answer = self._answer(call.frame, call.params)
@@ -342,10 +349,15 @@ class _LoadedModel:
         )
         return self._plain_output(read)
 
-    def _meant(self, call: Any) -> Exception:
-        """What it means that the model raised on a call."""
-        refusals = self._asked.refusals(call.frame[2][0]) if self._asked else []
-        return _Refused(refusals) if refusals else _ModelRaised()
+    def _meant(self, call: Any, error: BaseException) -> BaseException:
+        """What it means that the model raised on a call. Its classes may have raised, and do so
+        again when they are asked: a check of the author's may raise anything."""
+        if isinstance(error, self._ours):
+            return error
+        refusals = self._asked and attempted(self._asked.refusals, call.frame[2][0])[0]
+        meant = _Refused(refusals) if refusals else _ModelRaised()
+        meant.__cause__ = error
+        return meant
 
     def _answer(self, frame: Any, params: Any) -> Any:
         data, predict = self._inputs.made_of(*frame), self._model.predict
@@ -355,18 +367,19 @@ class _LoadedModel:
 
     def _asked_again(self, call: Any, rows: tuple[int, ...]) -> Any:
         """What the model answers to some rows of the call alone; None where it fails on them, which
-        says nothing of what it answered before."""
-        return attempted(self._answer, self._taken(call.frame, rows), call.params)[0]
+        says nothing of what it answered before. Who interrupts it, or ends the program, says
+        nothing of these rows: the call fails."""
+        rows_alone = self._taken(call.frame, rows)
+        return attempted(self._answer, rows_alone, call.params, catching=Exception)[0]
 
     def _next(self, call: Any, pieces: Iterator[Any]) -> Any:
-        piece, error = attempted(lambda: self._plain_value(next(pieces)))
-        if isinstance(error, StopIteration):
-            raise _NoMore
-        if isinstance(error, (self._unsupported, _Refused)):
-            raise error
-        if error is not None:
-            raise self._meant(call) from error
-        return ("values", [piece])
+        return self._given(call, lambda: ("values", [self._piece(pieces)]))
+
+    def _piece(self, pieces: Iterator[Any]) -> Any:
+        """The next one in plain form. Raises _NoMore."""
+        for piece in pieces:
+            return self._plain_value(piece)
+        raise _NoMore
 
     def _pieces(self, call: Any) -> Iterator[Any]:
         """What the model gives piece by piece; where it can't, its whole answer as one piece."""
@@ -389,6 +402,8 @@ class _LoadedModel:
         data = self._inputs.made_of(*call.frame)
         if self._hint is None:
             return data[0] if isinstance(data, list) else data
+        if not self._hint.checks:
+            return [data]  # as MLflow takes an object when it enforces the signature
         refusals = self._hint.refusals(data)
         if refusals:
             raise _Refused(refusals)
@@ -396,9 +411,9 @@ class _LoadedModel:
 
     def _close(self, pieces: Any) -> None:
         """End the model's generator; what it says to that is for the log."""
-        _, error = attempted(pieces.close)
-        if error is not None:
-            self._tell("call_failed", what=MODEL_FAILED, stack=stack_lines(error)[-60:])
+        stack = stack_lines(attempted(pieces.close)[1])
+        if stack:
+            self._tell("call_failed", what=MODEL_FAILED, stack=stack[-60:])
 
 
 _AGENT_LOADERS = frozenset(

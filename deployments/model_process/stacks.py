@@ -44,5 +44,5 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _members(error: BaseException) -> list[BaseException]:
     # Of a class of the model's own, that attribute may be anything.
-    members, _ = attempted(lambda: list(getattr(error, "exceptions", ())))
+    members = attempted(lambda: list(getattr(error, "exceptions", ())))[0]
     return [member for member in members or () if isinstance(member, BaseException)]

@@ -43,7 +43,8 @@ def is_batched(model: ServedModel, version: ModelVersion) -> bool:
 
 
 def company(call: Call) -> Hashable:
-    """What must be equal in calls that travel together."""
+    """What must be equal in calls that travel together; of params their order, too, in which they
+    reach the model."""
     if not call.params:
         return call.frame.key
-    return (call.frame.key, pickle.dumps(sorted(call.params.items())))
+    return (call.frame.key, pickle.dumps(tuple(call.params.items())))

@@ -8,10 +8,12 @@ from typing import Any
 
 import mlflow
 import pydantic
+import pydantic.v1
 import pytest
 from mlflow.pyfunc import PythonModel
 
-from gateway.errors import InvalidInput
+from deployments.model_process import hinted
+from gateway.errors import InvalidInput, ModelFailed
 from tests.support.saved_models import SavedModel
 
 # What MLflow says of hints is no fault of these models.
@@ -174,3 +176,19 @@ def test_a_stream_of_plain_values_gets_them(save: Save, of: Any, value: Any) -> 
     model = save(_hinted(list[of]))
     assert model.streamed({"inputs": [value]}) == [repr(value)]
     assert list(model.mlflow_stream([[value]])) == [repr(value)]
+
+
+class OfPydantic1(pydantic.v1.BaseModel):
+    a: int
+
+
+@pytest.mark.parametrize("of", [OfPydantic1, list[OfPydantic1], dict[str, OfPydantic1 | None]])
+def test_a_stream_is_checked_also_where_the_class_can_not_be_asked(
+    save: Save, monkeypatch: pytest.MonkeyPatch, of: Any
+) -> None:
+    """By the signature then, which MLflow enforces: of pydantic 1 no class says what is wrong."""
+    monkeypatch.setattr(hinted, "_element_of", lambda _: of)
+    model = save(_hinted(list[Closed]))
+    assert model.streamed({"a": 1}) == [repr({"a": 1})]
+    with pytest.raises(ModelFailed):
+        model.streamed({})

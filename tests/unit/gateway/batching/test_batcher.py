@@ -46,6 +46,15 @@ async def test_other_params_never_share_a_call() -> None:
     assert sorted(map(len, model.calls)) == [1, 1, 3]
 
 
+async def test_params_in_another_order_never_share_a_call() -> None:
+    """They reach the model in the order in which they were sent."""
+    model = Model()
+    batcher = await warmed(model)
+    orders = [{"offset": 1}, {"offset": 1, "b": 2}, {"b": 2, "offset": 1}, {"offset": 1, "b": 2}]
+    await asyncio.gather(*(batcher.submit(call(1.0, params=params)) for params in orders))
+    assert sorted(map(len, model.calls)) == [1, 1, 2]
+
+
 async def test_nothing_is_shared_before_the_first_answer() -> None:
     """A version that may still have to start is waited for by each caller on its own terms."""
     model = Model()
