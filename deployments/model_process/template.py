@@ -58,14 +58,23 @@ def guard(control: socket.socket) -> None:
         lifetime.die_with_parent(this, by=signal.SIGTERM)
         return
     control.close()
+    # It stays in the group of whoever started it, which a terminal's Ctrl-C is for, and has its
+    # way with signals, be it that it ignores the ends of children.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, lambda *_: _pass_on(child, signal.SIGTERM))
     has_ended = False
     while True:
         try:
-            ended, _ = os.waitpid(-1, 0)
+            # Not reaped yet, it keeps its number.
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
         except ChildProcessError:
             os._exit(0)
-        has_ended = has_ended or ended == child
+        assert ended is not None  # it was waited for
+        if ended.si_pid == child:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            has_ended = True
+        os.waitpid(ended.si_pid, 0)
         if has_ended:
             lifetime.end_all(())
 
@@ -110,6 +119,8 @@ def imported(modules: list[str]) -> dict[str, str]:
 
 def _import_problem(module: str) -> str | None:
     _, error = attempted(importlib.import_module, module)
+    if isinstance(error, KeyboardInterrupt):
+        raise error  # Ctrl-C, which is no package's problem
     return None if error is None else type(error).__name__
 
 

@@ -1,10 +1,10 @@
 """A process from which a machine's templates are forked, so that none of them waits for imports.
 
 It imports MLflow when the gateway starts. For each set of packages that a supervisor wants imported
-ahead it forks a base, which imports them once for all; a base forks a template (see `template`) for
-each supervisor that connects to it, and that connection is the template's control. Where the
-supervisor's environment differs in what a package may read while it is imported, it is refused, and
-starts a template of its own.
+ahead it forks a base, which imports them once for all. For each supervisor that connects to it, a
+base forks a guard, which forks the template (see `template`): that connection is its control. Where
+the supervisor's environment differs in what a package may read while it is imported, it is refused,
+and starts a template of its own.
 
 Asked at its address with a line of JSON, `{"preload": [module, …], "environ": {…}}`, it answers
 `{"address": …}` of the base, or `{"refused": …}`. A base is told `{"environ": {…}, "supervisor",
@@ -109,11 +109,11 @@ class _Zygote:
 
 
 def _be_base(preload: tuple[str, ...], listener: socket.socket) -> None:
-    """Import the packages, and fork a template for each supervisor that connects."""
+    """Import the packages, and fork a guard with its template for each supervisor that connects."""
     lifetime.lead_group()
     failed = template.imported(list(preload))
     _freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # templates that end are nobody's to wait for
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guards that end are nobody's to wait for
     while True:
         connection, _ = listener.accept()
         try:

@@ -27,6 +27,7 @@ from deployments.model_process.mark import Mark
 from deployments.model_replica.connection import connected_socket
 from deployments.model_replica.output_lines import OutputLines
 from deployments.model_replica.start_methods import StartMethod
+from gateway.single_flight import SingleFlight
 
 _logger = logging.getLogger("modelmux.model_processes")
 
@@ -80,7 +81,7 @@ class Process:
         self._template: Template | None = None
         self._is_killed = False
         self.lost_template = False
-        """Whether its template went before it, so that nobody knows how it ended."""
+        """Whether its template has gone before it, so that nobody knows how it ends."""
 
     def how_it_ended(self) -> str:
         """In words; nothing where that isn't known."""
@@ -116,10 +117,14 @@ class Process:
         """It tells something."""
         self._hear(event)
 
+    def lose_template(self) -> None:
+        """Its template is gone: no status of it will come, and it ends itself at any moment."""
+        self.lost_template = True
+        self._exited.set()
+
     def exited(self, status: int | None) -> None:
         """The template has seen its end, or is gone with all its processes."""
         self.status = status
-        self.lost_template = status is None
         self._exited.set()
         if self._control is None:
             self.gone()
@@ -232,6 +237,9 @@ class Template:
         finally:
             self.is_gone = True
             self.close()
+            # At once: its guard ends with the last of them, be that another's hundred GB later.
+            for each in self._processes.values():
+                each.lose_template()
             if process is not None:
                 await process.wait()
             self._lose_all()
@@ -275,6 +283,7 @@ class Processes:
         self._zygote = zygote if interpreter == sys.executable else None
         self._address = new_address()
         self._listener: asyncio.Server | None = None
+        self._listening: SingleFlight[str, None] = SingleFlight()
         self._opening: asyncio.Lock = asyncio.Lock()
         self._templates: dict[StartMethod, Template] = {}
         self._single: set[Template] = set()
@@ -360,7 +369,7 @@ class Processes:
     async def _have_listener(self) -> None:
         if self._listener is None:
             # Of no request's: what is made here outlives whoever asked first.
-            self._listener = await _task(self._listen())
+            await self._listening.run(self._address, self._listen)
 
     async def _opened(self, method: StartMethod) -> Template:
         template = await self._new_template(method)
@@ -399,10 +408,12 @@ class Processes:
             _logger.info("the zygote doesn't answer: %s", type(error).__name__)
             return None
 
-    async def _listen(self) -> asyncio.Server:
+    async def _listen(self) -> None:
         ours = listening(self._address)
         ours.setblocking(False)
-        return await asyncio.start_unix_server(self._greet, sock=ours, limit=_LONGEST_EVENT_BYTES)
+        self._listener = await asyncio.start_unix_server(
+            self._greet, sock=ours, limit=_LONGEST_EVENT_BYTES
+        )
 
     async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A process has connected: to tell events, or with its output."""

@@ -24,6 +24,7 @@ from deployments.logs import fields
 from deployments.model_process.messages import given_up_at
 from deployments.model_replica.asides import NO_ROOM, Asides
 from deployments.model_replica.host_settings import HostSettings
+from deployments.model_replica.isolation import Isolation
 from deployments.model_replica.load_events import LoadEventLog
 from deployments.model_replica.processes import Processes, StartFailed, TemplateEnded
 from deployments.model_replica.quarantine import Quarantine
@@ -96,7 +97,7 @@ class Supervisor:
         self._seen: dict[str, tuple[int, int, float]] = {}
         self._ready_at: dict[str, float] = {}
         self._short_lives: Counter[str] = Counter()
-        self._alone: set[str] = set()
+        self._isolation = Isolation()
         self._random = Random()  # noqa: S311 - no secret
         self._keep = keep(self._take)
         self._is_closing = False
@@ -252,7 +253,7 @@ class Supervisor:
                     home.processes,
                     start_method(version.flavor),
                     self._job(version),
-                    alone=key in self._alone,
+                    alone=self._isolation.is_alone(key),
                 )
             except EnvironmentBuilding as building:
                 raise VersionUnavailable(building_now(building)) from None
@@ -339,7 +340,9 @@ class Supervisor:
         home.leave()
         self._ending.discard(process)
         if process.may_have_killed_template:
-            self._alone.add(key)  # from now on it has one of its own to kill
+            self._isolation.suspect(key)
+        else:
+            self._isolation.was_calm(key, process.calm_s)
         if self._room is not None:
             self._room.free()
         was_serving = self._running.get(key) is process and process.was_ready

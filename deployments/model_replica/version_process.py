@@ -118,6 +118,7 @@ class VersionProcess:
         self.ready_at = 0.0
         """When the version was in memory, of the monotonic clock; 0 before."""
         self._at_end = at_end
+        self._is_alone = False
         self._process: Process | None = None
         self._is_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connections = Connections(self.address)
@@ -136,6 +137,7 @@ class VersionProcess:
         Raises LoadFailed, ProcessEnded, and StartFailed where there can't be a process.
         """
         path = new_mark()
+        self._is_alone = alone
         try:
             self.mark = Mark(str(path))
             self._process = await processes.start(
@@ -151,7 +153,6 @@ class VersionProcess:
         finally:
             path.unlink(missing_ok=True)
         self.state = State.READY
-        self.ready_at = time.monotonic()
 
     @property
     def pid(self) -> int | None:
@@ -165,6 +166,15 @@ class VersionProcess:
             return False
         is_calm = self.was_ready and time.monotonic() - self.ready_at > _JUST_LOADED_S
         return not is_calm or self.was_at_work
+
+    @property
+    def calm_s(self) -> float:
+        """How long it has had the version in memory beside a template of its own that it has left
+        alone; 0 where it hasn't."""
+        has_lost = self._process is None or self._process.lost_template
+        if not self._is_alone or has_lost or not self.was_ready:
+            return 0.0
+        return time.monotonic() - self.ready_at
 
     @property
     def used_at(self) -> float:
@@ -218,6 +228,7 @@ class VersionProcess:
     def _hear(self, event: dict[str, Any]) -> None:
         match event.get("event"):
             case "ready":
+                self.ready_at = time.monotonic()  # it may end before anybody sees that it is
                 self._settle(None)
             case "failed":
                 self._log_failed_load(event)
