@@ -105,7 +105,7 @@ def _all_active(started: Gateway, names: Sequence[str], say: Say) -> list[Findin
     say(f"  all awake after {woken_s:.0f} s, longest wait {max(answers):.1f} s")
     expected = started.predict(MODEL, _BODY).json()
     asks = [Ask(model=name, body=_same_body, answer=lambda _: expected) for name in names]
-    with steady_load(started.url, *asks, callers=len(asks), pause_s=1.0) as load:
+    with steady_load(started.url, *asks, callers=len(asks), pause_s=1.0, is_paced=True) as load:
         load.wait_for_answers(1, timeout_s=120.0)
         load.reset()
         before, at = usage_of(processes_of(started.process.pid)), time.perf_counter()

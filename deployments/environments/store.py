@@ -257,7 +257,8 @@ class Store:
 
     def _end_if_left(self, digest: str) -> None:
         # The folder may be one that a user keeps other things in: who builds has a lock.
-        if not (self.folder / _LOCKS / f"{digest}.built").exists():
+        locks = self.folder / _LOCKS
+        if not locks.exists() or (locks.is_dir() and not (locks / f"{digest}.built").exists()):
             return
         lock = self.try_to_build(digest)
         if lock is not None:

@@ -128,15 +128,22 @@ def test_keys_change_without_a_restart(guarded: Guarded) -> None:
         return guarded.ask("GET", "/models", guest).status_code
 
     assert status() == 401
-    guarded.keys.write_text(f"{good}\n{entry_of('guest', guest, ['read'])}")
+    _replace(guarded.keys, f"{good}\n{entry_of('guest', guest, ['read'])}")
     poll(lambda: status() == 200, timeout_s=20, what="the new key")
-    guarded.keys.write_text("this is no key")
+    _replace(guarded.keys, "this is no key")
     poll(lambda: "stay as they were" in guarded.gateway.log.read_text(), what="the word about it")
     assert status() == 200
-    guarded.keys.write_text(good)
+    _replace(guarded.keys, good)
     poll(lambda: status() == 401, timeout_s=20, what="the key's end")
     log = guarded.gateway.log.read_text()
     assert [secret for secret in (SHOP, READER, ADMIN, guest) if secret in log] == []
+
+
+def _replace(keys: Path, text: str) -> None:
+    """In one step: a file that is empty for a moment has no keys in that moment."""
+    new = keys.with_name("new keys")
+    new.write_text(text)
+    new.replace(keys)
 
 
 def test_an_ingress_that_knows_no_good_keys_takes_no_requests(guarded: Guarded) -> None:
@@ -145,7 +152,7 @@ def test_an_ingress_that_knows_no_good_keys_takes_no_requests(guarded: Guarded) 
     good = guarded.keys.read_text()
     (pid,) = {each.pid for each in listeners_of(guarded.gateway.process.pid)
               if "Ingress" in each.command}  # fmt: skip
-    guarded.keys.write_text("this is no key")
+    _replace(guarded.keys, "this is no key")
     seen = set()
 
     def status() -> int | None:
@@ -168,7 +175,7 @@ def test_an_ingress_that_knows_no_good_keys_takes_no_requests(guarded: Guarded) 
         poll(is_waiting, timeout_s=60, what="the word of the new ingress")
         assert status() != 401
     finally:
-        guarded.keys.write_text(good)
+        _replace(guarded.keys, good)
     poll(lambda: status() == 200, timeout_s=60, what="the ingress")
     assert 401 not in seen
 

@@ -84,11 +84,14 @@ class Figures:
 class SteadyLoad:
     """Callers of a gateway at work; use `steady_load`."""
 
-    def __init__(self, url: str, asks: Sequence[Ask], *, callers: int, pause_s: float) -> None:
+    def __init__(
+        self, url: str, asks: Sequence[Ask], *, callers: int, pause_s: float, is_paced: bool
+    ) -> None:
         self._url = url
         self._asks = asks
         self._callers = callers
         self._pause_s = pause_s
+        self._is_paced = is_paced
         self._numbers = itertools.count(1)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="steady load")
@@ -135,9 +138,15 @@ class SteadyLoad:
         asks = itertools.cycle(self._asks)
         for _ in range(number % len(self._asks)):
             next(asks)
+        due = time.monotonic()
+        if self._is_paced:  # not all at the same moment
+            due += self._pause_s * number / self._callers
+            await asyncio.sleep(due - time.monotonic())
         while not self._stopping.is_set():
             await self._ask(client, next(asks))
-            await asyncio.sleep(self._pause_s)
+            due = max(due, time.monotonic() - self._pause_s) if self._is_paced else time.monotonic()
+            due += self._pause_s
+            await asyncio.sleep(due - time.monotonic())
 
     async def _ask(self, client: httpx.AsyncClient, ask: Ask) -> None:
         n = next(self._numbers)
@@ -187,11 +196,12 @@ def _code(response: httpx.Response) -> str:
 
 @contextmanager
 def steady_load(
-    url: str, *asks: Ask, callers: int = 8, pause_s: float = 0.1
+    url: str, *asks: Ask, callers: int = 8, pause_s: float = 0.1, is_paced: bool = False
 ) -> Iterator[SteadyLoad]:
-    """A load that goes on until the block ends; see `SteadyLoad.figures`."""
+    """A load that goes on until the block ends; see `SteadyLoad.figures`. Callers pause so long
+    between two requests; where it is paced, each asks once in that time, not all at once."""
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for each request
-    load = SteadyLoad(url, asks, callers=callers, pause_s=pause_s)
+    load = SteadyLoad(url, asks, callers=callers, pause_s=pause_s, is_paced=is_paced)
     load.start()
     try:
         yield load
