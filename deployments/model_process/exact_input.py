@@ -14,9 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from .input import type_of_texts
+from .input import IS_PANDAS_3, type_of_texts
 
 _TYPES = {
     "boolean": np.dtype(np.bool_),
@@ -86,7 +85,7 @@ def _follows_hints(model: Any) -> bool:
 def _takes_texts() -> bool:
     """Whether MLflow takes this pandas's texts as they are: objects always, pandas 3's `str` since
     it knows pandas 3, what a model makes of earlier ones by an option not."""
-    return isinstance(type_of_texts(), np.dtype) or int(pd.__version__.partition(".")[0]) >= 3
+    return isinstance(type_of_texts(), np.dtype) or IS_PANDAS_3
 
 
 def _params_of(model: Any) -> Any:

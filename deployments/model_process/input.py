@@ -17,8 +17,7 @@ import numpy as np
 import pandas as pd
 
 _INDEXES = 128
-_HAS_FIXED_NAMES = int(pd.__version__.partition(".")[0]) >= 3
-"""Whether nobody can write into an index: in earlier pandas what a model writes there stays."""
+IS_PANDAS_3 = int(pd.__version__.partition(".")[0]) >= 3
 _FITTED_FLAVORS = frozenset(
     "mlflow." + name for name in ("catboost", "h2o", "lightgbm", "sklearn", "spark", "xgboost")
 )
@@ -112,8 +111,8 @@ _indexes: dict[tuple[Any, ...], Any] = {}  # by names
 
 
 def _index(names: tuple[Any, ...]) -> Any:
-    if not _HAS_FIXED_NAMES:
-        return pd.Index(names)
+    if not IS_PANDAS_3:
+        return pd.Index(names)  # a model may write into it
     found = _indexes.get(names)
     if found is None:
         if len(_indexes) >= _INDEXES:

@@ -24,6 +24,7 @@ from deployments.environments.model_needs import Needs, read_needs
 from deployments.environments.store import Environment, Store
 from tests.support.packages import make_sdist, make_wheel
 from tests.support.processes import poll
+from tests.support.processes_of import is_alive
 from tests.support.pythons import python_of
 from tests.support.supervised import asked, save_code, supervised
 
@@ -288,13 +289,6 @@ while not os.path.exists({str(folder / "go-on")!r}):
 def builds(folder: Path) -> list[int]:
     path = folder / "builds"
     return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 async def until(is_so: Callable[[], object]) -> None:

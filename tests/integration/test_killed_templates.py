@@ -3,12 +3,11 @@ processes, no Ray."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ import pytest
 from deployments.cluster.zygote import zygote
 from deployments.model_replica.supervisor import Supervisor
 from deployments.model_replica.version_process import VersionId
-from tests.support.processes_of import command_of
-from tests.support.supervised import asked, save_code, supervised
+from tests.support.processes_of import command_of, is_alive
+from tests.support.supervised import asked, save_code, supervised, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux' /proc")
 
@@ -48,21 +47,6 @@ os.kill(os.getppid(), signal.SIGKILL)
 """
 
 TELLS = "import os\ndef predict(rows): return [os.getpid()] * len(rows)\n"
-
-
-async def until(is_so: Callable[[], bool], timeout_s: float = 15.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, "it didn't come to that"
-        await asyncio.sleep(0.02)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 async def answered(supervisor: Supervisor, version: VersionId) -> Any:
@@ -99,7 +83,7 @@ async def test_nothing_outlives_a_template_that_is_killed(tmp_path: Path, forked
                 assert all(map(is_alive, pids))
                 assert ("zygote" in command_of(template)) is forked
                 os.kill(template, signal.SIGKILL)
-                await until(lambda: not any(map(is_alive, pids)))
+                await until(lambda: not any(map(is_alive, pids)), timeout_s=15.0)
                 ((again, *_),) = await answered(supervisor, version)
                 assert again != pid
             finally:
@@ -118,7 +102,7 @@ async def test_who_kills_its_template_gets_one_of_its_own(tmp_path: Path) -> Non
         async with supervised(tmp_path, zygote=address) as supervisor:
             (first,) = await answered(supervisor, tells)
             await supervisor.load(kills)
-            await until(lambda: not is_alive(first))
+            await until(lambda: not is_alive(first), timeout_s=15.0)
             (second,) = await answered(supervisor, tells)
             before = loads.stat().st_size
             for n in range(1, 4):

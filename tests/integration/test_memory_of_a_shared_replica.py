@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from deployments.model_replica.memory_budget import Sharing
 from deployments.model_replica.supervisor import Supervisor
 from deployments.model_replica.version_process import VersionId
-from tests.support.supervised import asked, save_code, supervised
+from tests.support.supervised import asked, save_code, supervised, until
 
 MB = 1_000_000
 
@@ -47,13 +46,6 @@ def saved(folder: Path, model: str, *, mb: int) -> VersionId:
     return replace(save_code(folder, model, _ANSWERS.format(mb=mb)), model=model)
 
 
-async def until(is_so: Callable[[], bool], timeout_s: float = 15.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, "it didn't come to that"
-        await asyncio.sleep(0.02)
-
-
 def events(supervisor: Supervisor, kind: str) -> list[str]:
     """Whose versions it happened to."""
     return [event[1] for event in supervisor.events.untold()["events"] if event[0] == kind]
@@ -72,12 +64,14 @@ async def test_the_least_recently_used_makes_room(tmp_path: Path) -> None:
         for each in (a, b, a):
             assert await answer(supervisor, each) == [100.0]
         now = time.monotonic
-        await until(lambda: all(now() - each.ready_at > 1.0 for each in supervisor.alive))
+        await until(
+            lambda: all(now() - each.ready_at > 1.0 for each in supervisor.alive), timeout_s=15.0
+        )
         assert await answer(supervisor, c) == [100.0]
-        await until(lambda: supervisor.events.loaded == {"a": 1, "c": 1})
+        await until(lambda: supervisor.events.loaded == {"a": 1, "c": 1}, timeout_s=15.0)
         assert events(supervisor, "evicted") == ["b"]
         assert await answer(supervisor, b) == [100.0]
-        await until(lambda: supervisor.events.loaded == {"b": 1, "c": 1})
+        await until(lambda: supervisor.events.loaded == {"b": 1, "c": 1}, timeout_s=15.0)
 
 
 async def test_who_answers_is_not_ended_for_another(tmp_path: Path) -> None:
@@ -86,7 +80,7 @@ async def test_who_answers_is_not_ended_for_another(tmp_path: Path) -> None:
     async with supervised(tmp_path, sharing=sharing(220)) as supervisor:
         await answer(supervisor, busy)
         long = asyncio.create_task(answer(supervisor, busy, 3.0))
-        await until(lambda: any(each.is_at_work for each in supervisor.alive))
+        await until(lambda: any(each.is_at_work for each in supervisor.alive), timeout_s=15.0)
         began = time.monotonic()
         assert await answer(supervisor, newcomer) == [100.0]
         assert long.done()
@@ -107,11 +101,14 @@ async def test_who_waits_for_more_than_can_be_freed_keeps_nobody_out(tmp_path: P
         now = time.monotonic
         for each in (small, large, busy):
             await answer(supervisor, each)
-            await until(lambda: all(now() - each.ready_at > 1.0 for each in supervisor.alive))
-        await until(lambda: supervisor.events.loaded == {"busy": 1})
+            await until(
+                lambda: all(now() - each.ready_at > 1.0 for each in supervisor.alive),
+                timeout_s=15.0,
+            )
+        await until(lambda: supervisor.events.loaded == {"busy": 1}, timeout_s=15.0)
         gate.unlink()
         long = asyncio.create_task(answer(supervisor, busy))
-        await until(lambda: any(each.is_at_work for each in supervisor.alive))
+        await until(lambda: any(each.is_at_work for each in supervisor.alive), timeout_s=15.0)
         waits = asyncio.create_task(answer(supervisor, large))
         assert await answer(supervisor, small) == [1.0]
         assert not waits.done()
@@ -127,12 +124,12 @@ async def test_one_that_needs_more_than_there_is_is_refused(tmp_path: Path) -> N
     async with supervised(tmp_path, sharing=sharing(200)) as supervisor:
         await answer(supervisor, small)
         await supervisor.load(large)
-        await until(lambda: "large" in events(supervisor, "failed"))
+        await until(lambda: "large" in events(supervisor, "failed"), timeout_s=15.0)
         kind, told = await supervisor.load(large)
         assert kind == "load_failed"
         assert "it needs a deployment of its own" in told["reason"]
         assert await answer(supervisor, small) == [1.0]
-        await until(lambda: supervisor.events.loaded == {"small": 1})
+        await until(lambda: supervisor.events.loaded == {"small": 1}, timeout_s=15.0)
 
 
 async def test_who_is_not_used_ends(tmp_path: Path) -> None:

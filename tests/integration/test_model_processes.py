@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,17 +19,10 @@ from deployments.cluster.zygote import zygote
 from deployments.model_replica import processes
 from deployments.model_replica import supervisor as supervisors
 from deployments.model_replica.supervisor import GRACE_S
-from tests.support.processes_of import command_of
-from tests.support.supervised import MODEL, asked, save_code, supervised
+from tests.support.processes_of import command_of, is_alive
+from tests.support.supervised import MODEL, asked, save_code, supervised, until
 
 PREDICT = "def predict(rows): return rows['x'] * {factor}\n"
-
-
-async def until(is_so: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, "it didn't come to that"
-        await asyncio.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +34,6 @@ def base() -> Iterator[str]:
         patching.setattr(processes, "_OF_WORKERS", theirs)
         with zygote() as address:
             yield address
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 async def test_load_and_predict_run_in_the_main_thread(base: str, tmp_path: Path) -> None:

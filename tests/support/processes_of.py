@@ -103,3 +103,11 @@ def _stat(process: int) -> list[str] | None:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and hasn't ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

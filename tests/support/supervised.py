@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import textwrap
 import time
 from collections import OrderedDict
@@ -33,6 +34,14 @@ class Model:
 def _load_pyfunc(path):
     return Model()
 """
+
+
+async def until(is_so: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Wait for what comes beside this task; fails where it doesn't."""
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline, "it didn't come to that"
+        await asyncio.sleep(0.02)
 
 
 def save_code(

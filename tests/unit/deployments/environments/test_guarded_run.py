@@ -10,6 +10,7 @@ from pathlib import Path
 
 from deployments.environments import guarded_run
 from tests.support.processes import poll
+from tests.support.processes_of import is_alive
 
 # Starts a process that leaves its group, as a build tool might, and waits.
 STARTS_ANOTHER = """
@@ -43,13 +44,6 @@ def code_of(guard: subprocess.Popen[bytes]) -> int:
         return guard.wait(60)
     finally:
         guard.stdin.close()
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def started(folder: Path) -> list[int]:
