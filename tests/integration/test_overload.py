@@ -77,8 +77,9 @@ async def caller(small: Gateway) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def p99_s(url: str, model: str, *, requests: int = 400) -> float:
-    """The 99th percentile of what requests take, of four callers side by side."""
+async def p99_s(url: str, model: str, *, requests: int = 1_200) -> float:
+    """The 99th percentile of what requests take, of four callers side by side: of so many that one
+    moment in which the machine does something else, which all four see, doesn't decide it."""
     spent: list[float] = []
 
     async def one_by_one() -> None:
@@ -101,7 +102,7 @@ async def test_a_flooded_model_slows_no_other(small: Gateway) -> None:
     calm, busy = [], []
     for _ in range(3):
         calm.append(await p99_s(small.url, "beside-it"))
-        with flooded(small.url, "flooded", WAITING + 100) as statuses:
+        with flooded(small.url, "flooded", WAITING, 100) as statuses:
             busy.append(await p99_s(small.url, "beside-it"))
         assert set(statuses) == {200, 429}, statuses
     _log.info("p99 calm %s, flooded %s, the flood had %s", calm, busy, statuses)

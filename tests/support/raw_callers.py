@@ -1,9 +1,9 @@
 """Callers over plain streams, for crowds: a client library's pool of hundreds of connections takes
 longer than the gateway, and would be what is measured.
 
-Run as a program (`python -m tests.support.raw_callers URL MODEL CALLERS`) it is a flood in a
-process of its own, which goes on until its standard input ends and then prints the statuses that it
-had."""
+Run as a program (`python -m tests.support.raw_callers URL MODEL WAITING REFUSED`) it is a flood in
+a process of its own, which goes on until its standard input ends and then prints the statuses that
+it had."""
 
 from __future__ import annotations
 
@@ -84,35 +84,37 @@ class RawCaller:
 
 
 @contextmanager
-def flooded(url: str, model: str, callers: int) -> Iterator[Counter[int]]:
+def flooded(url: str, model: str, waiting: int, refused: int) -> Iterator[Counter[int]]:
     """So many callers ask the model again and again, as polite as Retry-After tells them to be.
-    The statuses that they had are in what was yielded when the block is over."""
-    command = [sys.executable, "-m", "tests.support.raw_callers", url, model, str(callers)]
+    Begins when those who are too many have been refused, so that all have been seen: their
+    connections and first requests are behind it. The statuses that they had are in what was
+    yielded when the block is over."""
+    command = [sys.executable, "-m", "tests.support.raw_callers", url, model]
+    command += [str(waiting), str(refused)]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     )
     statuses: Counter[int] = Counter()
     try:
         assert process.stdout is not None
-        assert process.stdout.readline() == "all are waiting\n"
+        assert process.stdout.readline() == "flooded\n"
         yield statuses
     finally:
         out, _ = process.communicate()
         statuses.update({int(status): n for status, n in json.loads(out or "{}").items()})
 
 
-async def _flood(url: str, model: str, callers: int) -> Counter[int]:
+async def _flood(url: str, model: str, waiting: int, refused: int) -> Counter[int]:
     statuses: Counter[int] = Counter()
-    stop = asyncio.Event()
-    sent = asyncio.Semaphore(0)
+    stop, flooded = asyncio.Event(), asyncio.Event()
 
     async def go_on() -> None:
         caller = RawCaller(url)
         while not stop.is_set():
-            asking = asyncio.ensure_future(caller.predict(model, {"x": 1.0}))
-            sent.release()
-            answer = await asking
+            answer = await caller.predict(model, {"x": 1.0})
             statuses[answer.status] += 1
+            if statuses[429] == refused:
+                flooded.set()
             if answer.status == 429:
                 # Not all at the same moment again.
                 pause_s = float(answer.headers["retry-after"]) * random.uniform(1, 2)
@@ -120,10 +122,9 @@ async def _flood(url: str, model: str, callers: int) -> Counter[int]:
                     await asyncio.wait_for(stop.wait(), pause_s)
         caller.close()
 
-    asking = [asyncio.create_task(go_on()) for _ in range(callers)]
-    for _ in range(callers):
-        await sent.acquire()
-    sys.stdout.write("all are waiting\n")
+    asking = [asyncio.create_task(go_on()) for _ in range(waiting + refused)]
+    await flooded.wait()
+    sys.stdout.write("flooded\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.read)
     stop.set()
@@ -132,4 +133,5 @@ async def _flood(url: str, model: str, callers: int) -> Counter[int]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asyncio.run(_flood(sys.argv[1], sys.argv[2], int(sys.argv[3])))))
+    _, url, model, waiting, refused = sys.argv
+    sys.stdout.write(json.dumps(asyncio.run(_flood(url, model, int(waiting), int(refused)))))
