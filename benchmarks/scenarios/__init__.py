@@ -8,6 +8,7 @@ from benchmarks.scenarios.environment_build import EnvironmentBuild
 from benchmarks.scenarios.finding import Scenario
 from benchmarks.scenarios.first_request import FirstRequest
 from benchmarks.scenarios.idle_models import IdleModels
+from benchmarks.scenarios.protocols import Protocols
 from benchmarks.scenarios.shared_deployment import SharedDeployment
 from benchmarks.scenarios.transformer_batching import TransformerBatching
 from benchmarks.scenarios.version_processes import VersionProcesses
@@ -21,4 +22,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     VersionProcesses(),
     SharedDeployment(),
     EnvironmentBuild(),
+    Protocols(),
 )
