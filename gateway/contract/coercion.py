@@ -164,11 +164,36 @@ def _floats(kind: str) -> Coercer:
 
 
 def _within(column: np.ndarray, bound: float) -> list[Any]:
+    _require_bound(column, bound)
+    return list(column) if column.dtype == np.float32 else column.tolist()
+
+
+def _require_bound(column: np.ndarray, bound: float) -> None:
     if column.dtype != np.float64 or bound < np.finfo(np.float64).max:
         sizes = np.abs(column[np.isfinite(column)])
         if sizes.size and float(sizes.max()) > bound:
             raise Unfit
-    return list(column) if column.dtype == np.float32 else column.tolist()
+
+
+def numbers(column: Column, type_: Type) -> np.ndarray | None:
+    """An array of numbers or truth values that is one of the declared type as it is: what the
+    type's coercer makes of it, but no list. None for all else; raises Unfit."""
+    if not isinstance(type_, Scalar) or not isinstance(column, np.ndarray) or column.ndim != 1:
+        return None
+    match type_.kind:
+        case "boolean":
+            return column if column.dtype.kind == "b" else None
+        case "integer" | "long" if column.dtype.kind in "iu":
+            low, high = integer_bounds(type_.kind)
+            if column.size and not (low <= int(column.min()) and int(column.max()) <= high):
+                raise Unfit
+            return column
+        case "float" | "double" if column.dtype.kind in "fiu":
+            narrow = column.dtype == np.float32
+            column = column if narrow else column.astype(np.float64, copy=False)
+            _require_bound(column, float_bound(type_.kind))
+            return column
+    return None
 
 
 def _float(value: Any, bound: float) -> Any:

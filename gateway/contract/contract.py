@@ -204,10 +204,11 @@ class Contract:
         return self._renderer.render(outputs, rows)
 
     def columns(
-        self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int
+        self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int, *, arrays: bool = False
     ) -> list[AnswerColumn]:
-        """The same answer by column; raises `InvalidModelOutput`."""
-        return self._renderer.columns(outputs, rows)
+        """The same answer by column, plain numbers as arrays where these are wanted; raises
+        `InvalidModelOutput`."""
+        return self._renderer.columns(outputs, rows, arrays=arrays)
 
     def render_event(self, value: Any) -> bytes:
         """What a model gave in a stream, as JSON; raises `InvalidModelOutput`."""

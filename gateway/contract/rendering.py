@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.contract.coercion import Coercer, Column, Unfit, anythings, coercer
+from gateway.contract.coercion import Coercer, Column, Unfit, anythings, coercer, numbers
 from gateway.contract.one_column import of_one_column
 from gateway.contract.outputs import Output, row_count
 from gateway.contract.types import (
@@ -39,12 +39,23 @@ UNNAMED = "prediction"
 
 @dataclass(frozen=True, slots=True)
 class AnswerColumn:
-    """A column of an answer, by what the signature says of it; without one it is anything."""
+    """A column of an answer, by what the signature says of it; without one it is anything.
+
+    `values` are an array only where that was asked for, and it has numbers or truth values.
+    """
 
     name: str
     type: Type
     required: bool
-    values: list[Any]
+    values: Any
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it must be, or some row has it."""
+        values = self.values
+        if self.required or isinstance(values, np.ndarray) or not len(values):
+            return True
+        return any(value is not None for value in values)
 
 
 class Renderer:
@@ -69,18 +80,20 @@ class Renderer:
         return _dumped(_together(parts, rows))
 
     def columns(
-        self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int
+        self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int, *, arrays: bool = False
     ) -> list[AnswerColumn]:
-        """The same answer by column, with the values that JSON would have.
+        """The same answer by column, with the values that JSON would have; where `arrays` are
+        wanted, one of plain numbers stays an array.
 
         What has no columns of its own is one, named "prediction". Raises `InvalidModelOutput`.
         """
+        arrays = arrays and len(outputs) == 1
         if self._promised is None:
             return self._undeclared_columns(outputs, rows)
         fields = self._promised.fields
         if not self._promised.named and len(fields) == 1:
             fields = (replace(fields[0], name=UNNAMED),)
-        parts = [(places, self._part_by_column(output)) for places, output in outputs]
+        parts = [(places, self._part_by_column(output, arrays)) for places, output in outputs]
         values = [
             _together([(places, part[i]) for places, part in parts], rows)
             for i in range(len(fields))
@@ -88,13 +101,13 @@ class Renderer:
         named = zip(fields, values, strict=True)
         return [AnswerColumn(f.name, f.type, f.required, column) for f, column in named]
 
-    def _part_by_column(self, output: Output) -> list[list[Any]]:
+    def _part_by_column(self, output: Output, arrays: bool) -> list[Any]:
         assert self._promised is not None
         own = self._own if self._own is not None else self._promised
         try:
             if not own.named and len(own.fields) == 1:
-                return [self._coerced(self._promised.fields[0], _bare(output, own))]
-            present = self._present(self._promised, _columns(output, own))
+                return [self._coerced(self._promised.fields[0], _bare(output, own), arrays)]
+            present = self._present(self._promised, _columns(output, own), arrays)
         except (Unfit, RecursionError):
             raise InvalidModelOutput("The model's answer is nothing that JSON can say.") from None
         nothing: list[Any] = [None] * _rows_of(output)
@@ -119,7 +132,8 @@ class Renderer:
             if _is_anything(own):
                 return _undeclared(output)
             if not own.named and len(own.fields) == 1:
-                return self._coerced(self._promised.fields[0], _bare(output, own))
+                only: list[Any] = self._coerced(self._promised.fields[0], _bare(output, own))
+                return only
             made = self._rows(self._promised, _columns(output, own), rows)
             return _left_out(made, output, self._promised) if self._promised.named else made
         except (Unfit, RecursionError):
@@ -133,20 +147,24 @@ class Renderer:
             return [list(row) for row in zip(*present.values(), strict=True)]
         return _records(present)
 
-    def _present(self, promised: Rows, columns: dict[str, Column]) -> dict[str, list[Any]]:
+    def _present(
+        self, promised: Rows, columns: dict[str, Column], arrays: bool = False
+    ) -> dict[str, Any]:
         present = {}
         for field in promised.fields:
             if field.name in columns:
-                present[field.name] = self._coerced(field, columns[field.name])
+                present[field.name] = self._coerced(field, columns[field.name], arrays)
             elif field.required:
                 raise InvalidModelOutput(
                     f"The output {field.name!r} ({describe(field.type)}) is missing."
                 )
         return present
 
-    def _coerced(self, field: Field, column: Column) -> list[Any]:
+    def _coerced(self, field: Field, column: Column, arrays: bool = False) -> Any:
         try:
-            return self._coercers[field.name](of_one_column(column, field.type))
+            column = of_one_column(column, field.type)
+            array = numbers(column, field.type) if arrays else None
+            return self._coercers[field.name](column) if array is None else array
         except (Unfit, RecursionError):
             optional = "" if field.required else ", optional"
             raise InvalidModelOutput(

@@ -28,13 +28,15 @@ from gateway.contract.types import (
     TupleOf,
     Type,
 )
-from gateway.errors import MalformedBody, NotAcceptable, too_many_rows
+from gateway.errors import MalformedBody, NotAcceptable, PayloadTooLarge, too_many_rows
 
 STREAM = b"application/vnd.apache.arrow.stream"
 FILE = b"application/vnd.apache.arrow.file"
 PARQUET = b"application/vnd.apache.parquet"
 
 _INDEX = b"pandas"
+_ROOM_BYTES, _ROOM_TIMES = 64 * 1024 * 1024, 8
+_WIDEST_BYTES = 8
 
 
 def read(
@@ -48,11 +50,15 @@ def read(
 ) -> Request:
     """The request; raises `MalformedBody`, `InvalidInput` and `PayloadTooLarge`.
 
-    Of more rows than `max_rows` none is made: a few bytes may stand for any number of them.
+    Of more rows than `max_rows` none is made: a few bytes may stand for any number of them. So may
+    they for long texts and lists, by compression and by dictionaries: what a table is without these
+    may be `_ROOM_TIMES` as large as the body, or `_ROOM_BYTES`.
     """
     with _refusing(media_type):
         table = _READ[media_type](body, max_rows)
+        _require_room(table.nbytes, body)
         table.validate(full=True)
+        _require_room(sum(map(_plain_bytes, table.columns)), body)
         columns = {name: _column(table.column(name)) for name in _own_names(table)}
     came = Table(columns=columns, rows=table.num_rows, params=params or {}, as_mlflow=as_mlflow)
     return contract.take(came, max_rows=max_rows)
@@ -60,7 +66,7 @@ def read(
 
 def write(contract: Contract, request: Request, outputs: Outputs, *, media_type: bytes) -> Written:
     """The answer as a table; raises `NotAcceptable` for what has no column in one."""
-    table = answer_table(contract.columns(outputs, request.rows))
+    table = answer_table(contract.columns(outputs, request.rows, arrays=True))
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
@@ -120,7 +126,93 @@ def _from_parquet(body: bytes, max_rows: int | None) -> Any:
     with pyarrow.parquet.ParquetFile(pa.BufferReader(body)) as file:
         if max_rows is not None and file.metadata.num_rows > max_rows:
             raise too_many_rows(max_rows)
+        _require_room(_declared_bytes(file.metadata), body)
         return file.read(use_threads=False)
+
+
+def _declared_bytes(metadata: Any) -> int:
+    """What a Parquet file says of its columns' sizes, and of how many elements are in their lists,
+    of which any number is a few bytes."""
+    size = 0
+    for i in range(metadata.num_row_groups):
+        group = metadata.row_group(i)
+        for j in range(group.num_columns):
+            column = group.column(j)
+            each = _WIDEST_BYTES if "." in column.path_in_schema else 1
+            size += max(column.total_uncompressed_size, column.num_values * each)
+    return size
+
+
+def _plain_bytes(chunked: Any) -> int:
+    """The bytes of a column whose elements are beside each other; raises MalformedBody for types
+    of which a few bytes are any number of elements."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    type_ = chunked.type
+    if _repeats(type_) or any(_repeats(t) or _shares(t) for t in _inner_types(type_)):
+        raise MalformedBody(f"The Arrow type {type_} isn't taken: its elements share their bytes.")
+    if pa.types.is_dictionary(type_):
+        if pa.types.is_primitive(type_.value_type):
+            return len(chunked) * _WIDEST_BYTES
+        lengths = [
+            pc.sum(pc.take(pc.binary_length(each.dictionary), each.indices)).as_py()
+            for each in chunked.chunks
+        ]
+        return sum(filter(None, lengths))
+    if _shares(type_) and not pa.types.is_null(type_):
+        return sum(map(_viewed_bytes, chunked.chunks))
+    return int(chunked.nbytes)
+
+
+def _viewed_bytes(views: Any) -> int:
+    """How long an array's texts are together, of which several may be the same bytes: a view is
+    four numbers of 32 bits, and the first of them its length (Arrow's columnar format)."""
+    numbers = np.frombuffer(views.buffers()[1], "<i4")
+    return int(numbers[0::4][views.offset : views.offset + len(views)].sum(dtype=np.int64))
+
+
+def _inner_types(type_: Any) -> Iterator[Any]:
+    """The types within a type."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(type_):
+        yield type_.value_type
+        yield from _inner_types(type_.value_type)
+    elif pa.types.is_nested(type_):
+        for i in range(type_.num_fields):
+            yield type_.field(i).type
+            yield from _inner_types(type_.field(i).type)
+
+
+def _repeats(type_: Any) -> bool:
+    """Whether no column of the type is taken."""
+    import pyarrow as pa
+
+    kinds = pa.types
+    is_empty = (kinds.is_struct(type_) and not type_.num_fields) or (
+        kinds.is_fixed_size_list(type_) and not type_.list_size
+    )
+    is_view = kinds.is_list_view(type_) or kinds.is_large_list_view(type_)
+    return bool(is_empty or is_view or kinds.is_run_end_encoded(type_))
+
+
+def _shares(type_: Any) -> bool:
+    """Whether elements may have no bytes of their own: as columns these are counted."""
+    import pyarrow as pa
+
+    kinds = pa.types
+    is_view = kinds.is_string_view(type_) or kinds.is_binary_view(type_)
+    return bool(is_view or kinds.is_null(type_) or kinds.is_dictionary(type_))
+
+
+def _require_room(size: int, body: bytes) -> None:
+    """Raise PayloadTooLarge for a table that is much larger than what came."""
+    if size > max(_ROOM_BYTES, _ROOM_TIMES * len(body)):
+        raise PayloadTooLarge(
+            f"The table would be {size} bytes, uncompressed and without dictionaries; the limit is "
+            f"{_ROOM_BYTES // 2**20} MiB, or {_ROOM_TIMES} times its body."
+        )
 
 
 def _bounded(batches: Any, max_rows: int | None) -> Iterator[Any]:

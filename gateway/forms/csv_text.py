@@ -25,6 +25,8 @@ MEDIA_TYPE = b"text/csv"
 
 _HEADER_BYTES = 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_OTHER_SEPARATORS = frozenset(";\t|")
 _PANDAS_NULLS = (
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
     "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
@@ -48,8 +50,12 @@ def read(
 
     What is no value of its column's type stays a text, which the contract's check refuses.
     """
+    if body.startswith(_UTF_16):
+        raise MalformedBody("Send texts in UTF-8.")
     names, table = _texts(body.removeprefix(_BOM), _PANDAS_NULLS if as_mlflow else ("",), as_mlflow)
     types = _types(contract, names)
+    if len(names) == 1 and names[0] not in types and set(names[0]) & _OTHER_SEPARATORS:
+        raise MalformedBody("The fields of a CSV are separated by commas, and its header has none.")
     columns = {
         name: _typed(table.column(i), types.get(name, _TEXT)) for i, name in enumerate(names)
     }
@@ -62,7 +68,7 @@ def write(contract: Contract, request: Request, outputs: Outputs) -> Written:
     import pyarrow as pa
     import pyarrow.csv
 
-    columns = contract.columns(outputs, request.rows)
+    columns = contract.columns(outputs, request.rows, arrays=True)
     sink = pa.BufferOutputStream()
     table = pa.table(list(map(_flat, columns)), names=[column.name for column in columns])
     pyarrow.csv.write_csv(table, sink)
@@ -103,6 +109,7 @@ def _texts(body: bytes, nulls: tuple[str, ...], quoted_nulls: bool) -> tuple[lis
     import pyarrow as pa
     import pyarrow.csv
 
+    body = body if body.endswith((b"\n", b"\r")) else body + b"\n"
     names = _header(body)
     wrong: list[int | None] = []
 

@@ -59,7 +59,7 @@ def read(
 
 def write(contract: Contract, request: Request, outputs: Outputs) -> Written:
     """The answer by column; what has no names of its own is the column "prediction"."""
-    columns = contract.columns(outputs, request.rows)
+    columns = contract.columns(outputs, request.rows, arrays=True)
     value = {"columns": {column.name: column.values for column in columns}}
     body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     return Written(body=body, media_type=MEDIA_TYPE)

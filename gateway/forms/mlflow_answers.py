@@ -84,7 +84,7 @@ def _named(
     columns = contract.columns(outputs, request.rows)
     own = names if names is not None and len(names) == len(columns) else None
     for i, column in enumerate(columns):
-        if column.required or not column.values or any(v is not None for v in column.values):
+        if column.is_there:
             yield (column.name if own is None else own[i]), column.values
 
 

@@ -45,7 +45,7 @@ class AnswerTensors:
         be there, InvalidInput.
         """
         wanted: Wanted = request.echo
-        columns = self._contract.columns(outputs, request.rows)
+        columns = self._contract.columns(outputs, request.rows, arrays=True)
         found: dict[str, Tensor] = {}
         for i, column in enumerate(columns):
             if self._declared is None:
@@ -63,7 +63,7 @@ class AnswerTensors:
 def _is_wanted(spec: TensorSpec, column: AnswerColumn, wanted: Wanted) -> bool:
     if wanted.outputs is not None:
         return spec.name in wanted.outputs
-    return column.required or not column.values or any(v is not None for v in column.values)
+    return column.is_there
 
 
 def written_answer(
@@ -105,11 +105,13 @@ def _output(tensor: Tensor, wanted: Wanted, data: list[bytes]) -> dict[str, Any]
 def binary_data(tensor: Tensor) -> bytes | None:
     """The elements as binary data; None where one of them is null."""
     elements = tensor.elements
-    if isinstance(elements, list) and tensor.datatype != BYTES:
+    if isinstance(elements, np.ndarray):
+        elements = elements.astype(DTYPES[tensor.datatype], copy=False)
+    elif tensor.datatype != BYTES:
         if None in elements and not has_fractions(tensor.datatype):
             return None
         elements = np.array(elements, DTYPES[tensor.datatype])  # None becomes NaN
-    elif isinstance(elements, list):
+    else:
         if None in elements:
             return None
         if _is_base64(tensor):

@@ -6,7 +6,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -260,6 +260,67 @@ async def test_a_body_that_is_no_table_is_refused(bench: Bench, media_type: str)
     for each in (content, b"\xff\xfe no table", b""):
         answer = await bench.ask(each, media_type)
         assert answer.status_code == 400, (each[:20], answer.text)
+
+
+def _stream(table: pa.Table, compression: str | None = None) -> bytes:
+    sink = io.BytesIO()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pa.parquet.write_table(table, sink, compression="zstd", use_dictionary=False)
+    return sink.getvalue()
+
+
+_LONG = "a" * (65 * 1024 * 1024)
+_MANY = pa.LargeListArray.from_arrays(pa.array([0, 10_000_000]), pa.array(np.zeros(10_000_000)))
+_SAME = pa.DictionaryArray.from_arrays(pa.array([0] * 100, pa.int8()), pa.array(["a" * 700_000]))
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "status"),
+    [
+        (lambda: _stream(pa.table({"zone": [_LONG]}), "zstd"), STREAM, 413),
+        (lambda: _stream(pa.table({"zone": _SAME})), STREAM, 413),
+        (lambda: _parquet(pa.table({"zone": [_LONG]})), PARQUET, 413),
+        (lambda: _parquet(pa.table({"zone": _MANY})), PARQUET, 413),
+        (lambda: _stream(pa.table({"zone": pa.LargeListArray.from_arrays(
+            pa.array([0, 10**8]), pa.nulls(10**8))})), STREAM, 400),
+    ],
+)  # fmt: skip
+async def test_a_small_body_is_no_huge_table(
+    bench: Bench, body: Callable[[], bytes], media_type: str, status: int
+) -> None:
+    """However few bytes its texts and lists are, compressed, by dictionaries or without any."""
+    content = body()
+    assert len(content) < 1_000_000
+    response = await bench.ask(content, media_type)
+    assert response.status_code == status, response.text
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "view", "large"])
+async def test_texts_of_every_layout_are_texts(bench: Bench, kind: str) -> None:
+    """As pandas' categories and Polars write them."""
+    zone = TABLE["zone"].combine_chunks()
+    made = zone.dictionary_encode() if kind == "dictionary" else zone.cast(
+        pa.string_view() if kind == "view" else pa.large_string()
+    )  # fmt: skip
+    at = TABLE.column_names.index("zone")
+    response = await bench.ask(_stream(TABLE.set_column(at, "zone", made)), STREAM)
+    assert response.status_code == 200, response.text
+    assert [row["zone"] for row in response.json()] == zone.to_pylist()
+
+
+@pytest.mark.parametrize("body", [b"zone;share\na;1\n", b"zone\tshare\na\t1\n", b"\xff\xfez\0"])
+async def test_what_separates_otherwise_is_told(bench: Bench, body: bytes) -> None:
+    """As spreadsheets write it in some languages; nothing is guessed."""
+    response = await bench.ask(body, CSV)
+    assert response.status_code == 400
+    assert "commas" in response.json()["detail"] or "UTF-8" in response.json()["detail"]
 
 
 async def test_a_line_of_another_width_is_named(bench: Bench) -> None:
