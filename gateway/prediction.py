@@ -319,21 +319,29 @@ class PredictionService:
     def _naming(self, resolution: Resolution, asked_s: float | None = None) -> Iterator[None]:
         """Errors name the model and the version; whether that can be loaded is kept, and of a
         canary that it failed. `asked_s` is the deadline that the caller asks for."""
-        key = (resolution.model.name, resolution.version.fingerprint)
         try:
             yield
         except GatewayError as error:
-            error.model = resolution.model.name
-            error.version = resolution.version.number
-            if isinstance(error, ModelUnavailable) and error.load_failed:
-                self._unloadable[key] = error.detail
-            if resolution.trial is not None:
-                is_lowered = asked_s is not None and asked_s < self._patience_s(resolution.model)
-                self._trials.note_error(
-                    resolution.trial, error, lowered_to_s=asked_s if is_lowered else None
-                )
+            self._name(resolution, error, asked_s)
             raise
-        self._unloadable.pop(key, None)
+        self._note_loadable(resolution)
+
+    def _name(
+        self, resolution: Resolution, error: GatewayError, asked_s: float | None = None
+    ) -> None:
+        error.model = resolution.model.name
+        error.version = resolution.version.number
+        if isinstance(error, ModelUnavailable) and error.load_failed:
+            self._unloadable[resolution.model.name, resolution.version.fingerprint] = error.detail
+        if resolution.trial is not None:
+            is_lowered = asked_s is not None and asked_s < self._patience_s(resolution.model)
+            self._trials.note_error(
+                resolution.trial, error, lowered_to_s=asked_s if is_lowered else None
+            )
+
+    def _note_loadable(self, resolution: Resolution) -> None:
+        if self._unloadable:
+            self._unloadable.pop((resolution.model.name, resolution.version.fingerprint), None)
 
     async def _named(
         self, resolution: Resolution, events: AsyncGenerator[bytes]
@@ -467,14 +475,16 @@ class PredictionService:
         """The answer to what was begun; raises what `predict` raises."""
         begun.timer.cancel()
         resolution, request = begun.resolution, begun.request
-        with self._naming(resolution):
-            try:
-                results = [begun.queued.future.result()]
-            except InvalidInput as refusal:  # by the model's own classes
-                raise request.located(refusal) from None
+        try:
+            results = [begun.queued.future.result()]
             called = time.perf_counter()
             answer = TYPED.write(resolution.contract, request, placed(request, results))
             visit.hold_answer(len(answer.body))
+        except GatewayError as error:
+            refused = request.located(error) if isinstance(error, InvalidInput) else error
+            self._name(resolution, refused)
+            raise refused from None
+        self._note_loadable(resolution)
         return Prediction(
             answer=answer,
             version=resolution.version.number,

@@ -246,5 +246,5 @@ def _headers(prediction: Prediction) -> list[tuple[bytes, bytes]]:
 
 def server_timing(timings_ms: Mapping[str, float]) -> bytes:
     """W3C Server Timing, in milliseconds."""
-    steps = (f"{name};dur={spent:.2f}" for name, spent in timings_ms.items())
+    steps = [f"{name};dur={spent:.2f}" for name, spent in timings_ms.items()]
     return ", ".join(steps).encode("ascii")
