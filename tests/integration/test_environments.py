@@ -45,8 +45,7 @@ def index(tmp_path: Path) -> Path:
 
 
 def offline(index: Path, **variables: str) -> dict[str, str]:
-    return {**os.environ, "UV_FIND_LINKS": str(index), "UV_NO_INDEX": "1", "UV_OFFLINE": "1",
-            **variables}  # fmt: skip
+    return {**os.environ, "UV_FIND_LINKS": str(index), "UV_OFFLINE": "1", **variables}
 
 
 def builder(folder: Path, environment: Mapping[str, str], **settings: Any) -> Builder:
