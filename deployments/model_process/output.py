@@ -74,6 +74,9 @@ def _plain_output(answer: Any) -> tuple[Any, ...]:
             return ("values", [{} for _ in range(len(answer))])
         columns = [_plain_series(answer.iloc[:, i]) for i in range(answer.shape[1])]
         return ("columns", [_name(name) for name in answer.columns], columns)
+    if isinstance(answer, pd.Series):  # a table of one column, as MLflow's own server has it
+        name = 0 if answer.name is None else answer.name
+        return ("columns", [_name(name)], [_plain_series(answer)])
     if isinstance(answer, _OF_PANDAS):
         return ("values", _plain_column(answer))
     if isinstance(answer, ByColumn):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.contract.text_formats import write_base64, write_datetimes
+from gateway.contract.text_formats import write_base64, write_datetimes, write_moment
 from gateway.contract.types import (
     SCALAR_KINDS,
     AnyValue,
@@ -361,9 +361,16 @@ def _special(value: Any) -> Any:
         return None
     if isinstance(value, bytes | bytearray):
         return _binary(value)
-    if isinstance(value, dt.date | np.datetime64):
-        return _datetimes([value])[0]
-    return value
+    if isinstance(value, np.datetime64):
+        return _as_text(value)
+    return _datetimes([value])[0] if isinstance(value, dt.datetime) else value
+
+
+def _as_text(moment: np.datetime64) -> str:
+    try:
+        return write_moment(moment)
+    except (ValueError, OverflowError):
+        raise Unfit from None
 
 
 def _key(key: Any) -> str:

@@ -159,7 +159,9 @@ def is_plain(value: Any) -> bool:
         ([pd.Timestamp("2024-01-01", tz="Europe/Berlin")],
          ("values", [np.datetime64("2023-12-31T23:00:00", "us")])),
         (pd.DataFrame({1: ["a", None]}), ("columns", ["1"], [["a", None]])),
-        (pd.Series(["a", None], dtype=object), ("values", ["a", None])),
+        (pd.Series(["a", None], dtype=object), ("columns", ["0"], [["a", None]])),
+        (pd.Series([1.0], name="y"), ("columns", ["y"], [np.array([1.0])])),
+        ([dt.date(2024, 1, 31)], ("values", [np.datetime64("2024-01-31")])),
     ],
 )  # fmt: skip
 def test_answers_lose_their_classes(answer: Any, plain: tuple[Any, ...]) -> None:
