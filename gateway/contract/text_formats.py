@@ -85,13 +85,20 @@ def write_datetimes(moments: np.ndarray) -> list[str | None]:
     return [None if gone else text for text, gone in zip(trimmed, missing.tolist(), strict=True)]
 
 
-def write_moment(moment: np.datetime64) -> str:
-    """ISO 8601 of what isn't declared as a moment: a day alone, as models have of calendars, has no
-    time of day. Raises `ValueError` as `write_datetimes` does."""
+def write_moment(moment: np.datetime64 | dt.datetime) -> str:
+    """What isn't declared as a moment, as MLflow's server writes it: a day alone without a time of
+    day, a fraction in 6 digits or 9, an offset as it is. Raises `ValueError` as `write_datetimes`
+    does."""
+    if isinstance(moment, dt.datetime):
+        write_datetimes(np.array([moment.replace(tzinfo=None)], "M8[us]"))
+        return moment.isoformat()
     (text,) = write_datetimes(np.array([moment]))
     if text is None:
         raise ValueError
-    return text[: len("2020-01-01")] if np.datetime_data(moment)[0] in _OF_DAYS else text
+    if np.datetime_data(moment)[0] in _OF_DAYS:
+        return text[: len("2020-01-01")]
+    seconds, point, fraction = text.partition(".")
+    return seconds + point + fraction.ljust(6 if len(fraction) <= 6 else 9, "0") if point else text
 
 
 def are_in_range(moments: np.ndarray) -> np.ndarray:

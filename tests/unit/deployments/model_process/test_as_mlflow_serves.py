@@ -116,6 +116,7 @@ TABLE = [
 ]
 TEXT = [ColSpec("string")]
 NUMBERS = [ColSpec("double", "a"), ColSpec("double", "b")]
+IN_INDIA = dt.timezone(dt.timedelta(hours=5, minutes=30))
 ROWS = [{"a": 0.1, "b": 0.9}, {"a": 0.9, "b": 0.1}]
 
 
@@ -466,13 +467,28 @@ def test_tables_and_lists_of_other_forms_are_as_mlflow_writes_them(save: Save, a
         lambda t: np.array(["2024-01-31"] * len(t), "M8[D]"),
         lambda t: np.array(["2024-01"] * len(t), "M8[M]"),
         lambda t: np.array(["2024-01-31"] * len(t), "M8[s]"),
+        lambda t: [dt.datetime(2024, 1, 31, 12, 0, 0, 500_000, IN_INDIA)] * len(t),
+        lambda t: [pd.Timestamp("2024-01-31T12:00:00.123456789")] * len(t),
+        lambda t: pd.DataFrame({"d": pd.to_datetime(["2024-01-31"] * len(t), utc=True)}),
+        lambda t: pd.DataFrame({"d": [pd.Timestamp("2024-01-31", tz="Europe/Berlin")] * len(t)}),
     ],
 )
 def test_what_nobody_declared_is_as_mlflow_writes_it(save: Save, answer: Any) -> None:
-    """A Series is a table of one column, and a day has no time of day."""
+    """A Series is a table of one column, a day has no time of day, and a moment its offset."""
     model = save(answer, NUMBERS)
     for rows in (ROWS, ROWS[:1]):
         assert model.answer(rows) == model.by_mlflow(dataframe_records=rows)
+
+
+def test_a_declared_moment_is_of_utc(save: Save) -> None:
+    """Whatever offset the model gives it, as documents promise it."""
+    for answer in (
+        lambda t: pd.DataFrame({"d": [pd.Timestamp("2024-01-31T01", tz="Europe/Berlin")] * len(t)}),
+        lambda t: [dt.datetime(2024, 1, 31, 5, 30, tzinfo=IN_INDIA)] * len(t),
+        lambda t: [dt.datetime(2024, 1, 31, tzinfo=dt.UTC), dt.date(2024, 1, 31)],
+    ):
+        model = save(answer, NUMBERS, [ColSpec("datetime", "d")])
+        assert model.answer(ROWS) == [{"d": "2024-01-31T00:00:00"}] * 2
 
 
 def test_a_series_is_a_column_of_what_is_declared(save: Save) -> None:
