@@ -10,6 +10,7 @@ lists and objects both stay texts, as in JSON.
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -158,6 +159,8 @@ def _text(cell: Any) -> str | None:
 
 
 def _moment(cell: Any) -> Any:
+    if isinstance(cell, dt.datetime) and cell.tzinfo is not None:
+        cell = cell.astimezone(dt.UTC).replace(tzinfo=None)
     return cell if cell is None else np.datetime64(cell, "ns")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import mlflow.pyfunc
 from mlflow.pyfunc.scoring_server import _parse_json_data, invocations
+from mlflow.pyfunc.utils.environment import _simulate_serving_environment
 
 from deployments.model_calls.outcomes import call_result, packed_call, streamed
 from deployments.model_process.framing import Inbox, Message
@@ -24,6 +25,7 @@ from gateway.catalog import contract_of
 from gateway.contract import Contract, Frame
 from gateway.contract.outputs import Output
 from gateway.errors import InvalidInput
+from gateway.forms import mlflow_json
 from registry_sync.mlmodel import read_mlmodel
 
 
@@ -72,14 +74,22 @@ class SavedModel:
         values = [piece.output[1][0] for piece in pieces if piece is not None]
         return [json.loads(self.contract.render_event(value)) for value in values]
 
+    def invoked(self, **payload: Any) -> Any:
+        """The gateway's answer to what MLflow's server is asked, of its `predictions`."""
+        request = mlflow_json.read(self.contract, json.dumps(payload).encode(), None)
+        outputs = [(places, self.called(frame, request.params)) for places, frame in request.frames]
+        answer = json.loads(mlflow_json.write(self.contract, request, outputs).body)
+        return answer["predictions"]
+
     def by_mlflow(self, **payload: Any) -> Any:
         """What MLflow's own server answers, of its `predictions` where it has them."""
-        response = invocations(
-            json.dumps(payload),
-            "application/json",
-            self._by_mlflow,
-            self._by_mlflow.metadata.get_input_schema(),
-        )
+        with _simulate_serving_environment():
+            response = invocations(
+                json.dumps(payload),
+                "application/json",
+                self._by_mlflow,
+                self._by_mlflow.metadata.get_input_schema(),
+            )
         assert response.status == 200, response.response
         answer = json.loads(response.response)
         return answer.get("predictions", answer) if isinstance(answer, dict) else answer

@@ -102,6 +102,9 @@ PLAIN = {bool, int, float, str, bytes, type(None), np.float64, np.float32, np.in
 PLAIN |= {np.datetime64, np.bool_}
 
 
+IN_BERLIN = dt.datetime(2024, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1)))
+
+
 def is_plain(value: Any) -> bool:
     """Whether it has no class but Python's and NumPy's own."""
     if type(value) is list or type(value) is tuple:
@@ -110,7 +113,7 @@ def is_plain(value: Any) -> bool:
         return all(type(key) is str and is_plain(item) for key, item in value.items())
     if type(value) is np.ndarray:
         return value.dtype.type in PLAIN and value.dtype.metadata is None
-    return type(value) in PLAIN
+    return type(value) in PLAIN or type(value) is dt.datetime
 
 
 @pytest.mark.parametrize(
@@ -156,10 +159,15 @@ def is_plain(value: Any) -> bool:
         ([Sparse()], ("values", [np.array([[1.0], [2.0]])])),
         ([pd.NaT], ("values", [np.datetime64("NaT")])),
         ([dt.time(1, 30)], ("values", ["01:30:00"])),
-        ([pd.Timestamp("2024-01-01", tz="Europe/Berlin")],
-         ("values", [np.datetime64("2023-12-31T23:00:00", "us")])),
+        ([pd.Timestamp("2024-01-01", tz="Europe/Berlin")], ("values", [IN_BERLIN])),
+        (pd.DataFrame({"d": [pd.Timestamp("2024-01-01", tz="Europe/Berlin"), pd.NaT]}),
+         ("columns", ["d"], [[IN_BERLIN, None]])),
+        ([pd.Timestamp("2024-01-01T00:00:00.000000001", tz="Europe/Berlin")],
+         ("values", [np.datetime64("2023-12-31T23:00:00.000000001")])),
         (pd.DataFrame({1: ["a", None]}), ("columns", ["1"], [["a", None]])),
-        (pd.Series(["a", None], dtype=object), ("values", ["a", None])),
+        (pd.Series(["a", None], dtype=object), ("columns", ["0"], [["a", None]])),
+        (pd.Series([1.0], name="y"), ("columns", ["y"], [np.array([1.0])])),
+        ([dt.date(2024, 1, 31)], ("values", [np.datetime64("2024-01-31")])),
     ],
 )  # fmt: skip
 def test_answers_lose_their_classes(answer: Any, plain: tuple[Any, ...]) -> None:
