@@ -165,17 +165,30 @@ def contract_checked(
     url: str | None = None,
     key: str | None = None,
 ) -> CheckResult:
-    """What the comparison says, by the gateway at `url` where one is named and nothing else is to
-    be compared with; raises the exit where it can't be made."""
+    """What the comparison says; raises the exit where it can't be made."""
     from registry_sync.contract_check import CannotTell
     from registry_sync.records import RegistryUnreachable
 
     try:
-        if url is not None and against is None:
-            return _checked_by_gateway(url, key, name, candidate)
-        return _checked_by_registry(settings, name, candidate, against)
+        return compared(settings, name, candidate, against=against, url=url, key=key)
     except (CannotTell, RegistryUnreachable) as error:
         raise fail(str(error)) from error
+
+
+def compared(
+    settings: Settings,
+    name: str,
+    candidate: str,
+    *,
+    against: str | None = None,
+    url: str | None = None,
+    key: str | None = None,
+) -> CheckResult:
+    """The comparison, by the gateway at `url` where one is named and nothing else is to be compared
+    with; raises CannotTell and RegistryUnreachable."""
+    if url is not None and against is None:
+        return _checked_by_gateway(url, key, name, candidate)
+    return _checked_by_registry(settings, name, candidate, against)
 
 
 def _checked_by_gateway(url: str, key: str | None, name: str, candidate: str) -> CheckResult:
