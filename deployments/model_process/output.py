@@ -27,7 +27,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .answers import ByColumn
+from .answers import Alone, ByColumn
+
+_ALONE = ("alone",)
 
 
 class UnsupportedOutput(Exception):
@@ -36,7 +38,8 @@ class UnsupportedOutput(Exception):
 
 def plain_output(answer: Any) -> tuple[Any, ...]:
     """A model's answer as `("columns", names, columns)` or `("values", values)`; a dict is one
-    value (`answers` tells what is columns).
+    value (`answers` tells what is columns). Behind these is what else it was
+    (`gateway.contract.outputs.Mark`).
 
     Raises UnsupportedOutput for what has no plain form.
     """
@@ -81,16 +84,18 @@ def _plain_output(answer: Any) -> tuple[Any, ...]:
         return ("values", _plain_column(answer))
     if isinstance(answer, ByColumn):
         columns = [_plain_value(column) for column in answer.columns]
-        return ("columns", [_name(name) for name in answer.names], columns)
+        names = [_name(name) for name in answer.names]
+        return ("columns", names, columns, *([("dict",)] if answer.is_dict else []))
     if isinstance(answer, (list, tuple)):
-        return ("values", [_plain_value(value) for value in answer])
+        values = [_plain_value(value) for value in answer]
+        return ("values", values, *([_ALONE] if isinstance(answer, Alone) else []))
     array = _array_of_others(answer)
     if array is not None:
         return ("values", array)
     array = _array_in(answer)
     if array is not None and array.ndim:
         return ("values", _plain_array(array))
-    return ("values", [_plain_value(answer)])
+    return ("values", [_plain_value(answer)], _ALONE)
 
 
 def settled(answer: Any) -> Any:

@@ -25,7 +25,7 @@ from gateway.catalog import contract_of
 from gateway.contract import Contract, Frame
 from gateway.contract.outputs import Output
 from gateway.errors import InvalidInput
-from gateway.forms import mlflow_json
+from gateway.forms import mlflow_answers, mlflow_json
 from registry_sync.mlmodel import read_mlmodel
 
 
@@ -78,7 +78,7 @@ class SavedModel:
         """The gateway's answer to what MLflow's server is asked, of its `predictions`."""
         request = mlflow_json.read(self.contract, json.dumps(payload).encode(), None)
         outputs = [(places, self.called(frame, request.params)) for places, frame in request.frames]
-        answer = json.loads(mlflow_json.write(self.contract, request, outputs).body)
+        answer = json.loads(mlflow_answers.write(self.contract, request, outputs).body)
         return answer["predictions"]
 
     def by_mlflow(self, **payload: Any) -> Any:
