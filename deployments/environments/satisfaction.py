@@ -110,6 +110,14 @@ def unmet(needs: Needs, installed: Installed) -> tuple[Unmet, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def leans_on_client(needs: Needs, installed: Installed) -> bool:
+    """Whether it names MLflow, of which the interpreter has the client: what else MLflow requires,
+    and the version's code may import, isn't there."""
+    return "mlflow" not in installed.versions and any(
+        each.name == "mlflow" and _applies(each, installed) for each in needs.requirements
+    )
+
+
 def _unmet_of_mlflow(needs: Needs, installed: Installed) -> Iterator[Unmet]:
     named = {each.name for each in needs.requirements}
     if "mlflow" in named:
