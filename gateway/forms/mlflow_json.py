@@ -6,6 +6,7 @@ with a loss (a number in a text, a fraction for a whole number) is refused.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
@@ -112,7 +113,10 @@ def read(contract: Contract, body: bytes, max_rows: int | None) -> Request:
         found, echo = _rows(contract, value, max_rows), False
     columns, rows, places = found
     table = Table(columns=columns, rows=rows, params=params, places=places, as_mlflow=True)
-    return contract.take(table, max_rows=max_rows, echo=echo)
+    request = contract.take(table, max_rows=max_rows, echo=echo)
+    if not contract.from_type_hints or echo:
+        return request
+    return replace(request, at=("inputs",), single=not isinstance(value["inputs"], list))
 
 
 def write(contract: Contract, request: Request, outputs: Outputs) -> Written:
