@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from deployments.model_process.framing import Inbox, Message
 from deployments.model_process.job import _LoadedModel
 from deployments.model_process.mark import Mark
 from gateway.catalog import contract_of
-from gateway.contract import Contract, Frame
+from gateway.contract import Contract, Frame, Request
 from gateway.contract.outputs import Output
 from gateway.errors import InvalidInput
 from gateway.forms import mlflow_answers, mlflow_json
@@ -45,13 +45,15 @@ class SavedModel:
     def answer(self, body: Any) -> Any:
         """The gateway's answer to a body, as JSON; raises its errors."""
         request = self.contract.parse(json.dumps(body).encode())
+        return json.loads(self.contract.render(self._outputs(request), request.rows))
+
+    def _outputs(self, request: Request) -> list[tuple[Sequence[int], Output]]:
         try:
-            outputs = [
+            return [
                 (places, self.called(frame, request.params)) for places, frame in request.frames
             ]
         except InvalidInput as refusal:
             raise request.located(refusal) from None
-        return json.loads(self.contract.render(outputs, request.rows))
 
     def called(self, frame: Frame, params: dict[str, Any]) -> Output:
         """What the model answers to one call."""
@@ -77,7 +79,7 @@ class SavedModel:
     def invoked(self, **payload: Any) -> Any:
         """The gateway's answer to what MLflow's server is asked, of its `predictions`."""
         request = mlflow_json.read(self.contract, json.dumps(payload).encode(), None)
-        outputs = [(places, self.called(frame, request.params)) for places, frame in request.frames]
+        outputs = self._outputs(request)
         answer = json.loads(mlflow_answers.write(self.contract, request, outputs).body)
         return answer["predictions"]
 

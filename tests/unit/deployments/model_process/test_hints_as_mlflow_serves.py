@@ -173,9 +173,13 @@ def test_what_a_class_does_not_take_has_its_place(
     save: Save, of: Any, row: Any, places: list[str]
 ) -> None:
     """Pointers are into the body, also where pydantic names a union's branches."""
+    model = save(_hinted(list[of]))
     with pytest.raises(InvalidInput) as refused:
-        save(_hinted(list[of])).answer([row])
+        model.answer([row])
     assert [each.pointer for each in refused.value.violations] == places
+    with pytest.raises(InvalidInput) as refused:
+        model.invoked(inputs=[row])
+    assert [each.pointer for each in refused.value.violations] == [f"/inputs{p}" for p in places]
 
 
 def test_what_a_hint_allows_to_be_none_may_be_none_in_an_answer(save: Save) -> None:

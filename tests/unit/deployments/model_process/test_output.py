@@ -104,7 +104,7 @@ def unmarked(made: tuple[Any, ...]) -> tuple[Any, ...]:
 
 RECORDS = [("x", "f8"), ("y", "U3")]
 PLAIN = {bool, int, float, str, bytes, type(None), np.float64, np.float32, np.int64, np.str_}
-PLAIN |= {np.datetime64, np.bool_}
+PLAIN |= {np.datetime64, np.bool_, dt.datetime}
 
 
 IN_BERLIN = dt.datetime(2024, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1)))
@@ -118,7 +118,7 @@ def is_plain(value: Any) -> bool:
         return all(type(key) is str and is_plain(item) for key, item in value.items())
     if type(value) is np.ndarray:
         return value.dtype.type in PLAIN and value.dtype.metadata is None
-    return type(value) in PLAIN or type(value) is dt.datetime
+    return type(value) in PLAIN
 
 
 @pytest.mark.parametrize(
