@@ -12,16 +12,15 @@ from collections.abc import (
     AsyncGenerator,
     Awaitable,
     Callable,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 from gateway.admission import Admission, Visit
-from gateway.availability import Unloadable, VersionKey
+from gateway.availability import Unloadable
 from gateway.canary import RawHeaders, Trials
 from gateway.capture.kept import Kept
 from gateway.catalog import Catalog, Resolution, ServedModel, ShadowTarget
@@ -29,11 +28,10 @@ from gateway.contract import TYPED, Contract, Form, Request, Write, Written
 from gateway.deadline import Deadline
 from gateway.errors import (
     CatalogUnavailable,
-    DeadlineExceeded,
     GatewayError,
     InvalidInput,
-    ModelUnavailable,
     Violation,
+    no_answer,
 )
 from gateway.frame_calls import call_of, placed, timings, together
 from gateway.parsing.pool import AT_ONCE_BYTES, Parsing
@@ -42,22 +40,20 @@ from gateway.ports import (
     CallResult,
     CatalogFeed,
     Enqueue,
-    Queued,
     StreamingBackend,
     Submit,
 )
 from gateway.shadow.answered import Answered
 from gateway.shadow.shadowing import Shadowing
 from gateway.shadow.streams import Heard, may_stream
+from gateway.small_predictions import SmallPredictions
+from gateway.version_outcomes import VersionOutcomes
 
 _STARTUP_RETRY_AFTER_S = 2.0
 _T = TypeVar("_T")
 
 # Answers to more rows are rendered in a thread.
 _AT_ONCE_ROWS = 16_384
-# What is begun without a task is parsed and rendered in the event loop's turn of its connection.
-_BEGUN_BYTES = 16 * 1024
-_BEGUN_ROWS = 64
 
 
 Offer = Callable[[str], None]
@@ -92,52 +88,15 @@ class EventStream:
     offer: Offer | None = None
 
 
-class Begun:
-    """A prediction whose call is on its way; see `PredictionService.begin`.
-
-    Its future raises DeadlineExceeded once the model's deadline has passed.
-    """
-
-    __slots__ = ("parsed", "queued", "request", "resolution", "started", "timer")
-
-    def __init__(
-        self,
-        resolution: Resolution,
-        request: Request,
-        queued: Queued,
-        patience_s: float,
-        started: float,
-        parsed: float,
-    ) -> None:
-        self.resolution = resolution
-        self.request = request
-        self.queued = queued
-        self.started = started
-        self.parsed = parsed
-        loop = asyncio.get_running_loop()
-        self.timer = loop.call_later(patience_s, self._be_late, patience_s)
-
-    def leave(self) -> None:
-        """Nobody wants the answer any more."""
-        self.timer.cancel()
-        self.queued.leave()
-
-    def _be_late(self, patience_s: float) -> None:
-        future = self.queued.future
-        if not future.done():
-            future.set_exception(_no_answer("No answer", patience_s))
-            self.queued.leave()
-
-
 class PredictionService:
     """Answers predictions from whatever catalog is current when a request arrives.
 
-    The calls that they take go to `submit`, small ones to `enqueue` where that takes them (see
-    `begin`), those that stream to `streaming`; without it, and of
-    versions that can't stream, a stream is of one event, the whole answer. `default_timeout_s` is a
-    request's deadline where no tag says otherwise, `max_timeout_s` the longest that a tag can say,
-    `max_rows` the most rows of one request. What comes of canaries is counted in `trials`; without
-    `shadowing` no shadow is asked.
+    The calls that they take go to `submit`, small ones to `enqueue` where that takes them
+    (`small`), those that stream to `streaming`; without it, and of versions that can't stream, a
+    stream is of one event, the whole answer. `default_timeout_s` is a request's deadline where no
+    tag says otherwise, `max_timeout_s` the longest that a tag can say, `max_rows` the most rows of
+    one request. What comes of canaries is counted in `trials`; without `shadowing` no shadow is
+    asked.
     """
 
     def __init__(
@@ -157,23 +116,28 @@ class PredictionService:
     ) -> None:
         self._feed = feed
         self._submit = submit
-        self._enqueue = enqueue
         self._streaming = streaming
         self._default_timeout_s = default_timeout_s
         self._max_timeout_s = max_timeout_s
         self._max_rows = max_rows
         self._admission = admission or Admission()
         self._parsing = parsing or Parsing()
-        self._trials = trials or Trials()
         self._shadowing = shadowing
-        self._unloadable: dict[VersionKey, str] = {}
+        self._outcomes = VersionOutcomes(trials or Trials(), self._patience_s)
+        self.small = (
+            None
+            if enqueue is None
+            else SmallPredictions(
+                enqueue, outcomes=self._outcomes, patience_s=self._patience_s, max_rows=max_rows
+            )
+        )
         self._resolved_in: Catalog | None = None
         self._resolved: dict[tuple[str, str | None], Resolution] = {}
 
     @property
     def unloadable(self) -> Unloadable:
         """The versions whose last load failed, as far as this process has seen, and why."""
-        return self._unloadable
+        return self._outcomes.unloadable
 
     @property
     def current(self) -> Catalog | None:
@@ -245,10 +209,9 @@ class PredictionService:
         DeadlineExceeded, InvalidModelOutput and what `PredictionBackend.call` raises; each names
         the model and the version.
         """
-        with self._naming(resolution, timeout_s):
+        with self._outcomes.naming(resolution, timeout_s):
             prediction = await self._predict(resolution, body, visit, timeout_s, form, kept)
-        if resolution.trial is not None:
-            self._trials.note_answer(resolution.trial)
+        self._outcomes.answered(resolution)
         return prediction
 
     async def stream(
@@ -270,7 +233,7 @@ class PredictionService:
             if version.task is not None and whole.rows == 1:
                 answer = answer[1:-1]
             return EventStream(events=_one(answer), version=version.number, offer=whole.offer)
-        with self._naming(resolution, timeout_s):
+        with self._outcomes.naming(resolution, timeout_s):
             patience_s = self._timeout_s(resolution, timeout_s)
             events = self._events(resolution, body, visit, patience_s, kept)
             try:
@@ -315,43 +278,14 @@ class PredictionService:
 
         return EventStream(events=heard.passed_on(), version=resolution.version.number, offer=offer)
 
-    @contextmanager
-    def _naming(self, resolution: Resolution, asked_s: float | None = None) -> Iterator[None]:
-        """Errors name the model and the version; whether that can be loaded is kept, and of a
-        canary that it failed. `asked_s` is the deadline that the caller asks for."""
-        try:
-            yield
-        except GatewayError as error:
-            self._name(resolution, error, asked_s)
-            raise
-        self._note_loadable(resolution)
-
-    def _name(
-        self, resolution: Resolution, error: GatewayError, asked_s: float | None = None
-    ) -> None:
-        error.model = resolution.model.name
-        error.version = resolution.version.number
-        if isinstance(error, ModelUnavailable) and error.load_failed:
-            self._unloadable[resolution.model.name, resolution.version.fingerprint] = error.detail
-        if resolution.trial is not None:
-            is_lowered = asked_s is not None and asked_s < self._patience_s(resolution.model)
-            self._trials.note_error(
-                resolution.trial, error, lowered_to_s=asked_s if is_lowered else None
-            )
-
-    def _note_loadable(self, resolution: Resolution) -> None:
-        if self._unloadable:
-            self._unloadable.pop((resolution.model.name, resolution.version.fingerprint), None)
-
     async def _named(
         self, resolution: Resolution, events: AsyncGenerator[bytes]
     ) -> AsyncGenerator[bytes]:
-        with self._naming(resolution):
+        with self._outcomes.naming(resolution):
             async with aclosing(events):
                 async for event in events:
                     yield event
-        if resolution.trial is not None:
-            self._trials.note_answer(resolution.trial)
+        self._outcomes.answered(resolution)
 
     async def _events(
         self,
@@ -433,63 +367,10 @@ class PredictionService:
             answer=answer,
             version=resolution.version.number,
             rows=request.rows,
-            timings_ms=_timings_ms(results, started, parsed, called),
+            timings_ms=timings(results, started, parsed, called),
             offer=None
             if resolution.shadow is None
             else self._offer(resolution, body, form, request, results, len(answer.body)),
-        )
-
-    def begin(self, resolution: Resolution, body: bytes, visit: Visit) -> Begun | None:
-        """Have a small body's call travel with others, without a task that waits for the answer:
-        what `predict` does, up to where it waits. None where only `predict` can answer it, which
-        then begins anew, also with what is wrong with the body.
-
-        `end` is to be called when `Begun.queued.future` is done, or `leave` when nobody wants that
-        any more.
-        """
-        if (
-            self._enqueue is None
-            or resolution.trial is not None
-            or resolution.shadow is not None
-            or len(body) > _BEGUN_BYTES
-        ):
-            return None
-        started = time.perf_counter()
-        try:
-            request = TYPED.read(resolution.contract, body, self._max_rows)
-            if len(request.frames) != 1 or request.rows > _BEGUN_ROWS:
-                return None
-            visit.hold_rows(request.rows)
-        except GatewayError:
-            return None
-        patience_s = self._patience_s(resolution.model)
-        deadline = Deadline.after(patience_s)
-        frame = request.frames[0][1]
-        call = call_of(resolution, request, frame, deadline, patience_s, len(body))
-        queued = self._enqueue(call)
-        if queued is None:
-            return None
-        return Begun(resolution, request, queued, patience_s, started, time.perf_counter())
-
-    def end(self, begun: Begun, visit: Visit) -> Prediction:
-        """The answer to what was begun; raises what `predict` raises."""
-        begun.timer.cancel()
-        resolution, request = begun.resolution, begun.request
-        try:
-            results = [begun.queued.future.result()]
-            called = time.perf_counter()
-            answer = TYPED.write(resolution.contract, request, placed(request, results))
-            visit.hold_answer(len(answer.body))
-        except GatewayError as error:
-            refused = request.located(error) if isinstance(error, InvalidInput) else error
-            self._name(resolution, refused)
-            raise refused from None
-        self._note_loadable(resolution)
-        return Prediction(
-            answer=answer,
-            version=resolution.version.number,
-            rows=request.rows,
-            timings_ms=_timings_ms(results, begun.started, begun.parsed, called),
         )
 
     def _offer(
@@ -552,20 +433,7 @@ async def _deadline(timeout_s: float, missing: str) -> AsyncGenerator[None]:
     except TimeoutError:
         if not limit.expired():
             raise  # somebody else's: a bug, and no word about the request
-        raise _no_answer(missing, timeout_s) from None
-
-
-def _no_answer(missing: str, timeout_s: float) -> DeadlineExceeded:
-    return DeadlineExceeded(f"{missing} within the request's deadline of {timeout_s:g} s.")
-
-
-def _timings_ms(
-    results: list[CallResult], started: float, parsed: float, called: float
-) -> dict[str, float]:
-    spent_ms = timings(results, (called - parsed) * 1e3)
-    spent_ms["parse"] = (parsed - started) * 1e3
-    spent_ms["render"] = (time.perf_counter() - called) * 1e3
-    return spent_ms
+        raise no_answer(timeout_s, missing) from None
 
 
 async def _one(event: bytes) -> AsyncGenerator[bytes]:

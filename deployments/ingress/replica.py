@@ -39,7 +39,7 @@ from gateway.http.access_control import Access
 from gateway.http.access_log import PROBES, AccessJournal
 from gateway.http.app import create_app
 from gateway.http.boundary import Boundary
-from gateway.http.cross_origin import CrossOrigin
+from gateway.http.cross_origin import CrossOrigin, told_without_origin
 from gateway.http.placement import Placement
 from gateway.http.predict.body import HttpLimits
 from gateway.http.predict.direct import DirectPredictions
@@ -215,13 +215,15 @@ class Ingress:
         # For what comes to this process's own HTTP server, behind HAProxy.
         Front.routes = app.state.predictions
         Front.predictions = around(app.state.predictions)
-        if tracing is None and not settings.cors_origins:
+        if tracing is None and service.small is not None:
             GatewayProtocol.direct = DirectPredictions(
                 service,
+                service.small,
                 app.state.typed,
                 access=self._access(),
                 journal=journal,
                 around=around,
+                head=told_without_origin(settings.cors_origins),
             )
 
         # Not the application itself: Ray would look for each request's route in it, too, and put

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote
 
@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.admission import Visit
 from gateway.catalog import Catalog, Resolution
+from gateway.contract import Written
 from gateway.errors import GatewayError
 from gateway.http.access_control import Access
 from gateway.http.access_log import AccessEntry, AccessJournal, note_answer
@@ -34,12 +35,10 @@ from gateway.http.predict.routes import path_pattern
 from gateway.http.predict.version_header import SELECTING
 from gateway.http.request_identity import request_id_of
 from gateway.ports import CallResult
-from gateway.prediction import Begun, Prediction, PredictionService
+from gateway.prediction import Prediction, PredictionService
+from gateway.small_predictions import MOST_BYTES, Begun, SmallPredictions
 
 _logger = logging.getLogger(__name__)
-
-MOST_BYTES = 16 * 1024
-"""A longer body isn't taken."""
 
 _PATH = path_pattern(PREDICT_PATH)
 _REMEMBERED = 4096
@@ -97,6 +96,7 @@ class DirectPredictions:
     def __init__(
         self,
         service: PredictionService,
+        small: SmallPredictions,
         endpoint: PredictEndpoint,
         *,
         access: Access | None,
@@ -104,7 +104,8 @@ class DirectPredictions:
         around: Around,
         head: bytes = b"",
     ) -> None:
-        self.service = service
+        self.small = small
+        self._service = service
         self.endpoint = endpoint
         self.around = around
         self.head = head
@@ -156,12 +157,12 @@ class DirectPredictions:
         try:
             if self._access is not None:
                 self._access.identify(scope).require_call(resolution.model.name)
-            visit = self.service.arrive(resolution)
+            visit = self._service.arrive(resolution)
         except GatewayError:
             return None
         try:
             visit.hold_bytes(len(body))
-            begun = self.service.begin(resolution, body, visit)
+            begun = self.small.begin(resolution, body, visit)
         finally:
             if begun is None:
                 visit.leave()
@@ -170,7 +171,7 @@ class DirectPredictions:
     def _taken(self, target: bytes) -> Taken | None:
         """By a target that is nothing but a path. What is found is kept for as long as the catalog
         is the same."""
-        catalog = self.service.current
+        catalog = self._service.current
         if catalog is not self._resolved_in:
             self._resolved_in, self._resolved = catalog, {}
         found = self._resolved.get(target)
@@ -180,10 +181,10 @@ class DirectPredictions:
         if not target.isascii() or b"?" in target or b"#" in target:
             return None
         path = _PATH.fullmatch(unquote(target.decode("ascii")))
-        if path is None or not self.service.knows(path["name"]):
+        if path is None or not self._service.knows(path["name"]):
             return None
         try:
-            resolution = self.service.resolve(path["name"], None)
+            resolution = self._service.resolve(path["name"], None)
         except GatewayError:
             return None
         is_agent = resolution.version.task is not None
@@ -214,7 +215,7 @@ class DirectAnswer:
     def when_done(self, ending: Ending) -> None:
         """Have it end so."""
         self._ending = ending
-        self._begun.queued.future.add_done_callback(self._done)
+        self._begun.future.add_done_callback(self._done)
 
     def leave(self) -> None:
         """The caller is gone."""
@@ -230,31 +231,35 @@ class DirectAnswer:
         if self._is_left or future.cancelled():
             return
         try:
-            prediction = self._direct.service.end(self._begun, self._visit)
+            answer, timings_ms = self._direct.small.end(self._begun, self._visit)
         # A boundary: what a batch ends with is told by the ordinary way, whatever it is.
         except BaseException as error:  # noqa: BLE001
             self._go_on(error)
             return
-        if len(prediction.answer.body) >= WORTH_BYTES or prediction.answer.headers:
-            self._go_on(prediction)
+        if len(answer.body) >= WORTH_BYTES or answer.headers:
+            version, rows = self._begun.resolution.version.number, self._begun.request.rows
+            self._go_on(
+                Prediction(answer=answer, version=version, rows=rows, timings_ms=timings_ms)
+            )
         else:
-            self._answer(prediction)
+            self._answer(answer, timings_ms)
 
-    def _answer(self, prediction: Prediction) -> None:
-        direct, scope, name = self._direct, self._scope, self._begun.resolution.model.name
-        note_answer(scope, name, prediction.version, prediction.rows)
-        body = prediction.answer.body
+    def _answer(self, answer: Written, timings_ms: Mapping[str, float]) -> None:
+        direct, scope, rows = self._direct, self._scope, self._begun.request.rows
+        resolution = self._begun.resolution
+        name, version = resolution.model.name, resolution.version.number
+        note_answer(scope, name, version, rows)
         head = _HEAD % (
-            prediction.answer.media_type,
-            prediction.version,
-            server_timing(prediction.timings_ms),
+            answer.media_type,
+            version,
+            server_timing(timings_ms),
             direct.head,
-            len(body),
+            len(answer.body),
             request_id_of(scope).encode("ascii"),
         )
-        self._ending.answer(head, body)
+        self._ending.answer(head, answer.body)
         spent_s = time.perf_counter() - self._began
-        direct.endpoint.note_answered(name, prediction.version, spent_s, prediction.rows)
+        direct.endpoint.note_answered(name, version, spent_s, rows)
         direct.note(scope, 200, self._began)
         self._visit.leave()
 

@@ -136,8 +136,10 @@ class Server:
             traffic=self.traffic,
             journal=self.journal,
         )
+        assert self.service.small is not None
         self.direct = DirectPredictions(
             self.service,
+            self.service.small,
             app.state.typed,
             access=access,
             journal=self.journal,
