@@ -122,7 +122,9 @@ def _unmet_of_mlflow(needs: Needs, installed: Installed) -> Iterator[Unmet]:
     named = {each.name for each in needs.requirements}
     if "mlflow" in named:
         for flavor, package in _BROUGHT_BY_MLFLOW.items():
-            if flavor in needs.flavors and package not in {*named, *installed.versions}:
+            if flavor not in needs.flavors or package in named:
+                continue
+            if package not in installed.versions:
                 yield Unmet(needed=package, has=None)
 
 
