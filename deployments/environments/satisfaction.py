@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -27,6 +28,7 @@ _BROUGHT_BY_MLFLOW = {"sklearn": "scikit-learn"}
 """What flavors import that `mlflow` requires and `mlflow-skinny` doesn't: a model that names no
 more than MLflow has it in an environment of its own."""
 
+_LOOK_AGAIN_S = 1.0
 _LOWER_BOUNDS = ("==", ">=", "~=", ">", "===")
 
 
@@ -54,19 +56,22 @@ class Installed:
 
 class _Distributions(Mapping[str, _T]):
     """Something about each distribution of this process, by canonical name; one that isn't there
-    is looked for again, since it may have been installed meanwhile."""
+    is looked for again after a moment, since it may have been installed meanwhile."""
 
     def __init__(self, told: Callable[[importlib.metadata.Distribution], _T]) -> None:
         self._told = told
         self._known: dict[str, _T] = {}
+        self._absent_until: dict[str, float] = {}
 
     def __getitem__(self, name: str) -> _T:
         if name not in self._known:
-            if not name:
+            # To look takes a millisecond, and thousands of versions may need the same.
+            if not name or time.monotonic() < self._absent_until.get(name, 0.0):
                 raise KeyError(name)
             try:
                 found = importlib.metadata.distribution(name)
             except importlib.metadata.PackageNotFoundError:
+                self._absent_until[name] = time.monotonic() + _LOOK_AGAIN_S
                 raise KeyError(name) from None
             self._known[name] = self._told(found)
         return self._known[name]
@@ -122,7 +127,9 @@ def _unmet_of_mlflow(needs: Needs, installed: Installed) -> Iterator[Unmet]:
     named = {each.name for each in needs.requirements}
     if "mlflow" in named:
         for flavor, package in _BROUGHT_BY_MLFLOW.items():
-            if flavor in needs.flavors and package not in {*named, *installed.versions}:
+            if flavor not in needs.flavors or package in named:
+                continue
+            if package not in installed.versions:
                 yield Unmet(needed=package, has=None)
 
 
