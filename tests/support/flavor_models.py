@@ -565,7 +565,7 @@ def _typed(table: Any, schema: Any) -> Any:
 def answer(folder: str) -> None:
     """Print what `mlflow.pyfunc` answers in this process, by column."""
     table = pd.DataFrame(_answer(folder))
-    sys.stdout.write(json.dumps([table[name].tolist() for name in table], default=str))
+    sys.stdout.write(json.dumps([table[name].tolist() for name in table], default=str) + "\n")
 
 
 def predictions(folder: str) -> None:
@@ -573,6 +573,7 @@ def predictions(folder: str) -> None:
     from mlflow.pyfunc.scoring_server import predictions_to_json
 
     predictions_to_json(_answer(folder), sys.stdout)
+    sys.stdout.write("\n")  # H2O has a last word
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {
