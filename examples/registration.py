@@ -9,6 +9,7 @@ registered model      versions  what it shows
 `question_answerer`   1         a param with a default
 `delivery_time`       1         columns of four types, one optional
 `domain_name`         1         a package of another release than the gateway's
+`registry_guide`      1         an agent, which OpenAI's client can ask
 ====================  ========  ==================================================================
 
 The modules that train import torch and scikit-learn, so they are imported where they are used: a
@@ -32,7 +33,7 @@ import mlflow.sklearn
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-from .facts import SERVED_CONTEXT
+from .facts import FACTS, SERVED_CONTEXT
 from .publishing import Edition, Publisher, Save
 from .quiet import quiet_mlflow, quiet_transformers
 
@@ -40,7 +41,8 @@ TRANSLATION_MODEL = "translation_model"
 QUESTION_ANSWERER = "question_answerer"
 DELIVERY_TIME = "delivery_time"
 DOMAIN_NAME = "domain_name"
-DEMO_MODELS = (TRANSLATION_MODEL, QUESTION_ANSWERER, DELIVERY_TIME, DOMAIN_NAME)
+REGISTRY_GUIDE = "registry_guide"
+DEMO_MODELS = (TRANSLATION_MODEL, QUESTION_ANSWERER, DELIVERY_TIME, DOMAIN_NAME, REGISTRY_GUIDE)
 
 CHAMPION = "champion"
 CHAMPION_VERSION: Literal[2] = 2
@@ -98,6 +100,8 @@ def register_demo_models(
         register_delivery_time(tracking_uri, progress=progress)
     if DOMAIN_NAME in wanted:
         register_domain_name(tracking_uri, progress=progress)
+    if REGISTRY_GUIDE in wanted:
+        register_registry_guide(tracking_uri, progress=progress)
 
 
 def register_translation(
@@ -193,6 +197,17 @@ def register_domain_name(tracking_uri: str, *, progress: Progress = _silent) -> 
         description=f"Pins {OTHER_IDNA}, whatever the gateway has, and says which it ran with.",
     )
     return _register(tracking_uri, edition, _save_domain_name, progress)
+
+
+def register_registry_guide(tracking_uri: str, *, progress: Progress = _silent) -> int:
+    """Register the agent; the number that its version got."""
+    edition = Edition(
+        model=REGISTRY_GUIDE,
+        number=1,
+        model_description="Answers questions about registries and gateways.",
+        description="A ResponsesAgent without weights: it finds the sentence that answers.",
+    )
+    return _register(tracking_uri, edition, _save_registry_guide, progress)
 
 
 def main() -> None:
@@ -328,6 +343,16 @@ def _save_domain_name(folder: Path, description: Model) -> None:
         signature=_domain_name_signature(),
         input_example=[{"name": "bücher.example"}],
         pip_requirements=[*_pinned(_SMALL_REQUIREMENTS), OTHER_IDNA],
+        mlflow_model=description,
+    )
+
+
+def _save_registry_guide(folder: Path, description: Model) -> None:
+    mlflow.pyfunc.save_model(
+        folder,
+        python_model=_HERE / "served" / "registry_guide.py",
+        model_config={"sentences": [fact.sentence for fact in FACTS]},
+        pip_requirements=_pinned(_SMALL_REQUIREMENTS),
         mlflow_model=description,
     )
 

@@ -61,7 +61,7 @@ _ROW_FORMS = (
         name="MLflow records",
         path=f"/models/{MODEL}/invocations",
         encode=lambda records: {"dataframe_records": list(records)},
-        values=lambda answer: [row["yield"] for row in answer["predictions"]],
+        values=lambda answer: answer["predictions"],
     ),
 )
 """One row, by other protocols than the typed route's."""

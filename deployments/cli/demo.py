@@ -227,4 +227,9 @@ _TOUR: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ),
     ("/models/delivery_time/predict", (), f'[{_ORDER[:-1]}, "rain_mm": 12.5}}, {_ORDER}]'),
     ("/models/domain_name/predict", (), '{"name": "bücher.example"}'),
+    (
+        "/models/registry_guide/predict",
+        (),
+        '{"input": [{"role": "user", "content": "What is an alias?"}]}',
+    ),
 )

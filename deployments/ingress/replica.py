@@ -257,7 +257,7 @@ class Ingress:
             infer,
             access=access,
             journal=journal,
-            max_message_bytes=settings.max_body_bytes,
+            limits=limits,
         )
         host = settings.grpc_host or settings.host
         host = f"[{host}]" if ":" in host and host[0] != "[" else host

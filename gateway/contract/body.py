@@ -7,6 +7,7 @@ What the rows become on their way to the model is `frames.py`'s matter.
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -209,7 +210,7 @@ def _strangers(wrapper: dict[str, Any]) -> list[Violation]:
 def read_json(body: bytes) -> Any:
     """Strict JSON (RFC 8259); raises `MalformedJson`."""
     try:
-        return from_json(body, allow_inf_nan=False)
+        return from_json(body.removeprefix(BOM_UTF8), allow_inf_nan=False)
     except (ValueError, RecursionError):
         raise MalformedJson(_why_malformed(body)) from None
 

@@ -51,9 +51,10 @@ def addresses() -> Iterator[tuple[str, str]]:
     gateway.feed.catalog = catalog(
         *(served(version(1, text, fingerprint=name), name=name) for name, text in MODELS.items())
     )
+    limits = HttpLimits(max_body_bytes=1 << 26)
     infer = PredictEndpoint(
         gateway.service,
-        limits=HttpLimits(max_body_bytes=1 << 26),
+        limits=limits,
         access=None,
         dialect=GrpcInferenceV2(),
     )
@@ -62,9 +63,7 @@ def addresses() -> Iterator[tuple[str, str]]:
     thread.start()
 
     async def started() -> tuple[InferenceServer, int]:
-        server = InferenceServer(
-            gateway.service, infer, access=None, journal=None, max_message_bytes=1 << 26
-        )
+        server = InferenceServer(gateway.service, infer, access=None, journal=None, limits=limits)
         return server, await server.start("127.0.0.1:0")
 
     server, grpc_port = asyncio.run_coroutine_threadsafe(started(), loop).result(30)
@@ -97,7 +96,7 @@ def run(request: pytest.FixtureRequest, addresses: tuple[str, str]) -> Run:
             [str(python), "-W", "error::UserWarning", str(path), *addresses],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=500,  # the first time much is imported and compiled
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

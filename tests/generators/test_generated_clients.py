@@ -5,6 +5,7 @@ Those that take long are marked `generators`: `make generators` has them all.
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -59,7 +60,9 @@ def test_openapi_generator_for_python(
     program = shutil.copy(PROGRAMS / "generator_client.py", tmp_path / "client")
     run(str(programs / "python"), program, gateway.url, cwd=tmp_path / "client")
     api = (tmp_path / "client" / "generated" / "api" / "models_api.py").read_text()
-    assert all(f"def {operation}(" in api for operation in gateway.operations)
+    # Words of one letter lose their underscores; the digest behind them tells them apart.
+    made = {name.replace("_", "") for name in re.findall(r"def (predict_\w+)\(", api)}
+    assert made >= {operation.replace("_", "") for operation in gateway.operations}
 
 
 @pytest.mark.generators

@@ -4,12 +4,15 @@ A call is one HTTP/2 request, and goes the way of one: each method is an ASGI ap
 message that answers with a message or a problem document, in the same `Boundary`, with the same
 keys, limits, counts and lines in the log; a problem becomes a status of gRPC's at the very end.
 There is no reflection, and no service but this one.
+
+A message comes whole or not at all: nothing tells its size before. So it is read only once the key
+is known, within the time that a body has, and no more calls are taken at once than `_CALLS`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from functools import partial
 from typing import Any
 
@@ -19,10 +22,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.catalog import Resolution
 from gateway.contract import Form
-from gateway.errors import ModelUnavailable, ModelUnservable, SignatureMismatch
-from gateway.http.access_control import Access
+from gateway.errors import ModelUnavailable, ModelUnservable, RequestTimeout, SignatureMismatch
+from gateway.http.access_control import Access, AccessControl
 from gateway.http.access_log import AccessJournal
 from gateway.http.boundary import Boundary
+from gateway.http.predict.body import HttpLimits
 from gateway.http.predict.deadline_header import TIMEOUT_HEADER
 from gateway.http.predict.dialect import Dialect
 from gateway.http.predict.endpoint import PredictEndpoint
@@ -39,6 +43,8 @@ from gateway.prediction import PredictionService
 
 _OK, _SERVERS_FAULT = 200, 500
 _EVER_S = 1e6
+_CALLS = 2048
+_NEED_NO_KEY = ("ServerLive", "ServerReady")
 _TIMEOUT = TIMEOUT_HEADER.lower().encode()
 # What describes the message as HTTP's body is gRPC's own.
 _OF_THE_TRANSPORT = (b"content-", b"accept-encoding", b"grpc-")
@@ -47,6 +53,7 @@ _STATUSES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
     406: grpc.StatusCode.UNIMPLEMENTED,
     409: grpc.StatusCode.FAILED_PRECONDITION,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -80,19 +87,21 @@ class InferenceServer:
         *,
         access: Access | None,
         journal: AccessJournal | None,
-        max_message_bytes: int,
+        limits: HttpLimits,
     ) -> None:
-        """`infer` speaks the dialect `GrpcInferenceV2`, and has the same `access`."""
+        """`infer` speaks the dialect `GrpcInferenceV2`, and has the same `access` and `limits`."""
         self._service = service
         self._access = access
         self._journal = journal
+        self._limits = limits
         self._server = grpc.aio.server(
             options=(
-                ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.max_receive_message_length", limits.max_body_bytes),
                 ("grpc.max_send_message_length", -1),
                 # The replicas of a node have one port.
                 ("grpc.so_reuseport", 1),
-            )
+            ),
+            maximum_concurrent_rpcs=_CALLS,
         )
         methods = {
             "ServerLive": self._method(self._live, "ServerLive"),
@@ -129,13 +138,16 @@ class InferenceServer:
         return self._handler(name, application)
 
     def _handler(self, name: str, application: ASGIApp) -> Any:
+        if self._access is not None and name not in _NEED_NO_KEY:
+            application = AccessControl(application, self._access)
         bounded = Boundary(application, journal=self._journal)
-        path = f"/{SERVICE}/{name}"
+        path, timeout_s = f"/{SERVICE}/{name}", self._limits.body_timeout_s
 
-        async def call(body: bytes, context: Any) -> bytes:
-            return await _exchanged(bounded, path, body, context)
+        async def call(messages: AsyncIterator[bytes], context: Any) -> bytes:
+            return await _exchanged(bounded, path, _the_only(messages, timeout_s), context)
 
-        return grpc.unary_unary_rpc_method_handler(call)
+        # To a caller it is the same as a unary one; here the message waits until it is asked for.
+        return grpc.stream_unary_rpc_method_handler(call)
 
     # What each method answers, as the members of its message.
 
@@ -201,15 +213,28 @@ class _Infer:
         await self._endpoint(scope, again, send)
 
 
-async def _exchanged(application: ASGIApp, path: str, body: bytes, context: Any) -> bytes:
+async def _the_only(messages: AsyncIterator[bytes], timeout_s: float) -> bytes:
+    """The message of a call; raises RequestTimeout."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for message in messages:
+                return message
+    except TimeoutError:
+        raise RequestTimeout(f"The limit is {timeout_s:g} s for the whole message.") from None
+    return b""
+
+
+async def _exchanged(
+    application: ASGIApp, path: str, coming: Coroutine[Any, Any, bytes], context: Any
+) -> bytes:
     """The answer of an application to a message; aborts the call where that is a problem."""
     scope = _scope(path, context)
-    pending = [body]
+    pending = [coming]
     status, parts = 0, []
 
     async def receive() -> MutableMapping[str, Any]:
         if pending:
-            return {"type": "http.request", "body": pending.pop(), "more_body": False}
+            return {"type": "http.request", "body": await pending.pop(), "more_body": False}
         if not context.cancelled():
             # gRPC cancels this task when the caller leaves.
             await asyncio.get_running_loop().create_future()
@@ -223,7 +248,10 @@ async def _exchanged(application: ASGIApp, path: str, body: bytes, context: Any)
         else:
             parts.append(message.get("body", b""))
 
-    await application(scope, receive, send)
+    try:
+        await application(scope, receive, send)
+    finally:
+        coming.close()  # where nobody has asked for it
     answer = b"".join(parts)
     if status != _OK:
         usual = grpc.StatusCode.INVALID_ARGUMENT

@@ -7,6 +7,7 @@ The structure is checked here, with pointers into the JSON; what tensors mean to
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,10 +70,11 @@ def read(contract: Contract, body: bytes, max_rows: int | None, json_length: int
 def _json(body: bytes, json_length: int | None) -> tuple[Any, memoryview]:
     """The JSON of a body whose first `json_length` bytes it is, or all of it; and what is behind
     it. Raises MalformedJson."""
-    text, rest = body, memoryview(b"")
+    text, rest = body.removeprefix(BOM_UTF8), memoryview(b"")
     if json_length is not None:
         whole = memoryview(body)
-        text, rest = bytes(whole[:json_length]), whole[json_length:]
+        text = bytes(whole[:json_length]).removeprefix(BOM_UTF8)
+        rest = whole[json_length:]
     try:
         return orjson.loads(text), rest
     except orjson.JSONDecodeError:

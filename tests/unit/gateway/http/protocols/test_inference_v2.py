@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import orjson
 import pytest
 from mlflow.types import ColSpec, DataType
 from mlflow.types.schema import Array
@@ -58,6 +59,14 @@ async def test_every_type_goes_in_and_out_as_a_tensor(client: httpx.AsyncClient)
         "b": None, "i": None, "l": None, "f": None, "d": None,
         "s": "str", "bin": "base64", "at": "datetime", "list": "pd_json",
     }  # fmt: skip
+
+
+async def test_a_byte_order_mark_is_overlooked(client: httpx.AsyncClient) -> None:
+    """At the beginning of the JSON, which is all that some writers of UTF-8 put there."""
+    body = b"\xef\xbb\xbf" + orjson.dumps({"inputs": ROWS})
+    for headers in ({}, {"Inference-Header-Content-Length": str(len(body))}):
+        response = await client.post("/v2/models/m/infer", content=body, headers=headers)
+        assert response.status_code == 200, response.text
 
 
 async def test_an_answer_names_model_version_and_request(client: httpx.AsyncClient) -> None:

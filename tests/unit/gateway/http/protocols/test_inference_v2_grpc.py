@@ -77,18 +77,21 @@ class Caller:
 
 @asynccontextmanager
 async def served(
-    gateway: EchoGateway, *, access: Access | None = None, journal: AccessJournal | None = None
+    gateway: EchoGateway,
+    *,
+    access: Access | None = None,
+    journal: AccessJournal | None = None,
+    body_timeout_s: float = 60.0,
 ) -> AsyncIterator[Caller]:
+    limits = HttpLimits(max_body_bytes=1024 * 1024, body_timeout_s=body_timeout_s)
     infer = PredictEndpoint(
         gateway.service,
-        limits=HttpLimits(max_body_bytes=1024 * 1024),
+        limits=limits,
         access=access,
         traffic=gateway.traffic,
         dialect=GrpcInferenceV2(),
     )
-    server = InferenceServer(
-        gateway.service, infer, access=access, journal=journal, max_message_bytes=1024 * 1024
-    )
+    server = InferenceServer(gateway.service, infer, access=access, journal=journal, limits=limits)
     port = await server.start("127.0.0.1:0")
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -251,6 +254,38 @@ async def test_the_keys_are_those_of_http() -> None:
         assert forbidden.code() is grpc.StatusCode.PERMISSION_DENIED
         assert not (await call("RepositoryIndex", other)).models
         assert (await call("ModelInfer", good, request=typed())).model_name == "m"
+
+
+async def _never() -> AsyncIterator[bytes]:
+    """A message that doesn't come."""
+    await asyncio.Event().wait()
+    yield b""
+
+
+async def test_a_message_is_read_only_of_who_has_a_key() -> None:
+    """Who has none is refused before the message is there, which may be large."""
+    keys = Keys(entry_of("all", "s" * 32, ["predict"]))
+    async with served(EchoGateway(COLUMNS), access=Access(keys=keys)) as call:
+        send = call._channel.stream_unary(f"/{SERVICE}/ModelInfer")
+        refusal = await refused(send(_never(), timeout=20))
+    assert refusal.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_message_that_does_not_come_is_given_up() -> None:
+    """After the time that a body has, whatever the caller's own deadline is."""
+    async with served(EchoGateway(COLUMNS), body_timeout_s=0.1) as call:
+        send = call._channel.stream_unary(f"/{SERVICE}/ModelInfer")
+        refusal = await refused(send(_never(), timeout=20))
+    assert refusal.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "0.1 s" in refusal.details()
+
+
+async def test_a_message_has_at_most_the_bytes_of_a_body() -> None:
+    """More is refused by gRPC itself, before it is read."""
+    async with served(EchoGateway(COLUMNS)) as call:
+        send = call._channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        refusal = await refused(send(b"x" * (1024 * 1024 + 1), timeout=20))
+    assert refusal.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_no_other_service_is_there() -> None:
