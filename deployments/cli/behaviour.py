@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from pydantic_core import from_json
@@ -193,7 +193,7 @@ def _of_body(contract: Contract, body: Any, told: str) -> Iterator[Question]:
 
 
 def _of_lines(contract: Contract, path: Path) -> Iterator[Question]:
-    with path.open("rb") as file:
+    with _opened(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -204,12 +204,19 @@ def _of_lines(contract: Contract, path: Path) -> Iterator[Question]:
             yield from _of_body(contract, body, f"{path.name} line {number}")
 
 
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise NotReplayable(f"{path} can't be read: {error.strerror}") from error
+
+
 def _of_file(contract: Contract, path: Path) -> Iterator[Question]:
+    require_arrow()
     import pyarrow as pa
 
-    require_arrow()
     try:
-        with tables_of(path.open("rb")) as file:
+        with tables_of(_opened(path)) as file:
             for batch in file.iter_batches():
                 table = pa.Table.from_batches([batch])
                 yield from questions_of(table, contract, source=path.name)
