@@ -38,8 +38,8 @@ def call_of(
 
 def placed(request: Request, results: Sequence[CallResult]) -> Outputs:
     """What came back for each frame, with the positions of its rows."""
-    positions = (where for where, _ in request.frames)
-    return list(zip(positions, (result.output for result in results), strict=True))
+    placed = zip(request.frames, results, strict=True)
+    return [(where, result.output) for (where, _), result in placed]
 
 
 def timings(results: list[CallResult], predict_ms: float) -> dict[str, float]:

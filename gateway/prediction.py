@@ -37,7 +37,15 @@ from gateway.errors import (
 )
 from gateway.frame_calls import call_of, placed, timings, together
 from gateway.parsing.pool import AT_ONCE_BYTES, Parsing
-from gateway.ports import MODEL_STEP, CallResult, CatalogFeed, StreamingBackend, Submit
+from gateway.ports import (
+    MODEL_STEP,
+    CallResult,
+    CatalogFeed,
+    Enqueue,
+    Queued,
+    StreamingBackend,
+    Submit,
+)
 from gateway.shadow.answered import Answered
 from gateway.shadow.shadowing import Shadowing
 from gateway.shadow.streams import Heard, may_stream
@@ -47,6 +55,9 @@ _T = TypeVar("_T")
 
 # Answers to more rows are rendered in a thread.
 _AT_ONCE_ROWS = 16_384
+# What is begun without a task is parsed and rendered in the event loop's turn of its connection.
+_BEGUN_BYTES = 16 * 1024
+_BEGUN_ROWS = 64
 
 
 Offer = Callable[[str], None]
@@ -81,10 +92,48 @@ class EventStream:
     offer: Offer | None = None
 
 
+class Begun:
+    """A prediction whose call is on its way; see `PredictionService.begin`.
+
+    Its future raises DeadlineExceeded once the model's deadline has passed.
+    """
+
+    __slots__ = ("parsed", "queued", "request", "resolution", "started", "timer")
+
+    def __init__(
+        self,
+        resolution: Resolution,
+        request: Request,
+        queued: Queued,
+        patience_s: float,
+        started: float,
+        parsed: float,
+    ) -> None:
+        self.resolution = resolution
+        self.request = request
+        self.queued = queued
+        self.started = started
+        self.parsed = parsed
+        loop = asyncio.get_running_loop()
+        self.timer = loop.call_later(patience_s, self._be_late, patience_s)
+
+    def leave(self) -> None:
+        """Nobody wants the answer any more."""
+        self.timer.cancel()
+        self.queued.leave()
+
+    def _be_late(self, patience_s: float) -> None:
+        future = self.queued.future
+        if not future.done():
+            future.set_exception(_no_answer("No answer", patience_s))
+            self.queued.leave()
+
+
 class PredictionService:
     """Answers predictions from whatever catalog is current when a request arrives.
 
-    The calls that they take go to `submit`, those that stream to `streaming`; without it, and of
+    The calls that they take go to `submit`, small ones to `enqueue` where that takes them (see
+    `begin`), those that stream to `streaming`; without it, and of
     versions that can't stream, a stream is of one event, the whole answer. `default_timeout_s` is a
     request's deadline where no tag says otherwise, `max_timeout_s` the longest that a tag can say,
     `max_rows` the most rows of one request. What comes of canaries is counted in `trials`; without
@@ -96,6 +145,7 @@ class PredictionService:
         *,
         feed: CatalogFeed,
         submit: Submit,
+        enqueue: Enqueue | None = None,
         streaming: StreamingBackend | None = None,
         default_timeout_s: float,
         max_timeout_s: float = 3600.0,
@@ -107,6 +157,7 @@ class PredictionService:
     ) -> None:
         self._feed = feed
         self._submit = submit
+        self._enqueue = enqueue
         self._streaming = streaming
         self._default_timeout_s = default_timeout_s
         self._max_timeout_s = max_timeout_s
@@ -124,8 +175,13 @@ class PredictionService:
         """The versions whose last load failed, as far as this process has seen, and why."""
         return self._unloadable
 
+    @property
+    def current(self) -> Catalog | None:
+        """The current catalog; None before the first one."""
+        return self._feed.catalog
+
     def catalog(self) -> Catalog:
-        """The current catalog; raises CatalogUnavailable before the first one."""
+        """The same; raises CatalogUnavailable before the first one."""
         catalog = self._feed.catalog
         if catalog is None:
             raise CatalogUnavailable(
@@ -263,21 +319,29 @@ class PredictionService:
     def _naming(self, resolution: Resolution, asked_s: float | None = None) -> Iterator[None]:
         """Errors name the model and the version; whether that can be loaded is kept, and of a
         canary that it failed. `asked_s` is the deadline that the caller asks for."""
-        key = (resolution.model.name, resolution.version.fingerprint)
         try:
             yield
         except GatewayError as error:
-            error.model = resolution.model.name
-            error.version = resolution.version.number
-            if isinstance(error, ModelUnavailable) and error.load_failed:
-                self._unloadable[key] = error.detail
-            if resolution.trial is not None:
-                is_lowered = asked_s is not None and asked_s < self._patience_s(resolution.model)
-                self._trials.note_error(
-                    resolution.trial, error, lowered_to_s=asked_s if is_lowered else None
-                )
+            self._name(resolution, error, asked_s)
             raise
-        self._unloadable.pop(key, None)
+        self._note_loadable(resolution)
+
+    def _name(
+        self, resolution: Resolution, error: GatewayError, asked_s: float | None = None
+    ) -> None:
+        error.model = resolution.model.name
+        error.version = resolution.version.number
+        if isinstance(error, ModelUnavailable) and error.load_failed:
+            self._unloadable[resolution.model.name, resolution.version.fingerprint] = error.detail
+        if resolution.trial is not None:
+            is_lowered = asked_s is not None and asked_s < self._patience_s(resolution.model)
+            self._trials.note_error(
+                resolution.trial, error, lowered_to_s=asked_s if is_lowered else None
+            )
+
+    def _note_loadable(self, resolution: Resolution) -> None:
+        if self._unloadable:
+            self._unloadable.pop((resolution.model.name, resolution.version.fingerprint), None)
 
     async def _named(
         self, resolution: Resolution, events: AsyncGenerator[bytes]
@@ -365,17 +429,67 @@ class PredictionService:
         visit.hold_answer(len(answer.body))
         if kept is not None:
             kept.note_outputs(placed(request, results), len(answer.body))
-        spent_ms = timings(results, (called - parsed) * 1e3)
-        spent_ms["parse"] = (parsed - started) * 1e3
-        spent_ms["render"] = (time.perf_counter() - called) * 1e3
         return Prediction(
             answer=answer,
             version=resolution.version.number,
             rows=request.rows,
-            timings_ms=spent_ms,
+            timings_ms=_timings_ms(results, started, parsed, called),
             offer=None
             if resolution.shadow is None
             else self._offer(resolution, body, form, request, results, len(answer.body)),
+        )
+
+    def begin(self, resolution: Resolution, body: bytes, visit: Visit) -> Begun | None:
+        """Have a small body's call travel with others, without a task that waits for the answer:
+        what `predict` does, up to where it waits. None where only `predict` can answer it, which
+        then begins anew, also with what is wrong with the body.
+
+        `end` is to be called when `Begun.queued.future` is done, or `leave` when nobody wants that
+        any more.
+        """
+        if (
+            self._enqueue is None
+            or resolution.trial is not None
+            or resolution.shadow is not None
+            or len(body) > _BEGUN_BYTES
+        ):
+            return None
+        started = time.perf_counter()
+        try:
+            request = TYPED.read(resolution.contract, body, self._max_rows)
+            if len(request.frames) != 1 or request.rows > _BEGUN_ROWS:
+                return None
+            visit.hold_rows(request.rows)
+        except GatewayError:
+            return None
+        patience_s = self._patience_s(resolution.model)
+        deadline = Deadline.after(patience_s)
+        frame = request.frames[0][1]
+        call = call_of(resolution, request, frame, deadline, patience_s, len(body))
+        queued = self._enqueue(call)
+        if queued is None:
+            return None
+        return Begun(resolution, request, queued, patience_s, started, time.perf_counter())
+
+    def end(self, begun: Begun, visit: Visit) -> Prediction:
+        """The answer to what was begun; raises what `predict` raises."""
+        begun.timer.cancel()
+        resolution, request = begun.resolution, begun.request
+        try:
+            results = [begun.queued.future.result()]
+            called = time.perf_counter()
+            answer = TYPED.write(resolution.contract, request, placed(request, results))
+            visit.hold_answer(len(answer.body))
+        except GatewayError as error:
+            refused = request.located(error) if isinstance(error, InvalidInput) else error
+            self._name(resolution, refused)
+            raise refused from None
+        self._note_loadable(resolution)
+        return Prediction(
+            answer=answer,
+            version=resolution.version.number,
+            rows=request.rows,
+            timings_ms=_timings_ms(results, begun.started, begun.parsed, called),
         )
 
     def _offer(
@@ -438,9 +552,20 @@ async def _deadline(timeout_s: float, missing: str) -> AsyncGenerator[None]:
     except TimeoutError:
         if not limit.expired():
             raise  # somebody else's: a bug, and no word about the request
-        raise DeadlineExceeded(
-            f"{missing} within the request's deadline of {timeout_s:g} s."
-        ) from None
+        raise _no_answer(missing, timeout_s) from None
+
+
+def _no_answer(missing: str, timeout_s: float) -> DeadlineExceeded:
+    return DeadlineExceeded(f"{missing} within the request's deadline of {timeout_s:g} s.")
+
+
+def _timings_ms(
+    results: list[CallResult], started: float, parsed: float, called: float
+) -> dict[str, float]:
+    spent_ms = timings(results, (called - parsed) * 1e3)
+    spent_ms["parse"] = (parsed - started) * 1e3
+    spent_ms["render"] = (time.perf_counter() - called) * 1e3
+    return spent_ms
 
 
 async def _one(event: bytes) -> AsyncGenerator[bytes]:

@@ -10,6 +10,7 @@ from benchmarks.scenarios.environment_build import EnvironmentBuild
 from benchmarks.scenarios.finding import Scenario
 from benchmarks.scenarios.first_request import FirstRequest
 from benchmarks.scenarios.idle_models import IdleModels
+from benchmarks.scenarios.protocols import Protocols
 from benchmarks.scenarios.shadow import ShadowOfAll
 from benchmarks.scenarios.shared_deployment import SharedDeployment
 from benchmarks.scenarios.transformer_batching import TransformerBatching
@@ -28,4 +29,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     ShadowOfAll(faults=True),
     CanaryRouting(),
     CapturedRequests(),
+    Protocols(),
 )

@@ -23,6 +23,10 @@ _T = TypeVar("_T")
 GATEWAY_PYTHON: Minor = (sys.version_info.major, sys.version_info.minor)
 """The Python that the gateway runs on."""
 
+_BROUGHT_BY_MLFLOW = {"sklearn": "scikit-learn"}
+"""What flavors import that `mlflow` requires and `mlflow-skinny` doesn't: a model that names no
+more than MLflow has it in an environment of its own."""
+
 _LOWER_BOUNDS = ("==", ">=", "~=", ">", "===")
 
 
@@ -99,10 +103,27 @@ def unmet(needs: Needs, installed: Installed) -> tuple[Unmet, ...]:
         found.append(Unmet(needed="what its uv.lock names", has=None))
     for each in needs.requirements:
         found += _unmet(each, installed)
+    found += _unmet_of_mlflow(needs, installed)
     for each in needs.constraints:
         if each.name in installed.versions and _applies(each, installed):
             found += _unmet(each, installed)
     return tuple(dict.fromkeys(found))
+
+
+def leans_on_client(needs: Needs, installed: Installed) -> bool:
+    """Whether it names MLflow, of which the interpreter has the client: what else MLflow requires,
+    and the version's code may import, isn't there."""
+    return "mlflow" not in installed.versions and any(
+        each.name == "mlflow" and _applies(each, installed) for each in needs.requirements
+    )
+
+
+def _unmet_of_mlflow(needs: Needs, installed: Installed) -> Iterator[Unmet]:
+    named = {each.name for each in needs.requirements}
+    if "mlflow" in named:
+        for flavor, package in _BROUGHT_BY_MLFLOW.items():
+            if flavor in needs.flavors and package not in {*named, *installed.versions}:
+                yield Unmet(needed=package, has=None)
 
 
 def _unmet(each: Wanted, installed: Installed) -> Iterator[Unmet]:

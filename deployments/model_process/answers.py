@@ -11,7 +11,7 @@ means is a property of the model's code. Where it can't be told, it isn't guesse
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, List, NamedTuple
 
 if TYPE_CHECKING:
     Ask = Callable[[tuple[int, ...]], Any]
@@ -48,6 +48,11 @@ class ByColumn(NamedTuple):
 
     names: list[Any]
     columns: list[Any]
+    is_dict: bool = False
+
+
+class Alone(List[Any]):
+    """A list of the one value that was the whole answer, to one row."""
 
 
 class Reading:
@@ -161,13 +166,13 @@ class Reading:
 
     def _dict(self, answer: Any, rows: int, ask: Ask) -> Any:
         if not answer or not all(map(_is_sequence, answer.values())):
-            return [answer]
+            return Alone([answer])
         if self._flavor in _ONE_ROW_FLAVORS or any(_length(v) != rows for v in answer.values()):
-            return [answer]
+            return Alone([answer])
         as_object = self._fits_object(answer)
         as_columns = self._fits_columns(answer, rows)
         if as_object != as_columns:
-            return [answer] if as_object else _columns(answer)
+            return Alone([answer]) if as_object else _columns(answer)
         if any(map(_is_array, answer.values())):
             return _columns(answer)
         if self._dicts is None:
@@ -175,7 +180,7 @@ class Reading:
             self._dicts = _meaning_of_dict(ask(asked), len(asked))
         if self._dicts is None:
             raise AmbiguousOutput
-        return [answer] if self._dicts == _BY_ROW else _columns(answer)
+        return Alone([answer]) if self._dicts == _BY_ROW else _columns(answer)
 
     def _fits_object(self, answer: Any) -> bool:
         """Whether the dict can be what is declared of one row."""
@@ -262,7 +267,7 @@ def _columns_of_records(answer: Any, names: list[str]) -> list[Any]:
 
 
 def _columns(answer: Any) -> ByColumn:
-    return ByColumn(list(answer), list(answer.values()))
+    return ByColumn(list(answer), list(answer.values()), is_dict=True)
 
 
 def _turned(answer: Sequence[Any], rows: int) -> list[Any]:

@@ -172,10 +172,11 @@ def _described_outcome(outcome: Outcome, writer: Writer) -> Any:
     if outcome.kind in (OK, EVENT):
         kind, *rest = outcome.value
         if kind == "columns":
-            names, columns = rest
-            said["o"] = ["columns", names, [writer.describe(each) for each in columns]]
+            names, columns, *mark = rest
+            said["o"] = ["columns", names, [writer.describe(each) for each in columns], *mark]
         else:
-            said["o"] = ["values", writer.describe(rest[0])]
+            values, *mark = rest
+            said["o"] = ["values", writer.describe(values), *mark]
     elif outcome.value is not None:
         said["w"] = outcome.value
     return said
@@ -183,5 +184,11 @@ def _described_outcome(outcome: Outcome, writer: Writer) -> Any:
 
 def _output(described: list[Any], reader: Reader) -> tuple[Any, ...]:
     if described[0] == "columns":
-        return ("columns", described[1], [reader.read(each) for each in described[2]])
-    return ("values", reader.read(described[1]))
+        columns = [reader.read(each) for each in described[2]]
+        return ("columns", described[1], columns, *_mark(described[3:]))
+    return ("values", reader.read(described[1]), *_mark(described[2:]))
+
+
+def _mark(described: list[Any]) -> list[Any]:
+    """What else the answer was (`gateway.contract.outputs.Mark`), where that is said."""
+    return [tuple(map(str, each)) for each in described[:1]]

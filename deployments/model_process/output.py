@@ -27,7 +27,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .answers import ByColumn
+from .answers import Alone, ByColumn
+
+_ALONE = ("alone",)
 
 
 class UnsupportedOutput(Exception):
@@ -36,7 +38,8 @@ class UnsupportedOutput(Exception):
 
 def plain_output(answer: Any) -> tuple[Any, ...]:
     """A model's answer as `("columns", names, columns)` or `("values", values)`; a dict is one
-    value (`answers` tells what is columns).
+    value (`answers` tells what is columns). Behind these is what else it was
+    (`gateway.contract.outputs.Mark`).
 
     Raises UnsupportedOutput for what has no plain form.
     """
@@ -74,20 +77,25 @@ def _plain_output(answer: Any) -> tuple[Any, ...]:
             return ("values", [{} for _ in range(len(answer))])
         columns = [_plain_series(answer.iloc[:, i]) for i in range(answer.shape[1])]
         return ("columns", [_name(name) for name in answer.columns], columns)
+    if isinstance(answer, pd.Series):  # a table of one column, as MLflow's own server has it
+        name = 0 if answer.name is None else answer.name
+        return ("columns", [_name(name)], [_plain_series(answer)])
     if isinstance(answer, _OF_PANDAS):
         return ("values", _plain_column(answer))
     if isinstance(answer, ByColumn):
         columns = [_plain_value(column) for column in answer.columns]
-        return ("columns", [_name(name) for name in answer.names], columns)
+        names = [_name(name) for name in answer.names]
+        return ("columns", names, columns, *([("dict",)] if answer.is_dict else []))
     if isinstance(answer, (list, tuple)):
-        return ("values", [_plain_value(value) for value in answer])
+        values = [_plain_value(value) for value in answer]
+        return ("values", values, *([_ALONE] if isinstance(answer, Alone) else []))
     array = _array_of_others(answer)
     if array is not None:
         return ("values", array)
     array = _array_in(answer)
     if array is not None and array.ndim:
         return ("values", _plain_array(array))
-    return ("values", [_plain_value(answer)])
+    return ("values", [_plain_value(answer)], _ALONE)
 
 
 def settled(answer: Any) -> Any:
@@ -184,8 +192,6 @@ def _plain_column(values: Any) -> Any:
 
 
 def _plain_series(series: pd.Series[Any]) -> Any:
-    if isinstance(series.dtype, pd.DatetimeTZDtype):
-        series = series.dt.tz_convert("UTC").dt.tz_localize(None)
     if isinstance(series.dtype, np.dtype) and series.dtype != object:
         return _plain_array(series.to_numpy())
     missing = series.isna().to_numpy()
@@ -216,8 +222,7 @@ def _plain_value(value: Any) -> Any:
     if value is pd.NA:
         return None
     if isinstance(value, pd.Timestamp):
-        naive = value if value.tzinfo is None else value.tz_convert("UTC").tz_localize(None)
-        return naive.to_datetime64()
+        return _plain_timestamp(value)
     if isinstance(value, np.ndarray):
         return _plain_array(value)
     if isinstance(value, dict):
@@ -311,8 +316,10 @@ def _converted(value: Any) -> Any:
         return _converted_of_others(value)
     if isinstance(value, dt.time):  # a time of no day: as pandas writes it
         return value.isoformat()
+    if isinstance(value, dt.datetime) and value.utcoffset() is not None:
+        return _with_offset(value)
     if hasattr(value, "isoformat"):
-        return np.datetime64(_as_naive_utc(value))
+        return np.datetime64(value)
     if hasattr(value, "model_dump"):
         return _plain_value(value.model_dump())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -377,6 +384,19 @@ def _unsupported(value: Any) -> UnsupportedOutput:
     )
 
 
-def _as_naive_utc(value: Any) -> Any:
-    offset = value.utcoffset() if hasattr(value, "utcoffset") else None
-    return value if offset is None else (value - offset).replace(tzinfo=None)
+def _plain_timestamp(value: pd.Timestamp) -> Any:
+    """What no `datetime` has, nanoseconds, is of UTC."""
+    if value.tzinfo is None:
+        return value.to_datetime64()
+    if value.nanosecond:
+        return value.tz_convert("UTC").tz_localize(None).to_datetime64()
+    return _with_offset(value)
+
+
+def _with_offset(value: dt.datetime) -> dt.datetime:
+    """The moment with its offset, without whatever class knows of its place."""
+    offset = dt.timezone(value.utcoffset() or dt.timedelta())
+    return dt.datetime(
+        value.year, value.month, value.day, value.hour, value.minute, value.second,
+        value.microsecond, offset,
+    )  # fmt: skip

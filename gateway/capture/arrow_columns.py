@@ -10,6 +10,7 @@ lists and objects both stay texts, as in JSON.
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -109,6 +110,8 @@ def _said(value: Any) -> Any:
         return list(value)
     if isinstance(value, np.datetime64 | np.timedelta64):
         return None if np.isnat(value) else str(value)
+    if isinstance(value, dt.date):
+        return value.isoformat()
     # Not as orjson has NumPy's: the shortest text of a number of 32 bits is another one of 64.
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
@@ -192,6 +195,8 @@ def _text(cell: Any) -> str | None:
 
 
 def _moment(cell: Any) -> Any:
+    if isinstance(cell, dt.datetime) and cell.tzinfo is not None:
+        cell = cell.astimezone(dt.UTC).replace(tzinfo=None)
     return cell if cell is None else np.datetime64(cell, "ns")
 
 

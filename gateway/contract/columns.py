@@ -20,6 +20,7 @@ from gateway.contract.encoding import COLUMN_DTYPES
 from gateway.contract.plain_table import PlainReader, plain_reader
 from gateway.contract.text_formats import are_in_range, pointer
 from gateway.contract.types import (
+    AnyValue,
     Field,
     Rows,
     Scalar,
@@ -162,8 +163,9 @@ def _numbers(column: Column) -> np.ndarray | None:
 
 
 def _as_mlflow(each: Field) -> Field:
-    nullable = isinstance(each.type, Scalar) and each.type.kind in _NULLABLE
-    return replace(each, required=False) if nullable else each
+    is_scalar = isinstance(each.type, Scalar) and each.type.kind in _NULLABLE
+    is_nullable = is_scalar or isinstance(each.type, AnyValue)
+    return replace(each, required=False) if is_nullable else each
 
 
 def _violation(places: Places, name: str, path: Path, message: str) -> Violation:

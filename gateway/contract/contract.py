@@ -270,13 +270,17 @@ class Contract:
         return {}
 
     @cached_property
+    def _taken(self) -> Rows:
+        """What is accepted, but for what a type hint's class decides."""
+        return loosened(self.accepted) if self.from_type_hints else self.accepted
+
+    @cached_property
     def _reader(self) -> BodyReader:
-        accepted = loosened(self.accepted) if self.from_type_hints else self.accepted
-        return BodyReader(accepted, self.accepted_params)
+        return BodyReader(self._taken, self.accepted_params)
 
     @cached_property
     def _columns(self) -> ColumnChecker:
-        return ColumnChecker(self.accepted)
+        return ColumnChecker(self._taken)
 
     @cached_property
     def _plain_table(self) -> PlainTable | None:

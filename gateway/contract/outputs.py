@@ -12,10 +12,16 @@ import numpy as np
 
 from gateway.contract.coercion import Column
 
+# What an answer was where its columns or values don't show it: ("dict",) of columns, ("alone",) of
+# a value that was no list of one.
+Mark: TypeAlias = Sequence[str]
 # What a replica sends back: ("columns", names, columns) for a DataFrame or a dict of arrays, and
-# ("values", array or list) for all else.
+# ("values", array or list) for all else; with a mark behind it where there is one.
 Output: TypeAlias = (
-    tuple[Literal["columns"], Sequence[str], Sequence[Column]] | tuple[Literal["values"], Column]
+    tuple[Literal["columns"], Sequence[str], Sequence[Column]]
+    | tuple[Literal["columns"], Sequence[str], Sequence[Column], Mark]
+    | tuple[Literal["values"], Column]
+    | tuple[Literal["values"], Column, Mark]
 )
 
 
@@ -28,6 +34,21 @@ def row_count(output: Output) -> int | None:
     columns = (output[1],) if output[0] == "values" else output[2]
     counts = set(map(_count, columns))
     return counts.pop() if len(counts) == 1 else None
+
+
+def mark_of(output: Output) -> Mark:
+    """The mark of an answer; an empty one where it has none."""
+    behind = output[2:] if output[0] == "values" else output[3:]
+    mark: Mark = behind[0] if behind else ()
+    return mark
+
+
+def with_columns(output: Output, columns: Sequence[Column]) -> Output:
+    """The same answer of other values: of its columns, or the only element of `columns`."""
+    mark = mark_of(output)
+    if output[0] == "values":
+        return ("values", columns[0], mark) if mark else ("values", columns[0])
+    return ("columns", output[1], columns, mark) if mark else ("columns", output[1], columns)
 
 
 def has_rows(output: Output, rows: int) -> bool:
@@ -45,11 +66,8 @@ def row_bytes(output: Output) -> float:
 def split_output(output: Output, sizes: Sequence[int]) -> list[Output]:
     """The answers to parts of `sizes` rows, of an answer that has the rows of them all."""
     bounds = pairwise(accumulate(sizes, initial=0))
-    if output[0] == "values":
-        values = output[1]
-        return [("values", values[start:stop]) for start, stop in bounds]
-    _, names, columns = output
-    return [("columns", names, [column[a:b] for column in columns]) for a, b in bounds]
+    columns = (output[1],) if output[0] == "values" else output[2]
+    return [with_columns(output, [column[a:b] for column in columns]) for a, b in bounds]
 
 
 def joined_output(outputs: Sequence[Output]) -> Output | None:
@@ -59,12 +77,12 @@ def joined_output(outputs: Sequence[Output]) -> Output | None:
         return first
     if first[0] == "values":
         columns = [output[1] for output in outputs if output[0] == "values"]
-        return ("values", _joined(columns)) if len(columns) == len(outputs) else None
+        return with_columns(first, [_joined(columns)]) if len(columns) == len(outputs) else None
     names = list(first[1])
     parts = [o[2] for o in outputs if o[0] == "columns" and list(o[1]) == names]
     if len(parts) != len(outputs):
         return None
-    return ("columns", names, [_joined(pieces) for pieces in zip(*parts, strict=True)])
+    return with_columns(first, [_joined(pieces) for pieces in zip(*parts, strict=True)])
 
 
 def _count(column: Any) -> int | None:

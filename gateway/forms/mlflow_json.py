@@ -1,18 +1,21 @@
-"""The JSON of MLflow's scoring server (`mlflow.pyfunc.scoring_server`, MLflow 3.17), to columns and
-back: exactly one of `dataframe_split`, `dataframe_records`, `instances` and `inputs`, and `params`;
-or what language models take as it is. What MLflow ignores is ignored; what it would guess or cast
-with a loss (a number in a text, a fraction for a whole number) is refused.
+"""The JSON that MLflow's scoring server takes (`mlflow.pyfunc.scoring_server`, MLflow 3.17), to
+columns: exactly one of `dataframe_split`, `dataframe_records`, `instances` and `inputs`, and
+`params`; or what language models take as it is. What MLflow ignores is ignored; what it would guess
+or cast with a loss (a number in a text, a fraction for a whole number) is refused.
 """
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
+import numpy as np
 import orjson
 from pydantic_core import from_json
 
-from gateway.contract import Contract, Outputs, Places, Request, Table, Written
+from gateway.contract import Contract, Places, Request, Table
 from gateway.contract.columns import Column
 from gateway.contract.types import ArrayOf, ObjectOf, TensorOf
 from gateway.contract.validation import Path
@@ -21,22 +24,22 @@ from gateway.errors import InvalidInput, MalformedJson, Violation, too_many_rows
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _LANGUAGE = ("messages", "prompt", "input")
 _SPLIT = {"columns", "data", "index"}
-_AGENTS = ({"choices"}, {"messages"})
+_NUMBERS_AND_NULL = {float, int, type(None)}
 
 
 class _Records(Places):
-    """In a list of records below a member of the body."""
+    """In a list of records below members of the body."""
 
-    def __init__(self, member: str) -> None:
-        self._member = member
+    def __init__(self, *at: str) -> None:
+        self._at = at
 
     def cell(self, name: str, row: int) -> Path:
         """A row's cell of a column."""
-        return (self._member, row, name)
+        return (*self._at, row, name)
 
     def column(self, name: str) -> Path:
         """One that is missing everywhere."""
-        return (self._member, 0, name)
+        return (*self._at, 0, name)
 
 
 class _Split(Places):
@@ -103,7 +106,7 @@ def read(contract: Contract, body: bytes, max_rows: int | None) -> Request:
     if any(name in value for name in _LANGUAGE):
         row = {name: each for name, each in value.items() if name not in known}
         params = {name: each for name, each in value.items() if name in known}
-        found, echo = _by_column(contract, row, ()), True
+        found, echo = _by_column(contract, row, (), max_rows), True
     else:
         given = value.get("params")
         if given is not None and not isinstance(given, dict):
@@ -111,34 +114,17 @@ def read(contract: Contract, body: bytes, max_rows: int | None) -> Request:
         params = {name: each for name, each in (given or {}).items() if name in known}
         found, echo = _rows(contract, value, max_rows), False
     columns, rows, places = found
+    columns = _with_nan(contract, columns)
     table = Table(columns=columns, rows=rows, params=params, places=places, as_mlflow=True)
-    return contract.take(table, max_rows=max_rows, echo=echo)
-
-
-def write(contract: Contract, request: Request, outputs: Outputs) -> Written:
-    """`{"predictions": [...]}`, one element per row; named tensors by name, as models give them.
-
-    To language models' bodies the answer alone, and that of an agent is an object. Raises
-    `InvalidModelOutput`.
-    """
-    promised = contract.promised
-    if request.echo is True:
-        rendered = contract.render(outputs, request.rows)
-        is_agent = promised is not None and (
-            (not promised.named and isinstance(promised.row, ObjectOf))
-            or any(each <= {field.name for field in promised.fields} for each in _AGENTS)
-        )
-        return Written(body=rendered[1:-1] if is_agent and request.rows == 1 else rendered)
-    if promised is not None and promised.named and promised.tensors:
-        columns = {column.name: column.values for column in contract.columns(outputs, request.rows)}
-        predictions = orjson.dumps(columns, option=orjson.OPT_SERIALIZE_NUMPY)
-    else:
-        predictions = contract.render(outputs, request.rows)
-    return Written(body=b'{"predictions":' + predictions + b"}")
+    request = contract.take(table, max_rows=max_rows, echo=echo)
+    if not contract.from_type_hints or echo:
+        return request
+    return replace(request, at=("inputs",), single=not isinstance(value["inputs"], list))
 
 
 def _loaded(body: bytes) -> Any:
     """JSON, in which MLflow's clients write NaN as such."""
+    body = body.removeprefix(BOM_UTF8)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -147,6 +133,36 @@ def _loaded(body: bytes) -> Any:
         return from_json(body, allow_inf_nan=True)
     except (ValueError, RecursionError):
         raise MalformedJson("The body is not valid JSON, or is nested too deep.") from None
+
+
+def _with_nan(contract: Contract, columns: dict[str, Column]) -> dict[str, Column]:
+    """Tensors of fractions with NaN or null in them as arrays, in which these are numbers as they
+    are for MLflow: the contract's lists have none."""
+    fields = contract.accepted.fields
+    if not contract.accepted.tensors:
+        return columns
+    if contract.accepted.named:
+        types = {field.name: field.type for field in fields}
+    else:
+        types = {name: field.type for name, field in zip(columns, fields, strict=False)}
+    made = dict(columns)
+    for name, column in columns.items():
+        type_ = types.get(name)
+        if isinstance(type_, TensorOf) and type_.dtype.kind == "f" and isinstance(column, list):
+            made[name] = _fractions(column)
+    return made
+
+
+def _fractions(column: list[Any]) -> Column:
+    """As an array where there are numbers with NaN or null among them; else as it is."""
+    try:
+        array = np.array(column, np.float64)
+        # Which took texts and truth values for numbers.
+        elements = np.array(column, object).ravel().tolist()
+    except (ValueError, TypeError, OverflowError):
+        return column
+    plain = np.isnan(array).any() and set(map(type, elements)) <= _NUMBERS_AND_NULL
+    return array if plain else column
 
 
 def _rows(contract: Contract, value: dict[str, Any], max_rows: int | None) -> _Found:
@@ -168,7 +184,7 @@ def _rows(contract: Contract, value: dict[str, Any], max_rows: int | None) -> _F
         if contract.accepted.named:
             return _records(data, form)
     elif isinstance(data, dict) and contract.accepted.named:
-        return _by_column(contract, data, (form,))
+        return _by_column(contract, data, (form,), max_rows)
     return _bare(contract, data, form)
 
 
@@ -176,15 +192,15 @@ def _are_rows(data: list[Any]) -> bool:
     return isinstance(data[0], dict)
 
 
-def _records(data: Any, form: str) -> _Found:
+def _records(data: Any, *at: str) -> _Found:
     if not isinstance(data, list):
-        raise _refused(f"/{form}", "Expected a list of records.")
+        raise _refused("/" + "/".join(at), "Expected a list of records.")
     for i, record in enumerate(data):
         if not isinstance(record, dict):
-            raise _refused(f"/{form}/{i}", "Expected an object.")
+            raise _refused("/" + "/".join((*at, str(i))), "Expected an object.")
     names = dict.fromkeys(name for record in data for name in record)
     columns: dict[str, Column] = {name: [record.get(name) for record in data] for name in names}
-    return columns, len(data), _Records(form)
+    return columns, len(data), _Records(*at)
 
 
 def _split(data: Any) -> _Found:
@@ -193,6 +209,8 @@ def _split(data: Any) -> _Found:
         raise _refused(at, 'Expected an object with the member "data", a list of rows.')
     if data.keys() - _SPLIT:
         raise _refused(at, "Expected data, columns and index, and nothing else.")
+    if data["data"] and all(isinstance(row, dict) for row in data["data"]):
+        return _records(data["data"], "dataframe_split", "data")
     rows = [row if isinstance(row, list) else [row] for row in data["data"]]
     width = max(map(len, rows), default=0)
     names = data.get("columns")
@@ -210,7 +228,9 @@ def _split(data: Any) -> _Found:
     return columns, len(rows), _Split(texts)
 
 
-def _by_column(contract: Contract, data: dict[str, Any], at: tuple[str, ...]) -> _Found:
+def _by_column(
+    contract: Contract, data: dict[str, Any], at: tuple[str, ...], max_rows: int | None
+) -> _Found:
     """An object of columns; it is one row where the values are no lists, or where MLflow takes it
     for one (`_enforce_schema`): beside columns of lists and objects."""
     nested = any(isinstance(f.type, ArrayOf | ObjectOf) for f in contract.accepted.fields)
@@ -223,10 +243,18 @@ def _by_column(contract: Contract, data: dict[str, Any], at: tuple[str, ...]) ->
         return {"": [data]}, 1, places
     if is_one_row:
         return {name: [value] for name, value in data.items()}, 1, places
-    for name, value in data.items():
-        if not isinstance(value, list):
-            raise _refused("/" + "/".join((*at, name)), "Expected a list.")
-    return dict(data), max(map(len, data.values()), default=0), places
+    lists = [value for value in data.values() if isinstance(value, list)]
+    if tensors and len(lists) < len(data):
+        name = next(name for name, value in data.items() if not isinstance(value, list))
+        raise _refused("/" + "/".join((*at, name)), "Expected a list.")
+    rows = max(map(len, lists), default=0)
+    if max_rows is not None and rows > max_rows:
+        raise too_many_rows(max_rows)
+    # One value beside lists is that of all rows, as a DataFrame is made of it.
+    columns: dict[str, Column] = {
+        name: value if isinstance(value, list) else [value] * rows for name, value in data.items()
+    }
+    return columns, rows, places
 
 
 def _bare(contract: Contract, data: Any, form: str) -> _Found:

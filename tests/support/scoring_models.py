@@ -77,6 +77,50 @@ def _types(rows: pd.DataFrame, params: dict[str, Any]) -> pd.DataFrame:
     )
 
 
+def _of_four(answer: Callable[[pd.DataFrame], Any], outputs: Schema | None = None) -> Any:
+    return lambda rows, _: answer(rows), ModelSignature(_FOUR, outputs)
+
+
+_ONE = Schema([ColSpec("double")])
+_THIRD = np.float32(1 / 3)
+ANSWERS: dict[str, tuple[Answer, ModelSignature]] = {
+    "series": _of_four(lambda rows: rows["a"], _columns(("double", "a"))),
+    "series without names": _of_four(lambda rows: pd.Series(rows["a"].to_numpy()), _ONE),
+    "series undeclared": _of_four(lambda rows: rows["a"]),
+    "array of a named column": _of_four(
+        lambda rows: rows["a"].to_numpy(), _columns(("double", "target"))
+    ),
+    "array of two named columns": _of_four(
+        lambda rows: rows[["a", "b"]].to_numpy(), _columns(("double", "p"), ("double", "q"))
+    ),
+    "array of a named tensor": _of_four(
+        lambda rows: rows[["a", "b"]].to_numpy(),
+        Schema([TensorSpec(np.dtype("float64"), (-1, 2), "out")]),
+    ),
+    "frame without declared names": _of_four(lambda rows: rows[["a"]], _ONE),
+    "dict": _of_four(
+        lambda rows: {"y": rows["a"].to_numpy(), "z": rows["b"].tolist()},
+        _columns(("double", "y"), ("double", "z")),
+    ),
+    "dict undeclared": _of_four(lambda rows: {"y": rows["a"].to_numpy()}),
+    "object": _of_four(lambda rows: {"y": 5, "t": "x"}),
+    "number": _of_four(lambda rows: 0.5, _ONE),
+    "texts with null": _of_four(
+        lambda rows: pd.DataFrame({"s": [None] * len(rows), "a": rows["a"]}),
+        _columns(("string", "s"), ("double", "a")),
+    ),
+    "narrow numbers": _of_four(
+        lambda rows: rows["a"].to_numpy().astype("float32") / 3, Schema([ColSpec("float")])
+    ),
+    "narrow tensor": _of_four(
+        lambda rows: rows[["a", "b"]].to_numpy().astype("float16") / 3,
+        Schema([TensorSpec(np.dtype("float16"), (-1, 2))]),
+    ),
+    "narrow within objects": _of_four(lambda rows: [{"v": _THIRD, "w": [_THIRD]}] * len(rows)),
+}
+"""What models answer, in the ways that MLflow's server tells apart."""
+
+
 _MODELS: dict[str, tuple[Answer, ModelSignature]] = {
     "table": (
         lambda rows, _: rows.sum(axis=1).to_numpy(),
@@ -132,6 +176,7 @@ _MODELS: dict[str, tuple[Answer, ModelSignature]] = {
         ],
         ModelSignature(_NESTED, _TEXTS),
     ),
+    **{f"answer-{name}": each for name, each in ANSWERS.items()},
     "broken": (lambda rows, _: 1 / 0, ModelSignature(_FOUR, Schema([ColSpec("double")]))),
 }
 

@@ -15,7 +15,7 @@ from starlette.types import Scope
 from gateway.catalog import Resolution
 from gateway.contract import Form
 from gateway.errors import GatewayError, InvalidInput, ModelFailed, UnsupportedMediaType
-from gateway.forms import mlflow_json
+from gateway.forms import mlflow_answers, mlflow_json
 from gateway.http.access_control import require_sight
 from gateway.http.predict.dialect import Dialect
 from gateway.http.predict.negotiation import JSON, media_type_of, table_reader
@@ -39,13 +39,13 @@ class MlflowScoring(Dialect):
         declared = next((value for name, value in headers if name == b"content-type"), b"")
         media_type = media_type_of(declared)
         if media_type == JSON:
-            return Form(read=mlflow_json.read, write=mlflow_json.write)
+            return Form(read=mlflow_json.read, write=mlflow_answers.write)
         read = table_reader(media_type, as_mlflow=True)
         if read is None:
             raise UnsupportedMediaType(
                 "Send the body as application/json, text/csv or application/vnd.apache.parquet."
             )
-        return Form(read=read, write=mlflow_json.write)
+        return Form(read=read, write=mlflow_answers.write)
 
     def problem(self, scope: Scope, error: GatewayError) -> Response:
         """A problem document, which has MLflow's members too; 400 where MLflow has it."""

@@ -9,6 +9,7 @@ import pytest
 from deployments.model_calls.outcomes import answered_by_replica, call_result
 from deployments.model_process.framing import Message
 from deployments.serve.ports import CallLost, Loss
+from gateway.contract.outputs import joined_output, mark_of, split_output
 from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
@@ -91,6 +92,22 @@ def test_what_is_no_outcome_is_an_invalid_output(header: bytes) -> None:
     """A process may say anything: it is answered in the envelope."""
     with pytest.raises(InvalidModelOutput):
         call_result(Message(header, bytearray()))
+
+
+@pytest.mark.parametrize(
+    ("answer", "mark"),
+    [
+        (("values", [1.0, 2.0], ("alone",)), ("alone",)),
+        (("columns", ["a"], [[1, 2]], ("dict",)), ("dict",)),
+        (("columns", ["a"], [[1, 2]]), ()),
+    ],
+)
+def test_what_an_answer_was_crosses_and_stays_with_its_parts(answer: Any, mark: Any) -> None:
+    """Of callers who shared a call each has an answer with the mark of the whole."""
+    message, _, _ = answered_by_replica(answered(value=answer))
+    output = call_result(message).output
+    parts = split_output(output, [1, 1])
+    assert [mark_of(each) for each in (output, *parts, joined_output(parts))] == [mark] * 4
 
 
 def test_what_went_well_is_the_result() -> None:

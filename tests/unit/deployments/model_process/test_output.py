@@ -19,7 +19,7 @@ import pyarrow as pa
 import pydantic
 import pytest
 
-from deployments.model_process.answers import ByColumn
+from deployments.model_process.answers import Alone, ByColumn
 from deployments.model_process.output import UnsupportedOutput, plain_output
 
 
@@ -97,9 +97,17 @@ def objects(*values: Any) -> Any:
     return array
 
 
+def unmarked(made: tuple[Any, ...]) -> tuple[Any, ...]:
+    """An answer without the mark behind it."""
+    return made[: 3 if made[0] == "columns" else 2]
+
+
 RECORDS = [("x", "f8"), ("y", "U3")]
 PLAIN = {bool, int, float, str, bytes, type(None), np.float64, np.float32, np.int64, np.str_}
-PLAIN |= {np.datetime64, np.bool_}
+PLAIN |= {np.datetime64, np.bool_, dt.datetime}
+
+
+IN_BERLIN = dt.datetime(2024, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1)))
 
 
 def is_plain(value: Any) -> bool:
@@ -156,16 +164,21 @@ def is_plain(value: Any) -> bool:
         ([Sparse()], ("values", [np.array([[1.0], [2.0]])])),
         ([pd.NaT], ("values", [np.datetime64("NaT")])),
         ([dt.time(1, 30)], ("values", ["01:30:00"])),
-        ([pd.Timestamp("2024-01-01", tz="Europe/Berlin")],
-         ("values", [np.datetime64("2023-12-31T23:00:00", "us")])),
+        ([pd.Timestamp("2024-01-01", tz="Europe/Berlin")], ("values", [IN_BERLIN])),
+        (pd.DataFrame({"d": [pd.Timestamp("2024-01-01", tz="Europe/Berlin"), pd.NaT]}),
+         ("columns", ["d"], [[IN_BERLIN, None]])),
+        ([pd.Timestamp("2024-01-01T00:00:00.000000001", tz="Europe/Berlin")],
+         ("values", [np.datetime64("2023-12-31T23:00:00.000000001")])),
         (pd.DataFrame({1: ["a", None]}), ("columns", ["1"], [["a", None]])),
-        (pd.Series(["a", None], dtype=object), ("values", ["a", None])),
+        (pd.Series(["a", None], dtype=object), ("columns", ["0"], [["a", None]])),
+        (pd.Series([1.0], name="y"), ("columns", ["y"], [np.array([1.0])])),
+        ([dt.date(2024, 1, 31)], ("values", [np.datetime64("2024-01-31")])),
     ],
 )  # fmt: skip
 def test_answers_lose_their_classes(answer: Any, plain: tuple[Any, ...]) -> None:
     """Frames, series, dicts, pydantic models, dataclasses, arrays of whatever class and scalars all
     have one of two forms, in which no class is left but Python's and NumPy's own."""
-    made = plain_output(answer)
+    made = unmarked(plain_output(answer))
     assert str(made) == str(plain)
     assert type(made[-1]) is type(plain[-1])
     assert is_plain(made)
@@ -214,9 +227,31 @@ def test_what_comes_later_or_in_other_tables_is_made_plain(
     answer: Any, plain: tuple[Any, ...]
 ) -> None:
     """Coroutines are awaited, generators are read to their end, and tables of Arrow are tables."""
-    made = plain_output(answer())
+    made = unmarked(plain_output(answer()))
     assert str(made) == str(plain)
     assert is_plain(made)
+
+
+@pytest.mark.parametrize(
+    ("answer", "mark"),
+    [
+        (pd.Series([1.0], name="n"), None),
+        (ByColumn(["a"], [[1]], is_dict=True), ("dict",)),
+        ("text", ("alone",)),
+        (2.5, ("alone",)),
+        (Alone([{"a": 1}]), ("alone",)),
+        (["text"], None),
+        (np.array([1.0]), None),
+        (pd.DataFrame({"a": [1.0]}), None),
+        (ByColumn(["a"], [[1]]), None),
+    ],
+)
+def test_what_an_answer_was_is_marked_where_its_plain_form_hides_it(
+    answer: Any, mark: tuple[str, ...] | None
+) -> None:
+    """A series is a table, a dict's columns are none, and one value is no list."""
+    made = plain_output(answer)
+    assert made[len(unmarked(made)) :] == (() if mark is None else (mark,))
 
 
 def test_coroutines_of_a_process_have_one_event_loop() -> None:
@@ -347,7 +382,7 @@ class Jax:
 def test_what_can_be_made_plain_is(answer: Any, plain: Any) -> None:
     """Arrays of no dimension and of other packages, Python's and pandas's other containers, names
     that are no texts."""
-    kind, values = plain_output(answer)
+    kind, values = unmarked(plain_output(answer))
     assert kind == "values"
     assert type(values) is type(plain)
     assert str(list(values)) == str(list(plain))

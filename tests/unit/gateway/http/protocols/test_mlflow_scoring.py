@@ -23,7 +23,7 @@ from gateway.http.problems import problem_document
 from gateway.metrics.counters import Traffic
 from gateway.metrics.families import REQUESTS
 from tests.support.pyfunc_gateway import gateway_of, listening
-from tests.support.scoring_models import save_all
+from tests.support.scoring_models import ANSWERS, save_all
 
 FOUR = pd.DataFrame(np.arange(20, dtype="float64").reshape(5, 4), columns=list("abcd"))
 TYPES = pd.DataFrame(
@@ -103,6 +103,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         ("table", {"inputs": FOUR.to_dict("records")}, JSON),
         ("table", {"instances": FOUR.to_dict("records")}, JSON),
         ("table", {"instances": FOUR.to_dict("list"), "surplus": 1}, JSON),
+        ("table", b"\xef\xbb\xbf" + json.dumps(records(FOUR)).encode(), JSON),
+        ("table", {"inputs": {"a": [1, 2], "b": 2.5, "c": 3, "d": 4}}, JSON),
+        ("table", {"dataframe_split": {"columns": list("abcd"), "data": FOUR.to_dict("records")}},
+         JSON),
         ("table", FOUR.to_csv(index=False).encode(), CSV),
         ("table", FOUR.to_csv().encode(), CSV),
         ("table", parquet(FOUR), PARQUET),
@@ -113,6 +117,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         ("types", records(TYPES), JSON),
         ("types", parquet(TYPES), PARQUET),
         ("tensor", {"inputs": [[1, 2, 3], [4, 5, 6.5]]}, JSON),
+        ("tensor", {"inputs": [[0.1, None, 3]]}, JSON),
+        ("tensor", b'{"inputs": [[0.1, NaN, 3]]}', JSON),
         ("tensor", {"instances": [[1, 2, 3], [4, 5, 6.5]]}, JSON),
         ("tensor", {"dataframe_split": {"data": [[1.0, 2, 3]]}}, JSON),
         ("tensors", {"inputs": {"x": [[1, 2]], "y": [[3, 4.5]]}}, JSON),
@@ -129,8 +135,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         ("nested", {"inputs": [{"points": [1, 2.5], "place": {"city": "Ulm"}}]}, JSON),
         ("nested", {"dataframe_records": [{"points": [1.5], "place": {"city": "Ulm"}}]}, JSON),
         ("hinted", {"inputs": ["a", "b"]}, JSON),
+        *((f"answer-{name}", split(rows), JSON) for name in ANSWERS for rows in (FOUR, FOUR[:1])),
     ],
-)
+)  # fmt: skip
 def test_the_same_request_has_the_same_answer(
     servers: Servers, name: str, body: Any, media_type: str
 ) -> None:

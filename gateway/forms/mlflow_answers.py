@@ -1,0 +1,139 @@
+"""A model's answer as MLflow's scoring server writes it (MLflow 3.17,
+`scoring_server.predictions_to_json`): a DataFrame and a Series as records, columns of a dict by
+name, an array and a list as lists, and whatever else as it is; numbers of 32 bits with the digits
+that they have as doubles. But null is written where MLflow writes NaN, and the output signature
+says which columns there are and what is in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import orjson
+
+from gateway.contract import Contract, Output, Outputs, Request, Written
+from gateway.contract.outputs import mark_of, with_columns
+from gateway.contract.types import ObjectOf, Scalar
+from gateway.errors import InvalidModelOutput
+
+_AGENTS = ({"choices"}, {"messages"})
+_NONE_IS_NULL = ("string", "binary", "datetime")
+_NARROW = (np.float32, np.float16)
+
+
+def write(contract: Contract, request: Request, outputs: Outputs) -> Written:
+    """`{"predictions": ...}`, and to language models' bodies the answer alone.
+
+    Raises `InvalidModelOutput`.
+    """
+    outputs = [(places, _widened_output(output)) for places, output in outputs]
+    try:
+        predictions = _predictions(contract, request, outputs)
+    except InvalidModelOutput:
+        # MLflow checks no answer; a text that is null is one that its callers know.
+        predictions = _predictions(contract.derived(_with_nulls), request, outputs)
+    if request.echo is True:
+        return Written(body=predictions)
+    return Written(body=b'{"predictions":' + predictions + b"}")
+
+
+def _with_nulls(contract: Contract) -> Contract:
+    """The same contract, but that texts, bytes and moments may be null in answers."""
+    promised = contract.promised
+    if promised is None:
+        return contract
+    fields = tuple(
+        replace(field, required=False)
+        if isinstance(field.type, Scalar) and field.type.kind in _NONE_IS_NULL
+        else field
+        for field in promised.fields
+    )
+    return replace(contract, promised=replace(promised, fields=fields))
+
+
+def _predictions(contract: Contract, request: Request, outputs: Outputs) -> bytes:
+    promised = contract.promised
+    marks = {tuple(mark_of(output)) for _, output in outputs}
+    mark = marks.pop() if len(marks) == 1 else ()
+    kind = mark[0] if mark else ""
+    is_named = promised is not None and promised.named
+    names = _own_names(outputs)
+    if kind == "dict" or (names and promised is not None and is_named and promised.tensors):
+        return _dumped(dict(_named(contract, request, outputs, None if is_named else names)))
+    if is_named and not kind and all(map(_has_no_names, outputs)):
+        columns = [values for _, values in _named(contract, request, outputs)]
+        return _dumped(columns[0] if len(columns) == 1 else list(zip(*columns, strict=True)))
+    if names and not is_named:
+        by_name = dict(_named(contract, request, outputs, names))
+        if len(by_name) == len(names):
+            rows = zip(*by_name.values(), strict=True)
+            return _dumped([dict(zip(names, row, strict=True)) for row in rows])
+    rendered = contract.render(outputs, request.rows)
+    is_object = request.echo is True and request.rows == 1 and _is_of_an_agent(contract)
+    return rendered[1:-1] if is_object or (kind == "alone" and len(outputs) == 1) else rendered
+
+
+def _named(
+    contract: Contract, request: Request, outputs: Outputs, names: Sequence[str] | None = None
+) -> Iterator[tuple[str, list[Any]]]:
+    """The columns that there are, by their names or, where there are as many, by those of the
+    answer itself."""
+    columns = contract.columns(outputs, request.rows)
+    own = names if names is not None and len(names) == len(columns) else None
+    for i, column in enumerate(columns):
+        if column.required or not column.values or any(v is not None for v in column.values):
+            yield (column.name if own is None else own[i]), column.values
+
+
+def _own_names(outputs: Outputs) -> Sequence[str]:
+    """What the answer itself calls its columns; nothing where it has none, or two of one name."""
+    found = {tuple(output[1]) if output[0] == "columns" else () for _, output in outputs}
+    names = found.pop() if len(found) == 1 else ()
+    return names if len(set(names)) == len(names) else ()
+
+
+def _has_no_names(placed: tuple[Sequence[int], Output]) -> bool:
+    """Whether an answer is values that don't say what they are called."""
+    _, output = placed
+    if output[0] == "columns":
+        return False
+    values = output[1]
+    return isinstance(values, np.ndarray) or dict not in set(map(type, values))
+
+
+def _is_of_an_agent(contract: Contract) -> bool:
+    promised = contract.promised
+    return promised is not None and (
+        (not promised.named and isinstance(promised.row, ObjectOf))
+        or any(each <= {field.name for field in promised.fields} for each in _AGENTS)
+    )
+
+
+def _dumped(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    except (TypeError, RecursionError):
+        raise InvalidModelOutput("The model's answer is nothing that JSON can say.") from None
+
+
+def _widened_output(output: Output) -> Output:
+    columns = (output[1],) if output[0] == "values" else output[2]
+    return with_columns(output, [_widened(column) for column in columns])
+
+
+def _widened(value: Any) -> Any:
+    """The same with doubles for narrower fractions, whose shortest text has other digits."""
+    if isinstance(value, np.ndarray):
+        is_narrow = value.dtype.kind == "f" and value.dtype.itemsize < np.dtype(float).itemsize
+        return value.astype(np.float64) if is_narrow else value
+    if isinstance(value, _NARROW):
+        return float(value)
+    if isinstance(value, list):
+        plain = set(map(type, value)) <= {float, int, str, bool, type(None)}
+        return value if plain else list(map(_widened, value))
+    if isinstance(value, dict):
+        return {name: _widened(each) for name, each in value.items()}
+    return value
