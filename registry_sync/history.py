@@ -111,7 +111,7 @@ def _end_of(now: Canary | None, was: Canary) -> tuple[Event, str]:
     """How a canary that ran came to its end, and why."""
     if now is None:
         return "canary_ended", "The model has no canary any more."
-    if now.version != was.version:
+    if now.version is not None and now.version != was.version:
         return "canary_ended", f"{was.rule.selector} is another version by now."
     return ("canary_stopped" if now.state == "stopped" else "canary_ended"), now.why or ""
 

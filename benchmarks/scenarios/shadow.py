@@ -22,7 +22,7 @@ from tests.support.processes import Gateway
 from tests.support.registering import Predict, register
 
 _CALLERS = 64
-_ROUNDS = 5
+_ROUNDS = 7
 _BAR = 1.25
 _SLOW_S = 0.02
 

@@ -24,6 +24,7 @@ from deployments.cli.terminal import (
 )
 from deployments.mlflow_environment import set_registry_defaults
 from deployments.settings import BadSettings, Settings, read_settings
+from gateway.capture.arrow_columns import json_text
 
 if TYPE_CHECKING:
     from deployments.cli.behaviour import Behaviour
@@ -91,7 +92,9 @@ def check(
             "differences": list(result.differences),
             **({} if seen is None else {"behaviour": seen.as_dict()}),
         }
-        write_json(json.dumps(told, indent=2, ensure_ascii=False, default=str))
+        # Answers may have NaN and arrays: what is printed is JSON all the same.
+        plain = json.loads(json_text(told) or "")
+        write_json(json.dumps(plain, indent=2, ensure_ascii=False))
     elif seen is not None:
         _print_behaviour(seen, result)
     if not result.is_compatible or (seen is not None and seen.ratio > at_most):
