@@ -218,7 +218,8 @@ def _serve(job: dict[str, Any], control: Any, tell: _Teller) -> None:
     if error is not None:
         tell("failed", **_failure(error))
         return
-    server = CallServer(listening(job["listen"]), control, Answering(model.answer, model.stream))
+    answer = standing_back.bounded(model.answer) if is_aside else model.answer
+    server = CallServer(listening(job["listen"]), control, Answering(answer, model.stream))
     os.register_at_fork(after_in_child=server.leave)
     if is_aside:
         standing_back.while_serving()
