@@ -100,9 +100,22 @@ def _plain_output(answer: Any) -> tuple[Any, ...]:
 
 def settled(answer: Any) -> Any:
     """The answer once it is there: of a coroutine what it returns, of a generator a list of what it
-    yields."""
+    yields. What may be columns in a dict is of NumPy, whatever package it came from."""
     answer = _awaited(answer)
+    if type(answer) is dict:
+        return {name: _column_of_others(each) for name, each in answer.items()}
     return list(answer) if _is_list_of_its_own(answer) else answer
+
+
+def _column_of_others(value: Any) -> Any:
+    """An array of Arrow or a series of Polars as one of NumPy; all else as it is."""
+    column = _array_of_others(value)
+    if not isinstance(column, list):
+        return value if column is None else column
+    array: Any = np.empty(len(column), dtype=object)
+    for i, each in enumerate(column):  # NumPy would look into lists
+        array[i] = each
+    return array
 
 
 def _awaited(answer: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import mlflow
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pydantic
 import pytest
 from mlflow.models import ModelSignature, infer_signature
@@ -354,6 +355,8 @@ def test_a_hinted_dict_of_lists_is_one_row_s_object(save: Save, hint: Any, answe
         (lambda t: {"y": t.a.tolist()}, [ColSpec("double", "y")]),
         (lambda t: {"y": t.a.to_numpy()}, [TensorSpec(np.dtype("f8"), (-1,), "y")]),
         (lambda t: {"y": t.a}, None),
+        (lambda t: {"y": pa.array(t.a)}, None),
+        (lambda t: {"y": pa.chunked_array([pa.array(t.a)])}, [ColSpec("double", "y")]),
         (lambda t: {"y": t.a.tolist()}, None),
         (lambda t: {"y": t.a.tolist()}, [ColSpec(AnyType())]),
         (lambda t: t[["a"]].rename(columns={"a": "y"}), None),
@@ -364,6 +367,15 @@ def test_a_dict_of_columns_is_dealt_out(save: Save, answer: Any, outputs: Any) -
     model = save(answer, NUMBERS, outputs)
     assert model.answer(ROWS) == [{"y": 0.1}, {"y": 0.9}]
     assert model.answer(ROWS[0]) == [{"y": 0.1}]
+
+
+def test_texts_of_arrow_in_a_dict_are_a_column(save: Save) -> None:
+    """As those of a Series are, also where one is null."""
+    model = save(
+        lambda t: {"y": pa.array(["a", None][: len(t)]), "z": pa.array([[1, 2]] * len(t))}, NUMBERS
+    )
+    assert model.answer(ROWS) == [{"y": "a", "z": [1, 2]}, {"y": None, "z": [1, 2]}]
+    assert model.answer(ROWS[0]) == [{"y": "a", "z": [1, 2]}]
 
 
 def test_lists_of_one_row_s_object_are_never_dealt_out(save: Save) -> None:
