@@ -407,3 +407,8 @@ def all_errors() -> tuple[type[GatewayError], ...]:
     return tuple(
         sorted(set(_tree(GatewayError)) - {GatewayError}, key=lambda c: (c.status, c.code))
     )
+
+
+def no_answer(timeout_s: float, missing: str = "No answer") -> DeadlineExceeded:
+    """What is said where nothing came within a request's deadline."""
+    return DeadlineExceeded(f"{missing} within the request's deadline of {timeout_s:g} s.")

@@ -6,6 +6,7 @@ Must not import ray, mlflow or fastapi.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -38,16 +39,22 @@ def call_of(
 
 def placed(request: Request, results: Sequence[CallResult]) -> Outputs:
     """What came back for each frame, with the positions of its rows."""
-    positions = (where for where, _ in request.frames)
-    return list(zip(positions, (result.output for result in results), strict=True))
+    placed = zip(request.frames, results, strict=True)
+    return [(where, result.output) for (where, _), result in placed]
 
 
-def timings(results: list[CallResult], predict_ms: float) -> dict[str, float]:
-    """What each step of the calls took in all, by name, and how long was waited for them."""
-    spent_ms = {"predict": predict_ms}
+def timings(
+    results: Sequence[CallResult], started: float, parsed: float, called: float
+) -> dict[str, float]:
+    """What each step of a request took, by name, in milliseconds: until it was `parsed`, until the
+    calls were answered, in each of their own steps in all, and since then. The moments are of
+    `time.perf_counter`."""
+    spent_ms = {"predict": (called - parsed) * 1e3}
     for result in results:
         for name, spent in result.timings_ms.items():
             spent_ms[name] = spent_ms.get(name, 0.0) + spent
+    spent_ms["parse"] = (parsed - started) * 1e3
+    spent_ms["render"] = (time.perf_counter() - called) * 1e3
     return spent_ms
 
 

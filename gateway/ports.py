@@ -5,6 +5,7 @@ Owns the seams and the small values that cross them. Must not import ray, mlflow
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -130,6 +131,21 @@ class StreamingBackend(Protocol):
         Raises what `PredictionBackend.call` raises, before the first piece or after any.
         """
 
+
+class Queued(Protocol):
+    """A call that is on its way, or waits for its turn, with nobody's task waiting for it.
+
+    `future` has its result, or raises what `PredictionBackend.call` raises.
+    """
+
+    future: asyncio.Future[CallResult]
+
+    def leave(self) -> None:
+        """Nobody wants the answer any more."""
+
+
+Enqueue = Callable[[Call], Queued | None]
+"""Has a call travel with others (`MicroBatcher.enqueue`); None where it must be submitted."""
 
 Submit = Callable[[Call], Coroutine[Any, Any, CallResult]]
 """Where a request's calls go: to a batcher (`MicroBatcher.submit`), or to a backend at once. Raises

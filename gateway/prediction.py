@@ -12,16 +12,15 @@ from collections.abc import (
     AsyncGenerator,
     Awaitable,
     Callable,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 from gateway.admission import Admission, Visit
-from gateway.availability import Unloadable, VersionKey
+from gateway.availability import Unloadable
 from gateway.canary import RawHeaders, Trials
 from gateway.capture.kept import Kept
 from gateway.catalog import Catalog, Resolution, ServedModel, ShadowTarget
@@ -29,18 +28,26 @@ from gateway.contract import TYPED, Contract, Form, Request, Write, Written
 from gateway.deadline import Deadline
 from gateway.errors import (
     CatalogUnavailable,
-    DeadlineExceeded,
     GatewayError,
     InvalidInput,
-    ModelUnavailable,
     Violation,
+    no_answer,
 )
 from gateway.frame_calls import call_of, placed, timings, together
 from gateway.parsing.pool import AT_ONCE_BYTES, Parsing
-from gateway.ports import MODEL_STEP, CallResult, CatalogFeed, StreamingBackend, Submit
+from gateway.ports import (
+    MODEL_STEP,
+    CallResult,
+    CatalogFeed,
+    Enqueue,
+    StreamingBackend,
+    Submit,
+)
 from gateway.shadow.answered import Answered
 from gateway.shadow.shadowing import Shadowing
 from gateway.shadow.streams import Heard, may_stream
+from gateway.small_predictions import SmallPredictions
+from gateway.version_outcomes import VersionOutcomes
 
 _STARTUP_RETRY_AFTER_S = 2.0
 _T = TypeVar("_T")
@@ -84,11 +91,12 @@ class EventStream:
 class PredictionService:
     """Answers predictions from whatever catalog is current when a request arrives.
 
-    The calls that they take go to `submit`, those that stream to `streaming`; without it, and of
-    versions that can't stream, a stream is of one event, the whole answer. `default_timeout_s` is a
-    request's deadline where no tag says otherwise, `max_timeout_s` the longest that a tag can say,
-    `max_rows` the most rows of one request. What comes of canaries is counted in `trials`; without
-    `shadowing` no shadow is asked.
+    The calls that they take go to `submit`, small ones to `enqueue` where that takes them
+    (`small`), those that stream to `streaming`; without it, and of versions that can't stream, a
+    stream is of one event, the whole answer. `default_timeout_s` is a request's deadline where no
+    tag says otherwise, `max_timeout_s` the longest that a tag can say, `max_rows` the most rows of
+    one request. What comes of canaries is counted in `trials`; without `shadowing` no shadow is
+    asked.
     """
 
     def __init__(
@@ -96,6 +104,7 @@ class PredictionService:
         *,
         feed: CatalogFeed,
         submit: Submit,
+        enqueue: Enqueue | None = None,
         streaming: StreamingBackend | None = None,
         default_timeout_s: float,
         max_timeout_s: float = 3600.0,
@@ -113,19 +122,30 @@ class PredictionService:
         self._max_rows = max_rows
         self._admission = admission or Admission()
         self._parsing = parsing or Parsing()
-        self._trials = trials or Trials()
         self._shadowing = shadowing
-        self._unloadable: dict[VersionKey, str] = {}
+        self._outcomes = VersionOutcomes(trials or Trials(), self._patience_s)
+        self.small = (
+            None
+            if enqueue is None
+            else SmallPredictions(
+                enqueue, outcomes=self._outcomes, patience_s=self._patience_s, max_rows=max_rows
+            )
+        )
         self._resolved_in: Catalog | None = None
         self._resolved: dict[tuple[str, str | None], Resolution] = {}
 
     @property
     def unloadable(self) -> Unloadable:
         """The versions whose last load failed, as far as this process has seen, and why."""
-        return self._unloadable
+        return self._outcomes.unloadable
+
+    @property
+    def current(self) -> Catalog | None:
+        """The current catalog; None before the first one."""
+        return self._feed.catalog
 
     def catalog(self) -> Catalog:
-        """The current catalog; raises CatalogUnavailable before the first one."""
+        """The same; raises CatalogUnavailable before the first one."""
         catalog = self._feed.catalog
         if catalog is None:
             raise CatalogUnavailable(
@@ -189,10 +209,9 @@ class PredictionService:
         DeadlineExceeded, InvalidModelOutput and what `PredictionBackend.call` raises; each names
         the model and the version.
         """
-        with self._naming(resolution, timeout_s):
+        with self._outcomes.naming(resolution, timeout_s):
             prediction = await self._predict(resolution, body, visit, timeout_s, form, kept)
-        if resolution.trial is not None:
-            self._trials.note_answer(resolution.trial)
+        self._outcomes.answered(resolution)
         return prediction
 
     async def stream(
@@ -214,7 +233,7 @@ class PredictionService:
             if version.task is not None and whole.rows == 1:
                 answer = answer[1:-1]
             return EventStream(events=_one(answer), version=version.number, offer=whole.offer)
-        with self._naming(resolution, timeout_s):
+        with self._outcomes.naming(resolution, timeout_s):
             patience_s = self._timeout_s(resolution, timeout_s)
             events = self._events(resolution, body, visit, patience_s, kept)
             try:
@@ -259,35 +278,14 @@ class PredictionService:
 
         return EventStream(events=heard.passed_on(), version=resolution.version.number, offer=offer)
 
-    @contextmanager
-    def _naming(self, resolution: Resolution, asked_s: float | None = None) -> Iterator[None]:
-        """Errors name the model and the version; whether that can be loaded is kept, and of a
-        canary that it failed. `asked_s` is the deadline that the caller asks for."""
-        key = (resolution.model.name, resolution.version.fingerprint)
-        try:
-            yield
-        except GatewayError as error:
-            error.model = resolution.model.name
-            error.version = resolution.version.number
-            if isinstance(error, ModelUnavailable) and error.load_failed:
-                self._unloadable[key] = error.detail
-            if resolution.trial is not None:
-                is_lowered = asked_s is not None and asked_s < self._patience_s(resolution.model)
-                self._trials.note_error(
-                    resolution.trial, error, lowered_to_s=asked_s if is_lowered else None
-                )
-            raise
-        self._unloadable.pop(key, None)
-
     async def _named(
         self, resolution: Resolution, events: AsyncGenerator[bytes]
     ) -> AsyncGenerator[bytes]:
-        with self._naming(resolution):
+        with self._outcomes.naming(resolution):
             async with aclosing(events):
                 async for event in events:
                     yield event
-        if resolution.trial is not None:
-            self._trials.note_answer(resolution.trial)
+        self._outcomes.answered(resolution)
 
     async def _events(
         self,
@@ -365,14 +363,11 @@ class PredictionService:
         visit.hold_answer(len(answer.body))
         if kept is not None:
             kept.note_outputs(placed(request, results), len(answer.body))
-        spent_ms = timings(results, (called - parsed) * 1e3)
-        spent_ms["parse"] = (parsed - started) * 1e3
-        spent_ms["render"] = (time.perf_counter() - called) * 1e3
         return Prediction(
             answer=answer,
             version=resolution.version.number,
             rows=request.rows,
-            timings_ms=spent_ms,
+            timings_ms=timings(results, started, parsed, called),
             offer=None
             if resolution.shadow is None
             else self._offer(resolution, body, form, request, results, len(answer.body)),
@@ -438,9 +433,7 @@ async def _deadline(timeout_s: float, missing: str) -> AsyncGenerator[None]:
     except TimeoutError:
         if not limit.expired():
             raise  # somebody else's: a bug, and no word about the request
-        raise DeadlineExceeded(
-            f"{missing} within the request's deadline of {timeout_s:g} s."
-        ) from None
+        raise no_answer(timeout_s, missing) from None
 
 
 async def _one(event: bytes) -> AsyncGenerator[bytes]:

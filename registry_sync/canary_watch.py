@@ -82,7 +82,7 @@ class CanaryWatch:
 
 def _reason(canary: Canary, requests: int, errors: int) -> str | None:
     most = canary.rule.max_error_ratio
-    if most is None or requests < canary.rule.min_requests or errors <= most * requests:
+    if most is None or requests < canary.rule.min_requests or errors / requests <= most:
         return None
     return (
         f"{errors} of {requests} requests failed by its own doing, more than the tag "

@@ -21,6 +21,22 @@ class CannotTell(Exception):
     """The question has no answer; the sentence says why."""
 
 
+class NothingPromised(CannotTell):
+    """Nothing was promised yet that the version `candidate` could break."""
+
+    def __init__(self, sentence: str, candidate: int) -> None:
+        super().__init__(sentence)
+        self.candidate = candidate
+
+
+class NamedAlready(CannotTell):
+    """The registry names the version `candidate` as default already."""
+
+    def __init__(self, sentence: str, candidate: int) -> None:
+        super().__init__(sentence)
+        self.candidate = candidate
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
     """Whether `candidate` may answer for the contract of version `against`; with `in_force_at`, for
@@ -51,7 +67,8 @@ def check_contract(
 
     Without `against` it is what a gateway that has just been started would have as default: what
     the registry names as such, else the newest servable version before the candidate. Raises
-    CannotTell (also where the candidate is what the registry names), and RegistryUnreachable.
+    CannotTell (NamedAlready where the candidate is what the registry names, NothingPromised where
+    there is no other version), and RegistryUnreachable.
     """
     model = _model(registry, name)
     new = _servable(registry, name, _number(registry, model, candidate))
@@ -94,18 +111,26 @@ def _default_before(
 ) -> int:
     champion = _champion(registry, model, policy)
     if champion == candidate.number:
-        raise CannotTell(
+        raise NamedAlready(
             f"{model.name} version {champion} is the one that the registry names as default "
             "already, and which contract is in force only the gateway knows: ask it with --url, or "
-            "name a version with --against."
+            "name a version with --against.",
+            candidate.number,
         )
     if champion is not None:
         return champion
-    numbers = registry.ready_versions(model.name)
-    for number in sorted((n for n in numbers if n < candidate.number), reverse=True):
-        if registry.read_version(model.name, number).is_servable:
+    numbers = sorted(registry.ready_versions(model.name), reverse=True)
+    servable = (n for n in numbers if registry.read_version(model.name, n).is_servable)
+    newer = []
+    for number in servable:
+        if number < candidate.number:
             return number
-    raise CannotTell(f"{model.name} has no earlier version that can be served.")
+        newer.append(number)
+    sentence = f"{model.name} has no earlier version that can be served."
+    # Where being the newest makes a default, a newer one may have promised something.
+    if policy.rule == "champion" or newer == [candidate.number]:
+        raise NothingPromised(sentence, candidate.number)
+    raise CannotTell(sentence)
 
 
 def _champion(

@@ -111,7 +111,7 @@ def _end_of(now: Canary | None, was: Canary) -> tuple[Event, str]:
     """How a canary that ran came to its end, and why."""
     if now is None:
         return "canary_ended", "The model has no canary any more."
-    if now.version != was.version:
+    if now.version is not None and now.version != was.version:
         return "canary_ended", f"{was.rule.selector} is another version by now."
     return ("canary_stopped" if now.state == "stopped" else "canary_ended"), now.why or ""
 
@@ -122,7 +122,12 @@ def _of_shadow(
     was = None if before.shadow is None else before.shadow.number
     is_now = None if after.shadow is None else after.shadow.number
     if was != is_now:
-        yield note(event="shadow", before=was, after=is_now, why=after.shadow_problem)
+        shadow = after.shadow
+        share = (
+            None if shadow is None else f"It is asked {shadow.percent:g}% of what names no version."
+        )
+        why = share or after.shadow_problem or "The model has no shadow any more."
+        yield note(event="shadow", before=was, after=is_now, why=why)
 
 
 _EVENTS: Mapping[DefaultCause, Event] = {

@@ -1,12 +1,14 @@
 """What MLflow's wrappers of some flavors take and give, where the signature that MLflow writes for
-them says another thing. Pure. Read in MLflow 3.17: `mlflow/transformers/__init__.py` and
-`mlflow/sentence_transformers/__init__.py`.
+them says another thing. Pure. Read in MLflow 3.17: `mlflow/transformers/__init__.py`,
+`mlflow/sentence_transformers/__init__.py` and `mlflow/openai/model.py`.
 
 * A wrapper that has several texts in one input takes a list where the signature says `string`:
   texts to embed, the labels of a zero-shot classifier. MLflow passes anything in such a column.
 * A wrapper that looks at the first row alone, merges the rows, or refuses more than one (DSPy's) is
   called for each row: else two callers' rows, or two of a list, would change each other's answers.
 * Vectors of texts and of their tokens are declared as numbers.
+* A classifier that ranks its labels is declared as one that gives the first of them; its answer has
+  a column for each rank. What it is called like depends on the model: nothing is declared.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ import orjson
 from gateway.contract.signature import ROW_BY_ROW, TEXTS_IN_STRINGS
 
 _ZERO_SHOT, _FEATURES = "zero-shot-classification", "feature-extraction"
-_ALONE = frozenset({_ZERO_SHOT, _FEATURES, "table-question-answering"})
+_ALONE = frozenset({_ZERO_SHOT, _FEATURES, "table-question-answering", "audio-classification"})
 """Tasks of pipelines of transformers."""
 
 _LLM = "llm/v1/"
-_TEXTS = frozenset({"llm/v1/embeddings", "llm/v1/completions"})
+_COMPLETIONS, _EMBEDDINGS = "llm/v1/completions", "llm/v1/embeddings"
 
 
 def amended(document: Mapping[str, Any], signature: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,15 +33,38 @@ def amended(document: Mapping[str, Any], signature: Mapping[str, Any]) -> dict[s
     flavors = document["flavors"]
     pipeline = _text(flavors.get("transformers"), "task")
     task = _text(document.get("metadata"), "task")
-    embeds = "sentence_transformers" in flavors
     found: dict[str, Any] = {}
-    if embeds or pipeline == _ZERO_SHOT or task in _TEXTS:
+    if _takes_lists(flavors, pipeline, task):
         found[TEXTS_IN_STRINGS] = True
     if pipeline in _ALONE or task.startswith(_LLM) or "dspy" in flavors:
         found[ROW_BY_ROW] = True
-    if (embeds or pipeline == _FEATURES) and isinstance(signature.get("outputs"), str):
-        found["outputs"] = orjson.dumps(_vectors(orjson.loads(signature["outputs"]))).decode()
+    outputs = signature.get("outputs")
+    if isinstance(outputs, str):
+        columns = orjson.loads(outputs)
+        # Of OpenAI's tasks, which aren't told here, none gives numbers.
+        if pipeline == _FEATURES or flavors.keys() & {"sentence_transformers", "openai"}:
+            found["outputs"] = orjson.dumps(_vectors(columns)).decode()
+        elif _ranks_labels(flavors, pipeline) and _are_of_one_label(columns):
+            found["outputs"] = None
     return found
+
+
+def _takes_lists(flavors: Mapping[str, Any], pipeline: str, task: str) -> bool:
+    if task == _COMPLETIONS:  # of which MLflow's wrapper of transformers takes one
+        return "transformers" not in flavors
+    return task == _EMBEDDINGS or pipeline == _ZERO_SHOT or "sentence_transformers" in flavors
+
+
+def _ranks_labels(flavors: Mapping[str, Any], pipeline: str) -> bool:
+    """Whether a classifier answers with as many labels as it has, or as it is told to."""
+    pyfunc = flavors.get("python_function")
+    config = pyfunc.get("config") if isinstance(pyfunc, dict) else None
+    is_told = isinstance(config, dict) and "top_k" in config
+    return pipeline == "image-classification" or (pipeline == "text-classification" and is_told)
+
+
+def _are_of_one_label(columns: Any) -> bool:
+    return [_text(column, "name") for column in columns] == ["label", "score"]
 
 
 def _vectors(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,16 @@ def values_of(answer: Any) -> Any:
 
 
 @contextmanager
-def whole_gateway(tracking_uri: str, folder: Path, *options: str) -> Iterator[Gateway]:
+def whole_gateway(
+    tracking_uri: str,
+    folder: Path,
+    *options: str,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Gateway]:
     """A real `modelmux up`; nothing that it started outlives it, however it ends."""
     session = None
     try:
-        with gateway(tracking_uri, folder, *options) as started:
+        with gateway(tracking_uri, folder, *options, environment=environment) as started:
             session = started.process.pid
             yield started
     finally:

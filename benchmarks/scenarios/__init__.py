@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from benchmarks.scenarios.canary import CanaryRouting
+from benchmarks.scenarios.capture import CapturedRequests
 from benchmarks.scenarios.cold_version import ColdVersion
 from benchmarks.scenarios.default_switch import DefaultSwitch
 from benchmarks.scenarios.environment_build import EnvironmentBuild
@@ -9,6 +11,7 @@ from benchmarks.scenarios.finding import Scenario
 from benchmarks.scenarios.first_request import FirstRequest
 from benchmarks.scenarios.idle_models import IdleModels
 from benchmarks.scenarios.protocols import Protocols
+from benchmarks.scenarios.shadow import ShadowOfAll
 from benchmarks.scenarios.shared_deployment import SharedDeployment
 from benchmarks.scenarios.transformer_batching import TransformerBatching
 from benchmarks.scenarios.version_processes import VersionProcesses
@@ -22,5 +25,9 @@ SCENARIOS: tuple[Scenario, ...] = (
     VersionProcesses(),
     SharedDeployment(),
     EnvironmentBuild(),
+    ShadowOfAll(faults=False),
+    ShadowOfAll(faults=True),
+    CanaryRouting(),
+    CapturedRequests(),
     Protocols(),
 )

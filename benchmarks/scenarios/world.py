@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -22,14 +22,17 @@ VERSION_HEADER = "X-Model-Version"
 
 @contextmanager
 def world(
-    folder: Path, fill: Callable[[str], None], *options: str
+    folder: Path,
+    fill: Callable[[str], None],
+    *options: str,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[Gateway, MlflowClient]]:
     """A gateway over a registry that `fill` has filled, given the server's URL."""
     folder.mkdir(parents=True, exist_ok=True)
     with mlflow_server(folder) as uri:
         with quiet_mlflow(), redirect_stderr(StringIO()):
             fill(uri)
-        with whole_gateway(uri, folder, *options) as started:
+        with whole_gateway(uri, folder, *options, environment=environment) as started:
             yield started, MlflowClient(uri, uri)
 
 

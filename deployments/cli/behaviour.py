@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
-import orjson
+from pydantic_core import from_json
 
 from deployments.cli.local_versions import LocalVersions, NotLoadable, Show, local_versions
 from deployments.settings import Settings
-from gateway.capture.files import CaptureUnusable, require_arrow, store_at, tables_of
+from gateway.capture.arrow_columns import json_text
+from gateway.capture.files import CaptureUnusable, Store, require_arrow, store_at, tables_of
 from gateway.capture.replay import NotReplayable, Question, questions_of
 from gateway.catalog import ModelVersion, ServedModel, contract_of
 from gateway.contract import Contract
@@ -31,6 +33,8 @@ from registry_sync.source import MlflowRegistry
 from registry_sync.tags import parse_options
 
 CAPTURED, EXAMPLE = "captured", "example"
+
+_T = TypeVar("_T")
 
 _TOGETHER = 256
 _WORST = 5
@@ -189,23 +193,30 @@ def _of_body(contract: Contract, body: Any, told: str) -> Iterator[Question]:
 
 
 def _of_lines(contract: Contract, path: Path) -> Iterator[Question]:
-    with path.open("rb") as file:
+    with _opened(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
-                body = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
+                body = from_json(line, allow_inf_nan=False)
+            except ValueError as error:
                 raise NotReplayable(f"{path.name} line {number} is no JSON") from error
             yield from _of_body(contract, body, f"{path.name} line {number}")
 
 
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise NotReplayable(f"{path} can't be read: {error.strerror}") from error
+
+
 def _of_file(contract: Contract, path: Path) -> Iterator[Question]:
+    require_arrow()
     import pyarrow as pa
 
-    require_arrow()
     try:
-        with tables_of(path.open("rb")) as file:
+        with tables_of(_opened(path)) as file:
             for batch in file.iter_batches():
                 table = pa.Table.from_batches([batch])
                 yield from questions_of(table, contract, source=path.name)
@@ -214,14 +225,43 @@ def _of_file(contract: Contract, path: Path) -> Iterator[Question]:
 
 
 def _captured(settings: Settings, name: str, contract: Contract) -> Iterator[Question]:
-    """The newest that were answered."""
+    """The newest that were answered. Each file is of one version: those of versions that took
+    something else are left out, and one that was removed meanwhile is as none."""
     if settings.capture_url is None:
         raise CannotTell("nothing is captured: set MODELMUX_CAPTURE_URL")
     require_arrow()
     store = store_at(settings.capture_url)
-    for path in store.files_of(name):
-        with tables_of(store.open(path)) as file:
-            yield from questions_of(file.read(use_threads=False), contract, source=path)
+    asked, misfit = 0, None
+    for path in _readable(partial(store.files_of, name)) or ():
+        table = _readable(partial(_table_of, store, path))
+        if table is None:
+            continue
+        try:
+            for question in questions_of(table, contract, source=path):
+                asked += 1
+                yield question
+        except NotReplayable as problem:
+            misfit = problem
+    if not asked and misfit is not None:
+        raise misfit
+
+
+def _table_of(store: Store, path: str) -> Any:
+    with tables_of(store.open(path)) as file:
+        return file.read(use_threads=False)
+
+
+def _readable(read: Callable[[], _T]) -> _T | None:
+    """What is read of a store; None where it is gone. Raises CannotTell where it can't be read."""
+    import pyarrow as pa
+
+    try:
+        return read()
+    except FileNotFoundError:
+        return None
+    except (pa.ArrowException, OSError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise CannotTell(f"what was captured can't be read: {reason}") from error
 
 
 @dataclass(slots=True)
@@ -354,9 +394,9 @@ def _may_join(contract: Contract, run: Sequence[Question], new: Question) -> boo
 def _body(contract: Contract, questions: Sequence[Question]) -> bytes:
     values = [each.value for each in questions]
     if not wraps(contract.accepted):
-        return orjson.dumps(values)
+        return (json_text(values) or "").encode()
     params = questions[0].params
-    return orjson.dumps({"inputs": values, **({"params": params} if params else {})})
+    return (json_text({"inputs": values, **({"params": params} if params else {})}) or "").encode()
 
 
 async def _answer(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -126,16 +127,25 @@ def ask(
     *,
     content: bytes | None = None,
     headers: Mapping[bytes, bytes] | None = None,
+    refused: int = NO,
 ) -> httpx.Response:
-    """The gateway's answer where that is a good one; raises the exit that says why not."""
+    """The gateway's answer where that is a good one; raises the exit that says why not, with the
+    code `refused` where the gateway said so."""
     try:
         with gateway_client(url, key) as client:
             response = client.request(method, path, content=content, headers=headers)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise fail(f"no answer from {url}: {error}") from error
     if not response.is_success:
-        raise _refusal(response)
+        raise _refusal(response, refused)
     return response
+
+
+def have_looked(url: str, key: str | None) -> None:
+    """Have a gateway look at the registry now; where it can't, or the key may not ask for that, it
+    does so by itself in a while."""
+    with suppress(httpx.HTTPError, httpx.InvalidURL), gateway_client(url, key) as client:
+        client.post("/registry/sync")
 
 
 def gateway_client(url: str, key: str | None) -> httpx.Client:
@@ -159,14 +169,14 @@ def _header_value(what: str, value: str) -> bytes:
     return encoded
 
 
-def _refusal(response: httpx.Response) -> typer.Exit:
+def _refusal(response: httpx.Response, code: int) -> typer.Exit:
     """Tell what the gateway refused; the exit to raise."""
     is_problem = "json" in response.headers.get("content-type", "")
     if is_problem and terminal.err.is_terminal:
         retry_after = response.headers.get("Retry-After")
         terminal.show(terminal.problem(response.json(), retry_after), console=terminal.err)
-        return typer.Exit(NO)
-    return fail(_problem_text(response), NO)
+        return typer.Exit(code)
+    return fail(_problem_text(response), code)
 
 
 def _problem_text(response: httpx.Response) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from gateway.http.predict.path import predict_path
-from registry_sync.contract_check import CannotTell, CheckResult
+from registry_sync.contract_check import CannotTell, CheckResult, NothingPromised
 
 _SEEN_WITHIN_S = 15.0
 _PAUSE_S = 0.5
@@ -24,7 +24,8 @@ def check_in_force(
 ) -> CheckResult:
     """Compare a version (a number, an alias or `latest`) with the contract in force.
 
-    A version that the gateway hasn't seen is waited for, for a moment. Raises CannotTell.
+    A version that the gateway hasn't seen is waited for, for a moment. Raises CannotTell, and
+    NothingPromised where the model has no contract yet.
     """
     version = _seen(client, name, candidate)
     if version is None:
@@ -41,6 +42,9 @@ def _result(client: httpx.Client, model: dict[str, Any], version: dict[str, Any]
     name, number = model["name"], version["version"]
     if version["status"] != "READY":
         raise CannotTell(f"{name} version {number}: the registry calls it {version['status']}.")
+    if version["servable"] and model["request_schema"] is None and model["default_version"] is None:
+        reason = model["reason"] or "the model has no contract yet"
+        raise NothingPromised(f"{name} version {number}: {reason}", number)
     if version["compatible"] is None:
         reason = version["reason"] or model["reason"] or "the model has no contract yet"
         raise CannotTell(f"{name} version {number}: {reason}")

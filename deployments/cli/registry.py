@@ -24,6 +24,7 @@ from deployments.cli.terminal import (
 )
 from deployments.mlflow_environment import set_registry_defaults
 from deployments.settings import BadSettings, Settings, read_settings
+from gateway.capture.arrow_columns import json_text
 
 if TYPE_CHECKING:
     from deployments.cli.behaviour import Behaviour
@@ -91,7 +92,9 @@ def check(
             "differences": list(result.differences),
             **({} if seen is None else {"behaviour": seen.as_dict()}),
         }
-        write_json(json.dumps(told, indent=2, ensure_ascii=False, default=str))
+        # Answers may have NaN and arrays: what is printed is JSON all the same.
+        plain = json.loads(json_text(told) or "")
+        write_json(json.dumps(plain, indent=2, ensure_ascii=False))
     elif seen is not None:
         _print_behaviour(seen, result)
     if not result.is_compatible or (seen is not None and seen.ratio > at_most):
@@ -165,17 +168,30 @@ def contract_checked(
     url: str | None = None,
     key: str | None = None,
 ) -> CheckResult:
-    """What the comparison says, by the gateway at `url` where one is named and nothing else is to
-    be compared with; raises the exit where it can't be made."""
+    """What the comparison says; raises the exit where it can't be made."""
     from registry_sync.contract_check import CannotTell
     from registry_sync.records import RegistryUnreachable
 
     try:
-        if url is not None and against is None:
-            return _checked_by_gateway(url, key, name, candidate)
-        return _checked_by_registry(settings, name, candidate, against)
+        return compared(settings, name, candidate, against=against, url=url, key=key)
     except (CannotTell, RegistryUnreachable) as error:
         raise fail(str(error)) from error
+
+
+def compared(
+    settings: Settings,
+    name: str,
+    candidate: str,
+    *,
+    against: str | None = None,
+    url: str | None = None,
+    key: str | None = None,
+) -> CheckResult:
+    """The comparison, by the gateway at `url` where one is named and nothing else is to be compared
+    with; raises CannotTell and RegistryUnreachable."""
+    if url is not None and against is None:
+        return _checked_by_gateway(url, key, name, candidate)
+    return _checked_by_registry(settings, name, candidate, against)
 
 
 def _checked_by_gateway(url: str, key: str | None, name: str, candidate: str) -> CheckResult:

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from deployments.cli import terminal
-from deployments.cli.client import DEFAULT_URL, ClientKey, Url, ask
-from deployments.cli.registry import contract_checked, print_result, settings_of
-from deployments.cli.terminal import NO, fail, out
+from deployments.cli.client import DEFAULT_URL, ClientKey, Url, ask, have_looked
+from deployments.cli.registry import compared, print_result, settings_of
+from deployments.cli.terminal import CANNOT, NO, fail, out
 from deployments.mlflow_environment import set_registry_defaults
 from deployments.settings import Settings
 from gateway.http.predict.path import model_path
@@ -43,19 +43,44 @@ def promote(
     """Make a version the default, if it keeps the contract: moves the alias in the registry.
 
     Where the gateway has asked it as a shadow, says how often it answered as the default does. Exit
-    code 0 moved (or would be), 1 it breaks the contract or agrees too seldom, 2 couldn't tell.
+    code 0 moved (or would be, or needn't be), 1 it breaks the contract or agrees too seldom, 2
+    couldn't tell.
     """
     settings = settings_of(tracking_uri=tracking_uri, registry_uri=registry_uri)
-    result = contract_checked(settings, name, version, url=url, key=key)
+    if agreement is not None and url is None:
+        raise fail("only a gateway knows how often a shadow agrees: name it with --url")
+    number = _passed(settings, name, version, url=url, key=key)
+    if url is not None:
+        _look_at_shadow(name, number, url=url, key=key, at_least=agreement)
+    _move(settings, name, number, dry_run=dry_run)
+    if url is not None and not dry_run:
+        have_looked(url, key)
+
+
+def _passed(
+    settings: Settings, name: str, version: str, *, url: str | None, key: str | None
+) -> int:
+    """The number of the version, which the gate would let through; raises the exit where not."""
+    from registry_sync.contract_check import CannotTell, NamedAlready, NothingPromised
+    from registry_sync.records import RegistryUnreachable
+
+    try:
+        result = compared(settings, name, version, url=url, key=key)
+    except NothingPromised as nothing:
+        out.print(f"{name} has promised nothing yet that version {nothing.candidate} could break.")
+        return nothing.candidate
+    except NamedAlready as named:
+        out.print(f"{name} version {named.candidate} has the alias already.")
+        return named.candidate
+    except (CannotTell, RegistryUnreachable) as error:
+        raise fail(str(error)) from error
     print_result(result)
     if not result.is_compatible and not _accepts_breaking(settings, name, result.candidate):
         out.print("Set modelmux.accept_breaking=true on this version to let it through.")
+        if url is not None and _asked(name, url, key)["default_before"] == result.candidate:
+            out.print(f"It was the default before: modelmux rollback {name} goes back to it.")
         raise typer.Exit(NO)
-    if agreement is not None and url is None:
-        raise fail("only a gateway knows how often a shadow agrees: name it with --url")
-    if url is not None:
-        _look_at_shadow(name, result.candidate, url=url, key=key, at_least=agreement)
-    _move(settings, name, result.candidate, dry_run=dry_run)
+    return result.candidate
 
 
 def _look_at_shadow(
@@ -63,7 +88,8 @@ def _look_at_shadow(
 ) -> None:
     """Say how often the version answered as the default; raises the exit where that is too seldom,
     or isn't known and has to be."""
-    told: dict[str, Any] = ask("GET", url, f"{model_path(name)}/shadow", key).json()
+    path = f"{model_path(name)}/shadow"
+    told: dict[str, Any] = ask("GET", url, path, key, refused=CANNOT).json()
     requests, reached = told["requests"], told["agreement"]
     if told["shadow_version"] != version or reached is None:
         if at_least is not None:
@@ -103,16 +129,34 @@ def rollback(
 ) -> None:
     """Go back to the version that was the default before: moves the alias in the registry.
 
-    The gateway is asked which one that is, and takes it over whatever was let in between. Exit code
-    0 moved (or would be), 1 there is none, 2 couldn't tell.
+    The gateway is asked which one that is, and takes it over whatever was let in between. Where the
+    alias names one that isn't the default yet, or is held, it is moved back to the default. Exit
+    code 0 moved (or would be), 1 there is none, 2 couldn't tell.
     """
     settings = settings_of(tracking_uri=tracking_uri, registry_uri=registry_uri)
-    model: dict[str, Any] = ask("GET", url, model_path(name), key).json()
-    before = model["default_before"]
+    have_looked(url, key)
+    model = _asked(name, url, key)
+    default, held = model["default_version"], model["held"]
+    named = model["aliases"].get(settings.champion_alias)
+    if held is not None and held["version"] == named:
+        before = default
+        out.print(f"{name} stays at version {default}: version {named} has not taken over.")
+    else:
+        before = model["default_before"]
+        if before is None:
+            raise fail(f"{name} had no other default before version {default}", NO)
+        out.print(f"{name} goes back from version {default} to {before}.")
     if before is None:
-        raise fail(f"{name} had no other default before version {model['default_version']}", NO)
-    out.print(f"{name} goes back from version {model['default_version']} to {before}.")
+        raise fail(f"{name} has no default that it could stay at", NO)
     _move(settings, name, before, dry_run=dry_run)
+    if not dry_run:
+        have_looked(url, key)
+
+
+def _asked(name: str, url: str, key: str | None) -> dict[str, Any]:
+    """What the gateway tells of a model; raises the exit."""
+    told: dict[str, Any] = ask("GET", url, model_path(name), key, refused=CANNOT).json()
+    return told
 
 
 def _move(settings: Settings, name: str, version: int, *, dry_run: bool) -> None:

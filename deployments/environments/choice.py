@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from deployments.environments.model_needs import Minor, Needs, Unreadable, conda_name
-from deployments.environments.satisfaction import Installed, Unmet, unmet
+from deployments.environments.satisfaction import Installed, Unmet, leans_on_client, unmet
 from gateway.catalog import EnvironmentMode
+from registry_sync.masking import shown
 
 Kind = Literal["gateway", "own"]
 
@@ -28,13 +29,16 @@ class Choice:
     """An environment that a version is to run in, and `why`, as part of a sentence.
 
     `needs` are those that it is built by, None where it is the gateway's. `warning` says what the
-    version needs and won't have there; None where there is no such thing.
+    version needs and won't have there; None where there is no such thing. `otherwise` are the
+    needs that it is built by once it was seen that the gateway's packages aren't enough, which
+    can't be known before; None where they are, or nothing may be built.
     """
 
     kind: Kind
     why: str
     needs: Needs | None = None
     warning: str | None = None
+    otherwise: Needs | None = None
 
 
 def mode_of(tag: EnvironmentMode | None, setting: EnvironmentMode) -> EnvironmentMode:
@@ -68,11 +72,19 @@ def _chosen(needs: Needs, mode: EnvironmentMode, installed: Installed) -> Choice
         why = f"its own: {_named(missing)}" if missing else "its own, as its tag or the setting has"
         return Choice(kind="own", why=why, needs=needs)
     if not missing:
-        return Choice(kind="gateway", why="the gateway's, which has all that it needs")
+        why = "the gateway's, which has all that it needs"
+        may_lack = mode == "auto" and leans_on_client(needs, installed)
+        return Choice(kind="gateway", why=why, otherwise=needs if may_lack else None)
     if mode == "shared":
         warning = f"It runs with other packages than it needs: it {_named(missing)}."
         return Choice(kind="gateway", why=_FORBIDDEN, warning=warning)
     return Choice(kind="own", why=f"its own: {_named(missing)}", needs=needs)
+
+
+def as_it_lacked(choice: Choice, module: str) -> Choice:
+    """The environment instead, where the gateway's packages lacked that module."""
+    why = f"its own: imports {shown(module)}, which mlflow brings and the gateway hasn't"
+    return replace(choice, kind="own", why=why, needs=choice.otherwise, otherwise=None)
 
 
 def on_another_python(choice: Choice, minor: Minor) -> Choice:
@@ -108,6 +120,6 @@ def _named(missing: Sequence[Unmet]) -> str:
 
 
 def _listed(texts: Sequence[str]) -> str:
-    shown = "; ".join(texts[:_SHOWN])
+    first = "; ".join(texts[:_SHOWN])
     more = len(texts) - _SHOWN
-    return f"{shown}; and {more} more" if more > 0 else shown
+    return f"{first}; and {more} more" if more > 0 else first

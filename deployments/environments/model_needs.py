@@ -74,7 +74,7 @@ class Needs:
     lock; where there is one it is what gets installed, and `requirements` say what is in it.
     `source` tells the model's own files (`files`, `folders`) from others of the same names; nothing
     where it has none. `conda_only` are packages that only conda has under these names, as they may
-    be shown: as by MLflow, they aren't installed.
+    be shown: as by MLflow, they aren't installed. `flavors` are those of MLflow's that it has.
     """
 
     python_minor: Minor
@@ -86,6 +86,7 @@ class Needs:
     lock: str | None = None
     source: str = ""
     conda_only: tuple[str, ...] = ()
+    flavors: tuple[str, ...] = ()
 
     @property
     def python(self) -> str:
@@ -199,7 +200,8 @@ def _is_project(source: dict[str, Any]) -> bool:
 def _needs(
     read: Callable[[str], bytes | None], reader: LineReader, gateway_python: Minor, source: str
 ) -> Needs:
-    python_env_path, conda_path = _named_files(read)
+    flavors = _flavors(read)
+    python_env_path, conda_path = _named_files(flavors)
     conda = _conda(read, conda_path)
     python_env = _yaml(read, python_env_path)
     has_requirements = read(_REQUIREMENTS) is not None
@@ -224,6 +226,7 @@ def _needs(
         lock=None if lock is None else decoded(lock, _LOCK, most_bytes=_MAX_LARGE_BYTES),
         source=source,
         conda_only=tuple(each for each in conda.others if conda_name(each) not in named),
+        flavors=tuple(map(str, flavors)),
     )
 
 
@@ -243,11 +246,16 @@ def _sorted(requirements: Iterable[Wanted]) -> tuple[Wanted, ...]:
     return tuple(sorted(set(requirements), key=lambda each: each.text(lambda path: path)))
 
 
-def _named_files(read: Callable[[str], bytes | None]) -> tuple[str, str]:
-    """The two files that describe the environment, as the MLmodel file calls them."""
+def _flavors(read: Callable[[str], bytes | None]) -> dict[str, Any]:
+    """What the MLmodel file says of each of its flavors."""
     document = _yaml(read, _MLMODEL, most_bytes=_MAX_LARGE_BYTES) or {}
     flavors = document.get("flavors")
-    pyfunc = flavors.get("python_function") if isinstance(flavors, dict) else None
+    return flavors if isinstance(flavors, dict) else {}
+
+
+def _named_files(flavors: dict[str, Any]) -> tuple[str, str]:
+    """The two files that describe the environment, as the MLmodel file calls them."""
+    pyfunc = flavors.get("python_function")
     env = pyfunc.get("env") if isinstance(pyfunc, dict) else None
     if isinstance(env, str):  # MLflow 1.x
         return _PYTHON_ENV, _own_file(env)

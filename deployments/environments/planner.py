@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Protocol
 
 from deployments.environments.builder import Builder, BuildSettings
-from deployments.environments.choice import Choice, choose, mode_of, on_another_python
+from deployments.environments.choice import (
+    Choice,
+    as_it_lacked,
+    choose,
+    mode_of,
+    on_another_python,
+)
 from deployments.environments.model_needs import Needs, read_needs
 from deployments.environments.satisfaction import GATEWAY_PYTHON, Installed
 from deployments.environments.store import Environment, Store
@@ -92,10 +98,16 @@ class Planner:
             read_needs, read, gateway_python=GATEWAY_PYTHON, source=fingerprint
         )
         choice = choose(needs, mode, self._installed)
+        if choice.otherwise is not None:
+            return await asyncio.to_thread(self._as_it_was_seen, choice, choice.otherwise)
         if choice.needs is None or mode == "own":
             return choice
         found = await self.builder.interpreters.find(choice.needs.python_minor)
         return choice if found is not None else on_another_python(choice, GATEWAY_PYTHON)
+
+    def _as_it_was_seen(self, choice: Choice, otherwise: Needs) -> Choice:
+        lacked = self.builder.store.lacking.find(self.builder.digest(otherwise))
+        return choice if lacked is None else as_it_lacked(choice, lacked)
 
     async def build(
         self, needs: Needs, files: Callable[[], OwnFiles], *, again: bool = False

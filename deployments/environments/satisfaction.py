@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -23,6 +24,11 @@ _T = TypeVar("_T")
 GATEWAY_PYTHON: Minor = (sys.version_info.major, sys.version_info.minor)
 """The Python that the gateway runs on."""
 
+_BROUGHT_BY_MLFLOW = {"sklearn": "scikit-learn"}
+"""What flavors import that `mlflow` requires and `mlflow-skinny` doesn't: a model that names no
+more than MLflow has it in an environment of its own."""
+
+_LOOK_AGAIN_S = 1.0
 _LOWER_BOUNDS = ("==", ">=", "~=", ">", "===")
 
 
@@ -50,19 +56,22 @@ class Installed:
 
 class _Distributions(Mapping[str, _T]):
     """Something about each distribution of this process, by canonical name; one that isn't there
-    is looked for again, since it may have been installed meanwhile."""
+    is looked for again after a moment, since it may have been installed meanwhile."""
 
     def __init__(self, told: Callable[[importlib.metadata.Distribution], _T]) -> None:
         self._told = told
         self._known: dict[str, _T] = {}
+        self._absent_until: dict[str, float] = {}
 
     def __getitem__(self, name: str) -> _T:
         if name not in self._known:
-            if not name:
+            # To look takes a millisecond, and thousands of versions may need the same.
+            if not name or time.monotonic() < self._absent_until.get(name, 0.0):
                 raise KeyError(name)
             try:
                 found = importlib.metadata.distribution(name)
             except importlib.metadata.PackageNotFoundError:
+                self._absent_until[name] = time.monotonic() + _LOOK_AGAIN_S
                 raise KeyError(name) from None
             self._known[name] = self._told(found)
         return self._known[name]
@@ -99,10 +108,29 @@ def unmet(needs: Needs, installed: Installed) -> tuple[Unmet, ...]:
         found.append(Unmet(needed="what its uv.lock names", has=None))
     for each in needs.requirements:
         found += _unmet(each, installed)
+    found += _unmet_of_mlflow(needs, installed)
     for each in needs.constraints:
         if each.name in installed.versions and _applies(each, installed):
             found += _unmet(each, installed)
     return tuple(dict.fromkeys(found))
+
+
+def leans_on_client(needs: Needs, installed: Installed) -> bool:
+    """Whether it names MLflow, of which the interpreter has the client: what else MLflow requires,
+    and the version's code may import, isn't there."""
+    return "mlflow" not in installed.versions and any(
+        each.name == "mlflow" and _applies(each, installed) for each in needs.requirements
+    )
+
+
+def _unmet_of_mlflow(needs: Needs, installed: Installed) -> Iterator[Unmet]:
+    named = {each.name for each in needs.requirements}
+    if "mlflow" in named:
+        for flavor, package in _BROUGHT_BY_MLFLOW.items():
+            if flavor not in needs.flavors or package in named:
+                continue
+            if package not in installed.versions:
+                yield Unmet(needed=package, has=None)
 
 
 def _unmet(each: Wanted, installed: Installed) -> Iterator[Unmet]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.environments.failures import Cause, Failure, Failures
+from deployments.environments.lacking import Lacking
 from deployments.environments.whole_file import write_whole
 
 _MARKER = "complete.json"
@@ -28,6 +29,7 @@ _USED = "used"
 _LOCKS = ".locks"
 _CACHE = ".cache"
 _FAILED = ".failed"
+_LACKING = ".lacking"
 _TRASH = ".trash-"
 _WORK = ".work-"
 _BEGUN = "begun"
@@ -74,6 +76,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self._failures = Failures(self.folder / _FAILED)
+        self.lacking = Lacking(self.folder / _LACKING)
 
     @property
     def cache(self) -> Path:

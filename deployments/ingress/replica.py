@@ -39,10 +39,12 @@ from gateway.http.access_control import Access
 from gateway.http.access_log import PROBES, AccessJournal
 from gateway.http.app import create_app
 from gateway.http.boundary import Boundary
-from gateway.http.cross_origin import CrossOrigin
+from gateway.http.cross_origin import CrossOrigin, told_without_origin
 from gateway.http.placement import Placement
 from gateway.http.predict.body import HttpLimits
+from gateway.http.predict.direct import DirectPredictions
 from gateway.http.predict.endpoint import PredictEndpoint
+from gateway.http.server.protocol import GatewayProtocol
 from gateway.metrics.counters import Traffic, TrafficCounter
 from gateway.metrics.families import Reading
 from gateway.metrics.snapshots import ReplicaNumbers
@@ -158,6 +160,7 @@ class Ingress:
         service = PredictionService(
             feed=self._feed,
             submit=batcher.submit if tracing is None else TraceOrigins(batcher.submit).submit,
+            enqueue=batcher.enqueue,
             streaming=backend,
             default_timeout_s=settings.request_timeout_s,
             max_timeout_s=settings.max_request_timeout_s,
@@ -202,12 +205,26 @@ class Ingress:
         )
         if settings.grpc_port is not None:
             await self._listen_for_grpc(service, limits, journal, tracing)
+
+        def around(application: ASGIApp) -> ASGIApp:
+            bounded = Boundary(application, journal=journal)
+            if not settings.cors_origins:
+                return bounded
+            return CrossOrigin(bounded, settings.cors_origins)
+
         # For what comes to this process's own HTTP server, behind HAProxy.
         Front.routes = app.state.predictions
-        predictions: ASGIApp = Boundary(app.state.predictions, journal=journal)
-        if settings.cors_origins:
-            predictions = CrossOrigin(predictions, settings.cors_origins)
-        Front.predictions = predictions
+        Front.predictions = around(app.state.predictions)
+        if tracing is None and service.small is not None:
+            GatewayProtocol.direct = DirectPredictions(
+                service,
+                service.small,
+                app.state.typed,
+                access=self._access(),
+                journal=journal,
+                around=around,
+                head=told_without_origin(settings.cors_origins),
+            )
 
         # Not the application itself: Ray would look for each request's route in it, too, and put
         # handlers into it that answer in plain text. A function, by which uvicorn knows ASGI 3.

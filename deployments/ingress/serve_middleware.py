@@ -10,7 +10,8 @@ two thirds of what an empty handler costs). What Ray does for a request the gate
 by itself: `gateway.http.predict.disconnect` watches for callers who leave, and when the replica is
 stopped its HTTP server ends what was accepted (uvicorn's graceful shutdown, which Ray waits for).
 
-An answer is one write instead of two (`gateway.http.server.write_coalescing`).
+Its HTTP server's connections are `gateway.http.server.protocol`, which answers small predictions
+by itself.
 
 What Ray and uvicorn would answer in words of their own is kept from them or answered here: headers
 that Ray reads as text and that are none, WebSockets, what isn't HTTP (docs/decisions/0022). What
@@ -23,13 +24,12 @@ Loaded by Ray in the ingress' processes, through `RAY_SERVE_HTTP_PROXY_CALLBACK_
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import MutableMapping
 from typing import Any
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.config import HTTP_PROTOCOLS
 
 from deployments.ingress.plain_answers import is_plain
 from gateway.errors import GatewayUnavailable, InternalError, RouteNotFound
@@ -38,8 +38,7 @@ from gateway.http.predict.disconnect import CallerLeft
 from gateway.http.predict.routes import PredictionRoutes
 from gateway.http.predict.version_header import RAY_HEADERS
 from gateway.http.request_identity import REQUEST_ID_HEADER, request_id_of
-from gateway.http.server.canned_responses import malformed_request
-from gateway.http.server.write_coalescing import JoinedWrites
+from gateway.http.server.protocol import GatewayProtocol
 from gateway.metrics.counters import CALLER_LEFT
 
 ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middlewares"}
@@ -132,39 +131,6 @@ def _meant_by(status: int) -> Exception:
 
 
 def middlewares() -> list[Middleware]:
-    """What Ray puts around its HTTP servers."""
-    refuse_in_the_envelope()
-    join_writes()
+    """What Ray puts around its HTTP servers, whose connections are the gateway's own."""
+    HTTP_PROTOCOLS["auto"] = f"{GatewayProtocol.__module__}:{GatewayProtocol.__name__}"
     return [Middleware(RequestFront)]
-
-
-def refuse_in_the_envelope() -> None:
-    """Have uvicorn refuse what it can't read (an unknown method, a control character in a header)
-    with a problem document, and take a WebSocket's handshake for the plain request that it is, too
-    (RFC 9110, section 7.8). Ray passes on no option for that (docs/11-ray-internals.md)."""
-    protocol: Any = AutoHTTPProtocol
-    protocol.send_400_response = _send_400_response
-    protocol._should_upgrade = _should_not_upgrade
-
-
-def join_writes() -> None:
-    """Have uvicorn write through `JoinedWrites`. Ray passes on no option for that, and uvicorn has
-    none (docs/11-ray-internals.md)."""
-    protocol: Any = AutoHTTPProtocol
-    made = protocol.connection_made
-    if made.__module__ == __name__:
-        return
-
-    def connection_made(self: Any, transport: asyncio.Transport) -> None:
-        made(self, JoinedWrites(transport))
-
-    protocol.connection_made = connection_made
-
-
-def _should_not_upgrade(protocol: Any) -> bool:
-    return False
-
-
-def _send_400_response(protocol: Any, msg: str) -> None:
-    protocol.transport.write(malformed_request())
-    protocol.transport.close()

@@ -20,6 +20,7 @@ Refusal = List[Any]
 
 # What the model's author wrote, who may have put the caller's value into it.
 _OF_THE_AUTHOR = {"value_error", "assertion_error"}
+_MISSING = {"missing", "value_error.missing"}  # as pydantic 2 and 1 call it
 
 
 class TypeHint:
@@ -150,7 +151,7 @@ def _refusals(hint: Any, value: Any, path: list[Any]) -> Iterator[list[Any]]:
     hint = _of_some(hint, value)
     if hint is None:
         return
-    if hasattr(hint, "model_validate"):
+    if hasattr(hint, "model_validate") or hasattr(hint, "parse_obj"):
         yield from _refusals_of_class(hint, value, path)
         return
     of: Any = getattr(hint, "__args__", ())
@@ -206,8 +207,11 @@ def _dumped(value: Any) -> Any:
 def _refusals_of_class(
     of: Any, value: Any, path: list[Any], *, strict: bool = True
 ) -> Iterator[list[Any]]:
-    try:
-        of.model_validate(value, strict=strict)  # as MLflow does
+    try:  # as MLflow does
+        if hasattr(of, "model_validate"):
+            of.model_validate(value, strict=strict)
+        else:
+            of.parse_obj(value)
     except ValueError as error:  # pydantic's own is one, and has `errors`
         for each in getattr(error, "errors", list)():
             yield [[*path, *_within(value, each)], _message(each)]
@@ -222,11 +226,11 @@ def _within(value: Any, error: Any) -> list[Any]:
         if has or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
             found.append(part)
             value = value[part]
-    return [*found, error["loc"][-1]] if error["type"] == "missing" else found
+    return [*found, error["loc"][-1]] if error["type"] in _MISSING else found
 
 
 def _message(error: Any) -> str:
-    if error["type"] == "missing":
+    if error["type"] in _MISSING:
         return "Required, and missing."
     if error["type"] in _OF_THE_AUTHOR:
         return "Refused by the model's own check."

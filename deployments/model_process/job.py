@@ -140,6 +140,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
     of a module that is missing; its text is for the log."""
     return {
         "reason": _reason(error),
+        "lacks": _lacking(error),
         "text": _text(error)[:_LONGEST_TEXT],
         "stack": stack_lines(error)[-60:],
     }
@@ -151,16 +152,28 @@ def _text(error: BaseException) -> str:
     return type(error).__name__ if text is None else text
 
 
+def _root(error: BaseException) -> BaseException:
+    for _ in range(_LONGEST_CHAIN):  # it may be a circle
+        if error.__cause__ is None:
+            break
+        error = error.__cause__
+    return error
+
+
+def _lacking(error: BaseException) -> str | None:
+    """The module that isn't there; None where that isn't what it is about."""
+    for each in (error, _root(error)):
+        if isinstance(each, ModuleNotFoundError) and isinstance(each.name, str):
+            return each.name[:200]
+    return None
+
+
 def _reason(error: BaseException) -> str:
     """The class of the exception that the others came from: MLflow puts its own around it."""
-    root = error
-    for _ in range(_LONGEST_CHAIN):  # it may be a circle
-        if root.__cause__ is None:
-            break
-        root = root.__cause__
-    for each in (error, root):
-        if isinstance(each, ModuleNotFoundError) and isinstance(each.name, str):
-            return "ModuleNotFoundError: No module named %r" % each.name[:200]
+    lacking = _lacking(error)
+    if lacking is not None:
+        return "ModuleNotFoundError: No module named %r" % lacking
+    root = _root(error)
     # A class can be called anything, also by a text that it was made of.
     name = type(root).__name__
     return name if name.isidentifier() and len(name) <= _LONGEST_NAME else "an error without a name"
@@ -205,7 +218,8 @@ def _serve(job: dict[str, Any], control: Any, tell: _Teller) -> None:
     if error is not None:
         tell("failed", **_failure(error))
         return
-    server = CallServer(listening(job["listen"]), control, Answering(model.answer, model.stream))
+    answer = standing_back.bounded(model.answer) if is_aside else model.answer
+    server = CallServer(listening(job["listen"]), control, Answering(answer, model.stream))
     os.register_at_fork(after_in_child=server.leave)
     if is_aside:
         standing_back.while_serving()

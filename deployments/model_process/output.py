@@ -77,9 +77,9 @@ def _plain_output(answer: Any) -> tuple[Any, ...]:
             return ("values", [{} for _ in range(len(answer))])
         columns = [_plain_series(answer.iloc[:, i]) for i in range(answer.shape[1])]
         return ("columns", [_name(name) for name in answer.columns], columns)
-    if isinstance(answer, pd.Series):
-        name = 0 if answer.name is None else answer.name  # as a DataFrame of it calls it
-        return ("values", _plain_column(answer), ("series", _name(name)))
+    if isinstance(answer, pd.Series):  # a table of one column, as MLflow's own server has it
+        name = 0 if answer.name is None else answer.name
+        return ("columns", [_name(name)], [_plain_series(answer)])
     if isinstance(answer, _OF_PANDAS):
         return ("values", _plain_column(answer))
     if isinstance(answer, ByColumn):
@@ -100,9 +100,22 @@ def _plain_output(answer: Any) -> tuple[Any, ...]:
 
 def settled(answer: Any) -> Any:
     """The answer once it is there: of a coroutine what it returns, of a generator a list of what it
-    yields."""
+    yields. What may be columns in a dict is of NumPy, whatever package it came from."""
     answer = _awaited(answer)
+    if type(answer) is dict:
+        return {name: _column_of_others(each) for name, each in answer.items()}
     return list(answer) if _is_list_of_its_own(answer) else answer
+
+
+def _column_of_others(value: Any) -> Any:
+    """An array of Arrow or a series of Polars as one of NumPy; all else as it is."""
+    column = _array_of_others(value)
+    if not isinstance(column, list):
+        return value if column is None else column
+    array: Any = np.empty(len(column), dtype=object)
+    for i, each in enumerate(column):  # NumPy would look into lists
+        array[i] = each
+    return array
 
 
 def _awaited(answer: Any) -> Any:
@@ -192,8 +205,6 @@ def _plain_column(values: Any) -> Any:
 
 
 def _plain_series(series: pd.Series[Any]) -> Any:
-    if isinstance(series.dtype, pd.DatetimeTZDtype):
-        series = series.dt.tz_convert("UTC").dt.tz_localize(None)
     if isinstance(series.dtype, np.dtype) and series.dtype != object:
         return _plain_array(series.to_numpy())
     missing = series.isna().to_numpy()
@@ -224,8 +235,7 @@ def _plain_value(value: Any) -> Any:
     if value is pd.NA:
         return None
     if isinstance(value, pd.Timestamp):
-        naive = value if value.tzinfo is None else value.tz_convert("UTC").tz_localize(None)
-        return naive.to_datetime64()
+        return _plain_timestamp(value)
     if isinstance(value, np.ndarray):
         return _plain_array(value)
     if isinstance(value, dict):
@@ -319,8 +329,10 @@ def _converted(value: Any) -> Any:
         return _converted_of_others(value)
     if isinstance(value, dt.time):  # a time of no day: as pandas writes it
         return value.isoformat()
+    if isinstance(value, dt.datetime) and value.utcoffset() is not None:
+        return _with_offset(value)
     if hasattr(value, "isoformat"):
-        return np.datetime64(_as_naive_utc(value))
+        return np.datetime64(value)
     if hasattr(value, "model_dump"):
         return _plain_value(value.model_dump())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -385,6 +397,19 @@ def _unsupported(value: Any) -> UnsupportedOutput:
     )
 
 
-def _as_naive_utc(value: Any) -> Any:
-    offset = value.utcoffset() if hasattr(value, "utcoffset") else None
-    return value if offset is None else (value - offset).replace(tzinfo=None)
+def _plain_timestamp(value: pd.Timestamp) -> Any:
+    """What no `datetime` has, nanoseconds, is of UTC."""
+    if value.tzinfo is None:
+        return value.to_datetime64()
+    if value.nanosecond:
+        return value.tz_convert("UTC").tz_localize(None).to_datetime64()
+    return _with_offset(value)
+
+
+def _with_offset(value: dt.datetime) -> dt.datetime:
+    """The moment with its offset, without whatever class knows of its place."""
+    offset = dt.timezone(value.utcoffset() or dt.timedelta())
+    return dt.datetime(
+        value.year, value.month, value.day, value.hour, value.minute, value.second,
+        value.microsecond, offset,
+    )  # fmt: skip

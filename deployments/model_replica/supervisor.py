@@ -272,7 +272,8 @@ class Supervisor:
                     process.give_up()
                 if home is not None:
                     home.leave()
-                self._fail(key, failed)
+                if not await _is_another_next(home, failed):
+                    self._fail(key, failed)
             else:
                 self._quarantine.loaded(key)
                 self._seen.pop(key, None)
@@ -493,3 +494,10 @@ class Supervisor:
         task = self._loop.create_task(work, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _is_another_next(home: Home | None, failed: Exception) -> bool:
+    """Whether a load that failed is to be tried once more elsewhere."""
+    if home is None or not isinstance(failed, LoadFailed):
+        return False
+    return await home.is_another_next(failed)

@@ -46,11 +46,25 @@ class _Own:
 
 
 class Home:
-    """Where one version's process runs, until it is left."""
+    """Where one version's process runs, until it is left. `move` remembers a module that it lacked
+    there, so that the next home is another; it says whether that is so."""
 
-    def __init__(self, processes: Processes, leave: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        processes: Processes,
+        leave: Callable[[], None] | None = None,
+        *,
+        move: Callable[[str], bool] | None = None,
+    ) -> None:
         self.processes = processes
         self._leave = leave
+        self._move = move
+
+    async def is_another_next(self, failed: LoadFailed) -> bool:
+        """Whether the version is to be loaded elsewhere, for what was lacking here."""
+        if failed.lacks is None or self._move is None:
+            return False
+        return await asyncio.to_thread(self._move, failed.lacks)
 
     def leave(self) -> None:
         """The version's process is no more."""
@@ -88,6 +102,10 @@ class VersionEnvironments:
             )
         except NoEnvironment as problem:
             raise LoadFailed(problem.reason) from None
+        if choice.otherwise is not None:
+            builder = self._planner.builder
+            move = partial(builder.store.lacking.add, builder.digest(choice.otherwise))
+            return Home(self._gateway, move=move)
         if choice.needs is None:
             return Home(self._gateway)
         return self._moved_in(await self._built(choice.needs, folder))

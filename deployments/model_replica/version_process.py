@@ -85,11 +85,13 @@ class VersionId:
 
 
 class LoadFailed(Exception):
-    """A version can't be put into memory; `reason` may be told to anybody."""
+    """A version can't be put into memory; `reason` may be told to anybody. `lacks` is the module
+    that wasn't there, where that is the reason."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, lacks: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.lacks = lacks
 
 
 class ProcessEnded(Exception):
@@ -233,7 +235,9 @@ class VersionProcess:
             case "failed":
                 self._log_failed_load(event)
                 self.give_up()
-                self._settle(LoadFailed(str(event.get("reason"))[:300]))
+                lacks = event.get("lacks")
+                reason = str(event.get("reason"))[:300]
+                self._settle(LoadFailed(reason, lacks=lacks if isinstance(lacks, str) else None))
             case "call_failed":
                 self._log_failed_call(event)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from typing import Protocol
 from deployments.environments.builder import BuildFailed
 from deployments.environments.choice import Choice, NoEnvironment
 from deployments.environments.known_files import KnownFiles, Read
+from deployments.environments.model_needs import Needs
 from deployments.environments.planner import Planner
 from gateway.attempt import Attempt
 from gateway.catalog import Catalog, EnvironmentMode, EnvironmentStatus, ModelVersion, ServedModel
@@ -47,10 +48,11 @@ class RegisteredFiles(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Planned:
     """What a version is to run in; `digest` is that environment's, None where it is the
-    gateway's."""
+    gateway's, and `otherwise` that of the one that it has once it was seen to lack something."""
 
     choice: Choice
     digest: str | None
+    otherwise: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class EnvironmentPreparer:
         self._reading = asyncio.Semaphore(_READ_AT_ONCE)
         self._building: SingleFlight[str, None] = SingleFlight()
         self._removed: set[str] = set()
+        self._lacking: Collection[str] = ()
         self._again_at: dict[str, float] = {}
         self._catalog: Catalog | None = None
         self._statuses: Mapping[str, Mapping[int, EnvironmentStatus]] = {}
@@ -157,7 +160,7 @@ class EnvironmentPreparer:
         plan = self._plans.get(key)
         if isinstance(plan, _Unplanned):
             return plan.again_at is not None and time.monotonic() >= plan.again_at
-        return plan is None
+        return plan is None or plan.otherwise in self._lacking
 
     async def _plan(
         self, name: str, version: ModelVersion, tag: EnvironmentMode | None, key: str
@@ -179,8 +182,7 @@ class EnvironmentPreparer:
         try:
             read = await asyncio.to_thread(self._reader, name, version)
             choice = await self._planner.plan(read, fingerprint=version.fingerprint, tag=tag)
-            needs = choice.needs
-            return _Planned(choice, None if needs is None else self._planner.builder.digest(needs))
+            return _Planned(choice, self._digest(choice.needs), self._digest(choice.otherwise))
         except NoEnvironment as problem:
             return _Unplanned(problem.reason, None)
         except LookupError:
@@ -188,6 +190,9 @@ class EnvironmentPreparer:
         except (RegistryUnreachable, FilesUnreadable) as problem:
             again_at = time.monotonic() + _READ_AGAIN_S
             return _Unplanned(f"What it needs can't be read: {problem}", again_at)
+
+    def _digest(self, needs: Needs | None) -> str | None:
+        return None if needs is None else self._planner.builder.digest(needs)
 
     def _reader(self, name: str, version: ModelVersion) -> Read:
         files: list[VersionFiles] = []
@@ -280,7 +285,8 @@ class EnvironmentPreparer:
     def _looked_at(
         self, plans: Mapping[str, _Planned | _Unplanned]
     ) -> dict[str, EnvironmentStatus]:
-        building = self._planner.builder.store.building()
+        store = self._planner.builder.store
+        self._lacking, building = store.lacking.all(), store.building()
         return {key: self._status(plan, building) for key, plan in plans.items()}
 
     def _status(

@@ -33,7 +33,7 @@ from gateway.errors import (
     ModelFailed,
     ModelUnavailable,
 )
-from gateway.ports import Call, CallResult, PredictionBackend
+from gateway.ports import Call, CallResult, PredictionBackend, Queued
 
 _logger = logging.getLogger(__name__)
 
@@ -59,6 +59,13 @@ class MicroBatcher:
         if call.frame.whole or not is_batched(call.model, call.version):
             return await self._backend.call(call)
         return await self._lane(call).submit(call)
+
+    def enqueue(self, call: Call) -> Queued | None:
+        """Have a call travel with others, without a task of its own to wait for the answer; None
+        where it must be submitted: nothing of it is shared, or nothing yet."""
+        if call.frame.whole or not is_batched(call.model, call.version):
+            return None
+        return self._lane(call).enqueue(call)
 
     def queues(self) -> Iterator[tuple[tuple[str, int], int]]:
         """How many calls of each version (a model's name, a number) wait for their turn."""
@@ -86,7 +93,7 @@ class MicroBatcher:
 
 
 class _Waiter:
-    """One caller: its rows, how many of them are sent, and what has come back."""
+    """One caller: its rows, how many of them are sent, and what has come back. An `Queued`."""
 
     __slots__ = ("answers", "batches", "call", "future", "sent", "timings_ms")
 
@@ -137,6 +144,7 @@ class _Waiter:
 
     def leave(self) -> None:
         """The caller is gone: a call that nobody waits for any more is cancelled."""
+        self.future.cancel()
         for batch in self.batches:
             batch.cancel_if_deserted()
 
@@ -235,15 +243,22 @@ class _Lane:
             return await self._submit_alone(call)
         if not self._waiting and self._on_their_way < self.slots and self._fits(call):
             return await self._submit_at_once(call)
-        waiter = _Waiter(call)
-        self._waiting.setdefault(company(call), deque()).append(waiter)
-        self._send()
+        waiter = self._taken_in(call)
         try:
             return await waiter.future
         except asyncio.CancelledError:
-            waiter.future.cancel()
             waiter.leave()
             raise
+
+    def enqueue(self, call: Call) -> _Waiter | None:
+        """See `MicroBatcher.enqueue`."""
+        return self._taken_in(call) if self._warm and self._shares else None
+
+    def _taken_in(self, call: Call) -> _Waiter:
+        waiter = _Waiter(call)
+        self._waiting.setdefault(company(call), deque()).append(waiter)
+        self._send()
+        return waiter
 
     async def _submit_alone(self, call: Call) -> CallResult:
         result = await self._backend.call(call)

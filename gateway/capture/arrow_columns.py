@@ -10,6 +10,8 @@ lists and objects both stay texts, as in JSON.
 from __future__ import annotations
 
 import base64
+import datetime as dt
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -56,6 +58,8 @@ def is_text(type_: Type) -> bool:
     match type_:
         case AnyValue() | TupleOf() | TextOrTexts():
             return True
+        case TensorOf(dtype):
+            return dtype.kind == "O"
         case ArrayOf(inner) | MapOf(inner):
             return is_text(inner)
         case ObjectOf(fields, extras):
@@ -73,9 +77,12 @@ def arrow_array(parts: Sequence[Cells], type_: Type, *, nullable: bool) -> Any:
     import pyarrow as pa
 
     wanted = arrow_type(type_)
+    is_tensor = isinstance(type_, TensorOf) and type_.dtype.kind in _NUMBERS
+    if is_tensor:
+        parts = [_stacked(each) for each in parts]
     arrays = [each for each in parts if isinstance(each, np.ndarray) and each.dtype.kind != "O"]
     if len(arrays) == len(parts) and arrays:
-        if isinstance(type_, TensorOf) and type_.dtype.kind in _NUMBERS:
+        if isinstance(type_, TensorOf) and is_tensor:
             return pa.concat_arrays([_nested(each, type_) for each in arrays])
         alike = len({(each.dtype, each.shape[1:]) for each in arrays}) == 1
         if alike and arrays[0].ndim == 1 and isinstance(type_, Scalar):
@@ -90,15 +97,45 @@ def json_text(value: Any) -> str | None:
     """A cell as JSON; what JSON has no word for is its text."""
     if value is None:
         return None
-    return orjson.dumps(value, _said, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps(value, _said, orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # a whole number of more than 64 bits
+        return json.dumps(_without_nan(value), default=_said, ensure_ascii=False)
 
 
 def _said(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
-    if isinstance(value, np.ndarray):  # of objects, or not in one piece
-        return value.tolist()
-    return value.item() if isinstance(value, np.bool_) else str(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "Mm":
+        return list(value)
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return None if np.isnat(value) else str(value)
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    # Not as orjson has NumPy's: the shortest text of a number of 32 bits is another one of 64.
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
+
+
+def _without_nan(value: Any) -> Any:
+    """As orjson has it: JSON has no word for it."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {name: _without_nan(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_without_nan(each) for each in value]
+        case np.ndarray() | np.floating():
+            return _without_nan(value.tolist())
+    return value
+
+
+def _stacked(cells: Cells) -> Cells:
+    """Arrays that are alike, one to a row, as one array."""
+    if isinstance(cells, np.ndarray) or not all(isinstance(each, np.ndarray) for each in cells):
+        return cells
+    alike = len({(each.shape, each.dtype) for each in cells}) == 1
+    return np.stack(cells) if alike else [each.tolist() for each in cells]
 
 
 def _nested(array: np.ndarray, type_: TensorOf) -> Any:
@@ -158,6 +195,8 @@ def _text(cell: Any) -> str | None:
 
 
 def _moment(cell: Any) -> Any:
+    if isinstance(cell, dt.datetime) and cell.tzinfo is not None:
+        cell = cell.astimezone(dt.UTC).replace(tzinfo=None)
     return cell if cell is None else np.datetime64(cell, "ns")
 
 
@@ -195,7 +234,7 @@ def _plain_inner(type_: Type) -> Callable[[Any], Any]:
 
 
 def _in_list(each: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda cell: [each(item) for item in cell]
+    return lambda cell: None if _is_gone(cell) else [each(item) for item in cell]
 
 
 def _is_gone(cell: Any) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
+from pydantic_core import from_json
 
 from gateway.capture.arrow_columns import is_text
 from gateway.capture.left_out import INPUT, PARAM
@@ -152,8 +152,8 @@ def _parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError:
+        return from_json(value)  # whole numbers of any size
+    except ValueError:
         return value
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.contract.text_formats import write_base64, write_datetimes
+from gateway.contract.text_formats import write_base64, write_datetimes, write_moment
 from gateway.contract.types import (
     SCALAR_KINDS,
     AnyValue,
@@ -234,8 +234,7 @@ def _datetimes(column: Column) -> list[Any]:
         if isinstance(column, np.ndarray) and column.dtype.kind == "M" and column.ndim == 1:
             texts = write_datetimes(column)
         else:
-            moments = [_moment(value) for value in items_of(column)]
-            texts = write_datetimes(np.array(moments, dtype="M8[ns]"))
+            texts = write_datetimes(_moments(items_of(column)))
     except (ValueError, OverflowError):  # a year that no request could send, or datetime's end
         raise Unfit from None
     if None in texts:
@@ -243,10 +242,20 @@ def _datetimes(column: Column) -> list[Any]:
     return list(texts)
 
 
+def _moments(values: list[Any]) -> np.ndarray:
+    if set(map(type, values)) == {dt.datetime}:
+        return np.array(list(map(_naive, values)), dtype="M8[us]")
+    return np.array(list(map(_moment, values)), dtype="M8[ns]")
+
+
+def _naive(value: dt.datetime) -> dt.datetime:
+    return value if value.tzinfo is None else value.astimezone(dt.UTC).replace(tzinfo=None)
+
+
 def _moment(value: Any) -> np.datetime64:
     """As naive UTC. A pandas Timestamp is a datetime whose nanoseconds only numpy sees."""
-    if isinstance(value, dt.datetime) and value.tzinfo is not None:
-        value = value.astimezone(dt.UTC).replace(tzinfo=None)
+    if isinstance(value, dt.datetime):
+        value = _naive(value)
     if hasattr(value, "to_datetime64"):
         value = value.to_datetime64()
     if isinstance(value, dt.date):
@@ -386,9 +395,14 @@ def _special(value: Any) -> Any:
         return None
     if isinstance(value, bytes | bytearray):
         return _binary(value)
-    if isinstance(value, dt.date | np.datetime64):
-        return _datetimes([value])[0]
-    return value
+    return _as_text(value) if isinstance(value, np.datetime64 | dt.datetime) else value
+
+
+def _as_text(moment: np.datetime64 | dt.datetime) -> str:
+    try:
+        return write_moment(moment)
+    except (ValueError, OverflowError):
+        raise Unfit from None
 
 
 def _key(key: Any) -> str:

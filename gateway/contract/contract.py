@@ -137,9 +137,9 @@ class Contract:
 
         Raises `MalformedJson`, `PayloadTooLarge`, and `InvalidInput` with pointers into the body.
         """
-        body = body.removeprefix(BOM_UTF8)  # may be ignored (RFC 8259, section 8.1)
         if self._plain_table is not None:
-            frame = self._plain_table.read(body, max_rows)
+            # Which may be ignored (RFC 8259, section 8.1); `read_json` does so below.
+            frame = self._plain_table.read(body.removeprefix(BOM_UTF8), max_rows)
             if frame is not None:
                 return Request(rows=frame.rows, frames=((range(frame.rows), frame),), params={})
         read = self._reader.read(body, max_rows)
@@ -271,13 +271,17 @@ class Contract:
         return {}
 
     @cached_property
+    def _taken(self) -> Rows:
+        """What is accepted, but for what a type hint's class decides."""
+        return loosened(self.accepted) if self.from_type_hints else self.accepted
+
+    @cached_property
     def _reader(self) -> BodyReader:
-        accepted = loosened(self.accepted) if self.from_type_hints else self.accepted
-        return BodyReader(accepted, self.accepted_params)
+        return BodyReader(self._taken, self.accepted_params)
 
     @cached_property
     def _columns(self) -> ColumnChecker:
-        return ColumnChecker(self.accepted)
+        return ColumnChecker(self._taken)
 
     @cached_property
     def _plain_table(self) -> PlainTable | None:

@@ -63,9 +63,9 @@ def _scalar(kind: str, target: Target) -> Encoder | None:
     return {"integer": np.int32, "float": np.float32}.get(kind)
 
 
-def _python_datetime(moment: np.datetime64) -> Any:
-    """A naive `datetime.datetime`, cut to its microseconds."""
-    return moment.astype("M8[us]").item()
+def _python_datetime(moment: Any) -> Any:
+    """A naive `datetime.datetime`, cut to its microseconds; what isn't NumPy's stays."""
+    return moment.astype("M8[us]").item() if isinstance(moment, np.datetime64) else moment
 
 
 def _array(items: Type, taken: Type, target: Target) -> Encoder | None:
@@ -75,13 +75,15 @@ def _array(items: Type, taken: Type, target: Target) -> Encoder | None:
     each = encoder(items, taken, target)
     if each is None:
         return None
-    return lambda value: [_encoded(item, each) for item in value]
+    return _if_it_is(list, lambda value: [_encoded(item, each) for item in value])
 
 
 def _map(each: Encoder | None) -> Encoder | None:
     if each is None:
         return None
-    return lambda value: {name: _encoded(item, each) for name, item in value.items()}
+    return _if_it_is(
+        dict, lambda value: {name: _encoded(item, each) for name, item in value.items()}
+    )
 
 
 def _object(
@@ -100,7 +102,12 @@ def _object(
             if name in each or (is_open and name not in types)
         }
 
-    return encode
+    return _if_it_is(dict, encode)
+
+
+def _if_it_is(kind: type, encode: Encoder) -> Encoder:
+    """Of what isn't of the kind the value as it was sent: a type hint's class decides then."""
+    return lambda value: encode(value) if isinstance(value, kind) else value
 
 
 def _encoded(value: Any, how: Encoder | None) -> Any:

@@ -14,14 +14,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.contract.text_formats import pointer
-from gateway.contract.types import ArrayOf, Field, MapOf, ObjectOf, Rows, Type
+from gateway.contract.types import ArrayOf, Field, MapOf, ObjectOf, Rows, Scalar, Type
 from gateway.errors import InvalidInput, Violation
 
 
 def loosened(inputs: Rows) -> Rows:
-    """The inputs with each member of an object, and each null in a list, left to the model's
-    class."""
-    return _changed(with_gaps(inputs), _without_required)
+    """The inputs with each member of an object, and each null in a list, left to the model's class.
+    What a member is declared as is what the class makes of it: a check before that may take a text
+    for a list, say. A moment has the offset that it was sent with, as MLflow hands it over."""
+    return _changed(_changed(with_gaps(inputs), _left_to_class), _with_offset)
 
 
 def opened(rows: Rows) -> Rows:
@@ -51,7 +52,11 @@ def _type(type_: Type, change: Callable[[Type], Type]) -> Type:
         case ObjectOf(fields):
             return change(replace(type_, fields=tuple(_field(each, change) for each in fields)))
         case _:
-            return type_
+            return change(type_)
+
+
+def _with_offset(type_: Type) -> Type:
+    return replace(type_, has_offset=True) if type_ == Scalar("datetime") else type_
 
 
 def _open(type_: Type) -> Type:
@@ -62,10 +67,11 @@ def _with_gaps(type_: Type) -> Type:
     return replace(type_, gaps=True) if isinstance(type_, ArrayOf | MapOf) else type_
 
 
-def _without_required(type_: Type) -> Type:
+def _left_to_class(type_: Type) -> Type:
     if not isinstance(type_, ObjectOf):
         return type_
-    return replace(type_, fields=tuple(replace(each, required=False) for each in type_.fields))
+    fields = tuple(replace(each, required=False, class_decides=True) for each in type_.fields)
+    return replace(type_, fields=fields)
 
 
 def located(error: InvalidInput, at: tuple[str, ...], *, single: bool) -> InvalidInput:

@@ -12,8 +12,8 @@ import numpy as np
 
 from gateway.contract.coercion import Column
 
-# What an answer was where its columns or values don't show it: ("dict",) of columns, ("series",
-# its name) of values, ("alone",) of a value that was no list of one.
+# What an answer was where its columns or values don't show it: ("dict",) of columns, ("alone",) of
+# a value that was no list of one.
 Mark: TypeAlias = Sequence[str]
 # What a replica sends back: ("columns", names, columns) for a DataFrame or a dict of arrays, and
 # ("values", array or list) for all else; with a mark behind it where there is one.

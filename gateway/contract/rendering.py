@@ -279,13 +279,25 @@ def _holds_dicts(columns: list[Column]) -> bool:
 
 def _columns(output: Output, own: Rows) -> dict[str, Column]:
     """The columns by the names that the model's own signature gives them."""
-    if output[0] == "columns":
-        names, columns = output[1], list(output[2])
-        given = dict(zip((str(name) for name in names), columns, strict=True))
-        if own.named and any(field.name in given for field in own.fields):
-            return given
-        return _by_position(columns, own)
-    values = output[1]
+    if output[0] == "values":
+        return _of_values(output[1], own)
+    names, columns = [str(name) for name in output[1]], list(output[2])
+    given = dict(zip(names, columns, strict=True))
+    if own.named and any(field.name in given for field in own.fields):
+        return given
+    if len(columns) == 1:
+        return _of_values(columns[0], own)
+    if own.named and names != [str(i) for i in range(len(names))]:
+        declared = ", ".join(repr(field.name) for field in own.fields)
+        raise InvalidModelOutput(
+            f"The outputs {declared} are declared, and the model's answer calls its columns "
+            "otherwise."
+        )
+    return _by_position(columns, own)
+
+
+def _of_values(values: Column, own: Rows) -> dict[str, Column]:
+    """Columns of what has no names that count: a row's value each, or its object."""
     if own.named and _all_are(values, Mapping):
         return _of_records(list(values), own)
     return _by_position(_split(values, own), own)

@@ -8,6 +8,7 @@ them alike: no `\\d` (matches other digits), and `$(?!\\n)` (Python's `$` allows
 from __future__ import annotations
 
 import binascii
+import datetime as dt
 import re
 from collections.abc import Iterable
 
@@ -42,6 +43,8 @@ BASE64_PATTERN = (
 )
 
 _DATETIME = re.compile(DATETIME_PATTERN)
+_OF_DAYS = frozenset("YMWD")
+"""The units of NumPy's moments that are days or longer."""
 
 
 def read_datetime(text: object) -> np.datetime64:
@@ -53,6 +56,14 @@ def read_datetime(text: object) -> np.datetime64:
     if len(text) > len("2020-01-01T00:00") and text[-6] in "+-":
         return np.datetime64(text[:-6], "ns") - _offset(text[-6:])
     return np.datetime64(text, "ns")
+
+
+def read_with_offset(text: str) -> np.datetime64 | dt.datetime:
+    """The moment with the offset that the text has, cut to its microseconds; as `read_datetime`
+    where it has none. Raises `ValueError`."""
+    moment = read_datetime(text)
+    aware = dt.datetime.fromisoformat(text)
+    return moment if aware.tzinfo is None else aware
 
 
 def _offset(text: str) -> np.timedelta64:
@@ -72,6 +83,22 @@ def write_datetimes(moments: np.ndarray) -> list[str | None]:
     texts = np.datetime_as_string(moments.astype("M8[ns]"), unit="ns").tolist()
     trimmed = [text.rstrip("0").rstrip(".") if "." in text else text for text in texts]
     return [None if gone else text for text, gone in zip(trimmed, missing.tolist(), strict=True)]
+
+
+def write_moment(moment: np.datetime64 | dt.datetime) -> str:
+    """What isn't declared as a moment, as MLflow's server writes it: a day alone without a time of
+    day, a fraction in 6 digits or 9, an offset as it is. Raises `ValueError` as `write_datetimes`
+    does."""
+    if isinstance(moment, dt.datetime):
+        write_datetimes(np.array([moment.replace(tzinfo=None)], "M8[us]"))
+        return moment.isoformat()
+    (text,) = write_datetimes(np.array([moment]))
+    if text is None:
+        raise ValueError
+    if np.datetime_data(moment)[0] in _OF_DAYS:
+        return text[: len("2020-01-01")]
+    seconds, point, fraction = text.partition(".")
+    return seconds + point + fraction.ljust(6 if len(fraction) <= 6 else 9, "0") if point else text
 
 
 def are_in_range(moments: np.ndarray) -> np.ndarray:

@@ -30,9 +30,11 @@ FLOAT64_MAX = float(np.finfo(np.float64).max)
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """One of MLflow's `DataType`s, by its name."""
+    """One of MLflow's `DataType`s, by its name. A moment is of UTC, or has the offset that it was
+    sent with (see `hinted`)."""
 
     kind: Kind
+    has_offset: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,15 @@ class MapOf:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A member of an object or a column. An optional one may be absent, and may be null."""
+    """A member of an object or a column. An optional one may be absent, and may be null.
+
+    Where a type hint's class decides, what isn't of the type is handed over as it was sent.
+    """
 
     name: str
     type: Type
     required: bool = True
+    class_decides: bool = False
 
 
 Extras = Literal["refused", "dropped", "kept"]

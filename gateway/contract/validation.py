@@ -8,7 +8,9 @@ their first wrong element, so a wrong type costs one violation and not one per e
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -19,6 +21,7 @@ from gateway.contract.text_formats import (
     pointer,
     read_base64,
     read_datetime,
+    read_with_offset,
 )
 from gateway.contract.types import (
     AnyValue,
@@ -44,6 +47,7 @@ Path: TypeAlias = tuple[str | int, ...]
 # Beyond this many, one violation says that there are too many: they cost a microsecond each.
 MAX_REPORTED = 10_000
 
+_MOMENT = "a date and time as an ISO 8601 string (years 1678 to 2261)"
 _EXTRAS: dict[Extras, Literal["forbid", "ignore", "allow"]] = {
     "refused": "forbid",
     "dropped": "ignore",
@@ -143,6 +147,8 @@ def _expecting(schema: CoreSchema, what: str, nullable: bool) -> CoreSchema:
 
 def _schema(type_: Type, nullable: bool = False) -> CoreSchema:
     match type_:
+        case Scalar("datetime", has_offset=True):
+            return _expecting(_calling(_moment_as_sent), _MOMENT, nullable)
         case Scalar(kind):
             return _scalar(kind, nullable)
         case TextOrTexts():
@@ -193,6 +199,9 @@ def _typed_field(field: Field) -> core_schema.TypedDictField:
 
 def _member(field: Field) -> CoreSchema:
     """A column, a property or a whole row: null exactly where it is optional."""
+    if field.class_decides:
+        declared = _member(replace(field, class_decides=False))
+        return core_schema.union_schema([declared, core_schema.any_schema()], mode="left_to_right")
     if not field.required:
         return core_schema.nullable_schema(_schema(field.type, nullable=True))
     if isinstance(field.type, AnyValue):
@@ -258,8 +267,7 @@ def _scalar(kind: str, nullable: bool) -> CoreSchema:
         case "binary":
             return _expecting(_calling(_bytes), "bytes as a base64 string", nullable)
         case _:
-            what = "a date and time as an ISO 8601 string (years 1678 to 2261)"
-            return _expecting(_calling(_moment), what, nullable)
+            return _expecting(_calling(_moment), _MOMENT, nullable)
 
 
 def _texts(nullable: bool) -> CoreSchema:
@@ -286,6 +294,10 @@ def _moment(value: Any) -> np.datetime64:
         raise ValueError
     moment: np.datetime64 = value.astype("M8[ns]")
     return moment
+
+
+def _moment_as_sent(value: Any) -> np.datetime64 | dt.datetime:
+    return read_with_offset(value) if isinstance(value, str) else _moment(value)
 
 
 def _integer(kind: str, nullable: bool) -> CoreSchema:

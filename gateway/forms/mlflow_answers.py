@@ -58,9 +58,9 @@ def _predictions(contract: Contract, request: Request, outputs: Outputs) -> byte
     promised = contract.promised
     marks = {tuple(mark_of(output)) for _, output in outputs}
     mark = marks.pop() if len(marks) == 1 else ()
-    kind, said = (mark[0], mark[1:]) if mark else ("", ())
+    kind = mark[0] if mark else ""
     is_named = promised is not None and promised.named
-    names = said if kind == "series" else _own_names(outputs)
+    names = _own_names(outputs)
     if kind == "dict" or (names and promised is not None and is_named and promised.tensors):
         return _dumped(dict(_named(contract, request, outputs, None if is_named else names)))
     if is_named and not kind and all(map(_has_no_names, outputs)):

@@ -7,6 +7,7 @@ or cast with a loss (a number in a text, a fraction for a whole number) is refus
 from __future__ import annotations
 
 from codecs import BOM_UTF8
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
@@ -115,7 +116,10 @@ def read(contract: Contract, body: bytes, max_rows: int | None) -> Request:
     columns, rows, places = found
     columns = _with_nan(contract, columns)
     table = Table(columns=columns, rows=rows, params=params, places=places, as_mlflow=True)
-    return contract.take(table, max_rows=max_rows, echo=echo)
+    request = contract.take(table, max_rows=max_rows, echo=echo)
+    if not contract.from_type_hints or echo:
+        return request
+    return replace(request, at=("inputs",), single=not isinstance(value["inputs"], list))
 
 
 def _loaded(body: bytes) -> Any:

@@ -25,6 +25,7 @@ WEBHOOK_PATH = "/webhooks/mlflow"
 METRICS_PATH = "/metrics"
 
 _KEY = "modelmux.key"
+_REFUSED = "modelmux.refused"
 
 # The webhook has a check of its own; without a key the pages and their files say nothing about any
 # model (`gateway.http.pages.routes` asks for it).
@@ -64,9 +65,16 @@ class Access:
         RateLimited where it has asked for too much."""
         known: Key | None = scope.get(_KEY)
         if known is None:
-            known = scope[_KEY] = self.keys.keyring.key_of(_secret_in(scope))
-            note_key(scope, known.name)
-            self.usage.note(known)
+            if _REFUSED in scope:
+                raise scope[_REFUSED]
+            found = self.keys.keyring.key_of(_secret_in(scope))
+            note_key(scope, found.name)
+            try:
+                self.usage.note(found)
+            except RateLimited as error:  # once: it is counted
+                scope[_REFUSED] = error
+                raise
+            known = scope[_KEY] = found
         return known
 
 

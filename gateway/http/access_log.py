@@ -178,7 +178,7 @@ def _text_line(entry: AccessEntry, values: dict[str, Any]) -> bytes:
     """No value has a space or a line's end in it, so none can look like another field."""
     if values["model"] is not None:
         values["model"] = _quoted(values["model"])
-    said = " ".join(f"{name}={'-' if v is None else v}" for name, v in values.items())
+    said = " ".join([f"{name}={'-' if v is None else v}" for name, v in values.items()])
     at = f"{_local(int(entry.at_s))},{int(entry.at_s % 1 * 1e3):03d}"
     return f"{at} INFO {LOGGER}: {said}\n".encode()
 

@@ -23,6 +23,9 @@ from gateway.http.request_identity import REQUEST_ID_HEADER, request_id_of
 
 _logger = logging.getLogger(__name__)
 
+BEGAN = "modelmux.began"
+"""In the scope of a request that came some time ago: when, of `time.perf_counter`."""
+
 _REQUEST_ID = REQUEST_ID_HEADER.lower().encode()
 _RETRY_AFTER_S = 1.0
 
@@ -47,7 +50,7 @@ class Boundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
+        started = scope.get(BEGAN) or time.perf_counter()
         status = None
 
         async def noting(message: MutableMapping[str, Any]) -> None:

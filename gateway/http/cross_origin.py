@@ -73,6 +73,11 @@ class CrossOrigin:
         return [(b"access-control-allow-origin", origin)]
 
 
+def told_without_origin(origins: Collection[str]) -> bytes:
+    """The line in the head of an answer to a request of no page's."""
+    return b"" if not origins or EVERYBODY in origins else b"vary: Origin\r\n"
+
+
 def _is_preflight(scope: Scope) -> bool:
     asked = _header(scope, b"access-control-request-method")
     return scope["method"] == "OPTIONS" and asked is not None

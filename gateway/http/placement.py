@@ -11,6 +11,7 @@ import ipaddress
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -67,16 +68,9 @@ class Placement:
     def client(self, scope: Scope) -> str | None:
         """The address of who asks: the last one of `X-Forwarded-For` that is no trusted proxy's,
         behind these; None where that is no address."""
-        told = ",".join(_values(scope, _FORWARDED_FOR)).split(",")
-        hops = [each.strip() for each in told]
-        if not self.front_door_tells:
-            hops.append(_connected(scope))
-        while len(hops) > 1 and hops[-2] and self._trusts(hops[-1]):
-            hops.pop()
-        try:
-            return str(ipaddress.ip_address(hops[-1]))
-        except ValueError:
-            return None
+        told = ",".join(_values(scope, _FORWARDED_FOR))
+        hops = told if self.front_door_tells else f"{told},{_connected(scope)}"
+        return _client_of(hops, self.proxies)
 
     def _told(self, scope: Scope, header: bytes) -> str:
         """What a trusted proxy says; nothing where it says nothing, or isn't trusted."""
@@ -85,12 +79,28 @@ class Placement:
         return ",".join(_values(scope, header)).strip()
 
     def _trusts(self, peer: str) -> bool:
-        try:
-            address = ipaddress.ip_address(peer)
-        except ValueError:
-            return False  # a Unix socket's, or none
-        address = getattr(address, "ipv4_mapped", None) or address
-        return any(address in network for network in self.proxies)
+        return _is_in(peer, self.proxies)
+
+
+@lru_cache(maxsize=1024)  # asked for each line of the access log, of few who ask again and again
+def _client_of(hops: str, proxies: tuple[Network, ...]) -> str | None:
+    """The last of some addresses that is no proxy's; None where that is no address."""
+    path = [each.strip() for each in hops.split(",")]
+    while len(path) > 1 and path[-2] and _is_in(path[-1], proxies):
+        path.pop()
+    try:
+        return str(ipaddress.ip_address(path[-1]))
+    except ValueError:
+        return None
+
+
+def _is_in(peer: str, networks: tuple[Network, ...]) -> bool:
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:
+        return False  # a Unix socket's, or none
+    address = getattr(address, "ipv4_mapped", None) or address
+    return any(address in network for network in networks)
 
 
 def prefix_of(scope: Scope) -> str:

@@ -20,12 +20,13 @@ from gateway.attempt import Attempt
 from gateway.batching.compatibility import company, is_batched
 from gateway.catalog import Resolution
 from gateway.contract import Frame, Outputs, Request
-from gateway.contract.outputs import has_rows, split_output
+from gateway.contract.outputs import has_rows, row_bytes, row_count, split_output
 from gateway.deadline import Deadline
 from gateway.errors import DeadlineExceeded, GatewayError, ModelUnavailable, Overloaded
 from gateway.ports import MODEL_STEP, Call, CallResult, PredictionBackend, StreamingBackend
 from gateway.shadow.answered import Answered, Columns, columns_of, inputs_of, row_of
 from gateway.shadow.comparison import Compared, compare
+from gateway.shadow.streams import MOST_EVENT_BYTES
 from gateway.shadow_figures import Disagreement, Failure, Outcome, ShadowFigures, ShadowPair
 
 _logger = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ _ROWS_TOGETHER = 64
 _BYTES_TOGETHER = 256 * 1024
 # Larger ones are read and compared in a thread.
 _AT_ONCE_BYTES = 256 * 1024
+# A few tenths of a millisecond, in which no request gets on.
+_COMPARED_AT_ONCE = 4
 _ROWS_SHOWN = 3
 _EVENTS = "events"
 _UNKNOWN = "It can't be asked, or its answer can't be compared; see the gateway's log."
@@ -217,7 +220,10 @@ class Asker:
             lane.is_row_wise = False
             return False
         spent_s = _model_s(result)
-        for asked, output in zip(batch, split_output(result.output, sizes), strict=True):
+        answers = zip(batch, split_output(result.output, sizes), strict=True)
+        for number, (asked, output) in enumerate(answers):
+            if number % _COMPARED_AT_ONCE == 0:  # requests come first
+                await asyncio.sleep(0)
             await self._compare(lane, asked, ((asked.request.frames[0][0], output),), spent_s)
         return True
 
@@ -252,12 +258,17 @@ class Asker:
         """Ask for a stream, whose events are compared as one value."""
         assert self._streaming is not None
         answered = asked.waiting.answered
-        events, spent_s = [], 0.0
+        events, size_bytes, spent_s = [], 0, 0.0
         pieces = self._streaming.stream(asked.call(asked.frame))
         async with aclosing(pieces):
             async for piece in pieces:
                 (value,) = piece.output[1]
-                events.append(orjson.loads(answered.target.contract.render_event(value)))
+                event = answered.target.contract.render_event(value)
+                size_bytes += len(event)
+                if size_bytes > MOST_EVENT_BYTES:
+                    lane.fail("Its stream is longer than what is compared.")
+                    return
+                events.append(orjson.loads(event))
                 spent_s += _model_s(piece)
         before = [orjson.loads(event) for event in answered.events or ()]
         default, shadow = {_EVENTS: [before]}, {_EVENTS: [events]}
@@ -274,7 +285,7 @@ class Asker:
     ) -> None:
         answered = asked.waiting.answered
         try:
-            if answered.size_bytes <= _AT_ONCE_BYTES:
+            if answered.size_bytes + _size_of(outputs) <= _AT_ONCE_BYTES:
                 told = _compared(asked, outputs)
             else:
                 told = await asyncio.to_thread(_compared, asked, outputs)
@@ -325,6 +336,11 @@ def _may_share(lane: Lane, asked: _Asked) -> bool:
         and not frames[0][1].whole
         and is_batched(answered.resolution.model, answered.target.version)
     )
+
+
+def _size_of(outputs: Outputs) -> float:
+    """About the bytes of a shadow's answer, which may be of any length."""
+    return sum(row_bytes(output) * (row_count(output) or _AT_ONCE_BYTES) for _, output in outputs)
 
 
 def _compared(asked: _Asked, outputs: Outputs) -> tuple[Compared, Columns, Columns]:

@@ -7,7 +7,8 @@ from contextlib import aclosing
 
 from gateway.catalog import ShadowTarget
 
-_MOST_BYTES = 1024 * 1024
+MOST_EVENT_BYTES = 1024 * 1024
+"""Of a stream that is compared; none of a longer one is kept."""
 
 
 def may_stream(target: ShadowTarget) -> bool:
@@ -28,14 +29,14 @@ class Heard:
     @property
     def is_whole(self) -> bool:
         """Whether the stream has ended well, and all of it is kept."""
-        return self._has_ended and self.size_bytes <= _MOST_BYTES
+        return self._has_ended and self.size_bytes <= MOST_EVENT_BYTES
 
     async def passed_on(self) -> AsyncGenerator[bytes]:
         """The same events."""
         async with aclosing(self._coming):
             async for event in self._coming:
                 self.size_bytes += len(event)
-                if self.size_bytes <= _MOST_BYTES:
+                if self.size_bytes <= MOST_EVENT_BYTES:
                     self.events.append(event)
                 else:
                     self.events.clear()

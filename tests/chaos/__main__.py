@@ -372,7 +372,7 @@ def _end(world: World, load: SteadyLoad) -> Iterator[str]:
     if left := descendants_of(world.gateway.process.pid):
         yield f"processes left: {left}"
     figures = load.reset()
-    if figures.wrong or {failure.what for failure in figures.failures} - {"ConnectError"}:
+    if figures.wrong or {failure.what for failure in figures.failures} - {"ConnectionRefusedError"}:
         yield f"SIGTERM: {figures}"
 
 

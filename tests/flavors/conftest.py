@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 from deployments.environments.builder import Builder, BuildFailed, BuildSettings
 from deployments.environments.model_needs import Needs, read_needs
 from deployments.environments.store import Store
+from tests.flavors.language_model import language_model
 from tests.flavors.recipes import Flavor
 
 FOLDER = Path(__file__).parents[2] / ".flavors"
@@ -56,3 +57,13 @@ async def interpreter_of() -> Callable[[Flavor], Awaitable[str]]:
             pytest.skip(f"{failed.reason} {' '.join(failed.lines[-2:])}")
 
     return interpreter
+
+
+@pytest.fixture(autouse=True)
+def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What OpenAI's clients ask in all processes of a test."""
+    with language_model() as url:
+        monkeypatch.setenv("OPENAI_API_KEY", "none")  # pragma: allowlist secret
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        monkeypatch.setenv("OPENAI_API_BASE", url)
+        yield

@@ -43,6 +43,7 @@ FLAVORS = (
     Flavor("mlflow.transformers zero-shot-classification", _TORCH, _NEAR, cheap=True),
     Flavor("mlflow.transformers feature-extraction", _TORCH, _NEAR),
     Flavor("mlflow.transformers llm/v1/embeddings", _TORCH, _NEAR),
+    Flavor("mlflow.transformers image-classification", (*_TORCH, "pillow"), (*_NEAR, "PIL")),
     Flavor("mlflow.sentence_transformers", (*_TORCH, "sentence-transformers")),
     Flavor("mlflow.sentence_transformers llm/v1/embeddings", (*_TORCH, "sentence-transformers")),
     Flavor("mlflow.spacy", ("spacy",)),
@@ -56,5 +57,7 @@ FLAVORS = (
     Flavor("mlflow.langchain LangGraph", ("langchain", "langchain-community", "langgraph")),
     Flavor("mlflow.dspy", ("dspy",)),
     Flavor("mlflow.dspy llm/v1/chat", ("dspy",)),
+    Flavor("mlflow.openai", ("openai", "tiktoken"), ("openai",)),
+    Flavor("mlflow.openai embeddings", ("openai", "tiktoken"), ("openai",)),
 )
 """All that docs/5-performance.md names, but for those that docs/13-flavors.md tells why not."""

@@ -39,8 +39,7 @@ async def test_a_flavor_answers_as_mlflow_does(
     model = await asyncio.to_thread(
         saved_model, flavor.name, tmp_path / "model", interpreter, answers="predictions"
     )
-    predicted = model.answer["predictions"]
-    want = predicted if isinstance(predicted, list) else [predicted]
+    want = _rows(model.answer["predictions"], len(_inputs(model)))
     async with serving(model, interpreter) as served:
         assert served.version.problem is None
         assert served.version.flavor == flavor.loader
@@ -62,6 +61,16 @@ async def test_a_flavor_answers_as_mlflow_does(
             answers = await asyncio.gather(*(asked(inputs) for _ in range(4)))
             for answer in answers:
                 _compare(answer, want)
+
+
+def _rows(predicted: Any, count: int) -> list[Any]:
+    """What MLflow answers, by row: arrays with an element for each row may be by output."""
+    if isinstance(predicted, list):
+        return predicted
+    columns = predicted.values() if isinstance(predicted, dict) else ()
+    if columns and all(isinstance(each, list) and len(each) == count for each in columns):
+        return [dict(zip(predicted, row, strict=True)) for row in zip(*columns, strict=True)]
+    return [predicted]
 
 
 def _inputs(model: SavedModel) -> list[Any]:

@@ -75,6 +75,36 @@ def test_the_exit_code_is_the_answer(
     assert words in done.output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "moved"),
+    [
+        ((NAME, "2", "--dry-run"), 0, 1),
+        ((NAME, "1"), 0, 1),
+        ((NAME, "3"), 1, 1),
+        ((NAME, "9"), 2, 1),
+        ((NAME, "2"), 0, 2),
+        (("first", "1"), 0, 1),
+    ],
+)
+def test_promote_moves_the_alias_where_nothing_breaks(
+    uri: str, arguments: tuple[str, ...], code: int, moved: int
+) -> None:
+    """By the registry alone, too: what has the alias already, and the first version of a model,
+    break nothing."""
+    registry = client(uri)
+    if arguments[0] == "first" and not registry.search_registered_models("name = 'first'"):
+        first = registry.get_model_version(NAME, "1")
+        registry.create_registered_model("first")
+        registry.create_model_version(
+            "first", source=first.source, run_id=first.run_id, model_id=first.model_id
+        )
+    done = CliRunner().invoke(app, ["promote", *arguments, "--tracking-uri", uri])
+    assert done.exit_code == code, done.output
+    named = registry.get_model_version_by_alias(arguments[0], "champion")
+    assert int(named.version) == moved
+    registry.set_registered_model_alias(NAME, "champion", "1")
+
+
 def test_json_lists_the_differences(uri: str) -> None:
     """`--json` is for machines."""
     result = json.loads(_check(uri, NAME, "3", "--json").stdout)

@@ -98,8 +98,7 @@ class Runner:
     def __init__(self, uri: str, index: Path, folder: Path) -> None:
         self.state_dir = folder / "state"
         self._environment = {
-            "MODELMUX_TRACKING_URI": uri, "UV_FIND_LINKS": str(index), "UV_NO_INDEX": "1",
-            "UV_OFFLINE": "1",
+            "MODELMUX_TRACKING_URI": uri, "UV_FIND_LINKS": str(index), "UV_OFFLINE": "1",
         }  # fmt: skip
 
     def __call__(self, command: str, *arguments: str, **variables: str) -> Result:

@@ -192,7 +192,7 @@ def test_sigterm_answers_what_was_accepted_and_leaves_nothing(served: Gateway) -
         figures = load.reset()
     _logger.info("SIGTERM: %s", figures)
     assert figures.answered > 0
-    assert {failure.what for failure in figures.failures} == {"ConnectError"}
+    assert {failure.what for failure in figures.failures} == {"ConnectionRefusedError"}
     assert figures.wrong == []
     assert not_ours(output) == []
     assert output.endswith("Stopped.\n")

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from deployments.cluster.zygote import zygote
+from deployments.environments.satisfaction import GATEWAY_PYTHON, Installed
+from deployments.environments.store import Environment
 from deployments.model_replica import processes
 from deployments.model_replica import supervisor as supervisors
 from deployments.model_replica.supervisor import GRACE_S
@@ -335,6 +337,27 @@ async def test_a_version_that_cannot_be_loaded_tells_why_and_no_secret(
         failures = supervisor.events.untold()["events"]
         assert [event[0] for event in failures] == ["failed"]
         assert failures[0][4] == reason
+
+
+async def test_a_version_that_lacks_what_mlflow_brings_gets_packages_of_its_own(
+    tmp_path: Path,
+) -> None:
+    """Nobody hears that its load has failed with the gateway's, of which it names MLflow alone."""
+    wanted = save_code(tmp_path, "lacks", "import brought_by_mlflow\n" + PREDICT.format(factor=1))
+    async with supervised(tmp_path) as supervisor:
+        planner = supervisor._environments._planner
+        has = {"mlflow-skinny": "99"}
+        planner._installed = Installed(python_minor=GATEWAY_PYTHON, versions=has)
+        planner.builder.build = never_built  # type: ignore[method-assign]
+        assert (await asked(supervisor, wanted, [1.0]))[0] == "building"
+        assert supervisor.events.untold()["events"] == []
+        (digest,) = planner.builder.store.lacking.all()
+        assert planner.builder.store.lacking.find(digest) == "brought_by_mlflow"
+
+
+async def never_built(*_: object, **__: object) -> Environment:
+    await asyncio.Event().wait()
+    raise AssertionError
 
 
 async def test_who_leaves_takes_nobody_s_load_along(base: str, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ UNLOADABLE = "monitored, can't be loaded"
 UNBUILDABLE = "monitored, can't be built"
 SHADOWED = "monitored, with a shadow"
 ELSEWHERE = (CANARY_STOPPED, KEY_REQUESTS, KEY_REQUESTS_REFUSED, MODEL_DEPLOYMENTS)
-"""Here no canary fails (`test_canary.py` has one that does), no keys are on, and all models are in
+"""Here no canary fails (`test_rollout.py` has one that does), no keys are on, and all models are in
 the shared deployment (`test_activator.py` has some that aren't)."""
 
 

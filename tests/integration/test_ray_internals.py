@@ -315,12 +315,12 @@ def _lru() -> None:
 def _middlewares() -> None:
     from ray.serve._private.http_util import configure_http_middlewares
     from ray.serve.config import HTTPOptions
+    from uvicorn.config import HTTP_PROTOCOLS
 
-    from deployments.ingress.serve_middleware import AutoHTTPProtocol, RequestFront
+    from deployments.ingress.serve_middleware import RequestFront
 
     with pytest.MonkeyPatch.context() as patching:
-        for name in ("send_400_response", "_should_upgrade", "connection_made"):
-            patching.setattr(AutoHTTPProtocol, name, getattr(AutoHTTPProtocol, name))
+        patching.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])
         found = configure_http_middlewares(HTTPOptions()).middlewares
     assert [each.cls for each in found] == [RequestFront]
 
@@ -351,32 +351,51 @@ def _request_id() -> None:
 
 
 @pin(
-    "uvicorn.protocols.http.auto.AutoHTTPProtocol",
-    "AutoHTTPProtocol.send_400_response",
-    "AutoHTTPProtocol._should_upgrade",
-    "AutoHTTPProtocol.connection_made",
+    "uvicorn.config.HTTP_PROTOCOLS",
+    "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol",
+    "HttpToolsProtocol._start_asgi_task",
+    "uvicorn.protocols.http.httptools_impl.RequestResponseCycle",
 )
 def _uvicorn() -> None:
     from ray.serve._private import http_util
     from uvicorn import Config
-    from uvicorn.protocols.http.auto import AutoHTTPProtocol
-    from uvicorn.protocols.http.h11_impl import H11Protocol
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    from uvicorn.config import HTTP_PROTOCOLS
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+    from uvicorn.server import ServerState
 
-    config = Config(lambda: None, factory=True, log_config=None)
-    config.load()
-    assert config.http_protocol_class is AutoHTTPProtocol, "what is used where nobody says more"
+    from gateway.http.server.protocol import GatewayProtocol
+
     served = inspect.getsource(http_util.start_asgi_http_server)
     assert "uvicorn.Config(" in served
     assert "http=" not in served
-    for protocol in (H11Protocol, HttpToolsProtocol):
-        for name, parameters in {
-            "send_400_response": ["self", "msg"],
-            "_should_upgrade": ["self"],
-            "connection_made": ["self", "transport"],
-        }.items():
-            found = inspect.signature(getattr(protocol, name))
-            assert list(found.parameters) == parameters, name
+    with pytest.MonkeyPatch.context() as patching:
+        name = f"{GatewayProtocol.__module__}:{GatewayProtocol.__name__}"
+        patching.setitem(HTTP_PROTOCOLS, "auto", name)
+        config = Config(lambda: None, factory=True, log_config=None)
+        config.load()
+    assert config.http_protocol_class is GatewayProtocol, "what is used where nobody says more"
+    for name, parameters in {
+        "send_400_response": ["self", "msg"],
+        "_should_upgrade": ["self"],
+        "connection_made": ["self", "transport"],
+        "on_headers_complete": ["self"],
+        "on_body": ["self", "body"],
+        "on_message_complete": ["self"],
+        "on_response_complete": ["self"],
+        "_start_asgi_task": ["self", "cycle", "app"],
+    }.items():
+        found = inspect.signature(getattr(HttpToolsProtocol, name))
+        assert list(found.parameters) == parameters, name
+    made = HttpToolsProtocol(config, ServerState(), {}, asyncio.new_event_loop())
+    for name in ("cycle", "scope", "headers", "flow", "limit_concurrency", "root_path"):
+        assert hasattr(made, name), name
+    looked_at = {"response_complete", "disconnected", "keep_alive", "message_event"}
+    source = inspect.getsource(HttpToolsProtocol)
+    assert set(re.findall(r"self\.cycle\.(\w+)", source)) == looked_at | {"body", "more_body"}
+    cycle = inspect.signature(RequestResponseCycle)
+    assert {"on_response", "keep_alive", "message_event", "expect_100_continue"} <= set(
+        cycle.parameters
+    )
 
 
 # --- HAProxy and the environment --------------------------------------------------------------

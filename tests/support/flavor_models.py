@@ -195,6 +195,56 @@ def _sentence_model(folder: str) -> Any:
     return SentenceTransformer(modules=[words, models.Pooling(64)], device="cpu")
 
 
+def _images(folder: str) -> Any:
+    import base64
+    import io
+
+    import mlflow.transformers
+    import torch
+    import transformers
+    from PIL import Image
+
+    torch.manual_seed(7)
+    made = transformers.ViTConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=37,
+        image_size=30, patch_size=15, num_labels=3,
+    )  # fmt: skip
+    pipeline = transformers.pipeline(
+        "image-classification",
+        model=transformers.ViTForImageClassification(made).eval(),
+        image_processor=transformers.ViTImageProcessor(size={"height": 30, "width": 30}),
+    )
+    mlflow.transformers.save_model(pipeline, folder, pip_requirements=[])
+    texts = []
+    for color in ("red", "blue"):
+        file = io.BytesIO()
+        Image.new("RGB", (30, 30), color).save(file, "PNG")
+        texts.append(base64.b64encode(file.getvalue()).decode())
+    return {"image": texts}
+
+
+def _openai(folder: str) -> Any:
+    import mlflow.openai
+    import openai
+
+    mlflow.openai.save_model(
+        "any",
+        openai.chat.completions,
+        folder,
+        messages=[{"role": "user", "content": "Say {word} in {language}"}],
+        pip_requirements=[],
+    )
+    return {"word": ["day", "night"], "language": ["German", "French"]}
+
+
+def _openai_embeddings(folder: str) -> Any:
+    import mlflow.openai
+    import openai
+
+    mlflow.openai.save_model("any", openai.embeddings, folder, pip_requirements=[])
+    return {"text": ["a good day", "bad"]}
+
+
 def _arima(folder: str) -> Any:
     import mlflow.statsmodels
     from mlflow.models import infer_signature
@@ -469,6 +519,9 @@ _SAVE: dict[str, Callable[[str], Any]] = {
     "mlflow.transformers llm/v1/embeddings": _embeddings,
     "mlflow.sentence_transformers": _sentence_transformers,
     "mlflow.sentence_transformers llm/v1/embeddings": _sentence_embeddings,
+    "mlflow.transformers image-classification": _images,
+    "mlflow.openai": _openai,
+    "mlflow.openai embeddings": _openai_embeddings,
     "mlflow.statsmodels forecast": _arima,
     "mlflow.pmdarima": _pmdarima,
     "mlflow.h2o": _h2o,
@@ -512,7 +565,7 @@ def _typed(table: Any, schema: Any) -> Any:
 def answer(folder: str) -> None:
     """Print what `mlflow.pyfunc` answers in this process, by column."""
     table = pd.DataFrame(_answer(folder))
-    sys.stdout.write(json.dumps([table[name].tolist() for name in table], default=str))
+    sys.stdout.write(json.dumps([table[name].tolist() for name in table], default=str) + "\n")
 
 
 def predictions(folder: str) -> None:
@@ -520,6 +573,7 @@ def predictions(folder: str) -> None:
     from mlflow.pyfunc.scoring_server import predictions_to_json
 
     predictions_to_json(_answer(folder), sys.stdout)
+    sys.stdout.write("\n")  # H2O has a last word
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {

@@ -66,14 +66,20 @@ class RawCaller:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def predict(self, model: str, body: Any, **headers: str) -> Answer:
-        """The answer to a prediction's request."""
-        if self._streams is None:
+        """The answer to a prediction's request; raises OSError and EOFError where there is none,
+        and the next request has another connection then."""
+        if self._streams is None or self._streams[0].at_eof():  # hung up meanwhile
+            self.close()
             self._streams = await connect(self._url)
         reader, writer = self._streams
-        writer.write(request(model, json.dumps(body).encode(), **headers))
-        answer = await received(reader)
-        if answer.headers.get("connection") == "close":
-            self.close()
+        is_whole = False
+        try:
+            writer.write(request(model, json.dumps(body).encode(), **headers))
+            answer = await received(reader)
+            is_whole = answer.headers.get("connection") != "close"
+        finally:
+            if not is_whole:
+                self.close()
         return answer
 
     def close(self) -> None:

@@ -9,21 +9,23 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
 from mlflow.pyfunc.scoring_server import _parse_json_data, invocations
+from mlflow.pyfunc.utils.environment import _simulate_serving_environment
 
 from deployments.model_calls.outcomes import call_result, packed_call, streamed
 from deployments.model_process.framing import Inbox, Message
 from deployments.model_process.job import _LoadedModel
 from deployments.model_process.mark import Mark
 from gateway.catalog import contract_of
-from gateway.contract import Contract, Frame
+from gateway.contract import Contract, Frame, Request
 from gateway.contract.outputs import Output
 from gateway.errors import InvalidInput
+from gateway.forms import mlflow_answers, mlflow_json
 from registry_sync.mlmodel import read_mlmodel
 
 
@@ -43,13 +45,15 @@ class SavedModel:
     def answer(self, body: Any) -> Any:
         """The gateway's answer to a body, as JSON; raises its errors."""
         request = self.contract.parse(json.dumps(body).encode())
+        return json.loads(self.contract.render(self._outputs(request), request.rows))
+
+    def _outputs(self, request: Request) -> list[tuple[Sequence[int], Output]]:
         try:
-            outputs = [
+            return [
                 (places, self.called(frame, request.params)) for places, frame in request.frames
             ]
         except InvalidInput as refusal:
             raise request.located(refusal) from None
-        return json.loads(self.contract.render(outputs, request.rows))
 
     def called(self, frame: Frame, params: dict[str, Any]) -> Output:
         """What the model answers to one call."""
@@ -72,14 +76,22 @@ class SavedModel:
         values = [piece.output[1][0] for piece in pieces if piece is not None]
         return [json.loads(self.contract.render_event(value)) for value in values]
 
+    def invoked(self, **payload: Any) -> Any:
+        """The gateway's answer to what MLflow's server is asked, of its `predictions`."""
+        request = mlflow_json.read(self.contract, json.dumps(payload).encode(), None)
+        outputs = self._outputs(request)
+        answer = json.loads(mlflow_answers.write(self.contract, request, outputs).body)
+        return answer["predictions"]
+
     def by_mlflow(self, **payload: Any) -> Any:
         """What MLflow's own server answers, of its `predictions` where it has them."""
-        response = invocations(
-            json.dumps(payload),
-            "application/json",
-            self._by_mlflow,
-            self._by_mlflow.metadata.get_input_schema(),
-        )
+        with _simulate_serving_environment():
+            response = invocations(
+                json.dumps(payload),
+                "application/json",
+                self._by_mlflow,
+                self._by_mlflow.metadata.get_input_schema(),
+            )
         assert response.status == 200, response.response
         answer = json.loads(response.response)
         return answer.get("predictions", answer) if isinstance(answer, dict) else answer

@@ -2,26 +2,25 @@
 
 N callers send one request after the other, at a pace, from a thread of their own, while a test does
 harm. What counts afterwards: sent, failed, wrong, and the longest wait. Every request has a number
-of its own in it, so an answer that was meant for somebody else is seen.
+of its own in it, so an answer that was meant for somebody else is seen. The callers are
+`raw_callers`: a client library's pool of 200 connections is slower than the gateway.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
-
-import httpx
 
 from tests.support.processes import poll
+from tests.support.raw_callers import Answer, RawCaller
 
 HUNG_AFTER_S = 75.0
 """Longer than any deadline of the gateway's in these tests."""
@@ -37,12 +36,8 @@ class Ask:
     version: int | None = None
 
     @property
-    def path(self) -> str:
-        return f"/models/{quote(self.model, safe='')}/predict"
-
-    @property
     def headers(self) -> dict[str, str]:
-        return {} if self.version is None else {"X-Model-Version": str(self.version)}
+        return {} if self.version is None else {"X_Model_Version": str(self.version)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,15 +121,11 @@ class SteadyLoad:
         asyncio.run(self._call_all())
 
     async def _call_all(self) -> None:
-        limits = httpx.Limits(max_connections=None)
-        async with (
-            httpx.AsyncClient(base_url=self._url, timeout=HUNG_AFTER_S, limits=limits) as client,
-            asyncio.TaskGroup() as group,
-        ):
+        async with asyncio.TaskGroup() as group:
             for number in range(self._callers):
-                group.create_task(self._call(client, number))
+                group.create_task(self._call(number))
 
-    async def _call(self, client: httpx.AsyncClient, number: int) -> None:
+    async def _call(self, number: int) -> None:
         asks = itertools.cycle(self._asks)
         for _ in range(number % len(self._asks)):
             next(asks)
@@ -142,24 +133,26 @@ class SteadyLoad:
         if self._is_paced:  # not all at the same moment
             due += self._pause_s * number / self._callers
             await asyncio.sleep(due - time.monotonic())
-        while not self._stopping.is_set():
-            await self._ask(client, next(asks))
-            due = max(due, time.monotonic() - self._pause_s) if self._is_paced else time.monotonic()
-            due += self._pause_s
-            await asyncio.sleep(due - time.monotonic())
+        with closing(RawCaller(self._url)) as caller:
+            while not self._stopping.is_set():
+                await self._ask(caller, next(asks))
+                now = time.monotonic()
+                due = (max(due, now - self._pause_s) if self._is_paced else now) + self._pause_s
+                await asyncio.sleep(due - now)
 
-    async def _ask(self, client: httpx.AsyncClient, ask: Ask) -> None:
+    async def _ask(self, caller: RawCaller, ask: Ask) -> None:
         n = next(self._numbers)
         began = time.monotonic()
         problem, wrong = None, None
         try:
-            response = await client.post(ask.path, json=ask.body(n), headers=ask.headers)
-        except httpx.TimeoutException:
+            async with asyncio.timeout(HUNG_AFTER_S):
+                answer = await caller.predict(ask.model, ask.body(n), **ask.headers)
+        except TimeoutError:
             problem = "hung"
-        except httpx.TransportError as error:
+        except (OSError, EOFError) as error:
             problem = type(error).__name__
         else:
-            problem, wrong = _judged(ask, n, response)
+            problem, wrong = _judged(ask, n, answer)
         self._count(ask, time.monotonic() - began, problem, wrong)
 
     def _count(self, ask: Ask, waited_s: float, problem: str | None, wrong: str | None) -> None:
@@ -178,20 +171,20 @@ class SteadyLoad:
             figures.by_ask[ask.model, ask.version] += 1
 
 
-def _judged(ask: Ask, n: int, response: httpx.Response) -> tuple[str | None, str | None]:
+def _judged(ask: Ask, n: int, answer: Answer) -> tuple[str | None, str | None]:
     """What failed, and what was wrong with an answer that claims to be good."""
-    if response.status_code != httpx.codes.OK:
-        return f"{response.status_code} {_code(response)}", None
-    said, answered_by = response.json(), response.headers.get("X-Model-Version")
+    if answer.status != HTTPStatus.OK:
+        return f"{answer.status} {_code(answer)}", None
+    said, answered_by = answer.json(), answer.headers.get("x-model-version")
     if said != ask.answer(n) or (ask.version and answered_by != str(ask.version)):
         return None, f"{ask.model} version {answered_by} said {said} to {ask.body(n)}"
     return None, None
 
 
-def _code(response: httpx.Response) -> str:
-    if "json" not in response.headers.get("content-type", ""):
+def _code(answer: Answer) -> str:
+    if "json" not in answer.headers.get("content-type", ""):
         return "outside the envelope"
-    return str(response.json().get("code"))
+    return str(answer.json().get("code"))
 
 
 @contextmanager
@@ -200,7 +193,6 @@ def steady_load(
 ) -> Iterator[SteadyLoad]:
     """A load that goes on until the block ends; see `SteadyLoad.figures`. Callers pause so long
     between two requests; where it is paced, each asks once in that time, not all at once."""
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for each request
     load = SteadyLoad(url, asks, callers=callers, pause_s=pause_s, is_paced=is_paced)
     load.start()
     try:

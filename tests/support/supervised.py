@@ -152,5 +152,6 @@ async def asked(
     outcome: Outcome = unpacked_outcome(Message(value[0], value[1]))
     if outcome.kind != "ok":
         return outcome.kind, None
-    answer = outcome.value[1]
+    kind, *rest = outcome.value
+    answer = rest[1][0] if kind == "columns" else rest[0]  # a Series has one column
     return "ok", answer.tolist() if isinstance(answer, np.ndarray) else answer

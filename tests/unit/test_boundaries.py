@@ -16,6 +16,8 @@ BOUNDARIES = {
     "gateway/attempt.py: Attempt.__exit__": "background work that nobody waits for",
     "gateway/http/boundary.py: Boundary.__call__": "whatever an HTTP request ends with",
     "gateway/http/problems.py: problem_of_any": "an error that can't even be told",
+    "gateway/http/predict/direct.py: DirectPredictions.begin": "the turn of a connection",
+    "gateway/http/predict/direct.py: DirectAnswer._done": "what a batch ends with, told by an app",
     "gateway/batching/batcher.py: _Lane._answer": "a call for many, of whom one may be the cause",
     "gateway/batching/batcher.py: _Lane._deliver": "a call for many, who all wait",
     "gateway/shadow/asker.py: Asker._ask_together": "a call for many, as those of the batcher",

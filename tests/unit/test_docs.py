@@ -13,6 +13,7 @@ import annotated_types
 import click
 import pytest
 import typer
+import uv
 import yaml
 from pydantic.fields import FieldInfo
 from starlette.routing import BaseRoute, Mount, Route
@@ -115,6 +116,18 @@ def numbers_in(text: str) -> set[float]:
 
 
 # --- settings, variables, command line --------------------------------------------------------
+
+
+def test_variables_of_uvs_that_are_named_are_uvs() -> None:
+    """uv passes over those that it doesn't know without a word."""
+    program = Path(uv.find_uv_bin()).read_bytes()
+    pages = [*PAGES, ROOT / "docker-compose.yml", ROOT / "deploy/compose/env.example"]
+    named = {
+        name for page in pages for name in re.findall(r"\bUV_[A-Z_]*[A-Z]\b", page.read_text())
+    }
+    theirs = {re.sub(r"_NAME_(USERNAME|PASSWORD)\Z", "_", name) for name in named}
+    assert "UV_OFFLINE" in theirs
+    assert [name for name in sorted(theirs) if name.encode() not in program] == []
 
 
 def test_every_setting_is_in_its_table_with_default_and_range() -> None:

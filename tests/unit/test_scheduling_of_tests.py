@@ -17,7 +17,7 @@ def item(file: str, *fixtures: str) -> Any:
 def test_what_is_shared_begins_first_and_unit_tests_are_last() -> None:
     """By the fixtures that a file names; the others stay in their order."""
     files = ["tests/unit/test_docs.py", "tests/integration/test_access.py",
-             "tests/contract/test_agents.py", "tests/integration/test_canary.py"]  # fmt: skip
+             "tests/contract/test_agents.py", "tests/e2e/test_rollout.py"]  # fmt: skip
     items = [item(file) for file in files]
     arrange(items)
     assert [each.nodeid.partition("::")[0] for each in items] == [

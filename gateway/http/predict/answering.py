@@ -115,10 +115,27 @@ class AnsweringEndpoint(ABC):
         else:
             await self._tracing.around(self._respond, scope, receive, send, route=self._route)
 
+    def may_capture(self, resolution: Resolution) -> bool:
+        """Whether some of what asks for that is captured."""
+        return self._capturing is not None and bool(resolution.model.options.capture)
+
+    def note_answered(self, model: str, version: int, spent_s: float, rows: int) -> None:
+        """Count an answer that was sent by who began it (`direct`)."""
+        self._traffic.note_answer(model, version, spent_s, rows, protocol=self._protocol)
+
+    def note_left(self, model: str) -> None:
+        """The same of a caller who left."""
+        self._traffic.note_failure(model, None, CALLER_LEFT, protocol=self._protocol)
+
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
+        await self.conclude(exchange, self._answer(exchange))
+
+    async def conclude(self, exchange: Exchange, coming: Awaitable[tuple[Answer, Visit]]) -> None:
+        """Send what comes, or the problem that it raises, and count it."""
+        scope, receive, send = exchange.scope, exchange.receive, exchange.send
         try:
-            answer, visit = await self._answer(exchange)
+            answer, visit = await coming
         except GatewayError as error:
             response = self._problem(scope, error)
             self._count_failure(exchange, error, error.version, response.status_code)
@@ -222,12 +239,12 @@ def _headers(prediction: Prediction) -> list[tuple[bytes, bytes]]:
     return [
         (b"content-type", prediction.answer.media_type),
         (_VERSION, b"%d" % prediction.version),
-        (b"server-timing", _server_timing(prediction.timings_ms)),
+        (b"server-timing", server_timing(prediction.timings_ms)),
         *prediction.answer.headers,
     ]
 
 
-def _server_timing(timings_ms: Mapping[str, float]) -> bytes:
+def server_timing(timings_ms: Mapping[str, float]) -> bytes:
     """W3C Server Timing, in milliseconds."""
-    steps = (f"{name};dur={spent:.2f}" for name, spent in timings_ms.items())
+    steps = [f"{name};dur={spent:.2f}" for name, spent in timings_ms.items()]
     return ", ".join(steps).encode("ascii")

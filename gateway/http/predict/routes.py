@@ -16,7 +16,7 @@ class PredictionRoutes:
 
     def __init__(self, endpoints: Sequence[tuple[str, ASGIApp]]) -> None:
         self._endpoints = endpoints
-        self._patterns = [(_pattern(path), endpoint) for path, endpoint in endpoints]
+        self._patterns = [(path_pattern(path), endpoint) for path, endpoint in endpoints]
 
     @property
     def routes(self) -> list[Route]:
@@ -41,6 +41,7 @@ class PredictionRoutes:
         await endpoint(scope, receive, send)
 
 
-def _pattern(path: str) -> re.Pattern[str]:
-    """A slash at the end is the same."""
+def path_pattern(path: str) -> re.Pattern[str]:
+    """What matches a route's paths, and gives what they hold by its names. A slash at the end is
+    the same."""
     return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path) + "/?")

@@ -19,7 +19,8 @@ RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 # Ray takes dashes for underscores.
 RAY_HEADERS = frozenset({RAY_HEADER.encode(), RAY_HEADER.replace("_", "-").encode()})
-_SELECTING = RAY_HEADERS | {VERSION_HEADER.lower().encode()}
+SELECTING = RAY_HEADERS | {VERSION_HEADER.lower().encode()}
+"""The headers that name a version, as ASGI has them."""
 
 
 def selector_of(headers: RawHeaders) -> str | None:
@@ -28,7 +29,7 @@ def selector_of(headers: RawHeaders) -> str | None:
     A value is UTF-8, or Latin-1 where it isn't that: MLflow takes letters of every script for an
     alias. Raises ConflictingVersion where they name more than one.
     """
-    given = [value for name, value in headers if name in _SELECTING]
+    given = [value for name, value in headers if name in SELECTING]
     if not given:
         return None
     values = {_text(value).strip() for value in given} - {""}

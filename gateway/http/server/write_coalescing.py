@@ -37,6 +37,11 @@ class JoinedWrites:
             return
         self._transport.write(data)
 
+    def write_whole(self, data: bytes) -> None:
+        """Write an answer that is whole already."""
+        self._flush()
+        self._transport.write(data)
+
     def close(self) -> None:
         """See `asyncio.Transport`: what was written is sent before."""
         self._flush()

@@ -213,6 +213,29 @@ def test_the_life_of_a_canary_is_told() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        (_record(aliases={"champion": 1}), "The model has no such version or alias."),
+        (_record(aliases={"champion": 1, "challenger": 3}), "challenger is another version by now"),
+        (_record(aliases={"champion": 2, "challenger": 2}), "Version 2 is the default."),
+        (_record(aliases={"champion": 1, "challenger": 4}), "challenger is another version by now"),
+        (record(version(1), version(2), aliases=ALIASES), "The model has no canary any more."),
+    ],
+)
+def test_the_end_of_a_canary_is_told_with_why(changed: RegisteredModel, why: str) -> None:
+    """Its alias is gone, names another version, or it is the default; or its tag is gone."""
+    registry = Registry()
+    registry.look(_record())
+    before = registry.catalog
+    registry.look(changed)
+    assert registry.catalog is not None
+    noted = history_of(changes_between(before, registry.catalog), before, registry.catalog, at=1.0)
+    (ended,) = [each for each in noted if each.event == "canary_ended"]
+    assert ended.why is not None
+    assert ended.why.startswith(why)
+
+
 def test_what_was_stopped_stays_so_for_this_pair() -> None:
     """Also where another version was under the alias meanwhile: that one runs."""
     registry = Registry()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gateway.canary import Canary, CanaryRule
 from gateway.catalog import Catalog
 from registry_sync.canary_watch import CanaryWatch
@@ -26,6 +28,14 @@ def test_a_canary_that_fails_too_often_is_to_be_stopped() -> None:
     (found,) = CanaryWatch().take("a", {"t": (20, 3)}, _catalog())
     assert (found.model, found.trial) == ("m", "t")
     assert found.why.startswith("3 of 20 requests failed by its own doing")
+
+
+@pytest.mark.parametrize("percent", range(1, 101))
+def test_what_is_just_the_ratio_is_let(percent: int) -> None:
+    """As people count: 29 of 100 aren't more than 0.29, and 30 are."""
+    told = _catalog(most=float(f"{percent / 100:.2f}"))
+    assert not CanaryWatch().take("a", {"t": (100, percent)}, told)
+    assert percent == 100 or CanaryWatch().take("a", {"t": (100, percent + 1)}, told)
 
 
 def test_all_replicas_count_together() -> None:

@@ -39,9 +39,12 @@ def _contract(flavors: dict[str, Any], *, task: str | None = None, outputs: str 
         ({"sentence_transformers": {}}, "llm/v1/embeddings", True, True),
         ({}, "llm/v1/embeddings", True, True),
         ({}, "llm/v1/completions", True, True),
+        ({"transformers": {"task": "text-generation"}}, "llm/v1/completions", False, True),
+        ({"transformers": {"task": "audio-classification"}}, None, False, True),
         ({}, "llm/v1/chat", False, True),
         ({"dspy": {}}, None, False, True),
         ({"transformers": None}, None, False, False),
+        ({"openai": {}}, None, False, False),
         ({"sklearn": {}}, "mine", False, False),
     ],
 )
@@ -61,6 +64,7 @@ def test_flavor_and_task_decide(
         ({"sentence_transformers": {}}, _NUMBERS, (-1, -1)),
         ({"transformers": {"task": "feature-extraction"}}, _NUMBERS, (-1, -1)),
         ({"sentence_transformers": {}}, _MATRIX, (-1, 8)),
+        ({"openai": {}}, _NUMBERS, (-1, -1)),
         ({"sklearn": {}}, _NUMBERS, (-1,)),
     ],
 )
@@ -69,6 +73,32 @@ def test_vectors_are_declared_as_vectors(flavors: Any, outputs: str, shape: Any)
     (field,) = _contract(flavors, outputs=outputs).outputs.fields
     assert isinstance(field.type, TensorOf)
     assert field.type.shape == shape
+
+
+_LABEL = (
+    '[{"type": "string", "name": "label", "required": true}, '
+    '{"type": "double", "name": "score", "required": true}]'
+)
+_PYFUNC = {"loader_module": "x"}
+
+
+@pytest.mark.parametrize(
+    ("flavors", "outputs", "is_declared"),
+    [
+        ({"transformers": {"task": "image-classification"}}, _LABEL, False),
+        ({"transformers": {"task": "image-classification"}}, _MATRIX, True),
+        ({"transformers": {"task": "text-classification"}}, _LABEL, True),
+        ({"transformers": {"task": "text-classification"},
+          "python_function": {**_PYFUNC, "config": {"top_k": None}}}, _LABEL, False),
+        ({"transformers": {"task": "text-classification"},
+          "python_function": {**_PYFUNC, "config": {"batch_size": 2}}}, _LABEL, True),
+    ],
+)  # fmt: skip
+def test_ranked_labels_are_not_declared_as_one(
+    flavors: Any, outputs: str, is_declared: bool
+) -> None:
+    """MLflow's default signature has the first label alone; the wrapper gives them all."""
+    assert (_contract(flavors, outputs=outputs).outputs is not None) == is_declared
 
 
 def test_other_columns_stay() -> None:

@@ -69,6 +69,8 @@ class Completions:
         return {name: message} if self._is_chat else {"text": message.get("content") or ""}
 
     def _finished(self, index: int, choice: Any) -> Any:
+        if not isinstance(choice, dict):
+            raise InvalidModelOutput("The model's answer has a choice that is no object.")
         return {"index": index, "finish_reason": "stop", **choice}
 
     def _message_in(self, said: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -63,7 +63,11 @@ class Responses:
 
     def events(self, event: Any) -> Iterator[Event]:
         """What an event of the agent is in the stream: itself, and what must come before."""
-        if isinstance(event, dict) and "type" not in event and "output" in event:
+        if (
+            isinstance(event, dict)
+            and "type" not in event
+            and isinstance(event.get("output"), list)
+        ):
             yield from self._of_whole(event)  # of an agent that can't stream
             return
         if not isinstance(event, dict) or not isinstance(event.get("type"), str):

@@ -15,10 +15,13 @@ import pytest
 from deployments.cli import behaviour as module
 from deployments.cli.behaviour import Behaviour
 from deployments.cli.local_versions import LocalVersions
+from deployments.settings import Settings
+from gateway.capture.files import LocalFolder
 from gateway.capture.replay import NotReplayable, Question, questions_of
 from gateway.catalog import ModelVersion, contract_of
 from gateway.contract import Frame, Output, Outputs, Request
 from gateway.errors import ModelFailed
+from registry_sync.contract_check import CannotTell
 from tests.support.captured import Captured
 from tests.support.catalogs import PLAIN, signature, version
 
@@ -141,3 +144,52 @@ async def test_what_was_captured_is_asked_as_it_was(tmp_path: Path) -> None:
         assert frame.names == before.names
         for column, expected in zip(frame.columns, before.columns, strict=True):
             np.testing.assert_array_equal(column, expected)
+
+
+def _capture(folder: Path, day: str, **columns: list[Any]) -> Path:
+    """A file as the gateway writes one."""
+    rows = len(next(iter(columns.values())))
+    path = folder / "m" / day / "120000-a-000001.parquet"
+    path.parent.mkdir(parents=True)
+    facts: dict[str, list[Any]] = {
+        "request_id": ["r"] * rows, "row": [*range(rows)], "status": [200] * rows,
+    }  # fmt: skip
+    pa.parquet.write_table(pa.table({**facts, **columns}), path)
+    return path
+
+
+def _asked(folder: Path) -> list[Any]:
+    settings = Settings(tracking_uri="sqlite:///none.db", capture_url=str(folder))
+    found = module._captured(settings, "m", contract_of(PLAIN))
+    return [each.value for each in found]
+
+
+def test_what_a_version_of_another_signature_was_asked_is_left_out(tmp_path: Path) -> None:
+    """Each file is of one version: those that lack an input say nothing about this contract, and
+    where there is no other it is said."""
+    _capture(tmp_path, "2026-11-30", **{"input.length": [7.0]})
+    with pytest.raises(NotReplayable, match=r"input\.x"):
+        _asked(tmp_path)
+    _capture(tmp_path, "2026-11-29", **{"input.x": [1.0, 2.0]})
+    assert _asked(tmp_path) == [{"x": 1.0}, {"x": 2.0}]
+
+
+def test_captured_files_may_go_while_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is gone is as none; one that is no Parquet is told."""
+    _capture(tmp_path, "2026-11-29", **{"input.x": [1.0]})
+    newer = _capture(tmp_path, "2026-11-30", **{"input.x": [2.0]})
+    listed = LocalFolder.files_of
+
+    def listed_late(folder: LocalFolder, model: str) -> list[str]:
+        found = listed(folder, model)
+        newer.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(LocalFolder, "files_of", listed_late)
+    assert _asked(tmp_path) == [{"x": 1.0}]
+    monkeypatch.undo()
+    newer.write_bytes(b"no Parquet")
+    with pytest.raises(CannotTell, match="can't be read"):
+        _asked(tmp_path)

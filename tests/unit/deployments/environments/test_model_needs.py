@@ -84,6 +84,7 @@ def test_mlflow_3_says_its_python_and_its_packages() -> None:
     assert [str(each) for each in found.build_requirements] == ["setuptools==65.5.0", "wheel"]
     assert [str(each) for each in found.constraints] == ["numpy<2"]
     assert found.conda_only == ("conda-forge::graphviz=8",)
+    assert found.flavors == ("python_function",)
     assert found.lock is None
 
 

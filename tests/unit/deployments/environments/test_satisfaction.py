@@ -110,6 +110,26 @@ def test_without_mlflow_in_the_interpreter_it_is_told() -> None:
     ]
 
 
+def test_what_a_flavor_has_by_mlflow_alone_is_needed_too() -> None:
+    """MLflow requires scikit-learn, MLflow's client doesn't; one who names it says which."""
+    without = Installed(
+        python_minor=(3, 11), versions={"mlflow-skinny": "3.17.2"}, marker_environment=MARKERS
+    )
+
+    def lacking(*lines: str) -> list[str]:
+        needs = Needs(
+            python_minor=(3, 11),
+            requirements=tuple(map(wanted, lines)),
+            flavors=("python_function", "sklearn"),
+        )
+        assert unmet(needs, GATEWAY) == ()
+        return [str(each) for each in unmet(needs, without)]
+
+    assert lacking("mlflow") == ["needs scikit-learn, which the gateway hasn't"]
+    assert lacking("mlflow-skinny") == []
+    assert lacking("mlflow", "scikit-learn") == ["needs scikit-learn, which the gateway hasn't"]
+
+
 def test_this_interpreters_own_packages_are_found() -> None:
     """By canonical names, with what their extras ask for."""
     here = Installed.here()

@@ -8,12 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from starlette.types import ASGIApp
-from uvicorn import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
-from deployments.ingress import serve_middleware as request_front
 from deployments.ingress.serve_middleware import Front, RequestFront
 from gateway.http.predict.routes import PredictionRoutes
 
@@ -165,46 +160,3 @@ async def test_what_ray_says_to_a_caller_who_left_is_not_sent() -> None:
 
     scope = {"type": "http", "method": "GET", "path": "/models", "headers": []}
     await RequestFront(plain(499))(scope, send, send)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("protocol", [HttpToolsProtocol, H11Protocol])
-async def test_answers_of_uvicorn_are_one_write(
-    protocol: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """uvicorn's own protocols take the transport that joins a head and its body."""
-    server = ServerState()
-
-    async def hello(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"hello"})
-
-    monkeypatch.setattr(request_front, "AutoHTTPProtocol", type("Front", (protocol,), {}))
-    request_front.join_writes()
-    request_front.join_writes()  # as often as Ray asks for the middlewares
-    config = Config(hello, log_config=None)
-    config.load()
-    written: list[bytes] = []
-
-    class Below(asyncio.Transport):
-        def get_extra_info(self, name: str, default: Any = None) -> Any:
-            return default
-
-        def write(self, data: Any) -> None:
-            written.append(bytes(data))
-
-        def is_closing(self) -> bool:
-            return False
-
-        def close(self) -> None: ...
-
-        def resume_reading(self) -> None: ...
-
-        def pause_reading(self) -> None: ...
-
-    connection = request_front.AutoHTTPProtocol(config=config, server_state=server, app_state={})
-    connection.connection_made(Below())
-    connection.data_received(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
-    await asyncio.gather(*server.tasks)
-    connection.connection_lost(None)
-    assert written[0].startswith(b"HTTP/1.1 200 OK\r\n")
-    assert b"hello" in written[0]

@@ -97,7 +97,7 @@ def test_what_is_no_outcome_is_an_invalid_output(header: bytes) -> None:
 @pytest.mark.parametrize(
     ("answer", "mark"),
     [
-        (("values", [1.0, 2.0], ("series", "n")), ("series", "n")),
+        (("values", [1.0, 2.0], ("alone",)), ("alone",)),
         (("columns", ["a"], [[1, 2]], ("dict",)), ("dict",)),
         (("columns", ["a"], [[1, 2]]), ()),
     ],

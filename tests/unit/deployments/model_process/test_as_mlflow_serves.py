@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import decimal
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import mlflow
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pydantic
 import pytest
 from mlflow.models import ModelSignature, infer_signature
@@ -115,6 +117,7 @@ TABLE = [
 ]
 TEXT = [ColSpec("string")]
 NUMBERS = [ColSpec("double", "a"), ColSpec("double", "b")]
+IN_INDIA = dt.timezone(dt.timedelta(hours=5, minutes=30))
 ROWS = [{"a": 0.1, "b": 0.9}, {"a": 0.9, "b": 0.1}]
 
 
@@ -352,6 +355,8 @@ def test_a_hinted_dict_of_lists_is_one_row_s_object(save: Save, hint: Any, answe
         (lambda t: {"y": t.a.tolist()}, [ColSpec("double", "y")]),
         (lambda t: {"y": t.a.to_numpy()}, [TensorSpec(np.dtype("f8"), (-1,), "y")]),
         (lambda t: {"y": t.a}, None),
+        (lambda t: {"y": pa.array(t.a)}, None),
+        (lambda t: {"y": pa.chunked_array([pa.array(t.a)])}, [ColSpec("double", "y")]),
         (lambda t: {"y": t.a.tolist()}, None),
         (lambda t: {"y": t.a.tolist()}, [ColSpec(AnyType())]),
         (lambda t: t[["a"]].rename(columns={"a": "y"}), None),
@@ -362,6 +367,15 @@ def test_a_dict_of_columns_is_dealt_out(save: Save, answer: Any, outputs: Any) -
     model = save(answer, NUMBERS, outputs)
     assert model.answer(ROWS) == [{"y": 0.1}, {"y": 0.9}]
     assert model.answer(ROWS[0]) == [{"y": 0.1}]
+
+
+def test_texts_of_arrow_in_a_dict_are_a_column(save: Save) -> None:
+    """As those of a Series are, also where one is null."""
+    model = save(
+        lambda t: {"y": pa.array(["a", None][: len(t)]), "z": pa.array([[1, 2]] * len(t))}, NUMBERS
+    )
+    assert model.answer(ROWS) == [{"y": "a", "z": [1, 2]}, {"y": None, "z": [1, 2]}]
+    assert model.answer(ROWS[0]) == [{"y": "a", "z": [1, 2]}]
 
 
 def test_lists_of_one_row_s_object_are_never_dealt_out(save: Save) -> None:
@@ -451,6 +465,64 @@ def test_tables_and_lists_of_other_forms_are_as_mlflow_writes_them(save: Save, a
     """Of a table without columns, of names that are no texts, and of answers of other lengths."""
     model = save(lambda table: answer, NUMBERS)
     assert model.answer(ROWS) == model.by_mlflow(dataframe_records=ROWS)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda t: pd.Series([0.5] * len(t)),
+        lambda t: t["a"],
+        lambda t: pd.Series(["x"] * len(t), index=list("uv")[: len(t)], name="label"),
+        lambda t: [dt.date(2024, 1, 31)] * len(t),
+        lambda t: [{"of": dt.date(2024, 1, 31), "at": dt.datetime(2024, 1, 31)}] * len(t),
+        lambda t: pd.DataFrame({"d": [dt.date(2024, 1, 31)] * len(t)}),
+        lambda t: np.array(["2024-01-31"] * len(t), "M8[D]"),
+        lambda t: np.array(["2024-01"] * len(t), "M8[M]"),
+        lambda t: np.array(["2024-01-31"] * len(t), "M8[s]"),
+        lambda t: [dt.datetime(2024, 1, 31, 12, 0, 0, 500_000, IN_INDIA)] * len(t),
+        lambda t: [pd.Timestamp("2024-01-31T12:00:00.123456789")] * len(t),
+        lambda t: pd.DataFrame({"d": pd.to_datetime(["2024-01-31"] * len(t), utc=True)}),
+        lambda t: pd.DataFrame({"d": [pd.Timestamp("2024-01-31", tz="Europe/Berlin")] * len(t)}),
+    ],
+)
+def test_what_nobody_declared_is_as_mlflow_writes_it(save: Save, answer: Any) -> None:
+    """A Series is a table of one column, a day has no time of day, and a moment its offset."""
+    model = save(answer, NUMBERS)
+    for rows in (ROWS, ROWS[:1]):
+        assert model.answer(rows) == model.by_mlflow(dataframe_records=rows)
+
+
+def test_a_declared_moment_is_of_utc(save: Save) -> None:
+    """Whatever offset the model gives it, as documents promise it."""
+    for answer in (
+        lambda t: pd.DataFrame({"d": [pd.Timestamp("2024-01-31T01", tz="Europe/Berlin")] * len(t)}),
+        lambda t: [dt.datetime(2024, 1, 31, 5, 30, tzinfo=IN_INDIA)] * len(t),
+        lambda t: [dt.datetime(2024, 1, 31, tzinfo=dt.UTC), dt.date(2024, 1, 31)],
+    ):
+        model = save(answer, NUMBERS, [ColSpec("datetime", "d")])
+        assert model.answer(ROWS) == [{"d": "2024-01-31T00:00:00"}] * 2
+
+
+def test_a_series_is_a_column_of_what_is_declared(save: Save) -> None:
+    """By its values, whatever it is called: there is no other column that it could be."""
+    for outputs, want in (
+        ([ColSpec("double")], [0.1, 0.9]),
+        ([ColSpec("double", "p")], [{"p": 0.1}, {"p": 0.9}]),
+        ([TensorSpec(FLOAT32, (-1, 1))], [[0.1], [0.9]]),
+    ):
+        assert (
+            save(lambda t: t["a"].astype("f4").rename("y"), NUMBERS, outputs).answer(ROWS) == want
+        )
+
+
+def test_columns_of_other_names_than_declared_are_an_error(save: Save) -> None:
+    """MLflow answers with the model's names; by position their values would be somebody else's."""
+    declared = [ColSpec("double", "low"), ColSpec("double", "high")]
+    model = save(lambda t: pd.DataFrame({"upper": t.a, "lower": t.b}), NUMBERS, declared)
+    with pytest.raises(InvalidModelOutput, match="'low', 'high'"):
+        model.answer(ROWS)
+    unnamed = save(lambda t: pd.DataFrame(t.to_numpy()), NUMBERS, declared)
+    assert unnamed.answer(ROWS[:1]) == [{"low": 0.1, "high": 0.9}]
 
 
 # --- type hints -----------------------------------------------------------------------------------

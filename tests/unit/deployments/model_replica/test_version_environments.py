@@ -7,10 +7,17 @@ import fcntl
 import os
 from pathlib import Path
 
+import pytest
+
 from deployments.environments.planner import EnvironmentSettings
+from deployments.environments.satisfaction import GATEWAY_PYTHON, Installed
 from deployments.environments.store import Environment, Hold, Store
 from deployments.model_replica.processes import Processes
-from deployments.model_replica.version_environments import VersionEnvironments
+from deployments.model_replica.version_environments import (
+    EnvironmentBuilding,
+    VersionEnvironments,
+)
+from deployments.model_replica.version_process import LoadFailed, VersionId
 
 
 def environment(folder: Path, digest: str) -> Environment:
@@ -53,3 +60,31 @@ async def test_where_memory_is_wanted_what_nobody_uses_is_let_go_at_once(tmp_pat
     assert is_held(store, "used")
     assert environments.template_pids() == []
     await environments.close()
+
+
+async def test_what_names_the_whole_of_mlflow_moves_for_what_it_lacked(tmp_path: Path) -> None:
+    """From the gateway's packages, which have MLflow's client, into some of its own; nothing else
+    that fails moves it, and it moves once."""
+    environments = VersionEnvironments(
+        EnvironmentSettings(folder=str(tmp_path / "kept")), Processes(), linger_s=0.0
+    )
+    planner = environments._planner
+    planner._installed = Installed(python_minor=GATEWAY_PYTHON, versions={"mlflow-skinny": "99"})
+    planner.builder.build = never_ends  # type: ignore[method-assign]
+    (tmp_path / "requirements.txt").write_text("mlflow")
+    (tmp_path / "conda.yaml").write_text("dependencies: []")
+    wanted = VersionId(model="m", number=1, fingerprint="fingerprint")
+    home = await environments.home(wanted, tmp_path)
+    assert home.processes is environments._gateway
+    assert not await home.is_another_next(LoadFailed("ValueError"))
+    assert await home.is_another_next(LoadFailed("ModuleNotFoundError", lacks="pyarrow"))
+    with pytest.raises(EnvironmentBuilding):
+        await environments.home(wanted, tmp_path)
+    (tmp_path / "requirements.txt").write_text("mlflow-skinny")
+    home = await environments.home(wanted, tmp_path)
+    assert not await home.is_another_next(LoadFailed("ModuleNotFoundError", lacks="pyarrow"))
+
+
+async def never_ends(*_: object, **__: object) -> Environment:
+    await asyncio.Event().wait()
+    raise AssertionError

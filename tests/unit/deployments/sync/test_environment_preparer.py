@@ -15,7 +15,13 @@ from deployments.environments.builder import BuildFailed
 from deployments.environments.known_files import KnownFiles
 from deployments.environments.model_needs import Needs
 from deployments.environments.planner import EnvironmentSettings, Planner
-from deployments.sync.environment_preparer import BUILT, LOOKED_AT, EnvironmentPreparer
+from deployments.environments.satisfaction import GATEWAY_PYTHON, Installed
+from deployments.sync.environment_preparer import (
+    BUILT,
+    LOOKED_AT,
+    EnvironmentPreparer,
+    _Planned,
+)
 from gateway.catalog import EnvironmentStatus, ServedModel
 from registry_sync.records import RegistryUnreachable
 from tests.support.catalogs import catalog, served, version
@@ -263,3 +269,27 @@ async def test_a_tag_of_the_version_decides(tmp_path: Path, tag: Any) -> None:
         preparer.look(catalog(wanted))
         await preparer.settle(timeout_s=5.0)
         assert status(preparer).kind == {"own": "own", "shared": "gateway"}[tag]
+
+
+async def test_what_was_seen_to_lack_something_gets_packages_of_its_own(tmp_path: Path) -> None:
+    """A replica remembers what a version could not import that names the whole of MLflow."""
+    files = {**NOTHING, "requirements.txt": "mlflow", "conda.yaml": "dependencies: []"}
+    async with preparing(tmp_path, Registry(m=files), Builds()) as preparer:
+        planner = preparer._planner
+        planner._installed = Installed(
+            python_minor=GATEWAY_PYTHON, versions={"mlflow-skinny": "99"}
+        )
+        preparer.look(catalog(model()))
+        await told(preparer, "ready")
+        assert status(preparer).kind == "gateway"
+        (plan,) = preparer._plans.values()
+        assert isinstance(plan, _Planned)
+        assert planner.builder.store.lacking.add(str(plan.otherwise), "pyarrow")
+
+        for _ in range(2):  # it is seen, and then looked at anew
+            await preparer._refresh(all_of_them=True)
+            preparer.look(catalog(model()))
+            await preparer.settle(timeout_s=1)
+        await told(preparer, "waiting")
+        assert status(preparer).kind == "own"
+        assert "imports pyarrow, which mlflow brings" in status(preparer).why

@@ -217,7 +217,8 @@ def test_nested_values_pass_enforcement_unchanged() -> None:
 
 
 def test_type_hints_get_plain_values() -> None:
-    """Models made from type hints get Python's own types, whole numbers of a double as floats."""
+    """Models made from type hints get Python's own types, whole numbers of a double as floats, and
+    moments with the offset that they were sent with."""
     made_of = Object(
         [Property("f", "float"), Property("when", "datetime"), Property("b", "binary")]
     )
@@ -225,8 +226,10 @@ def test_type_hints_get_plain_values() -> None:
     frame = only(model, [{"f": 1, "when": "2020-01-01T00:00Z", "b": "YQ=="}])
     assert frame.layout == "values"
     (value,) = frame.columns[0]
-    assert value == {"f": 1.0, "when": dt.datetime(2020, 1, 1), "b": b"a"}
+    assert value == {"f": 1.0, "when": dt.datetime(2020, 1, 1, tzinfo=dt.UTC), "b": b"a"}
     assert type(value["f"]) is float
+    (value,) = only(model, [{"when": "2020-01-01"}]).columns[0]
+    assert value == {"when": dt.datetime(2020, 1, 1)}
     assert type(value["when"]) is dt.datetime
 
 

@@ -116,9 +116,9 @@ BOMBS = {
 @pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
 def test_a_bomb_is_answered_soon(bomb: bytes) -> None:
     """Megabytes that were made to take long are read or refused in a moment."""
-    started = time.perf_counter()
+    started = time.process_time()
     outcome(NUMBER, bomb)
-    assert time.perf_counter() - started < _SOON_S
+    assert time.process_time() - started < _SOON_S
 
 
 TENSOR = Contract.from_signature(
@@ -140,10 +140,10 @@ def test_too_many_rows_are_not_looked_at() -> None:
 
 def test_deep_shapes_take_no_longer_than_the_reading() -> None:
     """Hundreds of thousands of lists of one number are one row of a tensor, in a moment."""
-    started = time.perf_counter()
+    started = time.process_time()
     ((_, frame),) = TENSOR.parse(b"[[" + b",".join([b"[1]"] * 300_000) + b"]]").frames
     assert frame.columns[0].shape == (1, 300_000, 1)
-    assert time.perf_counter() - started < _SOON_S
+    assert time.process_time() - started < _SOON_S
 
 
 @pytest.mark.parametrize(
@@ -160,9 +160,9 @@ def test_names_that_collide_take_no_longer(pair: tuple[str, str]) -> None:
 
 def _parsing_s(names: list[str]) -> float:
     body = orjson.dumps(dict.fromkeys(names, 1))
-    started = time.perf_counter()
+    started = time.process_time()
     outcome(NUMBER, body)
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 @pytest.mark.parametrize(

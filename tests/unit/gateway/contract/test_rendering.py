@@ -62,7 +62,11 @@ SHAPES: list[tuple[Any, Any, Any]] = [
     (None, ("values", [{"a": {1: np.float32(0.5), "b": b"a"}}, None]),
      [{"a": {"1": 0.5, "b": "YQ=="}}, None]),
     (None, ("values", [2**70, (1, np.datetime64("2020-01-01"))]),
-     [2**70, [1, "2020-01-01T00:00:00"]]),
+     [2**70, [1, "2020-01-01"]]),
+    (None, ("values", np.array(["2020-01", "NaT"], "M8[M]")), ["2020-01-01", None]),
+    (None, ("values", [np.datetime64("2020-01-01T00")]), ["2020-01-01T00:00:00"]),
+    ([column("long", "x")], ("columns", ["z"], [[1]]), [{"x": 1}]),
+    (TWO, ("columns", ["z"], [[{"y": 1, "x": 2}]]), [{"x": 2, "y": 1}]),
 ]  # fmt: skip
 
 
@@ -186,10 +190,17 @@ def test_answers_of_other_lengths_to_several_calls_follow_each_other() -> None:
 
 
 def test_number_of_columns() -> None:
-    """Columns without the declared names fit only in the declared number."""
+    """Columns without names fit only in the declared number."""
     refused(contract(INPUT, TWO), ("columns", ["a", "b", "c"], [[1], [2], [3]]), 1)
     refused(contract(INPUT, TWO), ("values", [1]), 1)
     refused(contract(INPUT, [column("long")]), ("columns", ["a", "b"], [[1], [2]]), 1)
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["1", "0"], ["0", "z"]])
+def test_columns_of_other_names_are_not_guessed(names: list[str]) -> None:
+    """Which of several declared outputs a column of another name is can't be told."""
+    detail = refused(contract(INPUT, TWO), ("columns", names, [[0.5], [1]]), 1)
+    assert "'x', 'y'" in detail
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, {(1, 2): 3}, "\ud800", 1j])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from gateway.http.app import create_app
 from gateway.http.predict.body import HttpLimits
 from gateway.ports import Call, CallResult
 from gateway.prediction import PredictionService
+from gateway.shadow import asker
 from gateway.shadow.budget import Budget
 from gateway.shadow.shadowing import Shadowing, ShadowLimits
 from gateway.shadow_figures import ShadowFigures
@@ -374,6 +376,51 @@ async def test_streams_are_compared_where_the_tag_forces_it() -> None:
         await bench.shadowing.settle()
         told = bench.shadowing.take().get("m")
         assert (None if told is None else told.outcomes) == outcomes
+
+
+async def test_a_stream_that_does_not_end_is_left() -> None:
+    """Of a shadow's events no more are taken than are compared."""
+
+    async def endless(call: Call) -> AsyncGenerator[CallResult]:
+        while True:
+            word = "x" * 100_000 if call.aside else "x"
+            yield CallResult(output=("values", [word]), timings_ms={"model": 1.0})
+            if not call.aside:
+                return
+
+    versions = (version(1, streamable=True), version(2, streamable=True))
+    shadow = Shadow(number=2, forced=True)
+    bench = Bench(now=catalog(served(*versions, default=1, shadow=shadow)))
+    bench.models.stream = endless  # type: ignore[method-assign]
+    await bench.client.post(
+        "/models/m/predict", json=[{"x": 1.0}], headers={"Accept": "text/event-stream"}
+    )
+    figures = await bench.figures()
+    assert figures.outcomes == {"failed": 1}
+    assert figures.failure is not None
+    assert "longer" in figures.failure.reason
+
+
+async def test_a_large_answer_is_looked_at_beside_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the default's was: a shadow may answer a thousand times as much."""
+    threads: list[bool] = []
+
+    def looked_at(*given: Any) -> Any:
+        threads.append(threading.current_thread() is not threading.main_thread())
+        return compared(*given)
+
+    async def much(call: Call) -> CallResult:
+        return CallResult(output=("columns", ["y"], [np.zeros(100_000)]))
+
+    compared = asker._compared
+    monkeypatch.setattr(asker, "_compared", looked_at)
+    for shadow, outcome, is_beside in ((same, "equal", False), (much, "different", True)):
+        bench = Bench(shadow)
+        await bench.ask(1.0)
+        assert (await bench.figures()).outcomes == {outcome: 1}
+        assert threads.pop() is is_beside
 
 
 async def test_a_model_without_a_shadow_has_no_offer() -> None:

@@ -76,7 +76,7 @@ def test_calls_of_functions_come_with_their_arguments() -> None:
     assert added["output_index"] == finished["output_index"] == 0
 
 
-@pytest.mark.parametrize("event", ["text", {"no": "type"}, 1])
+@pytest.mark.parametrize("event", ["text", {"no": "type"}, 1, {"output": None}, {"output": 5}])
 def test_what_is_no_event_is_the_models_fault(event: Any) -> None:
     """It is an error, and no event that clients choke on."""
     with pytest.raises(InvalidModelOutput):
@@ -98,6 +98,16 @@ def test_every_form_of_an_answer_is_a_chat_completion(answer: Any) -> None:
     assert (whole["object"], whole["model"]) == ("chat.completion", "m")
     assert whole["choices"][0]["message"]["content"] == "Hi"
     assert whole["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("answer", [{"choices": ["Hi"]}, {"choices": [None]}, {"messages": []}, 5])
+def test_what_is_no_chat_completion_is_the_models_fault(answer: Any) -> None:
+    """Whole or in a stream it is an error that says so."""
+    completions = Completions("m", is_chat=True)
+    with pytest.raises(InvalidModelOutput):
+        completions.whole(answer)
+    with pytest.raises(InvalidModelOutput):
+        list(completions.chunks(answer))
 
 
 def test_chunks_are_of_one_completion_and_end_once() -> None:

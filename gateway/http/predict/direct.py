@@ -1,0 +1,282 @@
+"""Small predictions of the typed route, answered without a task of their own.
+
+A shortcut and nothing more (docs/decisions/0055). What it takes, it answers as `PredictEndpoint`
+does, in a part of the time: a request is read in the turn of the event loop in which it came, its
+rows travel with those of others, and the answer is one write in the turn in which they are back.
+What it doesn't take (anything odd in the head, anything wrong with the body, a version that isn't
+warm) goes the ordinary way, which begins anew. An answer that isn't small and good goes it from
+there on. Must not import ray or mlflow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+from urllib.parse import unquote
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.admission import Visit
+from gateway.catalog import Catalog, Resolution
+from gateway.contract import Written
+from gateway.errors import GatewayError
+from gateway.http.access_control import Access
+from gateway.http.access_log import AccessEntry, AccessJournal, note_answer
+from gateway.http.boundary import BEGAN
+from gateway.http.predict.answering import Answer, Exchange, server_timing
+from gateway.http.predict.compression import WORTH_BYTES
+from gateway.http.predict.endpoint import PredictEndpoint
+from gateway.http.predict.negotiation import JSON
+from gateway.http.predict.path import PREDICT_PATH
+from gateway.http.predict.routes import path_pattern
+from gateway.http.predict.version_header import SELECTING
+from gateway.http.request_identity import request_id_of
+from gateway.ports import CallResult
+from gateway.prediction import Prediction, PredictionService
+from gateway.small_predictions import MOST_BYTES, Begun, SmallPredictions
+
+_logger = logging.getLogger(__name__)
+
+_PATH = path_pattern(PREDICT_PATH)
+_REMEMBERED = 4096
+_ANYTHING = (b"*/*", JSON)
+
+# What they say decides how a request is read or answered: the ordinary way knows how.
+_DECIDING = SELECTING | {
+    b"content-encoding",
+    b"expect",
+    b"origin",
+    b"transfer-encoding",
+    b"upgrade",
+    b"x-request-timeout",
+}
+
+_HEAD = b"".join(
+    (
+        b"content-type: %b\r\n",
+        b"x-model-version: %d\r\n",
+        b"server-timing: %b\r\n",
+        b"%bcontent-length: %d\r\n",
+        b"x-request-id: %b\r\n",
+    )
+)
+
+
+class Taken(NamedTuple):
+    """What a request asks for that is taken, by which path."""
+
+    path: str
+    resolution: Resolution
+
+
+class Ending(Protocol):
+    """How a server has a direct answer."""
+
+    def answer(self, head: bytes, body: bytes) -> None:
+        """Send an answer with status 200: the lines of its head, and its body."""
+
+    def go_on(self, app: ASGIApp) -> None:
+        """Have an application answer instead. The request's body has been received."""
+
+
+Around = Callable[[ASGIApp], ASGIApp]
+"""Puts around an application what is around the ordinary way, too."""
+
+
+class DirectPredictions:
+    """Takes small predictions from a server's connections for the endpoint of the typed route.
+
+    `access`, `journal` and `around` are those of the ordinary way; `head` are lines that the heads
+    of all answers have.
+    """
+
+    def __init__(
+        self,
+        service: PredictionService,
+        small: SmallPredictions,
+        endpoint: PredictEndpoint,
+        *,
+        access: Access | None,
+        journal: AccessJournal | None,
+        around: Around,
+        head: bytes = b"",
+    ) -> None:
+        self.small = small
+        self._service = service
+        self.endpoint = endpoint
+        self.around = around
+        self.head = head
+        self._access = access
+        self._journal = journal
+        self._resolved_in: Catalog | None = None
+        self._resolved: dict[bytes, Taken] = {}
+
+    def asked(self, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Taken | None:
+        """What a POST to that target with those headers asks for; None where it isn't taken."""
+        taken = self._taken(target)
+        if taken is None:
+            return None
+        declared = length = b""
+        for name, value in headers:
+            if name in _DECIDING:
+                return None
+            if name == b"content-type":
+                declared = value
+            elif name == b"content-length":
+                length = value
+            elif name == b"accept" and value not in _ANYTHING:
+                return None
+        is_small = length.isdigit() and int(length) <= MOST_BYTES
+        return taken if declared == JSON and is_small else None
+
+    def begin(self, taken: Taken, scope: Scope, body: bytes) -> DirectAnswer | None:
+        """Begin to answer a request whose body is there; None where the ordinary way has to be
+        gone."""
+        began = time.perf_counter()
+        try:
+            return self._begun(taken.resolution, scope, body, began)
+        # A boundary: in the turn of a connection, its server would take an exception for a request
+        # that can't be read. The ordinary way has it again, and says what it is.
+        except Exception:
+            _logger.exception("a prediction could not be begun directly")
+            return None
+
+    def note(self, scope: Scope, status: int | None, began: float) -> None:
+        """Have a line in the access log; of one who left, without a status."""
+        if self._journal is not None:
+            spent_s = time.perf_counter() - began
+            self._journal.add(AccessEntry(time.time(), scope, status, spent_s))
+
+    def _begun(
+        self, resolution: Resolution, scope: Scope, body: bytes, began: float
+    ) -> DirectAnswer | None:
+        begun = None
+        try:
+            if self._access is not None:
+                self._access.identify(scope).require_call(resolution.model.name)
+            visit = self._service.arrive(resolution)
+        except GatewayError:
+            return None
+        try:
+            visit.hold_bytes(len(body))
+            begun = self.small.begin(resolution, body, visit)
+        finally:
+            if begun is None:
+                visit.leave()
+        return None if begun is None else DirectAnswer(self, scope, begun, visit, began)
+
+    def _taken(self, target: bytes) -> Taken | None:
+        """By a target that is nothing but a path. What is found is kept for as long as the catalog
+        is the same."""
+        catalog = self._service.current
+        if catalog is not self._resolved_in:
+            self._resolved_in, self._resolved = catalog, {}
+        found = self._resolved.get(target)
+        return self._taken_anew(target) if found is None else found
+
+    def _taken_anew(self, target: bytes) -> Taken | None:
+        if not target.isascii() or b"?" in target or b"#" in target:
+            return None
+        path = _PATH.fullmatch(unquote(target.decode("ascii")))
+        if path is None or not self._service.knows(path["name"]):
+            return None
+        try:
+            resolution = self._service.resolve(path["name"], None)
+        except GatewayError:
+            return None
+        is_agent = resolution.version.task is not None
+        if is_agent or resolution.canary is not None or self.endpoint.may_capture(resolution):
+            return None
+        if len(self._resolved) >= _REMEMBERED:
+            self._resolved.clear()
+        taken = self._resolved[target] = Taken(path.string, resolution)
+        return taken
+
+
+class DirectAnswer:
+    """A prediction that was begun. It ends with an answer that is written, with an application that
+    goes on from there, or with nothing for a caller who has left."""
+
+    __slots__ = ("_began", "_begun", "_direct", "_ending", "_is_left", "_scope", "_visit")
+
+    def __init__(
+        self, direct: DirectPredictions, scope: Scope, begun: Begun, visit: Visit, began: float
+    ) -> None:
+        self._direct = direct
+        self._scope = scope
+        self._begun = begun
+        self._visit = visit
+        self._began = began
+        self._is_left = False
+
+    def when_done(self, ending: Ending) -> None:
+        """Have it end so."""
+        self._ending = ending
+        self._begun.future.add_done_callback(self._done)
+
+    def leave(self) -> None:
+        """The caller is gone."""
+        self._is_left = True
+        self._begun.leave()
+        self._visit.leave()
+        resolution = self._begun.resolution
+        self._direct.endpoint.note_left(resolution.model.name)
+        note_answer(self._scope, resolution.model.name, resolution.version.number, None)
+        self._direct.note(self._scope, None, self._began)
+
+    def _done(self, future: asyncio.Future[CallResult]) -> None:
+        if self._is_left or future.cancelled():
+            return
+        try:
+            answer, timings_ms = self._direct.small.end(self._begun, self._visit)
+        # A boundary: what a batch ends with is told by the ordinary way, whatever it is.
+        except BaseException as error:  # noqa: BLE001
+            self._go_on(error)
+            return
+        if len(answer.body) >= WORTH_BYTES or answer.headers:
+            version, rows = self._begun.resolution.version.number, self._begun.request.rows
+            self._go_on(
+                Prediction(answer=answer, version=version, rows=rows, timings_ms=timings_ms)
+            )
+        else:
+            self._answer(answer, timings_ms)
+
+    def _answer(self, answer: Written, timings_ms: Mapping[str, float]) -> None:
+        direct, scope, rows = self._direct, self._scope, self._begun.request.rows
+        resolution = self._begun.resolution
+        name, version = resolution.model.name, resolution.version.number
+        note_answer(scope, name, version, rows)
+        head = _HEAD % (
+            answer.media_type,
+            version,
+            server_timing(timings_ms),
+            direct.head,
+            len(answer.body),
+            request_id_of(scope).encode("ascii"),
+        )
+        self._ending.answer(head, answer.body)
+        spent_s = time.perf_counter() - self._began
+        direct.endpoint.note_answered(name, version, spent_s, rows)
+        direct.note(scope, 200, self._began)
+        self._visit.leave()
+
+    def _go_on(self, outcome: Prediction | BaseException) -> None:
+        direct, visit, scope = self._direct, self._visit, self._scope
+        name, version = self._begun.resolution.model.name, self._begun.resolution.version.number
+        scope[BEGAN] = began = self._began
+        note_answer(scope, name, version, None)
+
+        async def come() -> tuple[Answer, Visit]:
+            if isinstance(outcome, BaseException):
+                visit.leave()
+                raise outcome
+            return outcome, visit
+
+        async def rest(scope: Scope, receive: Receive, send: Send) -> None:
+            exchange = Exchange(scope, receive, send, model=name, began=began)
+            await direct.endpoint.conclude(exchange, come())
+
+        self._ending.go_on(direct.around(rest))

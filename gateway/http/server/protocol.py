@@ -1,0 +1,187 @@
+"""The HTTP server's protocol: uvicorn's, with what it has no options for.
+
+- A small prediction that comes whole is answered without a task (`gateway.http.predict.direct`);
+  for all else uvicorn makes its own.
+- A request that can't be read is refused with a problem document, and a WebSocket's handshake taken
+  for the plain request that it is, too (RFC 9110, section 7.8).
+- An answer's head and body are one write (`write_coalescing`).
+
+What of uvicorn's it relies on is named in docs/11-ray-internals.md. Must not import ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar, cast
+
+from starlette.types import ASGIApp, Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from gateway.http.predict.direct import DirectAnswer, DirectPredictions, Taken
+from gateway.http.server.canned_responses import malformed_request
+from gateway.http.server.write_coalescing import JoinedWrites
+
+_OK = b"HTTP/1.1 200 OK\r\n"
+
+
+class DirectCycle:
+    """A direct answer on its way, as uvicorn looks at a request's cycle."""
+
+    def __init__(self, protocol: GatewayProtocol, scope: Scope, answer: DirectAnswer) -> None:
+        self.scope = scope
+        self.response_complete = False
+        self.keep_alive = True
+        self.message_event = self  # which is set when there is news
+        self._protocol = protocol
+        self._answer = answer
+        self._has_left = False
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the caller has hung up."""
+        return self._has_left
+
+    @disconnected.setter
+    def disconnected(self, value: bool) -> None:
+        if value and not self._has_left:
+            self._has_left = True
+            self._answer.leave()
+
+    def set(self) -> None:
+        """Nobody waits for it."""
+
+    def answer(self, head: bytes, body: bytes) -> None:
+        """See `direct.Ending`."""
+        self._protocol.end_directly(self, head, body)
+
+    def go_on(self, app: ASGIApp) -> None:
+        """See `direct.Ending`."""
+        self._protocol.go_on(self, app)
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """uvicorn's protocol for one connection of the gateway's."""
+
+    direct: ClassVar[DirectPredictions | None] = None
+    """Who takes small predictions, once there is an ingress."""
+
+    _defaults: ClassVar[object] = None
+    _lines: ClassVar[bytes] = b""
+    _asked: Taken | None = None
+    _body: bytes = b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See `asyncio.Protocol`."""
+        self._joined = joined = JoinedWrites(transport)
+        super().connection_made(joined)  # type: ignore[arg-type]
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        super().data_received(data)
+        if self._asked is not None:  # its body is still coming
+            self._begin_ordinarily(self._body)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what can't be read."""
+        self._asked = None
+        self.transport.write(malformed_request())
+        self.transport.close()
+
+    def _should_upgrade(self) -> bool:
+        return False
+
+    def on_headers_complete(self) -> None:
+        """A request's head is there."""
+        self._asked = self._taken()
+        self._body = b""
+        if self._asked is None:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of its body is there."""
+        if self._asked is None:
+            super().on_body(body)
+        else:
+            self._body += body
+
+    def on_message_complete(self) -> None:
+        """All of it is there."""
+        asked, self._asked = self._asked, None
+        if asked is None:
+            super().on_message_complete()
+        elif not self._begin_directly(asked):
+            self._begin_ordinarily(self._body)
+            super().on_message_complete()
+
+    def _taken(self) -> Taken | None:
+        direct, parser = self.direct, self.parser
+        if (
+            direct is None
+            or (self.cycle is not None and not self.cycle.response_complete)
+            or parser.get_method() != b"POST"
+            or parser.get_http_version() != "1.1"
+            or not parser.should_keep_alive()
+            or self.root_path
+            or self.limit_concurrency is not None
+        ):
+            return None
+        return direct.asked(self.url, self.headers)
+
+    def _begin_ordinarily(self, body: bytes) -> None:
+        self._asked = None
+        super().on_headers_complete()
+        if body:
+            super().on_body(body)
+
+    def _begin_directly(self, asked: Taken) -> bool:
+        """Whether it was begun."""
+        assert self.direct is not None
+        scope: Any = self.scope
+        scope["method"], scope["path"] = "POST", asked.path
+        scope["raw_path"], scope["query_string"] = self.url, b""
+        answer = self.direct.begin(asked, scope, self._body)
+        if answer is None:
+            return False
+        cycle: Any = DirectCycle(self, scope, answer)
+        self.cycle = cycle
+        answer.when_done(cycle)
+        return True
+
+    def end_directly(self, cycle: DirectCycle, head: bytes, body: bytes) -> None:
+        """Write an answer; a connection that is to be closed is."""
+        lines = self._default_lines()
+        last = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+        self._joined.write_whole(b"".join((_OK, lines, head, last, body)))
+        cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def go_on(self, cycle: DirectCycle, app: ASGIApp) -> None:
+        """Have an application answer what has come whole."""
+        made = RequestResponseCycle(
+            scope=cast(Any, cycle.scope),
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=cycle.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        made.more_body = False
+        made.message_event.set()
+        if self.cycle is cast(object, cycle):  # else another request has come behind it
+            self.cycle = made
+        self._start_asgi_task(made, app)  # type: ignore[arg-type]
+
+    def _default_lines(self) -> bytes:
+        """uvicorn makes them anew each second, for the date."""
+        headers = self.server_state.default_headers
+        if headers is not GatewayProtocol._defaults:
+            lines = (b"%b: %b\r\n" % header for header in headers)
+            GatewayProtocol._defaults, GatewayProtocol._lines = headers, b"".join(lines)
+        return GatewayProtocol._lines

@@ -1,0 +1,118 @@
+"""Small predictions in two halves, with no task that waits in between: begun, and ended when the
+call is back (docs/decisions/0055).
+
+What `PredictionService.predict` does for them, by the same functions. Must not import ray, mlflow
+or fastapi.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from gateway.admission import Visit
+from gateway.catalog import Resolution
+from gateway.contract import TYPED, Request, Written
+from gateway.deadline import Deadline
+from gateway.errors import GatewayError, InvalidInput, no_answer
+from gateway.frame_calls import call_of, placed, timings
+from gateway.ports import CallResult, Enqueue, Queued
+from gateway.version_outcomes import Patience, VersionOutcomes
+
+MOST_BYTES = 16 * 1024
+"""A longer body is not small: it is parsed in the event loop's turn of its connection."""
+
+# As that: they are rendered in the turn in which the call is back.
+_MOST_ROWS = 64
+
+
+class Begun:
+    """A prediction whose call is on its way. Its future raises DeadlineExceeded once the model's
+    deadline has passed."""
+
+    __slots__ = ("parsed", "queued", "request", "resolution", "started", "timer")
+
+    def __init__(
+        self,
+        resolution: Resolution,
+        request: Request,
+        queued: Queued,
+        patience_s: float,
+        started: float,
+        parsed: float,
+    ) -> None:
+        self.resolution = resolution
+        self.request = request
+        self.queued = queued
+        self.started = started
+        self.parsed = parsed
+        loop = asyncio.get_running_loop()
+        self.timer = loop.call_later(patience_s, self._be_late, patience_s)
+
+    @property
+    def future(self) -> asyncio.Future[CallResult]:
+        """Done when the prediction can be ended."""
+        return self.queued.future
+
+    def leave(self) -> None:
+        """Nobody wants the answer any more."""
+        self.timer.cancel()
+        self.queued.leave()
+
+    def _be_late(self, patience_s: float) -> None:
+        future = self.queued.future
+        if not future.done():
+            future.set_exception(no_answer(patience_s))
+            self.queued.leave()
+
+
+class SmallPredictions:
+    """Has small bodies' calls travel with others (`enqueue`). `max_rows` is the most rows of one
+    request."""
+
+    def __init__(
+        self, enqueue: Enqueue, *, outcomes: VersionOutcomes, patience_s: Patience, max_rows: int
+    ) -> None:
+        self._enqueue = enqueue
+        self._outcomes = outcomes
+        self._patience_s = patience_s
+        self._max_rows = max_rows
+
+    def begin(self, resolution: Resolution, body: bytes, visit: Visit) -> Begun | None:
+        """Have the call of a body on its way. None where only `PredictionService.predict` can
+        answer it, which then begins anew, also with what is wrong with the body."""
+        if resolution.trial is not None or resolution.shadow is not None or len(body) > MOST_BYTES:
+            return None
+        started = time.perf_counter()
+        try:
+            request = TYPED.read(resolution.contract, body, self._max_rows)
+            if len(request.frames) != 1 or request.rows > _MOST_ROWS:
+                return None
+            visit.hold_rows(request.rows)
+        except GatewayError:
+            return None
+        patience_s = self._patience_s(resolution.model)
+        deadline = Deadline.after(patience_s)
+        frame = request.frames[0][1]
+        call = call_of(resolution, request, frame, deadline, patience_s, len(body))
+        queued = self._enqueue(call)
+        if queued is None:
+            return None
+        return Begun(resolution, request, queued, patience_s, started, time.perf_counter())
+
+    def end(self, begun: Begun, visit: Visit) -> tuple[Written, dict[str, float]]:
+        """The answer to what was begun, and where the time went; raises what
+        `PredictionService.predict` raises."""
+        begun.timer.cancel()
+        resolution, request = begun.resolution, begun.request
+        try:
+            results = [begun.future.result()]
+            called = time.perf_counter()
+            answer = TYPED.write(resolution.contract, request, placed(request, results))
+            visit.hold_answer(len(answer.body))
+        except GatewayError as error:
+            refused = request.located(error) if isinstance(error, InvalidInput) else error
+            self._outcomes.failed(resolution, refused)
+            raise refused from None
+        self._outcomes.was_loaded(resolution)
+        return answer, timings(results, begun.started, begun.parsed, called)

@@ -1,0 +1,540 @@
+"""The server's protocol over a transport in memory: what is answered directly, and that nobody can
+tell it from what isn't."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from gateway.admission import Admission, AdmissionLimits
+from gateway.batching.batcher import MicroBatcher
+from gateway.errors import InvalidInput, ModelFailed, ModelUnavailable, Violation
+from gateway.http.access_control import Access
+from gateway.http.access_log import AccessJournal
+from gateway.http.app import create_app
+from gateway.http.boundary import Boundary
+from gateway.http.predict.body import HttpLimits
+from gateway.http.predict.direct import DirectPredictions
+from gateway.http.server.protocol import GatewayProtocol
+from gateway.metrics.counters import Traffic
+from gateway.ports import Call, CallResult
+from gateway.prediction import PredictionService
+from gateway.security.api_keys import entry_of, parse_keys
+from tests.support.catalogs import catalog, served, signature, version
+from tests.support.static_feed import StaticFeed
+from tests.support.supervised import until as until_later
+
+INPUTS = (("x", "double"), ("n", "long"), ("t", "string", False))
+SIGNATURE = signature(*INPUTS, outputs=[("x", "double"), ("t", "string")])
+GOOD = b'{"x": 1.5, "n": 2, "t": "a"}'
+SECRET = "mm_0123456789abcdef0123456789abcdef"  # pragma: allowlist secret
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Mostly it is a matter of some turns of the event loop."""
+    for _ in range(100):
+        if is_so():
+            return
+        await asyncio.sleep(0)
+    await until_later(is_so)
+
+
+class Keys:
+    """A source of one keyring."""
+
+    def __init__(self, *entries: str) -> None:
+        self.keyring = parse_keys("\n".join(entries))
+
+
+class Doubling:
+    """A backend that answers x doubled, and texts of some length; or fails, or waits, as told."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.error: BaseException | None = None
+        self.text = "t"
+        self.go = asyncio.Event()
+        self.go.set()
+
+    async def call(self, call: Call) -> CallResult:
+        self.calls.append(call)
+        await self.go.wait()
+        if self.error is not None:
+            raise self.error
+        x = np.asarray(call.frame.columns[0])
+        texts = [self.text] * call.frame.rows
+        return CallResult(output=("columns", ["x", "t"], [2 * x, texts]), timings_ms={"model": 1.0})
+
+
+class Transport(asyncio.Transport):
+    """The caller's end, as the protocol sees it."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.writes = 0
+        self.is_closed = False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("192.0.2.1", 4711) if name == "peername" else default
+
+    def write(self, data: Any) -> None:
+        self.written += bytes(data)
+        self.writes += 1
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def resume_reading(self) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+
+class Server:
+    """A gateway's HTTP server without its socket. The model's version is warm."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        access: Access | None = None,
+        limits: AdmissionLimits | None = None,
+    ) -> None:
+        self.backend = Doubling()
+        self.traffic = Traffic()
+        self.admission = Admission(limits)
+        self.lines: list[bytes] = []
+        self.journal = AccessJournal(self._keep, as_json=True)
+        model = served(version(1, SIGNATURE, flavor="mlflow.sklearn"), name="a b")
+        self.catalog = catalog(model)
+        self.feed = StaticFeed(self.catalog)
+        batcher = MicroBatcher(self.backend)
+        self.service = PredictionService(
+            feed=self.feed,
+            submit=batcher.submit,
+            enqueue=batcher.enqueue,
+            default_timeout_s=60.0,
+            max_rows=10,
+            admission=self.admission,
+        )
+        app = create_app(
+            service=self.service,
+            feed=self.feed,
+            limits=HttpLimits(max_body_bytes=1_000_000),
+            access=access,
+            traffic=self.traffic,
+            journal=self.journal,
+        )
+        assert self.service.small is not None
+        self.direct = DirectPredictions(
+            self.service,
+            self.service.small,
+            app.state.typed,
+            access=access,
+            journal=self.journal,
+            around=lambda inner: Boundary(inner, journal=self.journal),
+        )
+        self.patching = monkeypatch
+        self.state = ServerState()
+        self.state.default_headers = [(b"date", b"today"), (b"server", b"uvicorn")]
+        self.config = Config(app, log_config=None, lifespan="off")
+        self.config.load()
+
+    def _keep(self, lines: bytes) -> bool:
+        self.lines += lines.splitlines()
+        return True
+
+    async def warm(self) -> Server:
+        """Once the version has answered."""
+        caller = self.caller()
+        caller.ask(GOOD)
+        await until(lambda: caller.answered == 1)
+        self.backend.calls.clear()
+        self.journal.flush()
+        self.lines.clear()
+        self.patching.setattr(GatewayProtocol, "direct", self.direct)
+        return self
+
+    def caller(self) -> Caller:
+        return Caller(self)
+
+    def entry(self) -> dict[str, Any]:
+        """The last line of the access log."""
+        self.journal.flush()
+        line: dict[str, Any] = json.loads(self.lines[-1])
+        return line
+
+    @property
+    def inside(self) -> tuple[int, int, int]:
+        return len(self.admission.loads), self.admission.rows, self.admission.body_bytes
+
+
+class Caller:
+    """A connection, and what came over it."""
+
+    def __init__(self, server: Server) -> None:
+        self.transport = Transport()
+        self.server = server
+        self.protocol = GatewayProtocol(server.config, server.state, {})
+        self.protocol.connection_made(self.transport)
+
+    def send(self, data: bytes) -> None:
+        self.protocol.data_received(data)
+
+    def ask(self, body: bytes, *lines: str, path: str = "/models/a%20b/predict") -> None:
+        self.send(request(body, *lines, path=path))
+
+    def hang_up(self) -> None:
+        self.protocol.connection_lost(None)
+
+    @property
+    def answered(self) -> int:
+        return len(self.answers)
+
+    @property
+    def answers(self) -> list[tuple[int, dict[str, str], bytes]]:
+        found, rest = [], self.transport.written
+        while b"\r\n\r\n" in rest:
+            head, rest = rest.split(b"\r\n\r\n", 1)
+            first, *lines = head.decode("latin-1").split("\r\n")
+            split = (line.split(": ", 1) for line in lines)
+            headers = {name.lower(): value for name, value in split}
+            length = int(headers.get("content-length", len(rest)))
+            if len(rest) < length:
+                break
+            found.append((int(first.split()[1]), headers, rest[:length]))
+            rest = rest[length:]
+        return found
+
+    async def answer(self, number: int = 1) -> tuple[int, dict[str, str], bytes]:
+        await until(lambda: self.answered >= number)
+        return self.answers[number - 1]
+
+
+def request(body: bytes, *lines: str, path: str = "/models/a%20b/predict") -> bytes:
+    head = [
+        f"POST {path} HTTP/1.1",
+        "Host: gateway",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        *lines,
+    ]
+    return "\r\n".join([*head, "", ""]).encode("latin-1") + body
+
+
+def is_direct(caller: Caller) -> bool:
+    """Whether what is on its way has no task of its own."""
+    return not caller.server.state.tasks
+
+
+@pytest.fixture
+async def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    return await Server(monkeypatch).warm()
+
+
+async def test_small_predictions_have_no_task_of_their_own(server: Server) -> None:
+    """One write has the whole answer; the call is counted, has its line, and nothing stays
+    inside."""
+    caller = server.caller()
+    caller.ask(GOOD, "X-Request-ID: mine", "Accept: */*", "User-Agent: one")
+    assert is_direct(caller)
+    status, headers, body = await caller.answer()
+    assert (status, json.loads(body)) == (200, [{"x": 3.0, "t": "t"}])
+    assert caller.transport.writes == 1
+    assert headers["x-request-id"] == "mine"
+    assert (headers["date"], headers["server"], headers["x-model-version"]) == (
+        "today", "uvicorn", "1",
+    )  # fmt: skip
+    assert re.fullmatch(r"predict;dur=\S+, model;dur=1.00, parse;dur=\S+", headers["server-timing"].rsplit(", ", 1)[0])  # fmt: skip  # noqa: E501
+    line = server.entry()
+    assert (line["path"], line["status"], line["model"], line["version"], line["rows"]) == (
+        "/models/a%20b/predict", 200, "a b", 1, 1,
+    )  # fmt: skip
+    assert server.inside == (0, 0, 0)
+
+
+def bodies(seed: int, count: int) -> list[bytes]:
+    """Good and bad ones."""
+    drawn = random.Random(seed)
+    values: list[Any] = [0, 1.5, -3, 2**70, True, None, "a", "", "ü", [], {}, float("inf"), "1"]
+
+    def row() -> Any:
+        names = drawn.sample(["x", "n", "t", "other"], drawn.randint(0, 4))
+        good = {"x": drawn.random(), "n": drawn.randint(0, 9), "t": "text"}
+        if drawn.random() < 0.6:
+            return good
+        return {**good, **{name: drawn.choice(values) for name in names}}
+
+    def body() -> Any:
+        kind = drawn.random()
+        if kind < 0.4:
+            return row()
+        rows = [row() for _ in range(drawn.choice([0, 1, 2, 11]))]
+        return rows if kind < 0.8 else {"inputs": rows, "params": {"p": 1}}
+
+    made = [json.dumps(body()).encode() for _ in range(count)]
+    return [text if drawn.random() < 0.9 else text[: len(text) // 2] for text in made]
+
+
+async def test_nobody_can_tell_which_way_an_answer_came(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over hundreds of bodies, good ones and bad ones, status, headers and body are the same."""
+    told = ("content-type", "x-model-version", "content-length", "x-request-id", "date", "server")
+    for number, body in enumerate(bodies(7, 300)):
+        seen = []
+        for direct in (server.direct, None):
+            monkeypatch.setattr(GatewayProtocol, "direct", direct)
+            caller = server.caller()
+            caller.ask(body, f"X-Request-ID: {number}")
+            status, headers, answer = await caller.answer()
+            seen.append((status, {n: headers.get(n) for n in told}, set(headers), answer))
+            assert server.inside == (0, 0, 0)
+        assert seen[0] == seen[1], body
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "X-Model-Version: 1", "serve_multiplexed_model_id: 1", "X-Request-Timeout: 5",
+        "Accept: text/csv", "Origin: https://page", "Content-Encoding: identity",
+        "Connection: close", "Upgrade: websocket",
+    ],
+)  # fmt: skip
+async def test_what_a_header_decides_is_left_to_the_endpoint(server: Server, line: str) -> None:
+    """Whoever asks for a version, a deadline, another form or the connection's end."""
+    caller = server.caller()
+    caller.ask(GOOD, line)
+    assert not is_direct(caller)
+    assert (await caller.answer())[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/models/other/predict", "/models/a%20b/predict?x=1", "/models"])
+async def test_other_paths_are_left_to_the_application(server: Server, path: str) -> None:
+    """Models that nobody knows, and whatever isn't a bare path of the typed route."""
+    caller = server.caller()
+    caller.ask(GOOD, path=path)
+    assert not is_direct(caller)
+    await caller.answer()
+
+
+async def test_a_new_catalog_counts_at_once(server: Server) -> None:
+    """What a path meant is forgotten with the catalog that it was resolved in."""
+    caller = server.caller()
+    caller.ask(GOOD)
+    await caller.answer()
+    server.feed.catalog = catalog(generation=2)
+    caller.ask(GOOD)
+    assert (await caller.answer(2))[0] == 404
+
+
+async def test_a_body_that_comes_in_pieces_is_waited_for_by_the_endpoint(server: Server) -> None:
+    """Its time is limited there; however it is cut, the answer is the same."""
+    whole = request(GOOD)
+    for cut in range(1, len(whole)):
+        caller = server.caller()
+        caller.send(whole[:cut])
+        caller.send(whole[cut:])
+        status, _, body = await caller.answer()
+        assert (status, json.loads(body)) == (200, [{"x": 3.0, "t": "t"}]), cut
+
+
+async def test_pipelined_requests_are_answered_in_their_order(server: Server) -> None:
+    """Direct ones, others, and again direct ones, in one piece."""
+    caller = server.caller()
+    server.backend.go.clear()
+    others = b"GET /models/none HTTP/1.1\r\nHost: gateway\r\n\r\n"
+    pieces = [request(b'{"x": %d, "n": 1}' % x) for x in range(3)]
+    caller.send(pieces[0] + others + pieces[1] + pieces[2])
+    server.backend.go.set()
+    await caller.answer(4)
+    assert [status for status, _, _ in caller.answers] == [200, 404, 200, 200]
+    values = [json.loads(body)[0]["x"] for status, _, body in caller.answers if status == 200]
+    assert values == [0.0, 2.0, 4.0]
+
+
+async def test_callers_share_calls(server: Server) -> None:
+    """Who comes while a call is on its way travels with the others in the next one, and has the
+    answer to its own rows."""
+    server.backend.go.clear()
+    callers = [server.caller() for _ in range(20)]
+    for number, caller in enumerate(callers):
+        caller.ask(b'{"x": %d, "n": 1}' % number)
+    await until(lambda: len(server.backend.calls) == 1)
+    server.backend.go.set()
+    for number, caller in enumerate(callers):
+        assert json.loads((await caller.answer())[2])[0]["x"] == 2 * number
+    assert len(server.backend.calls) < 5
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (ModelFailed("It failed."), 500, "model_failed"),
+        (ModelUnavailable("Away.", retry_after_s=3.0), 503, "model_unavailable"),
+        (InvalidInput((Violation(pointer="/0/x", message="No."),)), 422, "invalid_input"),
+        (ZeroDivisionError(), 500, "internal_error"),
+        (SystemExit(), 500, "internal_error"),
+    ],
+)
+async def test_whatever_a_call_ends_with_is_a_problem(
+    server: Server, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, code: str
+) -> None:
+    """The same as from the endpoint, with its line; and the connection goes on."""
+    problems = []
+    for direct in (server.direct, None):
+        monkeypatch.setattr(GatewayProtocol, "direct", direct)
+        caller = server.caller()
+        server.backend.error = error
+        caller.ask(GOOD, "X-Request-ID: mine")
+        assert is_direct(caller) is (direct is not None)
+        told, headers, body = await caller.answer()
+        assert (told, json.loads(body)["code"]) == (status, code)
+        assert headers["content-type"] == "application/problem+json"
+        assert (headers.get("retry-after") == "3") == (status == 503)
+        entry = server.entry()
+        assert (entry["status"], entry["version"]) == (status, 1)
+        problems.append((headers, body))
+        server.backend.error = None
+        for number in (2, 3):  # the first one after ModelUnavailable has no company
+            caller.ask(GOOD)
+            assert (await caller.answer(number))[0] == 200
+        assert server.inside == (0, 0, 0)
+    assert problems[0] == problems[1]
+
+
+async def test_large_answers_are_compressed_where_that_is_asked_for(server: Server) -> None:
+    """As the endpoint does it, with the rows that the call gave."""
+    server.backend.text = "long " * 1000
+    caller = server.caller()
+    caller.ask(GOOD, "Accept-Encoding: gzip")
+    assert is_direct(caller)
+    status, headers, body = await caller.answer()
+    assert (status, headers["content-encoding"]) == (200, "gzip")
+    assert len(body) < 1000
+    assert len(server.backend.calls) == 1
+    assert (server.entry()["rows"], server.inside) == (1, (0, 0, 0))
+
+
+async def test_the_deadline_holds(server: Server) -> None:
+    """Past it the caller has 504, and the call that nobody waits for is given up."""
+    (model,) = server.catalog.models.values()
+    options = model.options.model_copy(update={"timeout_s": 0.05})
+    server.feed.catalog = catalog(model.model_copy(update={"options": options}))
+    server.backend.go.clear()
+    caller = server.caller()
+    caller.ask(GOOD)
+    assert is_direct(caller)
+    status, _, body = await caller.answer()
+    assert (status, json.loads(body)["code"]) == (504, "deadline_exceeded")
+    assert server.inside == (0, 0, 0)
+
+
+async def test_who_leaves_leaves_nothing(server: Server) -> None:
+    """Its rows aren't sent any more, those of the others are; it has a line without a status."""
+    server.backend.go.clear()
+    first, leaving, staying = server.caller(), server.caller(), server.caller()
+    for number, caller in enumerate((first, leaving, staying)):
+        caller.ask(b'{"x": %d, "n": 1}' % number)
+    await until(lambda: len(server.backend.calls) == 1)
+    leaving.hang_up()
+    assert server.entry()["status"] is None
+    server.backend.go.set()
+    await first.answer()
+    await staying.answer()
+    assert [call.frame.columns[0].tolist() for call in server.backend.calls] == [[0.0], [2.0]]
+    assert leaving.transport.written == b""
+    assert server.inside == (0, 0, 0)
+
+
+async def test_who_leaves_while_the_answer_is_made_disturbs_nobody(server: Server) -> None:
+    """Between the call's end and the answer's write nothing is counted or given back twice."""
+    caller = server.caller()
+    server.backend.go.clear()
+    caller.ask(GOOD)
+    await until(lambda: len(server.backend.calls) == 1)
+    queued: Any = caller.protocol.cycle._answer._begun.queued  # type: ignore[attr-defined]
+    queued.future.set_result(CallResult(output=("columns", ["x", "t"], [[1.0], ["t"]])))
+    caller.hang_up()
+    server.backend.go.set()
+    await asyncio.sleep(0)
+    assert caller.transport.written == b""
+    assert server.inside == (0, 0, 0)
+
+
+async def test_a_server_that_ends_answers_and_closes(server: Server) -> None:
+    """What was accepted is answered, and the caller is told that the connection ends."""
+    server.backend.go.clear()
+    caller = server.caller()
+    caller.ask(GOOD)
+    caller.protocol.shutdown()
+    server.backend.go.set()
+    status, headers, _ = await caller.answer()
+    assert (status, headers["connection"]) == (200, "close")
+    assert caller.transport.is_closed
+
+
+async def test_keys_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one it is 401; each request counts once against a key's rate, and past that it is
+    429."""
+    keys = Keys(entry_of("one", SECRET, ["predict"], rate="1/3"))
+    access = Access(keys=keys)
+    monkeypatch.setattr(access.usage, "_clock", lambda: 0.0)
+    server = Server(monkeypatch, access=access)
+    caller = server.caller()
+    bearer = f"Authorization: Bearer {SECRET}"
+    caller.ask(GOOD, bearer)
+    assert (await caller.answer())[0] == 200
+    monkeypatch.setattr(GatewayProtocol, "direct", server.direct)
+    caller.ask(GOOD)
+    assert (await caller.answer(2))[0] == 401
+    for number, status in enumerate((200, 200, 429, 429), 3):
+        caller.ask(GOOD, bearer)
+        assert (await caller.answer(number))[0] == status
+    assert server.entry()["key"] == "one"
+    assert access.usage.refused["one"] == 2
+    assert access.usage.requests["one"] == 5
+
+
+async def test_limits_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than may wait for a model is 429, at once."""
+    limits = AdmissionLimits(model_requests=2)
+    server = await Server(monkeypatch, limits=limits).warm()
+    server.backend.go.clear()
+    callers = [server.caller() for _ in range(3)]
+    for caller in callers:
+        caller.ask(GOOD)
+    assert (await callers[2].answer())[0] == 429
+    server.backend.go.set()
+    assert [(await caller.answer())[0] for caller in callers[:2]] == [200, 200]
+
+
+async def test_what_cannot_be_read_is_a_problem(server: Server) -> None:
+    """After a direct answer and in the middle of a request."""
+    for piece in (b"nonsense\r\n\r\n", request(GOOD)[:30] + b"\x00\r\n\r\n"):
+        caller = server.caller()
+        caller.ask(GOOD)
+        await caller.answer()
+        caller.send(piece)
+        status, headers, _ = await caller.answer(2)
+        assert (status, headers["content-type"]) == (400, "application/problem+json")
+        assert caller.transport.is_closed
+
+
+async def test_a_websocket_s_handshake_is_a_plain_request(server: Server) -> None:
+    """It is answered as what it asks for is."""
+    caller = server.caller()
+    lines = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
+    caller.send("\r\n".join(["GET /models HTTP/1.1", "Host: g", *lines, "", ""]).encode())
+    assert (await caller.answer())[0] == 200
