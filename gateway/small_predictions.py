@@ -11,6 +11,7 @@ import asyncio
 import time
 
 from gateway.admission import Visit
+from gateway.batching.compatibility import is_batched
 from gateway.catalog import Resolution
 from gateway.contract import TYPED, Request, Written
 from gateway.deadline import Deadline
@@ -78,11 +79,17 @@ class SmallPredictions:
         self._patience_s = patience_s
         self._max_rows = max_rows
 
+    def takes(self, resolution: Resolution) -> bool:
+        """Whether calls of what was resolved may travel with others: with nobody's share of them
+        going to another version, and none repeated."""
+        version = resolution.version
+        is_plain = version.task is None and resolution.canary is None and resolution.trial is None
+        return is_plain and resolution.shadow is None and is_batched(resolution.model, version)
+
     def begin(self, resolution: Resolution, body: bytes, visit: Visit) -> Begun | None:
-        """Have the call of a body on its way. None where only `PredictionService.predict` can
-        answer it, which then begins anew, also with what is wrong with the body."""
-        if resolution.trial is not None or resolution.shadow is not None or len(body) > MOST_BYTES:
-            return None
+        """Have the call of a body of what it `takes` on its way. None where only
+        `PredictionService.predict` can answer it, which then begins anew, also with what is wrong
+        with the body."""
         started = time.perf_counter()
         try:
             request = TYPED.read(resolution.contract, body, self._max_rows)

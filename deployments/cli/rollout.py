@@ -71,6 +71,8 @@ def _passed(
         return nothing.candidate
     except NamedAlready as named:
         out.print(f"{name} version {named.candidate} has the alias already.")
+        if url is None:
+            out.print("Whether it has taken over, the gateway knows: ask it with --url.")
         return named.candidate
     except (CannotTell, RegistryUnreachable) as error:
         raise fail(str(error)) from error

@@ -83,7 +83,7 @@ def _chosen(needs: Needs, mode: EnvironmentMode, installed: Installed) -> Choice
 
 def as_it_lacked(choice: Choice, module: str) -> Choice:
     """The environment instead, where the gateway's packages lacked that module."""
-    why = f"its own: imports {shown(module)}, which mlflow brings and the gateway hasn't"
+    why = f"its own: imports {shown(module)}, which the gateway hasn't and MLflow may bring"
     return replace(choice, kind="own", why=why, needs=choice.otherwise, otherwise=None)
 
 

@@ -23,6 +23,7 @@ from deployments.environments.choice import (
     mode_of,
     on_another_python,
 )
+from deployments.environments.lacking import Lacking
 from deployments.environments.model_needs import Needs, read_needs
 from deployments.environments.satisfaction import GATEWAY_PYTHON, Installed
 from deployments.environments.store import Environment, Store
@@ -99,14 +100,20 @@ class Planner:
         )
         choice = choose(needs, mode, self._installed)
         if choice.otherwise is not None:
-            return await asyncio.to_thread(self._as_it_was_seen, choice, choice.otherwise)
+            return await asyncio.to_thread(
+                self._as_it_was_seen, choice, self.key_of_lacking(fingerprint, choice.otherwise)
+            )
         if choice.needs is None or mode == "own":
             return choice
         found = await self.builder.interpreters.find(choice.needs.python_minor)
         return choice if found is not None else on_another_python(choice, GATEWAY_PYTHON)
 
-    def _as_it_was_seen(self, choice: Choice, otherwise: Needs) -> Choice:
-        lacked = self.builder.store.lacking.find(self.builder.digest(otherwise))
+    def key_of_lacking(self, fingerprint: str, otherwise: Needs) -> str:
+        """By what it is remembered that a version lacked something (see `Lacking`)."""
+        return Lacking.key_of(fingerprint, self.builder.digest(otherwise))
+
+    def _as_it_was_seen(self, choice: Choice, key: str) -> Choice:
+        lacked = self.builder.store.lacking.find(key)
         return choice if lacked is None else as_it_lacked(choice, lacked)
 
     async def build(

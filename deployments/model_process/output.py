@@ -184,7 +184,7 @@ _NUMBERS |= {f"{kind}{size}" for kind in ("int", "uint", "Int", "UInt") for size
 def _array_of_others(value: Any) -> Any:
     """The values of an array of Arrow or a series of Polars; None of all else."""
     package = _package(value)
-    if package == "pyarrow" and hasattr(value, "to_pylist"):
+    if package == "pyarrow" and hasattr(value, "to_pylist") and hasattr(value, "null_count"):
         if not value.null_count and str(value.type) in _NUMBERS:
             return _plain_array(value.to_numpy(zero_copy_only=False))
         return [_plain_value(item) for item in value.to_pylist()]

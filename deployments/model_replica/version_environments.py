@@ -103,8 +103,8 @@ class VersionEnvironments:
         except NoEnvironment as problem:
             raise LoadFailed(problem.reason) from None
         if choice.otherwise is not None:
-            builder = self._planner.builder
-            move = partial(builder.store.lacking.add, builder.digest(choice.otherwise))
+            key = self._planner.key_of_lacking(version.fingerprint, choice.otherwise)
+            move = partial(self._planner.builder.store.lacking.add, key)
             return Home(self._gateway, move=move)
         if choice.needs is None:
             return Home(self._gateway)

@@ -48,7 +48,7 @@ class RegisteredFiles(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Planned:
     """What a version is to run in; `digest` is that environment's, None where it is the
-    gateway's, and `otherwise` that of the one that it has once it was seen to lack something."""
+    gateway's, and `otherwise` the key by which it is told that it lacked something there."""
 
     choice: Choice
     digest: str | None
@@ -182,7 +182,10 @@ class EnvironmentPreparer:
         try:
             read = await asyncio.to_thread(self._reader, name, version)
             choice = await self._planner.plan(read, fingerprint=version.fingerprint, tag=tag)
-            return _Planned(choice, self._digest(choice.needs), self._digest(choice.otherwise))
+            otherwise = None
+            if choice.otherwise is not None:
+                otherwise = self._planner.key_of_lacking(version.fingerprint, choice.otherwise)
+            return _Planned(choice, self._digest(choice.needs), otherwise)
         except NoEnvironment as problem:
             return _Unplanned(problem.reason, None)
         except LookupError:

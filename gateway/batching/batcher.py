@@ -93,7 +93,7 @@ class MicroBatcher:
 
 
 class _Waiter:
-    """One caller: its rows, how many of them are sent, and what has come back. An `Queued`."""
+    """One caller: its rows, how many of them are sent, and what has come back. A `Queued`."""
 
     __slots__ = ("answers", "batches", "call", "future", "sent", "timings_ms")
 

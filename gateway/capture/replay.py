@@ -152,7 +152,7 @@ def _parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return from_json(value)  # whole numbers of any size
+        return from_json(value, allow_inf_nan=False)  # whole numbers of any size
     except ValueError:
         return value
 

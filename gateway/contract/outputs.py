@@ -12,9 +12,10 @@ import numpy as np
 
 from gateway.contract.coercion import Column
 
-# What an answer was where its columns or values don't show it: ("dict",) of columns, ("alone",) of
-# a value that was no list of one.
 Mark: TypeAlias = Sequence[str]
+"""What an answer was where its columns or values don't show it: ("dict",) of columns, ("alone",) of
+a value that was no list of one."""
+
 # What a replica sends back: ("columns", names, columns) for a DataFrame or a dict of arrays, and
 # ("values", array or list) for all else; with a mark behind it where there is one.
 Output: TypeAlias = (
@@ -71,18 +72,21 @@ def split_output(output: Output, sizes: Sequence[int]) -> list[Output]:
 
 
 def joined_output(outputs: Sequence[Output]) -> Output | None:
-    """The answer to all rows, of answers to consecutive parts; None where they aren't alike."""
+    """The answer to all rows, of answers to consecutive parts; None where they aren't alike. What
+    was alone in each is so no more."""
     first = outputs[0]
     if len(outputs) == 1:
         return first
+    marks = {tuple(mark_of(output)) for output in outputs} - {("alone",)}
     if first[0] == "values":
         columns = [output[1] for output in outputs if output[0] == "values"]
-        return with_columns(first, [_joined(columns)]) if len(columns) == len(outputs) else None
+        return ("values", _joined(columns)) if len(columns) == len(outputs) else None
     names = list(first[1])
     parts = [o[2] for o in outputs if o[0] == "columns" and list(o[1]) == names]
     if len(parts) != len(outputs):
         return None
-    return with_columns(first, [_joined(pieces) for pieces in zip(*parts, strict=True)])
+    joined = [_joined(pieces) for pieces in zip(*parts, strict=True)]
+    return with_columns(first, joined) if len(marks) == 1 else ("columns", names, joined)
 
 
 def _count(column: Any) -> int | None:

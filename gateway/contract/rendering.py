@@ -285,7 +285,7 @@ def _columns(output: Output, own: Rows) -> dict[str, Column]:
     given = dict(zip(names, columns, strict=True))
     if own.named and any(field.name in given for field in own.fields):
         return given
-    if len(columns) == 1:
+    if len(columns) == 1 and (len(own.fields) == 1 or _all_are(columns[0], Mapping)):
         return _of_values(columns[0], own)
     if own.named and names != [str(i) for i in range(len(names))]:
         declared = ", ".join(repr(field.name) for field in own.fields)

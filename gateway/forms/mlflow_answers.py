@@ -29,7 +29,10 @@ def write(contract: Contract, request: Request, outputs: Outputs) -> Written:
 
     Raises `InvalidModelOutput`.
     """
-    outputs = [(places, _widened_output(output)) for places, output in outputs]
+    try:
+        outputs = [(places, _widened_output(output)) for places, output in outputs]
+    except RecursionError:
+        raise InvalidModelOutput("The model's answer is nothing that JSON can say.") from None
     try:
         predictions = _predictions(contract, request, outputs)
     except InvalidModelOutput:
@@ -61,6 +64,11 @@ def _predictions(contract: Contract, request: Request, outputs: Outputs) -> byte
     kind = mark[0] if mark else ""
     is_named = promised is not None and promised.named
     names = _own_names(outputs)
+    if kind == "dict" and not is_named:
+        if not names:
+            raise InvalidModelOutput("Two columns of the model's answer have the same name.")
+        if promised is not None and len(promised.fields) != len(names):
+            return contract.render(outputs, request.rows)
     if kind == "dict" or (names and promised is not None and is_named and promised.tensors):
         return _dumped(dict(_named(contract, request, outputs, None if is_named else names)))
     if is_named and not kind and all(map(_has_no_names, outputs)):

@@ -157,12 +157,13 @@ def _fractions(column: list[Any]) -> Column:
     """As an array where there are numbers with NaN or null among them; else as it is."""
     try:
         array = np.array(column, np.float64)
+        if not np.isnan(array).any():
+            return column
         # Which took texts and truth values for numbers.
         elements = np.array(column, object).ravel().tolist()
     except (ValueError, TypeError, OverflowError):
         return column
-    plain = np.isnan(array).any() and set(map(type, elements)) <= _NUMBERS_AND_NULL
-    return array if plain else column
+    return array if set(map(type, elements)) <= _NUMBERS_AND_NULL else column
 
 
 def _rows(contract: Contract, value: dict[str, Any], max_rows: int | None) -> _Found:

@@ -25,6 +25,8 @@ _PREFIX = re.compile(PREFIX_PATTERN)
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _SCHEMES = ("http", "https")
 
+# Of longer lists, which callers may write themselves, nothing is kept.
+_FEW_HOPS = 256
 _FORWARDED_FOR = b"x-forwarded-for"
 _KEY = "modelmux.prefix"
 _PERMANENT = 308
@@ -70,7 +72,8 @@ class Placement:
         behind these; None where that is no address."""
         told = ",".join(_values(scope, _FORWARDED_FOR))
         hops = told if self.front_door_tells else f"{told},{_connected(scope)}"
-        return _client_of(hops, self.proxies)
+        client_of = _client_of if len(hops) <= _FEW_HOPS else _client_of.__wrapped__
+        return client_of(hops, self.proxies)
 
     def _told(self, scope: Scope, header: bytes) -> str:
         """What a trusted proxy says; nothing where it says nothing, or isn't trusted."""

@@ -115,6 +115,11 @@ class AnsweringEndpoint(ABC):
         else:
             await self._tracing.around(self._respond, scope, receive, send, route=self._route)
 
+    @property
+    def max_body_bytes(self) -> int:
+        """The longest body that is taken."""
+        return self._limits.max_body_bytes
+
     def may_capture(self, resolution: Resolution) -> bool:
         """Whether some of what asks for that is captured."""
         return self._capturing is not None and bool(resolution.model.options.capture)
@@ -125,7 +130,8 @@ class AnsweringEndpoint(ABC):
 
     def note_left(self, model: str) -> None:
         """The same of a caller who left."""
-        self._traffic.note_failure(model, None, CALLER_LEFT, protocol=self._protocol)
+        known = model if self._service.knows(model) else UNKNOWN
+        self._traffic.note_failure(known, None, CALLER_LEFT, protocol=self._protocol)
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)

@@ -39,7 +39,8 @@ async def read_body(
         elif name == b"content-encoding":
             coding += value
     unpack = unpacker(coding) if coding else None
-    if length.isdigit() and int(length) > max_bytes:
+    # Of however many digits: those of zero may be before it.
+    if length.isdigit() and int(length.lstrip(b"0")[:20] or b"0") > max_bytes:
         raise too_many_bytes(max_bytes)
     try:
         async with asyncio.timeout(limits.body_timeout_s):

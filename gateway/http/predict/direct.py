@@ -42,6 +42,7 @@ _logger = logging.getLogger(__name__)
 
 _PATH = path_pattern(PREDICT_PATH)
 _REMEMBERED = 4096
+_DIGITS = 20
 _ANYTHING = (b"*/*", JSON)
 
 # What they say decides how a request is read or answered: the ordinary way knows how.
@@ -111,6 +112,7 @@ class DirectPredictions:
         self.head = head
         self._access = access
         self._journal = journal
+        self._most_bytes = min(MOST_BYTES, endpoint.max_body_bytes)
         self._resolved_in: Catalog | None = None
         self._resolved: dict[bytes, Taken] = {}
 
@@ -129,7 +131,7 @@ class DirectPredictions:
                 length = value
             elif name == b"accept" and value not in _ANYTHING:
                 return None
-        is_small = length.isdigit() and int(length) <= MOST_BYTES
+        is_small = length.isdigit() and len(length) <= _DIGITS and int(length) <= self._most_bytes
         return taken if declared == JSON and is_small else None
 
     def begin(self, taken: Taken, scope: Scope, body: bytes) -> DirectAnswer | None:
@@ -187,8 +189,7 @@ class DirectPredictions:
             resolution = self._service.resolve(path["name"], None)
         except GatewayError:
             return None
-        is_agent = resolution.version.task is not None
-        if is_agent or resolution.canary is not None or self.endpoint.may_capture(resolution):
+        if not self.small.takes(resolution) or self.endpoint.may_capture(resolution):
             return None
         if len(self._resolved) >= _REMEMBERED:
             self._resolved.clear()
@@ -232,36 +233,42 @@ class DirectAnswer:
             return
         try:
             answer, timings_ms = self._direct.small.end(self._begun, self._visit)
+            head = self._head(answer, timings_ms)
         # A boundary: what a batch ends with is told by the ordinary way, whatever it is.
         except BaseException as error:  # noqa: BLE001
             self._go_on(error)
             return
-        if len(answer.body) >= WORTH_BYTES or answer.headers:
-            version, rows = self._begun.resolution.version.number, self._begun.request.rows
-            self._go_on(
-                Prediction(answer=answer, version=version, rows=rows, timings_ms=timings_ms)
-            )
-        else:
-            self._answer(answer, timings_ms)
+        if len(answer.body) < WORTH_BYTES and not answer.headers:
+            self._answer(head, answer.body)
+            return
+        prediction = Prediction(
+            answer=answer,
+            version=self._begun.resolution.version.number,
+            rows=self._begun.request.rows,
+            timings_ms=timings_ms,
+        )
+        self._go_on(prediction)
 
-    def _answer(self, answer: Written, timings_ms: Mapping[str, float]) -> None:
+    def _head(self, answer: Written, timings_ms: Mapping[str, float]) -> bytes:
+        return _HEAD % (
+            answer.media_type,
+            self._begun.resolution.version.number,
+            server_timing(timings_ms),
+            self._direct.head,
+            len(answer.body),
+            request_id_of(self._scope).encode("ascii"),
+        )
+
+    def _answer(self, head: bytes, body: bytes) -> None:
         direct, scope, rows = self._direct, self._scope, self._begun.request.rows
         resolution = self._begun.resolution
         name, version = resolution.model.name, resolution.version.number
-        note_answer(scope, name, version, rows)
-        head = _HEAD % (
-            answer.media_type,
-            version,
-            server_timing(timings_ms),
-            direct.head,
-            len(answer.body),
-            request_id_of(scope).encode("ascii"),
-        )
-        self._ending.answer(head, answer.body)
-        spent_s = time.perf_counter() - self._began
-        direct.endpoint.note_answered(name, version, spent_s, rows)
-        direct.note(scope, 200, self._began)
-        self._visit.leave()
+        with self._visit:
+            note_answer(scope, name, version, rows)
+            self._ending.answer(head, body)
+            spent_s = time.perf_counter() - self._began
+            direct.endpoint.note_answered(name, version, spent_s, rows)
+            direct.note(scope, 200, self._began)
 
     def _go_on(self, outcome: Prediction | BaseException) -> None:
         direct, visit, scope = self._direct, self._visit, self._scope

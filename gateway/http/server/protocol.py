@@ -31,32 +31,40 @@ class DirectCycle:
         self.scope = scope
         self.response_complete = False
         self.keep_alive = True
-        self.message_event = self  # which is set when there is news
+        self.message_event = _UNHEARD
         self._protocol = protocol
-        self._answer = answer
-        self._has_left = False
+        self._answer: DirectAnswer | None = answer
 
     @property
     def disconnected(self) -> bool:
-        """Whether the caller has hung up."""
-        return self._has_left
+        """Whether the caller has hung up, or has been answered."""
+        return self._answer is None
 
     @disconnected.setter
     def disconnected(self, value: bool) -> None:
-        if value and not self._has_left:
-            self._has_left = True
-            self._answer.leave()
-
-    def set(self) -> None:
-        """Nobody waits for it."""
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.leave()
 
     def answer(self, head: bytes, body: bytes) -> None:
         """See `direct.Ending`."""
+        self._answer = None  # which knows this: no circle is left to the collector
         self._protocol.end_directly(self, head, body)
 
     def go_on(self, app: ASGIApp) -> None:
         """See `direct.Ending`."""
+        self._answer = None
         self._protocol.go_on(self, app)
+
+
+class _Unheard:
+    """In place of the event that tells an ASGI application of news: nobody waits for it."""
+
+    def set(self) -> None:
+        """See `asyncio.Event`."""
+
+
+_UNHEARD = _Unheard()
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -68,12 +76,21 @@ class GatewayProtocol(HttpToolsProtocol):
     _defaults: ClassVar[object] = None
     _lines: ClassVar[bytes] = b""
     _asked: Taken | None = None
+    _under_way: DirectCycle | None = None
     _body: bytes = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See `asyncio.Protocol`."""
         self._joined = joined = JoinedWrites(transport)
         super().connection_made(joined)  # type: ignore[arg-type]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`. uvicorn tells the last request that has come; one that is under
+        way may be before it."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.disconnected = True
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -123,6 +140,7 @@ class GatewayProtocol(HttpToolsProtocol):
             or not parser.should_keep_alive()
             or self.root_path
             or self.limit_concurrency is not None
+            or self.flow.write_paused  # uvicorn's own wait until that is over
         ):
             return None
         return direct.asked(self.url, self.headers)
@@ -143,12 +161,13 @@ class GatewayProtocol(HttpToolsProtocol):
         if answer is None:
             return False
         cycle: Any = DirectCycle(self, scope, answer)
-        self.cycle = cycle
+        self.cycle = self._under_way = cycle
         answer.when_done(cycle)
         return True
 
     def end_directly(self, cycle: DirectCycle, head: bytes, body: bytes) -> None:
         """Write an answer; a connection that is to be closed is."""
+        self._under_way = None
         lines = self._default_lines()
         last = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
         self._joined.write_whole(b"".join((_OK, lines, head, last, body)))
@@ -159,6 +178,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def go_on(self, cycle: DirectCycle, app: ASGIApp) -> None:
         """Have an application answer what has come whole."""
+        self._under_way = None
         made = RequestResponseCycle(
             scope=cast(Any, cycle.scope),
             transport=self.transport,

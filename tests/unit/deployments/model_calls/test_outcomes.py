@@ -95,19 +95,25 @@ def test_what_is_no_outcome_is_an_invalid_output(header: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "mark"),
+    ("answer", "mark", "joined"),
     [
-        (("values", [1.0, 2.0], ("alone",)), ("alone",)),
-        (("columns", ["a"], [[1, 2]], ("dict",)), ("dict",)),
-        (("columns", ["a"], [[1, 2]]), ()),
+        (("values", [1.0, 2.0], ("alone",)), ("alone",), ()),
+        (("columns", ["a"], [[1, 2]], ("dict",)), ("dict",), ("dict",)),
+        (("columns", ["a"], [[1, 2]]), (), ()),
     ],
 )
-def test_what_an_answer_was_crosses_and_stays_with_its_parts(answer: Any, mark: Any) -> None:
-    """Of callers who shared a call each has an answer with the mark of the whole."""
+def test_what_an_answer_was_crosses_and_stays_with_its_parts(
+    answer: Any, mark: Any, joined: Any
+) -> None:
+    """Of callers who shared a call each has an answer with the mark of the whole; what was alone
+    in each part of a list is so no more."""
     message, _, _ = answered_by_replica(answered(value=answer))
     output = call_result(message).output
     parts = split_output(output, [1, 1])
-    assert [mark_of(each) for each in (output, *parts, joined_output(parts))] == [mark] * 4
+    assert [mark_of(each) for each in (output, *parts)] == [mark] * 3
+    whole = joined_output(parts)
+    assert whole is not None
+    assert tuple(mark_of(whole)) == joined
 
 
 def test_what_went_well_is_the_result() -> None:

@@ -292,4 +292,4 @@ async def test_what_was_seen_to_lack_something_gets_packages_of_its_own(tmp_path
             await preparer.settle(timeout_s=1)
         await told(preparer, "waiting")
         assert status(preparer).kind == "own"
-        assert "imports pyarrow, which mlflow brings" in status(preparer).why
+        assert "imports pyarrow, which the gateway hasn't" in status(preparer).why

@@ -4,6 +4,7 @@ tell it from what isn't."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import re
@@ -15,7 +16,7 @@ import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from gateway.admission import Admission, AdmissionLimits
+from gateway.admission import Admission, AdmissionLimits, Visit
 from gateway.batching.batcher import MicroBatcher
 from gateway.errors import InvalidInput, ModelFailed, ModelUnavailable, Violation
 from gateway.http.access_control import Access
@@ -29,6 +30,7 @@ from gateway.metrics.counters import Traffic
 from gateway.ports import Call, CallResult
 from gateway.prediction import PredictionService
 from gateway.security.api_keys import entry_of, parse_keys
+from gateway.small_predictions import Begun
 from tests.support.catalogs import catalog, served, signature, version
 from tests.support.static_feed import StaticFeed
 from tests.support.supervised import until as until_later
@@ -110,6 +112,7 @@ class Server:
         *,
         access: Access | None = None,
         limits: AdmissionLimits | None = None,
+        max_body_bytes: int = 1_000_000,
     ) -> None:
         self.backend = Doubling()
         self.traffic = Traffic()
@@ -131,7 +134,7 @@ class Server:
         app = create_app(
             service=self.service,
             feed=self.feed,
-            limits=HttpLimits(max_body_bytes=1_000_000),
+            limits=HttpLimits(max_body_bytes=max_body_bytes),
             access=access,
             traffic=self.traffic,
             journal=self.journal,
@@ -158,8 +161,8 @@ class Server:
     async def warm(self) -> Server:
         """Once the version has answered."""
         caller = self.caller()
-        caller.ask(GOOD)
-        await until(lambda: caller.answered == 1)
+        caller.ask(b'{"x": 1.0, "n": 2}')
+        assert (await caller.answer())[0] == 200
         self.backend.calls.clear()
         self.journal.flush()
         self.lines.clear()
@@ -473,6 +476,55 @@ async def test_who_leaves_while_the_answer_is_made_disturbs_nobody(server: Serve
     assert server.inside == (0, 0, 0)
 
 
+async def test_an_end_behind_a_pipelined_request_is_the_end_of_all(server: Server) -> None:
+    """What can't be read closes the connection: who was under way on it gives back what it held,
+    and writes nothing any more."""
+    server.backend.go.clear()
+    caller = server.caller()
+    caller.send(request(GOOD) + request(GOOD) + b"nonsense\r\n\r\n")
+    assert caller.transport.is_closed
+    caller.hang_up()
+    written = caller.transport.written
+    server.backend.go.set()
+    await until(lambda: not server.state.tasks)
+    assert caller.transport.written == written
+    assert server.inside == (0, 0, 0)
+
+
+async def test_who_does_not_read_is_waited_for(server: Server) -> None:
+    """While the transport has as much as it takes, the endpoint waits with the next answer."""
+    caller = server.caller()
+    caller.protocol.pause_writing()
+    caller.ask(GOOD)
+    assert not is_direct(caller)
+    await asyncio.sleep(0)
+    assert caller.transport.written == b""
+    caller.protocol.resume_writing()
+    assert (await caller.answer())[0] == 200
+
+
+async def test_answers_leave_nothing_to_the_collector(server: Server) -> None:
+    """It comes by late (`deployments.ingress.replica`), and rows would be kept until then."""
+    caller = server.caller()
+    caller.ask(GOOD)
+    await caller.answer()
+    gc.collect()
+    gc.disable()
+    try:
+        before = held()
+        for number in range(2, 12):
+            caller.ask(GOOD)
+            await caller.answer(number)
+        assert held() - before < 5
+    finally:
+        gc.enable()
+
+
+def held() -> int:
+    """How many objects of requests there are."""
+    return sum(isinstance(each, Begun | CallResult | Visit) for each in gc.get_objects())
+
+
 async def test_a_server_that_ends_answers_and_closes(server: Server) -> None:
     """What was accepted is answered, and the caller is told that the connection ends."""
     server.backend.go.clear()
@@ -505,6 +557,15 @@ async def test_keys_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert server.entry()["key"] == "one"
     assert access.usage.refused["one"] == 2
     assert access.usage.requests["one"] == 5
+
+
+@pytest.mark.parametrize("length", ["26", "0" * 5000 + "26"])
+async def test_a_body_s_limit_holds(monkeypatch: pytest.MonkeyPatch, length: str) -> None:
+    """Also one that is below what is answered directly, however the length is written."""
+    server = await Server(monkeypatch, max_body_bytes=24).warm()
+    caller = server.caller()
+    caller.send(request(b'{"x": 1, "n": 12345678901}').replace(b"26", length.encode()))
+    assert (await caller.answer())[0] == 413
 
 
 async def test_limits_hold(monkeypatch: pytest.MonkeyPatch) -> None:
