@@ -47,7 +47,7 @@ from gateway.http.predict.endpoint import PredictEndpoint
 from gateway.http.predict.path import PREDICT_PATH
 from gateway.http.predict.routes import PredictionRoutes
 from gateway.http.problem_schemas import problem_responses, without_titles
-from gateway.http.problems import install_handlers, problem_of
+from gateway.http.problems import MEDIA_TYPE, install_handlers, problem_of
 from gateway.http.prometheus import metrics_router
 from gateway.http.protocols import mlflow_scoring
 from gateway.http.protocols.inference_v2.dialect import INFER_PATHS, InferenceV2
@@ -381,6 +381,11 @@ def _documentation(
     return router
 
 
+def _drop_unless_a_problem(responses: dict[str, Any], status: str) -> None:
+    if MEDIA_TYPE not in responses.get(status, {}).get("content", {}):
+        responses.pop(status, None)
+
+
 def _base_document(routes: Sequence[BaseRoute], access: Access | None) -> dict[str, Any]:
     document: dict[str, Any] = without_titles(
         get_openapi(
@@ -397,7 +402,7 @@ def _base_document(routes: Sequence[BaseRoute], access: Access | None) -> dict[s
     for path, operations in document["paths"].items():
         for operation in operations.values():
             # FastAPI documents a validation error that its own handlers would send: ours don't.
-            operation["responses"].pop("422", None)
+            _drop_unless_a_problem(operation["responses"], "422")
             refer_to_problems(operation, _problems_of(operation))
             if access is not None and not access.is_open(path):
                 require_key(operation, _NEEDS.get(path, _READ))

@@ -156,7 +156,7 @@ def test_a_caller_s_no_is_a_no_for_all_processes(traced: Gateway, receiver: Span
 async def test_replicas_come_with_the_requests_and_each_is_counted(traced: Gateway) -> None:
     """Ray doesn't see predictions; told of them, it makes a second replica, whose numbers
     `/metrics` has as well, and no caller sees any of that."""
-    poll(lambda: _replicas(traced) == 1, timeout_s=60, what="one replica, as others leave it")
+    poll(lambda: _replicas(traced) == 1, timeout_s=240, what="one replica, as others leave it")
     statuses: set[int] = set()
     async with (
         httpx.AsyncClient(base_url=traced.url, timeout=60.0) as caller,

@@ -258,6 +258,16 @@ async def test_the_document_is_valid_openapi(bench: Bench) -> None:
     assert (await bench.client.get("/models/nope/openapi.json")).status_code == 404
 
 
+async def test_the_document_tells_of_bad_parameters(bench: Bench) -> None:
+    """A query that is refused is a problem of ours, which the operation lists; where nothing can be
+    refused so, nothing of FastAPI's own is left."""
+    paths = (await bench.client.get("/openapi.json")).json()["paths"]
+    refused = await bench.client.get("/models/m/history", params={"limit": "none"})
+    assert refused.status_code == 422
+    assert "422" in paths["/models/{name}/history"]["get"]["responses"]
+    assert "422" not in paths["/models/{name}"]["get"]["responses"]
+
+
 async def test_the_document_names_the_routes_of_other_protocols(bench: Bench) -> None:
     """Who reads it finds where OpenAI's clients, MLflow's and others go."""
     told = (await bench.client.get("/openapi.json")).json()["info"]["description"]
