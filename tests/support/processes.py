@@ -26,7 +26,9 @@ STOP_TIMEOUT_S = 60.0
 _TICK_S = 0.1
 # Below Linux' 32768, where gateways have theirs (`deployments.cluster.port_ranges`), and what `ray
 # start` keeps for its workers (10,002 to 19,999: it refuses a head whose own port is one of those).
-_PORTS = range(2_000, 9_000)
+# Nor what Chromium opens no page of (net/base/port_util.cc, `kRestrictedPorts`).
+_RESTRICTED = {2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6679, 6697, *range(6665, 6670)}
+_PORTS = sorted({*range(2_000, 9_000)} - _RESTRICTED)
 
 
 def free_port() -> int:
