@@ -39,8 +39,7 @@ async def read_body(
         elif name == b"content-encoding":
             coding += value
     unpack = unpacker(coding) if coding else None
-    # Of however many digits: those of zero may be before it.
-    if length.isdigit() and int(length.lstrip(b"0")[:20] or b"0") > max_bytes:
+    if length_of(length) > max_bytes:
         raise too_many_bytes(max_bytes)
     try:
         async with asyncio.timeout(limits.body_timeout_s):
@@ -54,6 +53,12 @@ async def read_body(
         visit.hold_bytes(max(0, len(body) - packed_bytes))
     visit.has_come()
     return body
+
+
+def length_of(declared: bytes) -> int:
+    """The bytes that a `Content-Length` declares, zeros before them or not; of more than 20 digits
+    the first ones alone, which are beyond any limit. 0 of what is no number."""
+    return int(declared.lstrip(b"0")[:20] or b"0") if declared.isdigit() else 0
 
 
 async def _received(receive: Receive, max_bytes: int, visit: Visit) -> bytes:

@@ -27,6 +27,7 @@ from gateway.http.access_control import Access
 from gateway.http.access_log import AccessEntry, AccessJournal, note_answer
 from gateway.http.boundary import BEGAN
 from gateway.http.predict.answering import Answer, Exchange, server_timing
+from gateway.http.predict.body import length_of
 from gateway.http.predict.compression import WORTH_BYTES
 from gateway.http.predict.endpoint import PredictEndpoint
 from gateway.http.predict.negotiation import JSON
@@ -42,7 +43,6 @@ _logger = logging.getLogger(__name__)
 
 _PATH = path_pattern(PREDICT_PATH)
 _REMEMBERED = 4096
-_DIGITS = 20
 _ANYTHING = (b"*/*", JSON)
 
 # What they say decides how a request is read or answered: the ordinary way knows how.
@@ -131,7 +131,7 @@ class DirectPredictions:
                 length = value
             elif name == b"accept" and value not in _ANYTHING:
                 return None
-        is_small = length.isdigit() and len(length) <= _DIGITS and int(length) <= self._most_bytes
+        is_small = length.isdigit() and length_of(length) <= self._most_bytes
         return taken if declared == JSON and is_small else None
 
     def begin(self, taken: Taken, scope: Scope, body: bytes) -> DirectAnswer | None:

@@ -96,7 +96,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """See `asyncio.Protocol`."""
         super().data_received(data)
         if self._asked is not None:  # its body is still coming
-            self._begin_ordinarily(self._body)
+            self._begin_ordinarily()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what can't be read."""
@@ -127,7 +127,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if asked is None:
             super().on_message_complete()
         elif not self._begin_directly(asked):
-            self._begin_ordinarily(self._body)
+            self._begin_ordinarily()
             super().on_message_complete()
 
     def _taken(self) -> Taken | None:
@@ -145,11 +145,11 @@ class GatewayProtocol(HttpToolsProtocol):
             return None
         return direct.asked(self.url, self.headers)
 
-    def _begin_ordinarily(self, body: bytes) -> None:
+    def _begin_ordinarily(self) -> None:
         self._asked = None
         super().on_headers_complete()
-        if body:
-            super().on_body(body)
+        if self._body:
+            super().on_body(self._body)
 
     def _begin_directly(self, asked: Taken) -> bool:
         """Whether it was begun."""
