@@ -100,6 +100,8 @@ def cluster_environment() -> dict[str, str]:
     return {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(_MAX_MESSAGE_BYTES),
+        # Ray's default is 5: with much else to do, a proxy that is starting is killed for that.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         "RAY_USAGE_STATS_ENABLED": "0",
         # Ray's default is 15: who serves would stand behind everything else on the machine.
         "RAY_worker_niceness": "0",
@@ -117,8 +119,6 @@ def fast_path_environment(folder: Path, ports: range) -> dict[str, str]:
         # To the file that Ray keeps of each process' stderr. Else Serve, when it is optimized for
         # throughput, takes what replicas write for its own log, and drops it there.
         "RAY_SERVE_LOG_TO_STDERR": "1",
-        # Ray's default is 5: with much else to do, a proxy that is starting is killed for that.
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         # One machine, one proxy: it knows within moments that a replica is leaving.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # No cluster of several machines: Ray's own processes have the loopback as their address
