@@ -54,7 +54,7 @@ class LoadResult:
     """Latencies of the rightly answered requests by round, and all that went wrong.
 
     `ended` and `failed` are moments since the epoch; `problems` counts what was seen instead of
-    the answers; `own_cpu_us` is what a request cost the load itself.
+    the answers.
     """
 
     round_s: float
@@ -62,7 +62,6 @@ class LoadResult:
     ended: tuple[float, ...]
     failed: tuple[float, ...]
     problems: dict[str, int]
-    own_cpu_us: float
 
     @property
     def figures(self) -> Figures:
@@ -101,7 +100,6 @@ class Load:
             ended=tuple(found["ended"]),
             failed=tuple(found["failed"]),
             problems=found["problems"],
-            own_cpu_us=found["own_cpu_us"],
         )
 
 

@@ -146,10 +146,8 @@ async def run(plan: dict[str, Any]) -> dict[str, Any]:
         calls = [group.create_task(_call(caller, host, port)) for caller in callers]
         await asyncio.sleep(plan["warm_up_s"])
         began = time.perf_counter()
-        cpu_s, answered = time.process_time(), len(tally.ended)
         epoch = time.time() - began
         await asyncio.sleep(plan["round_s"] * plan["rounds"])
-        cpu_s, answered = time.process_time() - cpu_s, len(tally.ended) - answered
         for call in calls:
             call.cancel()
     marks = [began + plan["round_s"] * number for number in range(plan["rounds"] + 1)]
@@ -160,7 +158,6 @@ async def run(plan: dict[str, Any]) -> dict[str, Any]:
         "ended": [epoch + ended for ended in tally.ended[first:last]] if plan["times"] else [],
         "failed": [epoch + failed for failed in tally.failed],
         "problems": dict(tally.problems.most_common(5)),
-        "own_cpu_us": cpu_s / max(answered, 1) * 1e6,
     }
 
 

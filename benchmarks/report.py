@@ -53,7 +53,7 @@ def sheets(measured: Sequence[Measured], found: Sequence[Finding]) -> list[Sheet
     """All that can be said of what was measured; ratios only where modelmux was."""
     made = []
     if measured:
-        made += [throughput(measured), latency(measured)]
+        made += [throughput(measured), latency(measured), processor(measured)]
     if any(each.name == OURS for each in measured):
         made.append(ratios(measured))
     if any(each.lists for each in measured):
@@ -87,6 +87,20 @@ def latency(measured: Sequence[Measured]) -> Sheet:
                     for level in levels
                 ),
             ]
+            for each in measured
+        ],
+    )
+
+
+def processor(measured: Sequence[Measured]) -> Sheet:
+    """Processor seconds of the server's processes: on shared cores that is the figure that
+    travels."""
+    levels = _levels(measured)
+    return Sheet(
+        title="One row, processor seconds of the server per 1,000 requests",
+        headings=["callers", *map(str, levels)],
+        rows=[
+            [each.title, *(_cost(each.levels[level].cpu_s_per_1000) for level in levels)]
             for each in measured
         ],
     )
@@ -152,6 +166,10 @@ def named(measured: Sequence[Measured], name: str) -> Measured:
 
 def _per_s(figures: Figures) -> str:
     return f"{figures.per_s:,.0f}" + (f" ({figures.failed} failed)" if figures.failed else "")
+
+
+def _cost(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.3f}"
 
 
 def _levels(measured: Sequence[Measured]) -> list[int]:
