@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
 from benchmarks.figures import Figures, figures_of, median_figures
@@ -24,10 +24,11 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """A request's body and the body that answers it, byte for byte."""
+    """A request's body, the body that answers it, byte for byte, and the media type of both."""
 
     body: str
     answer: str
+    media_type: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +132,7 @@ def drive(plan: LoadPlan, *, failures_allowed: bool = False) -> LoadResult:
 
 
 def _written(plan: LoadPlan, folder: Path) -> Path:
-    content = asdict(plan) | {"exchanges": [(each.body, each.answer) for each in plan.exchanges]}
+    content = asdict(plan) | {"exchanges": [astuple(each) for each in plan.exchanges]}
     path = folder / "plan.json"
     path.write_text(json.dumps(content))
     return path

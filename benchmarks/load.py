@@ -172,11 +172,12 @@ def _exchanges(plan: dict[str, Any]) -> list[tuple[bytes, bytes]]:
     """Whole requests, head and body, with the answers wanted."""
     parts = urlsplit(plan["url"])
     made = []
-    for body, answer in plan["exchanges"]:
+    for body, answer, media_type in plan["exchanges"]:
         content = body.encode()
         head = (
             f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+            f"Content-Type: {media_type}\r\nAccept: {media_type}\r\n"
+            f"Content-Length: {len(content)}\r\n\r\n"
         )
         made.append((head.encode() + content, answer.encode()))
     return made

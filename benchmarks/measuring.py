@@ -68,11 +68,6 @@ class Measured:
     levels: dict[int, Figures]
     lists: tuple[ListFigures, ...]
 
-    @property
-    def best_list(self) -> ListFigures | None:
-        """In the contender's own fastest form."""
-        return max(self.lists, key=lambda each: each.rows_per_s, default=None)
-
 
 def measure(
     contender: Contender, work: Work, effort: Effort, *, folder: Path, lists: bool, say: Say
@@ -103,14 +98,14 @@ def checked_exchange(
     response = httpx.post(
         f"{url}{form.path}",
         content=body,
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": form.media_type, "Accept": form.media_type},
         timeout=_FIRST_ANSWER_S,
     )
     if response.status_code != httpx.codes.OK:
         raise WrongAnswer(f"{url}{form.path}: {response.status_code} {response.text[:500]}")
     if predicts:
         _require_values(form.values(response.json()), question.values)
-    return Exchange(body=body, answer=response.text)
+    return Exchange(body=body, answer=response.text, media_type=form.media_type)
 
 
 def _require_values(given: Any, wanted: Sequence[float]) -> None:

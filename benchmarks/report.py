@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.figures import Figures
-from benchmarks.measuring import Measured
+from benchmarks.measuring import ListFigures, Measured
 from benchmarks.scenarios.finding import Finding
 
 OURS = "modelmux"
@@ -122,8 +122,9 @@ def ratios(measured: Sequence[Measured]) -> Sheet:
 
 
 def lists(measured: Sequence[Measured]) -> Sheet:
-    """Rows a second of long lists, in every form that was tried."""
-    ours = next((each.best_list for each in measured if each.name == OURS), None)
+    """Rows a second of long lists, in every form that was tried, beside ours in that form, or as
+    records where that is none of ours."""
+    ours = next((each.lists for each in measured if each.name == OURS), ())
     return Sheet(
         title="One list of 10,000 rows, one caller",
         headings=["contender", "form", "rows/s", "modelmux is", "growth of the ingress / body"],
@@ -132,13 +133,20 @@ def lists(measured: Sequence[Measured]) -> Sheet:
                 each.title,
                 form.form,
                 f"{form.rows_per_s:,.0f}",
-                "" if ours is None else f"{ours.rows_per_s / form.rows_per_s:.2f} ×",
+                _beside(ours, form),
                 "" if form.peak_bytes is None else f"{form.peak_bytes / form.body_bytes:.1f}",
             ]
             for each in measured
             for form in each.lists
         ],
     )
+
+
+def _beside(ours: Sequence[ListFigures], form: ListFigures) -> str:
+    if not ours:
+        return ""
+    mine = next((each for each in ours if each.form == form.form), ours[0])
+    return f"{mine.rows_per_s / form.rows_per_s:.2f} × ({mine.form})"
 
 
 def findings(found: Sequence[Finding]) -> Sheet:

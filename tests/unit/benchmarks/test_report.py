@@ -55,9 +55,13 @@ def test_failures_are_shown_beside_the_throughput() -> None:
     assert report.throughput([measured("x", 5.0, failed=3)]).rows[0][1] == "5 (3 failed)"
 
 
-def test_lists_are_compared_with_our_fastest_form() -> None:
-    """1,000 rows a second against 500."""
-    assert [row[3] for row in report.lists(BOTH).rows] == ["2.00 ×", "1.00 ×"]
+def test_lists_are_compared_with_ours_in_the_same_form() -> None:
+    """1,000 rows a second against 500; another form is compared with our first."""
+    assert [row[3] for row in report.lists(BOTH).rows] == ["2.00 × (f)", "1.00 × (f)"]
+    (figures,) = BOTH[0].lists
+    other = replace(BOTH[0], lists=(replace(figures, form="g"), figures))
+    two = replace(BOTH[1], lists=(*BOTH[1].lists, replace(figures, form="g", rows_per_s=4000.0)))
+    assert [row[3] for row in report.lists([other, two]).rows][:2] == ["8.00 × (g)", "2.00 × (f)"]
 
 
 def test_without_modelmux_there_are_no_ratios() -> None:
