@@ -135,7 +135,7 @@ def _levels(
         say(
             f"  {callers:3} callers: {figures.per_s:6,.0f} requests/s, "
             f"median {figures.p50_ms:.1f} ms, p99 {figures.p99_ms:.1f} ms, "
-            f"{figures.cpu_s_per_1000:.2f} s of the processors per 1,000"
+            f"{figures.cpu_s_per_1000 or 0.0:.2f} s of the processors per 1,000"
             + (f", {figures.failed} FAILED" if figures.failed else "")
         )
     return found

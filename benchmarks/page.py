@@ -110,7 +110,7 @@ def _rounds(effort: Effort) -> str:
     return (
         f"medians of {effort.rounds} rounds of {effort.round_s:g} s after a warm-up of "
         f"{effort.warm_up_s:g} s, for each number of callers; rounds of {PATIENCE} times that "
-        "length for who answers nobody within one"
+        "length for who takes a quarter of one to answer"
     )
 
 
