@@ -29,14 +29,22 @@ ClientKey = Annotated[
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-def models(url: Url = DEFAULT_URL, key: ClientKey = None) -> None:
+def models(
+    url: Url = DEFAULT_URL,
+    key: ClientKey = None,
+    wide: Annotated[
+        bool,
+        typer.Option("--wide", help="Why the default is what it is, warnings, paths; unfolded."),
+    ] = False,
+) -> None:
     """List what a running gateway serves."""
     listing = ask("GET", url, "/models", key).json()
     if terminal.out.is_terminal:
-        terminal.show(terminal.models_table(listing))
+        console = terminal.unfolded() if wide else terminal.out
+        terminal.show(terminal.models_table(listing, wide=wide), console=console)
         return
     for model in listing["models"]:
-        terminal.write_row(*_model_cells(model))
+        terminal.write_row(*_model_cells(model), *(terminal.more_cells(model) if wide else ()))
 
 
 def _model_cells(model: dict[str, Any]) -> tuple[str, ...]:

@@ -142,14 +142,16 @@ def rollback(
     named = model["aliases"].get(settings.champion_alias)
     if held is not None and held["version"] == named:
         before = default
+        if before is None:
+            raise fail(f"{name} has no default that it could stay at", NO)
         out.print(f"{name} stays at version {default}: version {named} has not taken over.")
     else:
         before = model["default_before"]
         if before is None:
-            raise fail(f"{name} had no other default before version {default}", NO)
-        out.print(f"{name} goes back from version {default} to {before}.")
-    if before is None:
-        raise fail(f"{name} has no default that it could stay at", NO)
+            now = "it has none now either" if default is None else f"version {default} is its first"
+            raise fail(f"{name} had no default that it could go back to: {now}", NO)
+        since = "" if default is None else f"from version {default} "
+        out.print(f"{name} goes back {since}to version {before}.")
     _move(settings, name, before, dry_run=dry_run)
     if not dry_run:
         have_looked(url, key)

@@ -133,7 +133,7 @@ OTHERWISE = {
         "host": "models.example",
         "className": "nginx",
         "tlsSecret": "certificate",  # pragma: allowlist secret
-    },  # pragma: allowlist secret
+    },
 }
 RENDER = """
 import json, pathlib, sys, go_template
