@@ -126,7 +126,7 @@ class MlflowRegistry:
 
     def read_version(self, name: str, number: int) -> ModelVersion:
         """One version with its facts; raises RegistryUnreachable, LookupError if unknown."""
-        with self._answers_about(f"{name} version {number}"):
+        with self._answers_about(_no_version(name, number)):
             record = self._connected().get_model_version(name, str(number))
             if self._must_read(record):
                 self._read_artifacts(record)
@@ -137,19 +137,19 @@ class MlflowRegistry:
 
     def read_model(self, name: str) -> RegisteredModel:
         """One model without its versions; raises RegistryUnreachable, LookupError if unknown."""
-        with self._answers_about(f"model {name}"):
+        with self._answers_about(_no_model(name)):
             return _registered_model(self._connected().get_registered_model(name), ())
 
     def ready_versions(self, name: str) -> list[int]:
         """The numbers of a model's READY versions; raises RegistryUnreachable."""
-        with self._answers_about(f"model {name}"):
+        with self._answers_about(_no_model(name)):
             found = self._connected().search_model_versions(_named(name))
             return [int(record.version) for record in found if record.status == "READY"]
 
     def files_of(self, name: str, number: int) -> VersionFiles:
         """A version's files, for one thread; raises RegistryUnreachable, FilesUnreadable,
         LookupError if unknown."""
-        with self._answers_about(f"{name} version {number}"):
+        with self._answers_about(_no_version(name, number)):
             return self._files(name, str(number))
 
     def require_usable(self) -> None:
@@ -181,13 +181,13 @@ class MlflowRegistry:
             raise self._problem(error) from error
 
     @contextmanager
-    def _answers_about(self, what: str) -> Iterator[None]:
-        """As `_answers`, and LookupError where there is no such thing."""
+    def _answers_about(self, missing: str) -> Iterator[None]:
+        """As `_answers`, and LookupError with the sentence where there is no such thing."""
         try:
             yield
         except _REGISTRY_FAILURES as error:
             if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
-                raise LookupError(f"The registry has no {what}.") from error
+                raise LookupError(missing) from error
             raise self._problem(error) from error
 
     def _connected(self) -> MlflowClient:
@@ -418,6 +418,14 @@ def _changeable(record: MlflowVersion) -> Mapping[str, Any]:
         "environment": environment_mode(record.tags or {}),
         "warnings": version_warnings(record.tags or {}),
     }
+
+
+def _no_model(name: str) -> str:
+    return f"The registry has no model that is called {name}."
+
+
+def _no_version(name: str, number: int) -> str:
+    return f"The registry has no version {number} of a model that is called {name}."
 
 
 def _named(name: str) -> str:
