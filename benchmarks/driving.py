@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
 from benchmarks.figures import Figures, figures_of, median_figures
@@ -24,10 +24,11 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """A request's body and the body that answers it, byte for byte."""
+    """A request's body, the body that answers it, byte for byte, and the media type of both."""
 
     body: str
     answer: str
+    media_type: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ class LoadResult:
     """Latencies of the rightly answered requests by round, and all that went wrong.
 
     `ended` and `failed` are moments since the epoch; `problems` counts what was seen instead of
-    the answers; `own_cpu_us` is what a request cost the load itself.
+    the answers.
     """
 
     round_s: float
@@ -62,7 +63,6 @@ class LoadResult:
     ended: tuple[float, ...]
     failed: tuple[float, ...]
     problems: dict[str, int]
-    own_cpu_us: float
 
     @property
     def figures(self) -> Figures:
@@ -101,7 +101,6 @@ class Load:
             ended=tuple(found["ended"]),
             failed=tuple(found["failed"]),
             problems=found["problems"],
-            own_cpu_us=found["own_cpu_us"],
         )
 
 
@@ -133,7 +132,7 @@ def drive(plan: LoadPlan, *, failures_allowed: bool = False) -> LoadResult:
 
 
 def _written(plan: LoadPlan, folder: Path) -> Path:
-    content = asdict(plan) | {"exchanges": [(each.body, each.answer) for each in plan.exchanges]}
+    content = asdict(plan) | {"exchanges": [astuple(each) for each in plan.exchanges]}
     path = folder / "plan.json"
     path.write_text(json.dumps(content))
     return path

@@ -16,6 +16,8 @@ class Figures:
     p50_ms: float
     p99_ms: float
     failed: int = 0
+    cpu_s_per_1000: float | None = None
+    """Processor seconds of the server's processes for 1,000 requests; None where nobody looked."""
 
 
 def percentile(ascending: Sequence[float], percent: float) -> float:
@@ -38,8 +40,10 @@ def figures_of(took_s: Sequence[float], seconds: float) -> Figures:
 
 def median_figures(rounds: Sequence[Figures]) -> Figures:
     """Each figure's own median over the rounds; raises StatisticsError for none."""
+    costs = [each.cpu_s_per_1000 for each in rounds if each.cpu_s_per_1000 is not None]
     return Figures(
         per_s=median(each.per_s for each in rounds),
         p50_ms=median(each.p50_ms for each in rounds),
         p99_ms=median(each.p99_ms for each in rounds),
+        cpu_s_per_1000=median(costs) if costs else None,
     )

@@ -146,10 +146,8 @@ async def run(plan: dict[str, Any]) -> dict[str, Any]:
         calls = [group.create_task(_call(caller, host, port)) for caller in callers]
         await asyncio.sleep(plan["warm_up_s"])
         began = time.perf_counter()
-        cpu_s, answered = time.process_time(), len(tally.ended)
         epoch = time.time() - began
         await asyncio.sleep(plan["round_s"] * plan["rounds"])
-        cpu_s, answered = time.process_time() - cpu_s, len(tally.ended) - answered
         for call in calls:
             call.cancel()
     marks = [began + plan["round_s"] * number for number in range(plan["rounds"] + 1)]
@@ -160,7 +158,6 @@ async def run(plan: dict[str, Any]) -> dict[str, Any]:
         "ended": [epoch + ended for ended in tally.ended[first:last]] if plan["times"] else [],
         "failed": [epoch + failed for failed in tally.failed],
         "problems": dict(tally.problems.most_common(5)),
-        "own_cpu_us": cpu_s / max(answered, 1) * 1e6,
     }
 
 
@@ -175,11 +172,12 @@ def _exchanges(plan: dict[str, Any]) -> list[tuple[bytes, bytes]]:
     """Whole requests, head and body, with the answers wanted."""
     parts = urlsplit(plan["url"])
     made = []
-    for body, answer in plan["exchanges"]:
+    for body, answer, media_type in plan["exchanges"]:
         content = body.encode()
         head = (
             f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+            f"Content-Type: {media_type}\r\nAccept: {media_type}\r\n"
+            f"Content-Length: {len(content)}\r\n\r\n"
         )
         made.append((head.encode() + content, answer.encode()))
     return made

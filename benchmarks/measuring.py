@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from benchmarks.contenders.contender import Contender, Form, Place, Serving, written
-from benchmarks.driving import Exchange, LoadPlan, LoadResult, drive
+from benchmarks.driving import Exchange, LoadPlan, drive
 from benchmarks.environments import Say, interpreter, version_of
 from benchmarks.figures import Figures
 from benchmarks.memory import forget_peak, memory_of, process_named
+from benchmarks.rounds import measured_rounds
 from benchmarks.work import LIST_ROWS, Question, Work
 from tests.support.processes import free_port
 
@@ -21,12 +22,10 @@ INGRESS = "ServeReplica:modelmux:Ingress"
 
 _PACKAGES = (
     "modelmux", "ray", "mlflow", "mlserver", "mlserver-mlflow", "litserve", "bentoml", "mosec",
-    "fastapi", "pydantic", "uvicorn", "scikit-learn", "numpy", "pandas",
+    "granian", "fastapi", "pydantic", "uvicorn", "scikit-learn", "numpy", "pandas",
 )  # fmt: skip
 _FIRST_ANSWER_S = 120.0
 _LIST_WARM_UP_S = 2.0
-PATIENCE = 5
-"""How many times as long rounds are for who answers nobody within one."""
 
 
 class WrongAnswer(Exception):
@@ -68,12 +67,6 @@ class Measured:
     versions: dict[str, str]
     levels: dict[int, Figures]
     lists: tuple[ListFigures, ...]
-    load_cpu_us: float
-
-    @property
-    def best_list(self) -> ListFigures | None:
-        """In the contender's own fastest form."""
-        return max(self.lists, key=lambda each: each.rows_per_s, default=None)
 
 
 def measure(
@@ -85,7 +78,7 @@ def measure(
     place = Place(python=python, port=free_port(), work=work, folder=folder)
     say(f"{contender.title}: starting …")
     with contender.serve(place) as serving:
-        levels, load_cpu_us = _levels(contender, serving, work, effort, say)
+        levels = _levels(contender, serving, work, effort, say)
         found = _lists(contender, serving, work.list, effort, say) if lists else ()
     return Measured(
         name=contender.name,
@@ -94,7 +87,6 @@ def measure(
         versions=version_of(python, _PACKAGES),
         levels=levels,
         lists=found,
-        load_cpu_us=load_cpu_us,
     )
 
 
@@ -106,14 +98,14 @@ def checked_exchange(
     response = httpx.post(
         f"{url}{form.path}",
         content=body,
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": form.media_type, "Accept": form.media_type},
         timeout=_FIRST_ANSWER_S,
     )
     if response.status_code != httpx.codes.OK:
         raise WrongAnswer(f"{url}{form.path}: {response.status_code} {response.text[:500]}")
     if predicts:
         _require_values(form.values(response.json()), question.values)
-    return Exchange(body=body, answer=response.text)
+    return Exchange(body=body, answer=response.text, media_type=form.media_type)
 
 
 def _require_values(given: Any, wanted: Sequence[float]) -> None:
@@ -123,13 +115,13 @@ def _require_values(given: Any, wanted: Sequence[float]) -> None:
 
 def _levels(
     contender: Contender, serving: Serving, work: Work, effort: Effort, say: Say
-) -> tuple[dict[int, Figures], float]:
+) -> dict[int, Figures]:
     form = contender.row_form
     exchanges = [
         checked_exchange(serving.url, form, question, predicts=contender.predicts)
         for question in work.rows
     ]
-    results: dict[int, LoadResult] = {}
+    found: dict[int, Figures] = {}
     for callers in effort.levels:
         plan = LoadPlan(
             url=f"{serving.url}{form.path}",
@@ -139,23 +131,14 @@ def _levels(
             round_s=effort.round_s,
             rounds=effort.rounds,
         )
-        results[callers] = _patiently(plan)
-        figures = results[callers].figures
+        found[callers] = figures = measured_rounds(plan, session=serving.session)
         say(
             f"  {callers:3} callers: {figures.per_s:6,.0f} requests/s, "
-            f"median {figures.p50_ms:.1f} ms, p99 {figures.p99_ms:.1f} ms"
+            f"median {figures.p50_ms:.1f} ms, p99 {figures.p99_ms:.1f} ms, "
+            f"{figures.cpu_s_per_1000:.2f} s of the processors per 1,000"
             + (f", {figures.failed} FAILED" if figures.failed else "")
         )
-    costs = [result.own_cpu_us for result in results.values()]
-    return {callers: result.figures for callers, result in results.items()}, min(costs)
-
-
-def _patiently(plan: LoadPlan) -> LoadResult:
-    """Failures are figures too; who answers nobody within a round is given more time."""
-    result = drive(plan, failures_allowed=True)
-    if all(result.rounds):
-        return result
-    return drive(replace(plan, round_s=plan.round_s * PATIENCE), failures_allowed=True)
+    return found
 
 
 def _lists(

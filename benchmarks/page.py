@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks import chart, report
-from benchmarks.measuring import PATIENCE, Effort, Measured
+from benchmarks.measuring import Effort, Measured
 from benchmarks.paths import CHART, PAGE
 from benchmarks.report import Sheet
 from benchmarks.results import Results
+from benchmarks.rounds import PATIENCE
 
 _HEAD = """# Benchmarks
 
@@ -20,7 +21,8 @@ three. Absolute figures belong to the machine; the ratios are what to look at.
 Every contender serves the same scikit-learn model (a decision tree over 4 columns, logged with a
 signature) by the same call, `mlflow.pyfunc` `predict` on a DataFrame, and every answer is compared
 with what the model itself says. Callers keep their connection and ask again as soon as they have
-the answer. The load runs on the same cores. Contenders run one after the other.
+the answer. The load runs on the same cores: wrk where it is there, whose answers one of our own
+callers looks at beside it, else all callers are our own. Contenders run one after the other.
 """
 
 _SETTINGS = {
@@ -29,6 +31,7 @@ _SETTINGS = {
         "its MLflow runtime; batch size and waiting time are what was fastest "
         "here; lists as columns (its own protocol) and in MLflow's split form"
     ),
+    "granian": "RSGI on uvloop, orjson; whatever has come together is one call; no checks",
     "mosec": "one worker, batch 64, wait 1 ms, orjson in and out; no types, versions or registry",
     "litserve": "one worker; batch size and waiting time are what was fastest here",
     "bentoml": "one worker; lists go past the batching",
@@ -57,6 +60,7 @@ def _page(results: Results) -> str:
         report.throughput(measured),
         report.ratios(measured),
         report.latency(measured),
+        report.processor(measured),
         report.lists(measured),
     ]
     parts = [

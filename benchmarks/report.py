@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.figures import Figures
-from benchmarks.measuring import Measured
+from benchmarks.measuring import ListFigures, Measured
 from benchmarks.scenarios.finding import Finding
 
 OURS = "modelmux"
@@ -53,7 +53,7 @@ def sheets(measured: Sequence[Measured], found: Sequence[Finding]) -> list[Sheet
     """All that can be said of what was measured; ratios only where modelmux was."""
     made = []
     if measured:
-        made += [throughput(measured), latency(measured)]
+        made += [throughput(measured), latency(measured), processor(measured)]
     if any(each.name == OURS for each in measured):
         made.append(ratios(measured))
     if any(each.lists for each in measured):
@@ -92,6 +92,20 @@ def latency(measured: Sequence[Measured]) -> Sheet:
     )
 
 
+def processor(measured: Sequence[Measured]) -> Sheet:
+    """Processor seconds of the server's processes: on shared cores that is the figure that
+    travels."""
+    levels = _levels(measured)
+    return Sheet(
+        title="One row, processor seconds of the server per 1,000 requests",
+        headings=["callers", *map(str, levels)],
+        rows=[
+            [each.title, *(_cost(each.levels[level].cpu_s_per_1000) for level in levels)]
+            for each in measured
+        ],
+    )
+
+
 def ratios(measured: Sequence[Measured]) -> Sheet:
     """By how much modelmux answers more requests than each of the others."""
     levels = _levels(measured)
@@ -108,8 +122,9 @@ def ratios(measured: Sequence[Measured]) -> Sheet:
 
 
 def lists(measured: Sequence[Measured]) -> Sheet:
-    """Rows a second of long lists, in every form that was tried."""
-    ours = next((each.best_list for each in measured if each.name == OURS), None)
+    """Rows a second of long lists, in every form that was tried, beside ours in that form, or as
+    records where that is none of ours."""
+    ours = next((each.lists for each in measured if each.name == OURS), ())
     return Sheet(
         title="One list of 10,000 rows, one caller",
         headings=["contender", "form", "rows/s", "modelmux is", "growth of the ingress / body"],
@@ -118,13 +133,20 @@ def lists(measured: Sequence[Measured]) -> Sheet:
                 each.title,
                 form.form,
                 f"{form.rows_per_s:,.0f}",
-                "" if ours is None else f"{ours.rows_per_s / form.rows_per_s:.2f} ×",
+                _beside(ours, form),
                 "" if form.peak_bytes is None else f"{form.peak_bytes / form.body_bytes:.1f}",
             ]
             for each in measured
             for form in each.lists
         ],
     )
+
+
+def _beside(ours: Sequence[ListFigures], form: ListFigures) -> str:
+    if not ours:
+        return ""
+    mine = next((each for each in ours if each.form == form.form), ours[0])
+    return f"{mine.rows_per_s / form.rows_per_s:.2f} × ({mine.form})"
 
 
 def findings(found: Sequence[Finding]) -> Sheet:
@@ -152,6 +174,10 @@ def named(measured: Sequence[Measured], name: str) -> Measured:
 
 def _per_s(figures: Figures) -> str:
     return f"{figures.per_s:,.0f}" + (f" ({figures.failed} failed)" if figures.failed else "")
+
+
+def _cost(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.3f}"
 
 
 def _levels(measured: Sequence[Measured]) -> list[int]:

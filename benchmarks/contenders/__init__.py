@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.contenders.bentoml import BentoMl
 from benchmarks.contenders.contender import Contender
 from benchmarks.contenders.floor import FastApiFloor, FastApiRayFloor, RayFloor, TunedRayFloor
-from benchmarks.contenders.hand_written import FastApiPyfunc, Notebook
+from benchmarks.contenders.hand_written import FastApiPyfunc, GranianPyfunc, Notebook
 from benchmarks.contenders.litserve import LitServe
 from benchmarks.contenders.mlflow_serve import MlflowServe
 from benchmarks.contenders.mlserver import MLServer
@@ -20,6 +20,7 @@ CONTENDERS: tuple[Contender, ...] = (
     Mosec(),
     Notebook(),
     FastApiPyfunc(),
+    GranianPyfunc(),
     FastApiFloor(),
     RayFloor(),
     TunedRayFloor(),

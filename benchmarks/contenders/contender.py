@@ -24,12 +24,14 @@ Command = Sequence[str | Path]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """One way to write rows as JSON, where to send it, and how to read the values in the answer."""
+    """One way to write rows as JSON, where to send it, and how to read the values in the answer,
+    which is wanted as the same media type."""
 
     name: str
     path: str
     encode: Callable[[Sequence[Record]], Any]
     values: Callable[[Any], Any]
+    media_type: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

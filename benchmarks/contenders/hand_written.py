@@ -1,4 +1,4 @@
-"""What people write themselves: the notebook's Ray Serve app, and FastAPI in one process."""
+"""What people write themselves: the notebook's Ray Serve app, FastAPI, granian."""
 
 from __future__ import annotations
 
@@ -39,3 +39,19 @@ class FastApiPyfunc:
     def serve(self, place: Place) -> AbstractContextManager[Serving]:
         """Uvicorn with uvloop and httptools."""
         return serving_script(place, "fastapi_pyfunc.py", place.work.model)
+
+
+class GranianPyfunc:
+    """The strongest that is written by hand: granian's RSGI on uvloop, and whatever requests have
+    come together are one call of the model."""
+
+    name = "granian"
+    title = "granian with pyfunc in one process, batching"
+    requirements = "granian"
+    predicts = True
+    row_form = Form(name="records", path="/", encode=list, values=list)
+    list_forms: Sequence[Form] = (row_form,)
+
+    def serve(self, place: Place) -> AbstractContextManager[Serving]:
+        """One worker."""
+        return serving_script(place, "batching_granian.py", place.work.model, ready="/")

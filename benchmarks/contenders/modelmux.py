@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders.contender import Form, Place, Serving, end_session, record_or_records
+from benchmarks.contenders.contender import (
+    Form,
+    Place,
+    Serving,
+    columns,
+    end_session,
+    record_or_records,
+)
 from benchmarks.work import MODEL, register_model
 from tests.support.processes import Gateway, gateway, mlflow_server
 
@@ -48,7 +55,16 @@ class Modelmux:
         encode=record_or_records,
         values=values_of,
     )
-    list_forms: Sequence[Form] = (row_form,)
+    list_forms: Sequence[Form] = (
+        row_form,
+        Form(
+            name="columns",
+            path=row_form.path,
+            encode=lambda records: {"columns": columns(records)},
+            values=lambda answer: next(iter(answer["columns"].values())),
+            media_type="application/vnd.modelmux-columns+json",
+        ),
+    )
 
     @contextmanager
     def serve(self, place: Place) -> Iterator[Serving]:

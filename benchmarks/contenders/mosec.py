@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from benchmarks.contenders.contender import Command, Form, Place, Serving, serving
+from benchmarks.contenders.contender import (
+    Command,
+    Form,
+    Place,
+    Serving,
+    end_session,
+    serving,
+)
 from benchmarks.paths import SERVERS
 
 # Above what a list of 10,000 rows takes: its default of 3 s ends those.
@@ -32,4 +39,8 @@ class Mosec:
         ]  # fmt: skip
         environment = {"MODEL": str(place.work.model)}  # its worker is spawned, and reads no more
         with serving(place, command, ready="/metrics", environment=environment) as started:
-            yield started
+            try:
+                yield started
+            finally:
+                # Asked to end, it waits for what it lost as long as a request may take.
+                end_session(started.session)

@@ -51,7 +51,9 @@ class Flowers(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    server = litserve.LitServer(Flowers(sys.argv[2]), accelerator="cpu", timeout=60)
+    server = litserve.LitServer(
+        Flowers(sys.argv[2]), accelerator="cpu", timeout=60, fast_queue=True
+    )
     server.run(
         host="127.0.0.1",
         port=int(sys.argv[1]),

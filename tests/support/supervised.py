@@ -6,17 +6,20 @@ import asyncio
 import textwrap
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from deployments.cluster.zygote import zygote
 from deployments.environments.planner import EnvironmentSettings
 from deployments.model_process.artifacts import artifacts_folder
 from deployments.model_process.framing import Message
 from deployments.model_process.messages import Call, Outcome, packed_call, unpacked_outcome
+from deployments.model_replica import processes
 from deployments.model_replica.host_settings import HostSettings
 from deployments.model_replica.processes import Processes
 from deployments.model_replica.residents import Keep, Resident
@@ -34,6 +37,17 @@ class Model:
 def _load_pyfunc(path):
     return Model()
 """
+
+
+@contextmanager
+def zygote_of_a_replica() -> Iterator[str]:
+    """A machine's zygote as replicas have one, with the variable that Ray sets there."""
+    with pytest.MonkeyPatch.context() as patching:
+        patching.setenv("OMP_NUM_THREADS", "1")
+        # Else it refuses the next test's: pytest has another value there.
+        patching.setattr(processes, "_OF_WORKERS", processes._OF_WORKERS | {"PYTEST_CURRENT_TEST"})
+        with zygote() as address:
+            yield address
 
 
 async def until(is_so: Callable[[], bool], timeout_s: float = 10.0) -> None:

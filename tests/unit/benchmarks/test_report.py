@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from benchmarks.scenarios.finding import Finding, at_least, at_most
 
 def measured(name: str, per_s: float, *, failed: int = 0, rows_per_s: float = 1000.0) -> Measured:
     """A contender with the same figures at two levels."""
-    figures = Figures(per_s=per_s, p50_ms=1.0, p99_ms=2.0, failed=failed)
+    figures = Figures(per_s=per_s, p50_ms=1.0, p99_ms=2.0, failed=failed, cpu_s_per_1000=0.5)
     return Measured(
         name=name,
         title=f"the {name}",
@@ -26,7 +27,6 @@ def measured(name: str, per_s: float, *, failed: int = 0, rows_per_s: float = 10
         versions={"ray": "2.0"},
         levels={1: figures, 64: figures},
         lists=(ListFigures(form="f", rows_per_s=rows_per_s, p50_ms=1.0, body_bytes=100),),
-        load_cpu_us=30.0,
     )
 
 
@@ -43,20 +43,31 @@ def test_ratios_leave_ourselves_out() -> None:
     assert report.ratios(BOTH).rows == [["the floor", "0.80", "0.80"]]
 
 
+def test_processor_time_is_shown_where_it_was_looked_at() -> None:
+    """An empty cell is no zero."""
+    unknown = replace(BOTH[0], levels={1: Figures(per_s=1.0, p50_ms=1.0, p99_ms=1.0)})
+    assert report.processor([BOTH[1]]).rows == [["the modelmux", "0.500", "0.500"]]
+    assert report.processor([unknown]).rows == [["the floor", ""]]
+
+
 def test_failures_are_shown_beside_the_throughput() -> None:
     """Who fails quickly doesn't look fast."""
     assert report.throughput([measured("x", 5.0, failed=3)]).rows[0][1] == "5 (3 failed)"
 
 
-def test_lists_are_compared_with_our_fastest_form() -> None:
-    """1,000 rows a second against 500."""
-    assert [row[3] for row in report.lists(BOTH).rows] == ["2.00 ×", "1.00 ×"]
+def test_lists_are_compared_with_ours_in_the_same_form() -> None:
+    """1,000 rows a second against 500; another form is compared with our first."""
+    assert [row[3] for row in report.lists(BOTH).rows] == ["2.00 × (f)", "1.00 × (f)"]
+    (figures,) = BOTH[0].lists
+    other = replace(BOTH[0], lists=(replace(figures, form="g"), figures))
+    two = replace(BOTH[1], lists=(*BOTH[1].lists, replace(figures, form="g", rows_per_s=4000.0)))
+    assert [row[3] for row in report.lists([other, two]).rows][:2] == ["8.00 × (g)", "2.00 × (f)"]
 
 
 def test_without_modelmux_there_are_no_ratios() -> None:
     """A contender can be measured alone."""
     titles = [sheet.title for sheet in report.sheets([BOTH[0]], [])]
-    assert len(titles) == 3
+    assert len(titles) == 4
     assert not any("multiple" in title for title in titles)
 
 
