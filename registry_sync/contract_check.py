@@ -114,8 +114,8 @@ def _default_before(
     if champion == candidate.number:
         raise NamedAlready(
             f"{model.name} version {champion} is the one that the registry names as default "
-            "already, and which contract is in force only the gateway knows: ask it with --url, or "
-            "name a version with --against.",
+            "already, and which contract is in force only the gateway knows: ask it by --url or "
+            "MODELMUX_URL, or name a version by --against.",
             candidate.number,
         )
     if champion is not None:
@@ -124,7 +124,7 @@ def _default_before(
         raise NothingPromised(
             f"No version of {model.name} has the alias {policy.champion_alias}, and with "
             "default_version=champion nothing else is a default: which contract is in force only "
-            "the gateway knows. Ask it with --url, or name a version with --against.",
+            "the gateway knows. Ask it by --url or MODELMUX_URL, or name a version by --against.",
             candidate.number,
         )
     numbers = sorted(registry.ready_versions(model.name), reverse=True)

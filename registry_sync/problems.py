@@ -175,8 +175,9 @@ def _redirected_to(raised: tuple[BaseException, ...], shown_uri: str) -> str | N
 def _in_its_words(error: BaseException, uri: str, shown_uri: str) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = f": {shown(lines[0], credentials_in([uri]))}" if lines else ""
+    said = said if said.endswith((".", "…")) else f"{said}."
     if _answers_otherwise(error, uri):
-        return f"{_ANSWERS_OTHERWISE.format(shown_uri)}? MLflow's client says{said or ' nothing.'}"
+        return f"{_ANSWERS_OTHERWISE.format(shown_uri)}? MLflow's client says{said}"
     return f"The registry at {shown_uri} gives no usable answer ({type(error).__name__}){said}"
 
 

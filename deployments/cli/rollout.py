@@ -48,7 +48,9 @@ def promote(
     """
     settings = settings_of(tracking_uri=tracking_uri, registry_uri=registry_uri)
     if agreement is not None and url is None:
-        raise fail("only a gateway knows how often a shadow agrees: name it with --url")
+        raise fail(
+            "only a gateway knows how often a shadow agrees: name it by --url or MODELMUX_URL"
+        )
     number = _passed(settings, name, version, url=url, key=key)
     if url is not None:
         _look_at_shadow(name, number, url=url, key=key, at_least=agreement)
@@ -72,7 +74,9 @@ def _passed(
     except NamedAlready as named:
         out.print(f"{name} version {named.candidate} has the alias already.")
         if url is None:
-            out.print("Whether it has taken over, the gateway knows: ask it with --url.")
+            out.print(
+                "Whether it has taken over, the gateway knows: ask it by --url or MODELMUX_URL."
+            )
         return named.candidate
     except (CannotTell, RegistryUnreachable) as error:
         raise fail(str(error)) from error

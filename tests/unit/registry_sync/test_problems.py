@@ -150,7 +150,7 @@ def test_what_isnt_known_is_told_in_mlflows_words() -> None:
     """A kind that isn't known has the class and the first line of MLflow, and no credentials."""
     problem = registry_problem(MlflowException(f"of http://u:{SECRET}@h\nmore"), "databricks")
     assert str(problem) == (
-        "The registry at databricks gives no usable answer (MlflowException): of http://***@h"
+        "The registry at databricks gives no usable answer (MlflowException): of http://***@h."
     )
 
 

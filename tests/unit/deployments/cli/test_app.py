@@ -181,6 +181,7 @@ def test_commands_ask_with_the_key(url: str, monkeypatch: pytest.MonkeyPatch) ->
         result = RUN.invoke(app, [*command, "--url", url])
         assert result.exit_code == 1
         assert "401 unauthenticated: Not known." in result.output
+        assert "--key or MODELMUX_KEY" in result.output
 
 
 def test_a_new_key_is_shown_once_and_its_line_goes_to_a_file() -> None:
