@@ -315,8 +315,8 @@ def down(
 
 @app.command()
 def demo(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. [8000]")] = None,
     mlflow_port: Annotated[
         int | None, typer.Option(help="Port of the demo's MLflow server. [5000, or a free one]")
     ] = None,
