@@ -48,6 +48,7 @@ class ModelApplicationSettings:
     environment: tuple[tuple[str, str], ...] = ()
     events_to: tuple[str, str] | None = None
     zygote: str | None = None
+    spare_worker: bool = False
     shared_memory_bytes: int | None = None
     logs: LogOptions = field(default_factory=LogOptions)
 
@@ -117,5 +118,6 @@ class ModelApplications:
             flavors=plan.flavors,
             events_to=self._settings.events_to,
             zygote=self._settings.zygote,
+            spare_worker=self._settings.spare_worker and not plan.is_shared,
             logs=self._settings.logs,
         )

@@ -236,6 +236,11 @@ class Settings(BaseSettings):
         ge=1.0,
         description="Seconds without a request until a model's processes are stopped.",
     )
+    spare_worker: bool = Field(
+        default=True,
+        description="Whether a process waits, with its imports done, for the next model that is "
+        "woken.",
+    )
     load_retry_s: float = Field(
         default=30.0,
         ge=1.0,

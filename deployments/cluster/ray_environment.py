@@ -102,6 +102,8 @@ def cluster_environment() -> dict[str, str]:
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(_MAX_MESSAGE_BYTES),
         # Ray's default is 5: with much else to do, a proxy that is starting is killed for that.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
+        # What every process of Serve's imports: done ahead where one waits to be used.
+        "RAY_preload_python_modules": "ray.serve",
         "RAY_USAGE_STATS_ENABLED": "0",
         # Ray's default is 15: who serves would stand behind everything else on the machine.
         "RAY_worker_niceness": "0",

@@ -4,12 +4,14 @@ A job is a dict of plain values. All have `kind`, `parent` (the process that sta
 `supervisor` (the address where it listens), `token` (what tells this process from others there),
 `tracking_uri` and `registry_uri`. One of kind `serve` has `folder` (the artifacts), `listen` (the
 address at which calls are taken) and `mark` (the file of a `Mark`), and where it is `aside` it is
-a shadow's (see `standing_back`); one of kind `fetch` has
+a shadow's (see `standing_back`), where it `may_move` another environment may have what this one
+lacks; one of kind `fetch` has
 `model`, `number`, `fingerprint` and `into`.
 
 What the process has to tell are lines of JSON to the supervisor, each with an `event`: `hello` with
 its `pid`; then `ready`; or `failed`, with the `reason` that may be told to anybody, and for the log
-`text` and `stack`; and of a call that failed `call_failed`, with `what` and `stack`.
+`text` and `stack`; of a call that failed `call_failed`, with `what` and `stack`;
+and `lacks`, with the `module` that a call wants and this environment hasn't, before it fails.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ _LONGEST_TEXT = 2000
 _LONGEST_REASON = 300
 _LONGEST_CHAIN = 1000
 _LONGEST_NAME = 200
+_MOVE_S = 10.0
 _END_S = 10
 
 
@@ -229,13 +232,14 @@ def _serve(job: dict[str, Any], control: Any, tell: _Teller) -> None:
 
 def _loaded(job: dict[str, Any], mark: Mark, tell: _Teller) -> _LoadedModel:
     _set_registry(job)
-    return _LoadedModel(job["folder"], mark, tell)
+    return _LoadedModel(job["folder"], mark, tell, may_move=bool(job.get("may_move")))
 
 
 class _LoadedModel:
-    """A model in memory, which answers calls on the thread that asks."""
+    """A model in memory, which answers calls on the thread that asks. With `may_move` a module that
+    a call lacks is for the supervisor to see to, in another environment."""
 
-    def __init__(self, folder: str, mark: Mark, tell: _Teller) -> None:
+    def __init__(self, folder: str, mark: Mark, tell: _Teller, *, may_move: bool) -> None:
         import mlflow.pyfunc
 
         from .answers import AmbiguousOutput, Reading
@@ -265,6 +269,7 @@ class _LoadedModel:
         self._exact = ExactInput.of(model)
         self._mark = mark
         self._tell = tell
+        self._may_move = may_move
         self._rows_of = rows_of
         self._taken = taken
         self._ambiguous = AmbiguousOutput
@@ -335,10 +340,18 @@ class _LoadedModel:
         except _Refused as refused:
             return outcome(REFUSED, refused.refusals)
         except _ModelRaised as raised:
+            self._move_for(_lacking(raised.__cause__ or raised))
             self._tell("call_failed", what=MODEL_FAILED, stack=stack_lines(raised.__cause__)[-60:])
             return outcome(MODEL_FAILED)
         finally:
             self._mark.end(number)
+
+    def _move_for(self, module: str | None) -> None:
+        """Have the version moved to where the module is: the supervisor ends this process, and the
+        call comes again there. Returns where it can't."""
+        if module is not None and self._may_move:
+            self._tell("lacks", module=module)
+            time.sleep(_MOVE_S)
 
     def _called(self, call: Any) -> Any:
         return self._given(call, lambda: self._output(call))

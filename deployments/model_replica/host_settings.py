@@ -14,7 +14,8 @@ class HostSettings:
     """Where versions come from and go to, and the environments that they run in; times in seconds.
 
     `flavors` are what the first versions that are asked for will probably have, `sharing` is for a
-    replica that many models share, `events_to` the deployment and the application that are told
+    replica that many models share, `spare_worker` whether a process is started ahead for the next
+    replica on this machine, `events_to` the deployment and the application that are told
     what is loaded, `zygote` the address of the machine's (see `model_process.zygote`).
     """
 
@@ -29,4 +30,5 @@ class HostSettings:
     load_timeout_s: float = 300.0
     events_to: tuple[str, str] | None = None
     zygote: str | None = None
+    spare_worker: bool = False
     logs: LogOptions = field(default_factory=LogOptions)

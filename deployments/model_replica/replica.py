@@ -24,6 +24,7 @@ from deployments.model_replica.version_process import VersionId
 from deployments.serve.handles import RayHandle, replica_handle
 from deployments.serve.ports import CallLost
 from deployments.serve.replica_ports import listen_for_no_http, listen_on_own_address
+from deployments.serve.spare_worker import have_spare_worker
 
 _logger = logging.getLogger("modelmux.model_replica")
 
@@ -43,6 +44,8 @@ class ModelHost:
         sharing, size = settings.sharing, settings.max_loaded_versions
         is_alone = sharing is not None and sharing.replicas == 1
         self._supervisor = Supervisor(settings, keep=_untold if is_alone else _ray_lru(size))
+        if settings.spare_worker:  # which this replica may have been until now
+            self._sparing = asyncio.create_task(have_spare_worker())
         if settings.events_to is not None:
             self._telling = asyncio.create_task(self._tell(*settings.events_to))
 

@@ -247,12 +247,16 @@ class Supervisor:
                 home = await self._environments.home(version, folder)
                 if self._room is not None and not version.aside:
                     await self._room.wait(key)
-                process = VersionProcess(version, at_end=partial(self._take_end, key, home))
+                process = VersionProcess(
+                    version,
+                    at_end=partial(self._take_end, key, home),
+                    at_lack=partial(self._take_lack, home),
+                )
                 self._running[key] = process
                 await process.load(
                     home.processes,
                     start_method(version.flavor),
-                    self._job(version),
+                    self._job(version, home),
                     alone=self._isolation.is_alone(key),
                 )
             except EnvironmentBuilding as building:
@@ -327,14 +331,30 @@ class Supervisor:
                 known[process.version.model] = known.get(process.version.model, 0) + 1
         self.events.loaded = known
 
-    def _job(self, version: VersionId) -> dict[str, Any]:
+    def _job(self, version: VersionId, home: Home) -> dict[str, Any]:
         return {
             "kind": "serve",
             "folder": str(self._artifacts.folder(version)),
             "tracking_uri": self._settings.tracking_uri,
             "registry_uri": self._settings.registry_uri,
             "aside": version.aside,
+            "may_move": home.may_be_another,
         }
+
+    def _take_lack(self, home: Home, process: VersionProcess, module: str) -> None:
+        self._go_on(self._move(home, process, module))
+
+    async def _move(self, home: Home, process: VersionProcess, module: str) -> None:
+        """A call lacks a module: the version gets an environment that may have it. What it is asked
+        meanwhile is lost with its process, and comes again there."""
+        if not await home.is_another_next(module):
+            return
+        version = process.version
+        text = "%s: No module named %r with the gateway's packages: it gets its own"
+        _logger.warning(text, version.name, module, extra=fields(**version.where))
+        if self._running.get(version.key) is process:
+            del self._running[version.key]
+        process.give_up()
 
     def _take_end(self, key: str, home: Home, process: VersionProcess) -> None:
         """A process is no more: whose fault that is, and what comes of it."""
@@ -500,4 +520,4 @@ async def _is_another_next(home: Home | None, failed: Exception) -> bool:
     """Whether a load that failed is to be tried once more elsewhere."""
     if home is None or not isinstance(failed, LoadFailed):
         return False
-    return await home.is_another_next(failed)
+    return await home.is_another_next(failed.lacks)

@@ -60,11 +60,16 @@ class Home:
         self._leave = leave
         self._move = move
 
-    async def is_another_next(self, failed: LoadFailed) -> bool:
-        """Whether the version is to be loaded elsewhere, for what was lacking here."""
-        if failed.lacks is None or self._move is None:
+    @property
+    def may_be_another(self) -> bool:
+        """Whether there is an environment that has what may be lacking here."""
+        return self._move is not None
+
+    async def is_another_next(self, lacks: str | None) -> bool:
+        """Whether the version is to be loaded elsewhere, for a module that was lacking here."""
+        if lacks is None or self._move is None:
             return False
-        return await asyncio.to_thread(self._move, failed.lacks)
+        return await asyncio.to_thread(self._move, lacks)
 
     def leave(self) -> None:
         """The version's process is no more."""

@@ -101,10 +101,17 @@ class ProcessEnded(Exception):
 class VersionProcess:
     """A process that has, or is to have, one version in memory.
 
-    `at_end` is called with it once the process is no more, whyever.
+    `at_end` is called with it once the process is no more, whyever; `at_lack` with it and a module
+    that a call of its wants and doesn't find, which waits for a while then.
     """
 
-    def __init__(self, version: VersionId, *, at_end: Callable[[VersionProcess], None]) -> None:
+    def __init__(
+        self,
+        version: VersionId,
+        *,
+        at_end: Callable[[VersionProcess], None],
+        at_lack: Callable[[VersionProcess, str], None],
+    ) -> None:
         self.version = version
         self.state = State.LOADING
         self.load_began_at: float | None = None
@@ -120,6 +127,7 @@ class VersionProcess:
         self.ready_at = 0.0
         """When the version was in memory, of the monotonic clock; 0 before."""
         self._at_end = at_end
+        self._at_lack = at_lack
         self._is_alone = False
         self._process: Process | None = None
         self._is_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -240,6 +248,8 @@ class VersionProcess:
                 self._settle(LoadFailed(reason, lacks=lacks if isinstance(lacks, str) else None))
             case "call_failed":
                 self._log_failed_call(event)
+            case "lacks":
+                self._at_lack(self, str(event.get("module"))[:200])
 
     def _end(self) -> None:
         self.was_at_work = self.is_at_work

@@ -33,6 +33,7 @@ from deployments.serve.applications import RayApplications
 from deployments.serve.channels import reach_replicas_anew
 from deployments.serve.handles import replica_handle
 from deployments.serve.replica_ports import listen_on_own_address
+from deployments.serve.spare_worker import have_spare_worker
 from deployments.settings import Settings
 from deployments.shadow_report import ShadowReport
 from deployments.sync.activator import Activator
@@ -62,9 +63,8 @@ _logger = logging.getLogger(__name__)
 
 _START_TIMEOUT_S = 120.0
 _SETTLE_S = 10.0
-# How soon after its replica a version that is to be there always is loaded.
 _LOAD_AHEAD_LOOK_S = 1.0
-
+_SPARE_AFTER_S = 3.0
 _LONGEST_PAUSE_S = 60.0
 _ADOPT_AGAIN_S = 0.5
 
@@ -108,6 +108,7 @@ class SyncService:
                 environment=tuple(sorted(environment.items())),
                 events_to=(here.deployment, here.app_name),
                 zygote=zygote,
+                spare_worker=settings.spare_worker,
                 shared_memory_bytes=settings.shared_memory_bytes,
                 logs=logs,
             )
@@ -172,12 +173,16 @@ class SyncService:
         self._changed = asyncio.Event()
         self._adopted = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._tasks = (
+        self._tasks: tuple[asyncio.Task[None], ...] = (
             loop.create_task(self._poll()),
             loop.create_task(self._reconcile()),
             loop.create_task(self._load_ahead()),
             loop.create_task(self._shadows.keep_saved()),
         )
+        if settings.spare_worker and settings.deployment == "own" and not environment:
+            # Of this process' kind, and where models' replicas have an environment of their own
+            # (on a cluster) they aren't: there the first replica has one started.
+            self._tasks += (loop.create_task(have_spare_worker(_SPARE_AFTER_S)),)
 
     async def wait_for(
         self,

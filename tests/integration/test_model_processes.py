@@ -356,6 +356,25 @@ async def test_a_version_that_lacks_what_mlflow_brings_gets_packages_of_its_own(
         assert planner.builder.store.lacking.find(digest) == "brought_by_mlflow"
 
 
+async def test_a_call_that_lacks_what_mlflow_brings_comes_again_with_it(tmp_path: Path) -> None:
+    """Its model imports when it is called: nobody hears that it failed with the gateway's packages,
+    of which it names MLflow alone."""
+    wanted = save_code(
+        tmp_path,
+        "lacks",
+        "def predict(rows):\n    import brought_by_mlflow\n    return rows['x']\n",
+    )
+    async with supervised(tmp_path) as supervisor:
+        planner = supervisor._environments._planner
+        has = {"mlflow-skinny": "99"}
+        planner._installed = Installed(python_minor=GATEWAY_PYTHON, versions=has)
+        planner.builder.build = never_built  # type: ignore[method-assign]
+        assert await asked(supervisor, wanted, [1.0]) == ("lost", None)
+        assert (await asked(supervisor, wanted, [1.0]))[0] == "building"
+        (digest,) = planner.builder.store.lacking.all()
+        assert planner.builder.store.lacking.find(digest) == "brought_by_mlflow"
+
+
 async def never_built(*_: object, **__: object) -> Environment:
     await asyncio.Event().wait()
     raise AssertionError

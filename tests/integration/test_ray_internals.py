@@ -27,6 +27,7 @@ from deployments.cluster.ray_environment import fast_path_environment
 PINS: dict[str, Callable[[], None]] = {}
 """By the name that stands on the page."""
 
+_RAYLET = "core/src/ray/raylet/raylet"
 _PORTS = range(20_000, 20_099)
 
 
@@ -398,6 +399,33 @@ def _uvicorn() -> None:
     )
 
 
+@pin(
+    "PrestartWorkers",
+    "ray._private.grpc_utils.init_grpc_channel",
+    "gcs_client.cluster_id",
+    "ray::IDLE",
+    "default_worker",
+)
+def _spare_worker() -> None:
+    from ray._private import grpc_utils, services
+    from ray._private.authentication import grpc_authentication_client_interceptor as interceptor
+    from ray.core.generated import node_manager_pb2, node_manager_pb2_grpc
+
+    from deployments.serve import spare_worker
+
+    fields = node_manager_pb2.PrestartWorkersRequest.DESCRIPTOR.fields_by_name
+    wanted = {"language", "job_id", "runtime_env_info", "keep_alive_duration_secs", "num_workers"}
+    assert wanted == set(fields)
+    assert "PrestartWorkers" in inspect.getsource(node_manager_pb2_grpc.NodeManagerServiceStub)
+    assert "address" in inspect.signature(grpc_utils.init_grpc_channel).parameters
+    assert hasattr(interceptor, "SyncAuthenticationMetadataClientInterceptor")
+    assert spare_worker._STARTING in inspect.getsource(services)
+    package = Path(str(distribution("ray").locate_file("ray")))
+    read = b"".join((package / name).read_bytes() for name in ("_raylet.so", _RAYLET))
+    for name in (b"ray_cluster_id", spare_worker._WAITING.encode()):
+        assert name in read, name
+
+
 # --- HAProxy and the environment --------------------------------------------------------------
 
 
@@ -437,7 +465,7 @@ def _admin_socket() -> None:
 @pin("RAY_…")
 def _variables() -> None:
     package = Path(str(distribution("ray").locate_file("ray")))
-    binaries = [package / "_raylet.so", package / "core/src/ray/raylet/raylet"]
+    binaries = [package / "_raylet.so", package / _RAYLET]
     read = b"".join(path.read_bytes() for path in [*package.rglob("*.py"), *binaries])
     unread = [name for name in fast_path_environment(Path(), _PORTS) if name.encode() not in read]
     # A setting of Ray's core has its name without the prefix.

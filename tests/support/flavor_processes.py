@@ -158,7 +158,7 @@ class Starter:
         }
         version = VersionId(model="m", number=1, fingerprint="f")
         before = set(children_of(self.template))
-        process = VersionProcess(version, at_end=lambda _: None)
+        process = VersionProcess(version, at_end=lambda _: None, at_lack=lambda *_: None)
         async with asyncio.timeout(ANSWER_S):
             await process.load(self._processes, self._method, job)
         (pid,) = set(children_of(self.template)) - before

@@ -51,7 +51,7 @@ def test_who_is_suspected_again_has_to_be_calm_for_twice_as_long() -> None:
 async def test_who_ends_in_the_moment_in_which_it_is_loaded_was_not_calm() -> None:
     """Before whoever waits for the load has seen that it is there: it hasn't been for long, and may
     have killed its template."""
-    process = VersionProcess(version("v"), at_end=lambda _: None)
+    process = VersionProcess(version("v"), at_end=lambda _: None, at_lack=lambda *_: None)
     process._is_alone = True
     process._process = Process(process._hear, OutputLines("v", {}))
     process._process.heard({"event": "ready"})
