@@ -34,14 +34,19 @@ from registry_sync.uris import is_database_server, is_web, without_credentials
 
 _Error = TypeVar("_Error", bound=BaseException)
 
+_NO_REGISTRY = (
+    "has no registry at this address: it should be where MLflow's own page is, without what comes "
+    "behind"
+)
 _SERVER_SAYS = {
     "UNAUTHENTICATED": "doesn't know who asks: set MLFLOW_TRACKING_USERNAME and "
     "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
     "CUSTOMER_UNAUTHORIZED": "doesn't know who asks: set MLFLOW_TRACKING_USERNAME and "
     "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
     "PERMISSION_DENIED": "lets the gateway's user see no models: it needs the permission READ",
-    "ENDPOINT_NOT_FOUND": "has no registry at this address: it should be where MLflow's own page "
-    "is, without what comes behind",
+    "ENDPOINT_NOT_FOUND": _NO_REGISTRY,
+    # Of a search: another server that writes errors as MLflow does, a gateway's.
+    "RESOURCE_DOES_NOT_EXIST": _NO_REGISTRY,
 }
 
 _ANSWERS_OTHERWISE = (

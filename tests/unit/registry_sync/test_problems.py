@@ -46,6 +46,8 @@ def odd_server() -> Iterator[str]:
                 self.close_connection = True
             elif what == "other404":
                 self.answer(404, b'{"detail": "Not Found"}')
+            elif what == "gateway":
+                self.answer(404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "/docs"}')
             elif what == "elsewhere":
                 self.answer(302, b"", Location="http://login.invalid/oauth?secret=p4ss")
             elif what == "circle":
@@ -138,6 +140,7 @@ def test_what_isnt_an_mlflow_server_is_told(odd_server: str, what: str) -> None:
     [
         ("elsewhere", "leads to login.invalid"),
         ("circle", "leads to itself without end"),
+        ("gateway", "has no registry at this address"),
         ("broken", "breaks the connection off"),
     ],
 )
