@@ -17,6 +17,7 @@ from google.protobuf.json_format import ParseError
 from mlflow.environment_variables import MLFLOW_ALLOW_FILE_STORE
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
+from requests import Request
 from requests.exceptions import (
     ChunkedEncodingError,
     RequestException,
@@ -169,12 +170,14 @@ def _passing_problem(raised: tuple[BaseException, ...], shown_uri: str) -> str |
 def _redirected_to(raised: tuple[BaseException, ...], shown_uri: str) -> str | None:
     """Where a redirect led that came to nothing; None where there was none."""
     failed = _first(raised, RequestException)
-    if failed is None:
+    if failed is None or not is_web(shown_uri):
         return None
     asked = urlsplit(getattr(failed.request, "url", None) or "").hostname
-    if isinstance(failed, TooManyRedirects):
-        return "itself without end" if asked == urlsplit(shown_uri).hostname else asked
-    return None if asked == urlsplit(shown_uri).hostname else asked
+    # As it is written when it is asked: a name with other letters than ASCII's has another form.
+    own = urlsplit(Request("GET", shown_uri).prepare().url or "").hostname
+    if isinstance(failed, TooManyRedirects) and asked == own:
+        return "itself without end"
+    return None if asked == own else asked
 
 
 def _in_its_words(error: BaseException, uri: str, shown_uri: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+import requests
 from mlflow.exceptions import MlflowException
 
 from registry_sync.problems import registry_problem
@@ -147,6 +148,20 @@ def test_what_isnt_an_mlflow_server_is_told(odd_server: str, what: str) -> None:
 def test_a_way_that_leads_nowhere_is_told(odd_server: str, what: str, said: str) -> None:
     """A redirect to another host, one to itself, and no answer at all are told by what they are."""
     assert said in str(problem_of(f"http://user:{SECRET}@{odd_server}/{what}"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "asked"),
+    [
+        ("databricks", "https://workspace.example/api"),
+        ("http://bücher.example", "http://xn--bcher-kva.example/api"),
+        ("http://H.example", "http://h.example/api"),
+    ],
+)
+def test_another_name_of_the_same_host_is_no_redirect(uri: str, asked: str) -> None:
+    """A workspace has an address of its own, and a host's name several ways to be written."""
+    error = requests.ConnectionError("no", request=requests.Request("GET", asked).prepare())
+    assert "breaks the connection off" in str(registry_problem(error, uri))
 
 
 def test_what_isnt_known_is_told_in_mlflows_words() -> None:
