@@ -14,6 +14,16 @@ SEED ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
+# A .venv of another Python than the one that was asked for isn't used without a word.
+ifeq ($(origin PYTHON),command line)
+ifneq ($(wildcard $(BIN)/python),)
+MINOR := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+ifneq ($(shell $(PYTHON) $(MINOR)),$(shell $(BIN)/python $(MINOR)))
+$(error .venv is of Python $(shell $(BIN)/python $(MINOR)), and PYTHON=$(PYTHON) another: remove .venv, or leave PYTHON out)
+endif
+endif
+endif
+
 .PHONY: help install demo test unit flavors coverage compose-test notebook-test old-servers clients-test generators bench bench-quick chaos fuzz lint screenshots format constraints clean
 
 help: ## Show this list

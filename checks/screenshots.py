@@ -90,16 +90,22 @@ def _taken(browser: Browser, stage: Stage, picture: Picture) -> bytes:
 
 
 def _count(route: Route, stage: Stage, look: int) -> None:
-    """Counters of the models that answer; they grow by some dozens of requests a second."""
+    """Counters of the models that answer, which grow by some dozens of requests a second, and what
+    those that are asked have loaded; those that nobody asks are asleep."""
     catalog = stage.feed.catalog
     models = () if catalog is None else catalog.models.values()
-    lines = []
+    lines = ["modelmux_sync_service_up 1"]
     for place, model in enumerate(each for each in models if each.default_version is not None):
         labels, total = f'model="{model.name}",version="1"', look * (place * 37 % 100)
         lines.append(f'modelmux_requests_total{{{labels},status="200"}} {total}')
         for bound, share in ((0.0025, 0.7 / (1 + place)), (0.01, 0.9), (0.05, 1), ("+Inf", 1)):
             sample = f'modelmux_request_duration_seconds_bucket{{{labels},le="{bound}"}}'
             lines.append(f"{sample} {total * share}")
+        if place:
+            lines.append(f'modelmux_model_deployments{{model="{model.name}",state="running"}} 1')
+            lines.append(
+                f'modelmux_loaded_versions{{model="{model.name}"}} {len(model.aliases) or 1}'
+            )
     route.fulfill(body="\n".join(lines))
 
 

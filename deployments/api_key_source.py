@@ -58,7 +58,7 @@ class Keys:
             self._problem = str(problem)
             return
         if self._read != before or self._problem is not None:
-            _logger.info("keys: %s", len(self._keyring))
+            _logger.info("%s keys are good now", len(self._keyring))
         self._problem = None
 
     async def follow(self) -> None:

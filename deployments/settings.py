@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -43,6 +43,18 @@ _REGISTRY_SCHEMES = frozenset(
 )  # fmt: skip
 
 Patterns = Annotated[tuple[str, ...], NoDecode]
+
+
+_NO_NETWORK = "not an address or a network, such as 10.0.0.0/8"
+_REASONS = {
+    "ip_v4_network": _NO_NETWORK,
+    "ip_v6_network": _NO_NETWORK,
+    "int_parsing": "not a whole number",
+    "float_parsing": "not a number",
+    "bool_parsing": "neither true nor false",
+    "path_type": "not a path",
+}
+"""In place of a validator's own words, by its kinds of error."""
 
 
 class BadSettings(ValueError):
@@ -366,6 +378,15 @@ class Settings(BaseSettings):
             )
         if scheme in _WEB and not parts.hostname:
             raise ValueError("the URL names no host")
+        if scheme in _WEB and (parts.fragment or parts.query):
+            raise ValueError("leave out what a page's address has from # or ? on")
+        return value
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _is_no_catalog(cls, value: str) -> str:
+        if value.startswith(("databricks-uc", "uc:")):
+            raise ValueError("Unity Catalog is a registry: name it by registry_uri")
         return value
 
     @field_validator("mlflow_ui_url")
@@ -416,6 +437,17 @@ class Settings(BaseSettings):
             return value
         return str(Path(value).expanduser().absolute())
 
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.grpc_port == self.port:
+            raise ValueError("grpc_port (MODELMUX_GRPC_PORT): it is the port of HTTP, too")
+        most = self.ingress_max_replicas
+        if most is not None and most < self.ingress_replicas:
+            raise ValueError(
+                "ingress_max_replicas (MODELMUX_INGRESS_MAX_REPLICAS): less than ingress_replicas"
+            )
+        return self
+
     @property
     def url(self) -> str:
         """Where the gateway is reached from this machine."""
@@ -464,25 +496,31 @@ class Settings(BaseSettings):
         return self.state_dir / "artifacts"
 
 
-def read_settings(given: Mapping[str, object]) -> Settings:
-    """The settings as given, and for the rest from the environment; raises BadSettings."""
+def read_settings(given: Mapping[str, object], *, options: Collection[str] = ()) -> Settings:
+    """The settings as given, and for the rest from the environment; raises BadSettings. `options`
+    are the names of those that can be given on the command line here."""
     _refuse_unknown_variables()
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         found = error.errors(include_input=False, include_url=False)
-        raise BadSettings("; ".join(map(_reason, found))) from None
+        told = dict.fromkeys(_reason(problem, options) for problem in found)
+        raise BadSettings("; ".join(told)) from None
 
 
-def _reason(problem: ErrorDetails) -> str:
-    """What is wrong with a setting, by all the names that it may have been given by."""
-    name, *inside = map(str, problem["loc"]) or ("settings",)
-    variable = f"{PREFIX}{name}".upper()
-    if problem["type"] == "missing":
-        return f"{name}: give --{name.replace('_', '-')}, or set {variable}"
+def _reason(problem: ErrorDetails, options: Collection[str]) -> str:
+    """What is wrong with a setting, by all the names that it may be given by."""
     said = problem.get("ctx", {}).get("error")
-    place = f", its part {'.'.join(inside)}" if inside else ""
-    return f"{name} ({variable}{place}): {problem['msg'] if said is None else said}"
+    if not problem["loc"]:
+        return str(said)  # of two that don't fit together, which it names
+    name = str(problem["loc"][0])
+    variable = f"{PREFIX}{name}".upper()
+    option = f"--{name.replace('_', '-')}"
+    if problem["type"] == "missing":
+        given = f"give {option}, or set" if name in options else "set"
+        return f"{name}: {given} {variable}"
+    names = f"{option}, {variable}" if name in options else variable
+    return f"{name} ({names}): {said or _REASONS.get(problem['type'], problem['msg'])}"
 
 
 def _refuse_unknown_variables() -> None:

@@ -68,7 +68,8 @@ def check_contract(
     Without `against` it is what a gateway that has just been started would have as default: what
     the registry names as such, else the newest servable version before the candidate. Raises
     CannotTell (NamedAlready where the candidate is what the registry names, NothingPromised where
-    there is no other version), and RegistryUnreachable.
+    there is no other version, or none is the default for being the newest), and
+    RegistryUnreachable.
     """
     model = _model(registry, name)
     new = _servable(registry, name, _number(registry, model, candidate))
@@ -113,12 +114,19 @@ def _default_before(
     if champion == candidate.number:
         raise NamedAlready(
             f"{model.name} version {champion} is the one that the registry names as default "
-            "already, and which contract is in force only the gateway knows: ask it with --url, or "
-            "name a version with --against.",
+            "already, and which contract is in force only the gateway knows: ask it by --url or "
+            "MODELMUX_URL, or name a version by --against.",
             candidate.number,
         )
     if champion is not None:
         return champion
+    if policy.rule == "champion":
+        raise NothingPromised(
+            f"No version of {model.name} has the alias {policy.champion_alias}, and with "
+            "default_version=champion nothing else is a default: which contract is in force only "
+            "the gateway knows. Ask it by --url or MODELMUX_URL, or name a version by --against.",
+            candidate.number,
+        )
     numbers = sorted(registry.ready_versions(model.name), reverse=True)
     servable = (n for n in numbers if registry.read_version(model.name, n).is_servable)
     newer = []
@@ -128,7 +136,7 @@ def _default_before(
         newer.append(number)
     sentence = f"{model.name} has no earlier version that can be served."
     # Where being the newest makes a default, a newer one may have promised something.
-    if policy.rule == "champion" or newer == [candidate.number]:
+    if newer == [candidate.number]:
         raise NothingPromised(sentence, candidate.number)
     raise CannotTell(sentence)
 

@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from gateway.catalog import UNSIGNED, UNTYPED_SIGNATURE, ModelVersion
 from registry_sync.example_signature import inferred_signature
 from registry_sync.mlmodel import ModelFacts, read_example, read_mlmodel
-from registry_sync.problems import registry_problem, require_driver
+from registry_sync.problems import no_mlflow, registry_problem, require_driver, require_there
 from registry_sync.records import (
     RegisteredModel,
     RegistryReading,
@@ -32,7 +32,7 @@ from registry_sync.records import (
     RegistryUnusable,
 )
 from registry_sync.tags import accepts_breaking, environment_mode, is_untyped, version_warnings
-from registry_sync.uris import is_database_server
+from registry_sync.uris import is_database_server, is_web
 from registry_sync.version_files import ArtifactStores, FilesUnreadable, VersionFiles
 
 _logger = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ release is read again then."""
 
 _PAGE = 1000
 _READERS = 8
+_NOBODYS = "modelmux asks whether this is MLflow"
 _RETRY_UNREADABLE_AFTER_S = 60.0
 _LOOKED_AT_AGAIN = 64
 
@@ -125,7 +126,7 @@ class MlflowRegistry:
 
     def read_version(self, name: str, number: int) -> ModelVersion:
         """One version with its facts; raises RegistryUnreachable, LookupError if unknown."""
-        with self._answers_about(f"{name} version {number}"):
+        with self._answers_about(_no_version(name, number)):
             record = self._connected().get_model_version(name, str(number))
             if self._must_read(record):
                 self._read_artifacts(record)
@@ -136,33 +137,34 @@ class MlflowRegistry:
 
     def read_model(self, name: str) -> RegisteredModel:
         """One model without its versions; raises RegistryUnreachable, LookupError if unknown."""
-        with self._answers_about(f"model {name}"):
+        with self._answers_about(_no_model(name)):
             return _registered_model(self._connected().get_registered_model(name), ())
 
     def ready_versions(self, name: str) -> list[int]:
         """The numbers of a model's READY versions; raises RegistryUnreachable."""
-        with self._answers_about(f"model {name}"):
+        with self._answers_about(_no_model(name)):
             found = self._connected().search_model_versions(_named(name))
             return [int(record.version) for record in found if record.status == "READY"]
 
     def files_of(self, name: str, number: int) -> VersionFiles:
         """A version's files, for one thread; raises RegistryUnreachable, FilesUnreadable,
         LookupError if unknown."""
-        with self._answers_about(f"{name} version {number}"):
+        with self._answers_about(_no_version(name, number)):
             return self._files(name, str(number))
 
     def require_usable(self) -> None:
         """Raises RegistryUnusable where a registry at that address can't be read by what is
         installed and set here; asks no server."""
         try:
-            if is_database_server(self._registry_uri):
-                require_driver(self._registry_uri)
-            else:
-                self._connected()._get_registry_client()  # type: ignore[no-untyped-call]
-        except _REGISTRY_FAILURES as error:
-            problem = self._problem(error)
-            if isinstance(problem, RegistryUnusable):
-                raise problem from error
+            with self._answers():
+                if is_database_server(self._registry_uri):
+                    require_driver(self._registry_uri)
+                else:
+                    self._connected()._get_registry_client()  # type: ignore[no-untyped-call]
+        except RegistryUnusable:
+            raise
+        except RegistryUnreachable as passing:
+            _logger.debug("the registry can't be read yet", exc_info=passing)
 
     def _problem(self, error: Exception) -> RegistryUnreachable:
         _logger.debug("the registry gave no usable answer", exc_info=error)
@@ -172,23 +174,26 @@ class MlflowRegistry:
     def _answers(self) -> Iterator[None]:
         try:
             yield
+        except RegistryUnreachable:
+            raise
         # The boundary to MLflow's stores: each raises what its own library does.
         except Exception as error:
             raise self._problem(error) from error
 
     @contextmanager
-    def _answers_about(self, what: str) -> Iterator[None]:
-        """As `_answers`, and LookupError where there is no such thing."""
+    def _answers_about(self, missing: str) -> Iterator[None]:
+        """As `_answers`, and LookupError with the sentence where there is no such thing."""
         try:
             yield
         except _REGISTRY_FAILURES as error:
             if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
-                raise LookupError(f"The registry has no {what}.") from error
+                raise LookupError(missing) from error
             raise self._problem(error) from error
 
     def _connected(self) -> MlflowClient:
         # Not in the constructor: MLflow resolves the store there, which may fail.
         if self._client is None:
+            require_there(self._registry_uri)
             self._client = MlflowClient(self._tracking_uri, self._registry_uri)
         return self._client
 
@@ -201,7 +206,21 @@ class MlflowRegistry:
         with self._answers():
             registry = self._connected()._get_registry_client()  # type: ignore[no-untyped-call]
             found = list(_all_pages(registry.store.search_registered_models))
+            if not found and is_web(self._registry_uri):
+                self._require_mlflow(registry.store)
         return [model for model in found if not model._is_prompt()]
+
+    def _require_mlflow(self, store: Any) -> None:
+        """Raises RegistryUnreachable where there are no models because it is no MLflow server that
+        answers: an empty registry is `{}`, and so is much that others say. Of a model that can't be
+        there MLflow alone says that it doesn't exist, or mustn't be seen."""
+        try:
+            store.get_registered_model(_NOBODYS)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED"):
+                return
+            raise
+        raise no_mlflow(self._registry_uri)
 
     def _search_versions(self) -> list[MlflowVersion]:
         with self._answers():
@@ -399,6 +418,14 @@ def _changeable(record: MlflowVersion) -> Mapping[str, Any]:
         "environment": environment_mode(record.tags or {}),
         "warnings": version_warnings(record.tags or {}),
     }
+
+
+def _no_model(name: str) -> str:
+    return f"The registry has no model that is called {name}."
+
+
+def _no_version(name: str, number: int) -> str:
+    return f"The registry has no version {number} of a model that is called {name}."
 
 
 def _named(name: str) -> str:

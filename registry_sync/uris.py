@@ -16,3 +16,8 @@ def without_credentials(uri: str) -> str:
 def is_database_server(uri: str) -> bool:
     """Whether MLflow would connect to a database at `uri`, and try that for minutes."""
     return urlsplit(uri).scheme.partition("+")[0] in _DATABASE_SERVERS
+
+
+def is_web(uri: str) -> bool:
+    """Whether a server is asked at `uri`, by HTTP."""
+    return urlsplit(uri).scheme in ("http", "https")

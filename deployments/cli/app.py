@@ -315,8 +315,8 @@ def down(
 
 @app.command()
 def demo(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. [8000]")] = None,
     mlflow_port: Annotated[
         int | None, typer.Option(help="Port of the demo's MLflow server. [5000, or a free one]")
     ] = None,
@@ -394,12 +394,13 @@ def _require_free_port(settings: Settings) -> None:
     """Find out before Ray starts, which would tell it late and in many lines."""
     if settings.ray_address is not None:
         return  # it is the cluster's machine that listens
-    _require_free(settings.host, settings.port)
+    _require_free(settings.host, settings.port, "--port or MODELMUX_PORT")
     if settings.grpc_port is not None:
-        _require_free(settings.grpc_host or settings.host, settings.grpc_port)
+        host = settings.grpc_host or settings.host
+        _require_free(host, settings.grpc_port, "MODELMUX_GRPC_PORT")
 
 
-def _require_free(host: str, port: int) -> None:
+def _require_free(host: str, port: int, option: str) -> None:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         family, kind, protocol, _, address = found[0]
@@ -407,7 +408,9 @@ def _require_free(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        raise fail(f"can't listen on {host}:{port}: {error.strerror}") from error
+        raise fail(
+            f"can't listen on {host}:{port}: {error.strerror}; another port is given by {option}"
+        ) from error
 
 
 def _require_usable_registry(settings: Settings) -> None:
@@ -430,14 +433,16 @@ def _require_exporter(settings: Settings) -> None:
         if settings.tracing:
             distribution_version(SPAN_EXPORTER)
     except PackageNotFoundError:
-        raise fail("tracing needs more packages: pip install 'modelmux[tracing]'") from None
+        raise fail(
+            "tracing (MODELMUX_TRACING) needs more packages: pip install 'modelmux[tracing]'"
+        ) from None
 
 
 def _require_capture(settings: Settings) -> None:
     try:
         require_usable(settings.capture_url)
     except CaptureUnusable as problem:
-        raise fail(f"capture_url: {problem}") from problem
+        raise fail(f"capture_url (MODELMUX_CAPTURE_URL): {problem}") from problem
 
 
 def _require_guard(settings: Settings, *, listener: str = "") -> None:
@@ -448,7 +453,8 @@ def _require_guard(settings: Settings, *, listener: str = "") -> None:
         if keys is not None:
             keys.read()
     except BadKeys as problem:
-        raise fail(f"keys: {problem}") from problem
+        names = "--keys-file, MODELMUX_KEYS_FILE" if settings.keys is None else "MODELMUX_KEYS"
+        raise fail(f"keys ({names}): {problem}") from problem
     if keys is not None or settings.insecure:
         return
     addresses = [settings.published_host or settings.host]
@@ -459,8 +465,9 @@ def _require_guard(settings: Settings, *, listener: str = "") -> None:
             continue
         subject = f"{listener} {reached_at}, which" if listener else reached_at
         raise fail(
-            f"{subject} can be reached from other machines: give --keys-file (`modelmux keys "
-            "new` makes keys), or --insecure to let everybody in"
+            f"{subject} can be reached from other machines: give --keys-file or set "
+            "MODELMUX_KEYS_FILE (`modelmux keys new` makes keys), or let everybody in by "
+            "--insecure or MODELMUX_INSECURE=true"
         )
 
 

@@ -26,17 +26,26 @@ ClientKey = Annotated[
     str | None,
     typer.Option("--key", envvar="MODELMUX_KEY", help="The key to ask with, where keys are on."),
 ]
+_NO_KEY = 401
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-def models(url: Url = DEFAULT_URL, key: ClientKey = None) -> None:
+def models(
+    url: Url = DEFAULT_URL,
+    key: ClientKey = None,
+    wide: Annotated[
+        bool,
+        typer.Option("--wide", help="Why the default is what it is, warnings, paths; unfolded."),
+    ] = False,
+) -> None:
     """List what a running gateway serves."""
     listing = ask("GET", url, "/models", key).json()
     if terminal.out.is_terminal:
-        terminal.show(terminal.models_table(listing))
+        console = terminal.unfolded() if wide else terminal.out
+        terminal.show(terminal.models_table(listing, wide=wide), console=console)
         return
     for model in listing["models"]:
-        terminal.write_row(*_model_cells(model))
+        terminal.write_row(*_model_cells(model), *(terminal.more_cells(model) if wide else ()))
 
 
 def _model_cells(model: dict[str, Any]) -> tuple[str, ...]:
@@ -135,7 +144,9 @@ def ask(
         with gateway_client(url, key) as client:
             response = client.request(method, path, content=content, headers=headers)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise fail(f"no answer from {url}: {error}") from error
+        raise fail(
+            f"no answer from {url}: {error}; another address is given by --url or MODELMUX_URL"
+        ) from error
     if not response.is_success:
         raise _refusal(response, refused)
     return response
@@ -175,8 +186,11 @@ def _refusal(response: httpx.Response, code: int) -> typer.Exit:
     if is_problem and terminal.err.is_terminal:
         retry_after = response.headers.get("Retry-After")
         terminal.show(terminal.problem(response.json(), retry_after), console=terminal.err)
-        return typer.Exit(code)
-    return fail(_problem_text(response), code)
+    else:
+        fail(_problem_text(response), code)
+    if response.status_code == _NO_KEY:
+        terminal.err.print("A key is given by --key or MODELMUX_KEY.")
+    return typer.Exit(code)
 
 
 def _problem_text(response: httpx.Response) -> str:

@@ -33,7 +33,10 @@ def check_in_force(
         give_up_at = time.monotonic() + seen_within_s
         while (version := _seen(client, name, candidate)) is None:
             if time.monotonic() > give_up_at:
-                raise CannotTell(f"The gateway at {_url(client)} knows no {name} {candidate}.")
+                what = "version" if candidate.isdecimal() else "version or alias"
+                raise CannotTell(
+                    f"The gateway at {_url(client)} knows no {what} {candidate} of {name}."
+                )
             time.sleep(_PAUSE_S)
     return _result(client, _model(client, name), version)
 

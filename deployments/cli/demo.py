@@ -178,6 +178,7 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 def _say_tour(settings: Settings, say: Say) -> None:
     url = settings.url
+    say(f"Ready: the demo is at {url}")
     say("")
     listing = httpx.get(f"{url}/models", timeout=30.0).json()
     for model in listing.get("models", ()):  # none where keys are on

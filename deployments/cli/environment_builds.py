@@ -52,7 +52,7 @@ async def built(
         status.show("Reading the registry …")
         registry, models = await asyncio.to_thread(read_registry, settings, name)
         if name is not None and not models:
-            raise CannotTell(f"the registry has no model {name}")
+            raise CannotTell(f"the registry has no model that is called {name}")
         versions = [
             each
             for model in models

@@ -46,7 +46,7 @@ def _lock(descriptor: int, folder: Path) -> None:
     except BlockingIOError:
         raise FolderTaken(
             f"the state folder {folder} is in use by {_owner(descriptor)}: give this gateway one "
-            "of its own with --state-dir"
+            "of its own by --state-dir or MODELMUX_STATE_DIR"
         ) from None
     except OSError:
         return  # no locks on this file system

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 def settings_of(**given: Any) -> Settings:
     """The settings from the command line and the environment, or one clear line and exit 2."""
     try:
-        return read_settings({name: value for name, value in given.items() if value is not None})
+        said = {name: value for name, value in given.items() if value is not None}
+        return read_settings(said, options=given)
     except BadSettings as error:
         raise fail(str(error)) from error
 

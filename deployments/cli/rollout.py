@@ -48,7 +48,9 @@ def promote(
     """
     settings = settings_of(tracking_uri=tracking_uri, registry_uri=registry_uri)
     if agreement is not None and url is None:
-        raise fail("only a gateway knows how often a shadow agrees: name it with --url")
+        raise fail(
+            "only a gateway knows how often a shadow agrees: name it by --url or MODELMUX_URL"
+        )
     number = _passed(settings, name, version, url=url, key=key)
     if url is not None:
         _look_at_shadow(name, number, url=url, key=key, at_least=agreement)
@@ -72,7 +74,9 @@ def _passed(
     except NamedAlready as named:
         out.print(f"{name} version {named.candidate} has the alias already.")
         if url is None:
-            out.print("Whether it has taken over, the gateway knows: ask it with --url.")
+            out.print(
+                "Whether it has taken over, the gateway knows: ask it by --url or MODELMUX_URL."
+            )
         return named.candidate
     except (CannotTell, RegistryUnreachable) as error:
         raise fail(str(error)) from error
@@ -142,14 +146,16 @@ def rollback(
     named = model["aliases"].get(settings.champion_alias)
     if held is not None and held["version"] == named:
         before = default
+        if before is None:
+            raise fail(f"{name} has no default that it could stay at", NO)
         out.print(f"{name} stays at version {default}: version {named} has not taken over.")
     else:
         before = model["default_before"]
         if before is None:
-            raise fail(f"{name} had no other default before version {default}", NO)
-        out.print(f"{name} goes back from version {default} to {before}.")
-    if before is None:
-        raise fail(f"{name} has no default that it could stay at", NO)
+            now = "it has none now either" if default is None else f"version {default} is its first"
+            raise fail(f"{name} had no default that it could go back to: {now}", NO)
+        since = "" if default is None else f"from version {default} "
+        out.print(f"{name} goes back {since}to version {before}.")
     _move(settings, name, before, dry_run=dry_run)
     if not dry_run:
         have_looked(url, key)

@@ -39,8 +39,10 @@ class _Console(Console):
     """Shows text as it is, names and answers of others too: without markup and emoji codes, and
     with control characters to be seen, not obeyed."""
 
-    def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
+        super().__init__(
+            stderr=stderr, width=width, highlight=False, soft_wrap=True, markup=False, emoji=False
+        )
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -58,6 +60,7 @@ class _Console(Console):
 out = _Console()
 err = _Console(stderr=True)
 
+_UNFOLDED = 10_000
 _COLUMNS_AT_MOST = 8
 _ROWS_AT_MOST = 100
 _KEY_SHOWN = 8
@@ -75,6 +78,12 @@ def show(renderable: RenderableType, *, console: Console = out) -> None:
     console.print(renderable, soft_wrap=False)
 
 
+def unfolded() -> Console:
+    """Standard output for tables that are to be as wide as they are: the terminal folds them, or a
+    pager doesn't."""
+    return _Console(width=_UNFOLDED)
+
+
 def write_row(*cells: str) -> None:
     """A line on standard output for pipes and files, with tabs between the cells."""
     sys.stdout.write("\t".join(cell.translate(_PICTURES) for cell in cells) + "\n")
@@ -86,10 +95,12 @@ def write_json(text: str) -> None:
     sys.stdout.write(text.translate(_IN_JSON) + "\n")
 
 
-def models_table(listing: Mapping[str, Any]) -> Group:
-    """What a gateway serves: one row a model, its state in colour, what is held and why."""
+def models_table(listing: Mapping[str, Any], *, wide: bool = False) -> Group:
+    """What a gateway serves: one row a model, its state in colour, what is held and why; where it
+    is `wide`, with `more_cells`."""
     models = listing["models"]
-    table = _table("Model", "State", "Default", "Versions", "Aliases", "Packages")
+    more = ("Default because", "Warnings", "Predictions", "Description") if wide else ()
+    table = _table("Model", "State", "Default", "Versions", "Aliases", "Packages", *more)
     for model in models:
         aliases = ", ".join(f"{alias} → {number}" for alias, number in model["aliases"].items())
         table.add_row(
@@ -99,8 +110,19 @@ def models_table(listing: Mapping[str, Any]) -> Group:
             ", ".join(map(str, model["versions"])),
             aliases,
             environment_of(model),
+            *(more_cells(model) if wide else ()),
         )
     return Group(table, Text(_count(models), "dim"), *_registry_notes(listing))
+
+
+def more_cells(model: Mapping[str, Any]) -> tuple[str, ...]:
+    """Why the default is what it is, warnings, the path of predictions, and the description."""
+    return (
+        model["default_reason"] or "",
+        " ".join(model["warnings"]),
+        model["predict_url"],
+        model["description"],
+    )
 
 
 def environment_of(model: Mapping[str, Any]) -> str:
@@ -130,9 +152,11 @@ def _state(model: Mapping[str, Any]) -> Text:
 def _count(models: Sequence[Mapping[str, Any]]) -> str:
     parts = [counted(len(models), "model")]
     held = sum(model["held"] is not None for model in models)
+    warned = sum(bool(model["warnings"]) for model in models)
     unserved = sum(model["status"] != "ready" for model in models)
     parts += [f"{held} held"] if held else []
     parts += [f"{unserved} not served"] if unserved else []
+    parts += [f"{warned} with warnings (--wide)"] if warned else []
     return " · ".join(parts)
 
 

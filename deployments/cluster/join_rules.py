@@ -67,7 +67,8 @@ class RunningServe:
         if is_elsewhere or settings.port != self.port:
             raise CannotJoin(
                 f"Serve on this cluster listens on {self.host}:{self.port} already, and can't be "
-                f"moved: give --host {self.host} --port {self.port}"
+                f"moved: give --host {self.host} --port {self.port}, or MODELMUX_HOST and "
+                "MODELMUX_PORT"
             )
         return settings.model_copy(update={"host": self.host})
 

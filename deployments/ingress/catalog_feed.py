@@ -157,10 +157,10 @@ class RayCatalogFeed:
             self._changed.notify_all()
         if update is not None:
             _logger.info(
-                "catalog %s: models: %s, of them new or changed: %s",
-                self._catalog.generation,
-                len(self._catalog.models),
+                "%s of %s models are new or have changed: catalog %s",
                 len(update["models"]),
+                len(self._catalog.models),
+                self._catalog.generation,
             )
 
     @property

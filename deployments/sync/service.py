@@ -40,6 +40,7 @@ from deployments.sync.activator import Activator
 from deployments.sync.environment_preparer import EnvironmentPreparer
 from deployments.sync.load_metrics import HostLedger
 from deployments.sync.load_problems import LoadProblems
+from deployments.sync.loaded_ahead import LoadedAhead
 from deployments.sync.reconciler import ActivationFailed
 from deployments.sync.shadow_ledger import ShadowLedger
 from deployments.sync.version_preparer import ReplicaVersionPreparer
@@ -62,6 +63,7 @@ _logger = logging.getLogger(__name__)
 
 _START_TIMEOUT_S = 120.0
 _SETTLE_S = 10.0
+_LOAD_AHEAD_LOOK_S = 1.0
 _SPARE_AFTER_S = 3.0
 _LONGEST_PAUSE_S = 60.0
 _ADOPT_AGAIN_S = 0.5
@@ -135,6 +137,13 @@ class SyncService:
             placement=self._placement,
             has_loaded=self._ledger.has_loaded,
         )
+        self._loaded_ahead = LoadedAhead(
+            self._preparer.load,
+            self._ledger.has_loaded,
+            is_running=self._activator.is_active,
+            placement=self._placement,
+            environment_problem=self._environments.problem,
+        )
         self._synchronizer = Synchronizer(
             source=MlflowRegistry(
                 tracking_uri=settings.tracking_uri,
@@ -167,6 +176,7 @@ class SyncService:
         self._tasks: tuple[asyncio.Task[None], ...] = (
             loop.create_task(self._poll()),
             loop.create_task(self._reconcile()),
+            loop.create_task(self._load_ahead()),
             loop.create_task(self._shadows.keep_saved()),
         )
         if settings.spare_worker and settings.deployment == "own" and not environment:
@@ -325,6 +335,15 @@ class SyncService:
                 if self._synchronizer.catalog is not None:
                     self._activator.retain(self._synchronizer.catalog)
                     self._prepare_shared(self._synchronizer.catalog)
+
+    async def _load_ahead(self) -> None:
+        """Have what is to be there always in memory, soon after its replica is there."""
+        await self._adopted.wait()
+        while True:
+            with Attempt(_logger, "it can't be told what is to be loaded ahead"):
+                if self._synchronizer.catalog is not None:
+                    self._loaded_ahead.look(self._synchronizer.catalog)
+            await asyncio.sleep(_LOAD_AHEAD_LOOK_S)
 
     def _prepare_shared(self, catalog: Catalog) -> None:
         """Flavors that are new in the shared deployment are imported before they are asked for."""

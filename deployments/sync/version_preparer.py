@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -57,17 +58,20 @@ class ReplicaVersionPreparer:
 
     async def prepare(self, model: ServedModel, version: ModelVersion) -> None:
         """See `VersionPreparer.prepare`."""
-        try:
-            handle = self._connect(await self._activator.activate(model))
-            prepared = VersionHandle(handle, VersionId.of(model, version))
-            await self._load(handle, prepared, in_each=not self._placement.is_shared(model))
-            await self._ask_once(prepared, model, version)
-        except ActivationFailed as failed:
-            raise PreparationFailed(failed.reason) from failed
-        except TimeoutError as error:
-            raise PreparationFailed("No process of its model starts to load it.") from error
-        except CallLost as lost:
-            raise PreparationFailed("Its process went away while it was loaded.") from lost
+        with _told_as_failure():
+            await self._ask_once(await self._loaded(model, version), model, version)
+
+    async def load(self, model: ServedModel, version: ModelVersion) -> None:
+        """As `prepare`, and it isn't asked: nobody waits for it to take over. Raises
+        PreparationFailed."""
+        with _told_as_failure():
+            await self._loaded(model, version)
+
+    async def _loaded(self, model: ServedModel, version: ModelVersion) -> VersionHandle:
+        handle = self._connect(await self._activator.activate(model))
+        prepared = VersionHandle(handle, VersionId.of(model, version))
+        await self._load(handle, prepared, in_each=not self._placement.is_shared(model))
+        return prepared
 
     async def _load(self, handle: ReplicaHandle, prepared: VersionHandle, *, in_each: bool) -> None:
         """Have it in memory in each replica, or in one."""
@@ -128,6 +132,19 @@ class ReplicaVersionPreparer:
         except GatewayError as error:
             if version.example is not None:
                 raise PreparationFailed("It fails on its own input example.") from error
+
+
+@contextmanager
+def _told_as_failure() -> Iterator[None]:
+    """What keeps a version from being loaded or asked, as PreparationFailed."""
+    try:
+        yield
+    except ActivationFailed as failed:
+        raise PreparationFailed(failed.reason) from failed
+    except TimeoutError as error:
+        raise PreparationFailed("No process of its model starts to load it.") from error
+    except CallLost as lost:
+        raise PreparationFailed("Its process went away while it was loaded.") from lost
 
 
 def _is_building(outcome: Any) -> bool:

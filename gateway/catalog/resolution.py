@@ -225,9 +225,15 @@ def _what_there_is(model: ServedModel) -> str:
     """The newest versions and the aliases, for who asked for another one."""
     numbers = [str(v.number) for v in reversed(model.versions)]
     names = [*sorted(model.aliases)[:_NAMED_AT_MOST], LATEST]
-    more = "and older ones " if len(numbers) > _NAMED_AT_MOST else ""
-    versions = f"versions {', '.join(numbers[:_NAMED_AT_MOST])} {more}and " if numbers else ""
-    return f"There are {versions}{', '.join(names)}."
+    more = " and older ones" if len(numbers) > _NAMED_AT_MOST else ""
+    told = _several("name", names)
+    if numbers:
+        told = f"{_several('version', numbers[:_NAMED_AT_MOST])}{more}, and {told}"
+    return f"It has {told}."
+
+
+def _several(what: str, found: Sequence[str]) -> str:
+    return f"the {what}{'s' if len(found) > 1 else ''} {', '.join(found)}"
 
 
 def _require_servable(model: ServedModel, version: ModelVersion) -> None:

@@ -208,7 +208,7 @@ def test_what_was_built_elsewhere_is_there_once_the_folder_is(run: Runner, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "variables", "words"),
     [
-        (("absent",), {}, "no model absent"),
+        (("absent",), {}, "no model that is called absent"),
         (("zoo:9",), {}, "no version 9"),
         (("zoo:nobody",), {}, "no version nobody"),
         ((), {"MODELMUX_TRACKING_URI": "http://127.0.0.1:9"}, "127.0.0.1:9"),

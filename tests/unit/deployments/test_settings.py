@@ -32,6 +32,8 @@ def test_variables_set_what_arguments_do_not(monkeypatch: pytest.MonkeyPatch) ->
         ("tracking_uri", "nonsense"),
         ("tracking_uri", "http://"),
         ("tracking_uri", "ftp://host"),
+        ("tracking_uri", "http://host:5000/#/models"),
+        ("tracking_uri", "databricks-uc"),
         ("registry_uri", "nonsense"),
         ("root_path", "ml"),
         ("root_path", "//host"),
@@ -88,12 +90,41 @@ def test_a_bad_value_is_named_and_not_repeated() -> None:
     assert "a secret" not in str(refused.value)
 
 
-def test_a_setting_is_named_as_it_is_given() -> None:
-    """By its option and its variable, in words that aren't a validator's."""
-    with pytest.raises(BadSettings, match="give --tracking-uri, or set MODELMUX_TRACKING_URI"):
-        read_settings({})
-    with pytest.raises(BadSettings, match=r"^registry_uri \(MODELMUX_REGISTRY_URI\): not a URI"):
-        read_settings({"tracking_uri": URI, "registry_uri": "nonsense"})
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "tracking_uri: give --tracking-uri, or set MODELMUX_TRACKING_URI"),
+        (
+            {"tracking_uri": URI, "registry_uri": "nonsense"},
+            "registry_uri (MODELMUX_REGISTRY_URI): not a URI of an MLflow server or store, such as "
+            "http://127.0.0.1:5000",
+        ),
+        (
+            {"tracking_uri": URI, "state_dir": 1, "port": "x"},
+            "port (--port, MODELMUX_PORT): not a whole number; "
+            "state_dir (MODELMUX_STATE_DIR): not a path",
+        ),
+        (
+            {"tracking_uri": URI, "trusted_proxies": "proxy"},
+            "trusted_proxies (MODELMUX_TRUSTED_PROXIES): not an address or a network, such as "
+            "10.0.0.0/8",
+        ),
+        (
+            {"tracking_uri": URI, "port": 9000, "grpc_port": 9000},
+            "grpc_port (MODELMUX_GRPC_PORT): it is the port of HTTP, too",
+        ),
+        (
+            {"tracking_uri": URI, "ingress_replicas": 3, "ingress_max_replicas": 2},
+            "ingress_max_replicas (MODELMUX_INGRESS_MAX_REPLICAS): less than ingress_replicas",
+        ),
+    ],
+)
+def test_a_setting_is_named_as_it_is_given(given: dict[str, object], said: str) -> None:
+    """By its option, where it has one here, and its variable, in words that aren't a
+    validator's."""
+    with pytest.raises(BadSettings) as refused:
+        read_settings(given, options=("tracking_uri", "port"))
+    assert str(refused.value) == said
 
 
 def test_settings_do_not_change() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.catalog import Moment
+from gateway.catalog import Moment, ServedModel
 from gateway.errors import (
     ModelNotFound,
     ModelUnavailable,
@@ -50,6 +50,29 @@ def test_a_selector_that_cannot_answer_says_how(selector: str, error: type[Excep
     """Breaking, unservable, pending and missing versions are different errors."""
     with pytest.raises(error):
         CATALOG.resolve("m", selector)
+
+
+@pytest.mark.parametrize(
+    ("model", "there_is"),
+    [
+        (
+            CATALOG.models["m"],
+            "the versions 5, 4, 3, 2, 1, and the names dangling, new, old, latest",
+        ),
+        (served(version(1)), "the version 1, and the name latest"),
+        (
+            served(*(version(n) for n in range(1, 23))),
+            f"the versions {', '.join(map(str, range(22, 2, -1)))} and older ones, and the name "
+            "latest",
+        ),
+    ],
+)
+def test_who_asks_for_a_version_that_isnt_there_hears_what_is(
+    model: ServedModel, there_is: str
+) -> None:
+    """The newest numbers and the names, as a sentence."""
+    with pytest.raises(VersionNotFound, match=f"It has {there_is}\\.$"):
+        catalog(model).resolve("m", "99")
 
 
 def test_an_unknown_model_is_its_own_error() -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from gateway.catalog import ModelVersion
-from registry_sync.contract_check import CannotTell, check_contract
+from registry_sync.contract_check import CannotTell, NothingPromised, check_contract
 from registry_sync.default_version import DefaultPolicy
 from registry_sync.records import RegisteredModel
 from registry_sync.source import MlflowRegistry
@@ -51,3 +51,14 @@ def test_a_stage_names_the_default_where_it_counts() -> None:
     assert against(Registry(*versions), "3", policy=by_stage) == 1
     assert against(Registry(*versions, champion=2), "3", policy=by_stage) == 2
     assert against(Registry(*versions), "3") == 2
+
+
+def test_nothing_is_the_default_for_being_the_newest_where_the_alias_alone_decides() -> None:
+    """The newest before was never a default, so nobody relies on it: the gateway is to be asked."""
+    by_alias = DefaultPolicy(rule="champion")
+    registry = Registry(version(1), version(2, BREAKING))
+    with pytest.raises(NothingPromised, match="--url") as nothing:
+        against(registry, "2", policy=by_alias)
+    assert nothing.value.candidate == 2
+    assert against(registry, "2", policy=by_alias, against="1") == 1
+    assert against(Registry(version(1), version(2), champion=1), "2", policy=by_alias) == 1

@@ -6,10 +6,14 @@ import socket
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
+import requests
+from mlflow.exceptions import MlflowException
 
+from registry_sync.problems import registry_problem
 from registry_sync.records import RegistryUnreachable, RegistryUnusable
 from registry_sync.source import MlflowRegistry
 
@@ -22,15 +26,43 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
 
 
+BODIES = {
+    "login": b"<html>Sign in</html>",
+    "list": b"[1, 2]",
+    "other": b'{"hello": "world"}',
+    "nothing": b"",
+    "types": b'{"registered_models": [{"name": 5}]}',
+}
+
+
 @pytest.fixture(scope="module")
 def odd_server() -> Iterator[str]:
-    """A server that answers with the status that the first part of the path is, and no JSON."""
+    """A server that does what the first part of the path says: a status without JSON, 200 with one
+    of `BODIES`, leading elsewhere, or breaking off."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            content = b"<html>hello</html>"
-            self.send_response(int(self.path.split("/")[1]))
+            what = self.path.split("/")[1]
+            if what == "broken":
+                self.close_connection = True
+            elif what == "other404":
+                self.answer(404, b'{"detail": "Not Found"}')
+            elif what == "gateway":
+                self.answer(404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "/docs"}')
+            elif what == "elsewhere":
+                self.answer(302, b"", Location="http://login.invalid/oauth?secret=p4ss")
+            elif what == "circle":
+                self.answer(302, b"", Location=self.path)
+            elif what in BODIES:
+                self.answer(200, BODIES[what])
+            else:
+                self.answer(int(what), b"<html>hello</html>")
+
+        def answer(self, status: int, content: bytes, **headers: str) -> None:
+            self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
 
@@ -98,15 +130,71 @@ def test_what_a_server_refuses_is_told(odd_server: str, status: int, said: str) 
     assert said in str(problem_of(f"http://user:{SECRET}@{odd_server}/{status}"))
 
 
-def test_what_isnt_known_is_told_in_mlflows_words(odd_server: str) -> None:
+@pytest.mark.parametrize("what", [*BODIES, "other404", "405"])
+def test_what_isnt_an_mlflow_server_is_told(odd_server: str, what: str) -> None:
+    """Whatever it answers, it isn't taken for a registry in which there is nothing."""
+    assert "isn't MLflow's registry" in str(problem_of(f"http://user:{SECRET}@{odd_server}/{what}"))
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("elsewhere", "leads to login.invalid"),
+        ("circle", "leads to itself without end"),
+        ("gateway", "has no registry at this address"),
+        ("broken", "breaks the connection off"),
+    ],
+)
+def test_a_way_that_leads_nowhere_is_told(odd_server: str, what: str, said: str) -> None:
+    """A redirect to another host, one to itself, and no answer at all are told by what they are."""
+    assert said in str(problem_of(f"http://user:{SECRET}@{odd_server}/{what}"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "asked"),
+    [
+        ("databricks", "https://workspace.example/api"),
+        ("http://bücher.example", "http://xn--bcher-kva.example/api"),
+        ("http://H.example", "http://h.example/api"),
+    ],
+)
+def test_another_name_of_the_same_host_is_no_redirect(uri: str, asked: str) -> None:
+    """A workspace has an address of its own, and a host's name several ways to be written."""
+    error = requests.ConnectionError("no", request=requests.Request("GET", asked).prepare())
+    assert "breaks the connection off" in str(registry_problem(error, uri))
+
+
+def test_what_isnt_known_is_told_in_mlflows_words() -> None:
     """A kind that isn't known has the class and the first line of MLflow, and no credentials."""
-    with pytest.raises(RegistryUnreachable) as caught:
-        MlflowRegistry(tracking_uri=f"http://user:{SECRET}@{odd_server}/200").read()
-    assert "not in a valid JSON format" in str(caught.value)
-    assert "p4ss" not in str(caught.value)
+    problem = registry_problem(MlflowException(f"of http://u:{SECRET}@h\nmore"), "databricks")
+    assert str(problem) == (
+        "The registry at databricks gives no usable answer (MlflowException): of http://***@h."
+    )
 
 
-def test_a_folder_of_files_says_what_to_do(tmp_path: str) -> None:
+@pytest.mark.parametrize("uri", ["sqlite:///{}/typo.db", "{}/typo", "file://{}/typo"])
+def test_what_isnt_there_is_told_and_not_made(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow would make an empty database or folder, in which there are no models."""
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    registry = MlflowRegistry(tracking_uri=uri.format(tmp_path))
+    for tried in (registry.require_usable, registry.read):
+        with pytest.raises(RegistryUnusable, match="doesn't exist"):
+            tried()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
+    """What the database's own library raises is a problem like any other, and may pass."""
+    (tmp_path / "mlflow.db").write_text("no database " * 99)
+    registry = MlflowRegistry(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    registry.require_usable()
+    with pytest.raises(RegistryUnreachable, match="file is not a database"):
+        registry.read()
+
+
+def test_a_folder_of_files_says_what_to_do(tmp_path: Path) -> None:
     """What MLflow reads no more is told with the two ways out, and doesn't get better."""
     problem = problem_of(f"{tmp_path}/mlruns")
     assert isinstance(problem, RegistryUnusable)

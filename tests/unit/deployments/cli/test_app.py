@@ -181,6 +181,7 @@ def test_commands_ask_with_the_key(url: str, monkeypatch: pytest.MonkeyPatch) ->
         result = RUN.invoke(app, [*command, "--url", url])
         assert result.exit_code == 1
         assert "401 unauthenticated: Not known." in result.output
+        assert "--key or MODELMUX_KEY" in result.output
 
 
 def test_a_new_key_is_shown_once_and_its_line_goes_to_a_file() -> None:
@@ -363,3 +364,19 @@ def test_environments_arent_built_where_that_cant_be_meant(
     )
     assert done.exit_code == 2
     assert words in done.stderr
+
+
+def test_a_port_that_is_taken_is_told_with_what_gives_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is started, of `up` and of the demo, whose port the variable says, too."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("MODELMUX_PORT", str(taken.getsockname()[1]))
+        for command in (["up", "--tracking-uri", "http://127.0.0.1:9"], ["demo"]):
+            where = ["--state-dir" if command[0] == "up" else "--folder", str(tmp_path)]
+            result = RUN.invoke(app, [*command, *where])
+            assert result.exit_code == 2
+            assert "another port is given by --port or MODELMUX_PORT" in result.output
+    assert list(tmp_path.iterdir()) == []

@@ -70,8 +70,8 @@ def test_a_version_that_the_gateway_has_not_seen_is_looked_for() -> None:
     ("asked", "words"),
     [
         (("m", "4"), "PENDING_REGISTRATION"),
-        (("m", "9"), "knows no m 9"),
-        (("m", "nobody"), "knows no m nobody"),
+        (("m", "9"), "knows no version 9 of m"),
+        (("m", "nobody"), "knows no version or alias nobody of m"),
         (("other", "1"), "404: No such model"),
     ],
 )

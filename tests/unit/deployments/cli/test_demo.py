@@ -27,6 +27,7 @@ def test_the_tour_has_a_key_where_keys_are_on(
     said: list[str] = []
     settings = Settings(tracking_uri="http://127.0.0.1:9", state_dir=tmp_path, keys=keys)
     demo._say_tour(settings, said.append)
+    assert said[0] == f"Ready: the demo is at {settings.url}"
     commands = [line for line in said if line.startswith("  curl ")]
     assert len(commands) > 3
     assert all(("$MODELMUX_KEY" in command) is has_keys for command in commands)

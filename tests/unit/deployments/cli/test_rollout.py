@@ -169,6 +169,20 @@ def test_rollback_of_what_has_not_taken_over_stays_at_the_default(world: World, 
     assert world.moved == [("m", "champion", 2)]
 
 
+@pytest.mark.parametrize("held", [None, HeldVersion(number=1, reason="It is being loaded.")])
+def test_rollback_of_what_never_had_a_default_says_so(
+    world: World, held: HeldVersion | None
+) -> None:
+    """Nothing is moved, nothing is said to stay, and no version is called None."""
+    nothing = {"default_version": None, "contract": None, "held": held}
+    of_one = served(version(1), aliases={"champion": 1})
+    world.catalog = catalog(of_one.model_copy(update=nothing))
+    assert world.run("rollback", "m") == NO
+    assert world.moved == []
+    assert "None" not in world.said
+    assert "no default" in world.said
+
+
 def test_what_was_the_default_before_is_promoted_by_a_rollback(world: World) -> None:
     """It breaks what is in force now: refused, with the command that goes back to it."""
     world.catalog = _default(3, 2)

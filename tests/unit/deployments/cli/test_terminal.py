@@ -29,7 +29,7 @@ DIFFERENCE = {
 _MODEL = {
     "name": "m", "description": "", "status": "ready", "reason": None, "default_version": 2,
     "aliases": {"champion": 2}, "versions": [3, 2, 1], "held": None, "warnings": [],
-    "predict_url": "/models/m/predict",
+    "predict_url": "/models/m/predict", "default_reason": "The alias names it.",
 }  # fmt: skip
 MODELS = {
     "registry": {"problem": "The registry is away."},
@@ -38,7 +38,13 @@ MODELS = {
             **_MODEL,
             "held": {"version": 3, "reason": "It would break.", "differences": [DIFFERENCE]},
         },
-        {**_MODEL, "name": "[red]odd[/red]", "status": "unservable", "reason": "No signature."},
+        {
+            **_MODEL,
+            "name": "[red]odd[/red]",
+            "status": "unservable",
+            "reason": "No signature.",
+            "warnings": ["Its stage says otherwise.", "Its tag is odd."],
+        },
     ],
 }
 ANSWERS: dict[str, tuple[int, object]] = {
@@ -140,7 +146,8 @@ def test_models_are_a_table_with_states_in_colour(url: str) -> None:
     assert f"{YELLOW}version 3 held: It would break." in text
     words = plain(text)
     for part in ("Inputs /country is new.", "champion → 2", "No signature.", "[red]odd[/red]",
-                 "2 models · 1 held · 1 not served", "The registry is away."):  # fmt: skip
+                 "2 models · 1 held · 1 not served · 1 with warnings",
+                 "The registry is away."):  # fmt: skip
         assert part in words
 
 
@@ -149,6 +156,23 @@ def test_models_fit_a_narrow_terminal(url: str) -> None:
     text, _ = in_terminal("models", "--url", url, columns=50)
     assert max(len(line.rstrip()) for line in plain(text).splitlines()) <= 50
     assert "registry" in plain(text)
+
+
+def test_wide_models_have_all_in_one_line(url: str) -> None:
+    """Whatever the terminal's width: why the default is one, warnings and the path, unfolded."""
+    text, code = in_terminal("models", "--wide", "--url", url, columns=50)
+    assert code == 0
+    (line,) = [line for line in plain(text).splitlines() if "[red]odd" in line]
+    for part in ("The alias names it.", "Its stage says otherwise. Its tag is odd.", "/predict"):
+        assert part in line
+    program = "from deployments.cli.app import main; main()"
+    piped = subprocess.run(
+        [sys.executable, "-c", program, "models", "--wide", "--url", url],
+        capture_output=True, text=True, cwd=ROOT, check=True,
+    )  # fmt: skip
+    assert piped.stdout.splitlines()[1].split("\t")[7:] == [
+        "The alias names it.", "Its stage says otherwise. Its tag is odd.", "/models/m/predict", ""
+    ]  # fmt: skip
 
 
 def test_a_flat_answer_is_a_table_and_a_nested_one_json(url: str) -> None:
@@ -182,7 +206,8 @@ change = {"section": bad, "pointer": "/a[/b]", "change": bad, "contract": bad, "
 held = {"version": 3, "reason": bad, "differences": [change]}
 show(models_table({"registry": {"problem": bad}, "models": [
     {"name": bad, "status": bad, "reason": bad, "default_version": 1, "aliases": {bad: 1},
-     "versions": [1], "held": held}]}))
+     "versions": [1], "held": held, "warnings": [bad], "default_reason": bad,
+     "predict_url": bad, "description": bad}]}, wide=True))
 show(answer(json.dumps([{bad: bad}], ensure_ascii=False)))
 show(answer(json.dumps([{bad: [bad]}], ensure_ascii=False)))
 show(summary(version=bad, request_id=bad, milliseconds=1))

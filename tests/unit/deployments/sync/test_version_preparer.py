@@ -28,13 +28,15 @@ def losing(loss: Loss) -> Callable[..., Any]:
     return lose
 
 
-async def prepared(replicas: FakeReplicas, new: ModelVersion) -> None:
+def preparer(replicas: FakeReplicas) -> ReplicaVersionPreparer:
     clock = Clock()
     activator = Activator(FakeServe(), lambda model: model, clock=clock, sleep=clock.sleep)
+    return ReplicaVersionPreparer(activator, lambda _: replicas, wake_timeout_s=30.0)
+
+
+async def prepared(replicas: FakeReplicas, new: ModelVersion) -> None:
     model: ServedModel = served(version(1), new, default=1)
-    await ReplicaVersionPreparer(activator, lambda _: replicas, wake_timeout_s=30.0).prepare(
-        model, new
-    )
+    await preparer(replicas).prepare(model, new)
 
 
 async def test_each_replica_loads_it_and_one_is_asked() -> None:
@@ -61,6 +63,16 @@ async def test_what_cannot_answer_does_not_take_over(
     """It can't be loaded, or its process doesn't live through it: the reason is for people."""
     with pytest.raises(PreparationFailed, match=told):
         await prepared(FakeReplicas(2, load=load, call=call), version(2))
+
+
+async def test_what_is_loaded_ahead_is_asked_nothing() -> None:
+    """It doesn't take over from another one, and an answer may have effects elsewhere."""
+    replicas = FakeReplicas(2, load=lambda *_: ("ok", None), call=lambda *_: OK)
+    await preparer(replicas).load(served(version(1)), version(1))
+    assert replicas.calls == {"load": 2}
+    failing = FakeReplicas(load=lambda *_: ("load_failed", TROUBLE))
+    with pytest.raises(PreparationFailed, match="skops"):
+        await preparer(failing).load(served(version(1)), version(1))
 
 
 async def test_only_an_example_of_its_own_must_be_answered() -> None:
