@@ -45,7 +45,7 @@ from gateway.http.predict.body import HttpLimits
 from gateway.http.predict.dialect import Dialect
 from gateway.http.predict.endpoint import PredictEndpoint
 from gateway.http.predict.path import PREDICT_PATH
-from gateway.http.predict.routes import PredictionRoutes
+from gateway.http.predict.routes import PredictionRoutes, PredictionsFirst
 from gateway.http.problem_schemas import problem_responses, without_titles
 from gateway.http.problems import MEDIA_TYPE, install_handlers, problem_of
 from gateway.http.prometheus import metrics_router
@@ -208,6 +208,7 @@ def create_app(
     install_handlers(app)
     if access is not None:
         app.add_middleware(AccessControl, access=access)
+    app.add_middleware(PredictionsFirst, predictions=predictions)
     app.add_middleware(Placed, placement=placement, own=_own_segments(routers))
     app.add_middleware(Boundary, journal=journal, answers_request_id=answers_request_id)
     if origins:
