@@ -44,7 +44,7 @@ class PredictionRoutes:
 
 class PredictionsFirst:
     """An application around another: predictions don't come to that. Their endpoints ask for keys
-    by themselves, and count whom they refuse."""
+    by themselves, and count whom they refuse. A slash at the end has been taken away already."""
 
     def __init__(self, app: ASGIApp, predictions: PredictionRoutes) -> None:
         self._app = app
@@ -52,7 +52,8 @@ class PredictionsFirst:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have one of both answer."""
-        app = self._predictions if self._predictions.takes(scope) else self._app
+        is_taken = not scope.get("path", "").endswith("/") and self._predictions.takes(scope)
+        app = self._predictions if is_taken else self._app
         await app(scope, receive, send)
 
 
