@@ -35,6 +35,7 @@ from gateway.http.access_control import (
 )
 from gateway.http.access_log import AccessJournal
 from gateway.http.boundary import Boundary
+from gateway.http.compressed_answers import CompressedAnswers
 from gateway.http.cross_origin import CrossOrigin
 from gateway.http.openapi import Document, DocumentLibrary
 from gateway.http.pages.mlflow_links import MlflowLinks
@@ -206,6 +207,7 @@ def create_app(
     app.router.routes += predictions.routes
     app.mount(ASSETS_PATH, _Assets(directory=ASSETS), name="assets")
     install_handlers(app)
+    app.add_middleware(CompressedAnswers)
     if access is not None:
         app.add_middleware(AccessControl, access=access)
     app.add_middleware(PredictionsFirst, predictions=predictions)
