@@ -8,6 +8,7 @@ nothing else of ours; PyArrow, where it is installed. The key is that of `modelm
 from __future__ import annotations
 
 import os
+from decimal import Decimal
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import quote
@@ -76,12 +77,11 @@ class ModelmuxDeploymentClient(BaseDeploymentClient):
         """
         name = deployment_name if endpoint is None else endpoint
         if name is None:
-            message = "Say which model to ask: its name as the deployment or the endpoint."
-            raise MlflowException(message, INVALID_PARAMETER_VALUE)
+            raise _wrong("Say which model to ask: its name as the deployment or the endpoint.")
         path, headers = _asked(name)
         if isinstance(inputs, pd.DataFrame):
             return self._predict_table(f"{path}/predict", headers, inputs)
-        content = _as_scored(inputs) if isinstance(inputs, dict) else dump_input_data(inputs)
+        content = _as_scored(inputs)
         response = self._post(f"{path}/invocations", headers, content, "application/json")
         answer = response.json()
         return PredictionsResponse(answer if isinstance(answer, dict) else {"predictions": answer})
@@ -118,6 +118,8 @@ class ModelmuxDeploymentClient(BaseDeploymentClient):
     def _predict_table(
         self, path: str, headers: dict[str, str], inputs: pd.DataFrame
     ) -> pd.DataFrame:
+        if len(set(map(str, inputs.columns))) < len(inputs.columns):
+            raise _wrong("Two columns of the DataFrame have the same name.")
         content = _arrow_stream(inputs)
         if content is not None:
             response = self._post(path, {**headers, "Accept": _ARROW}, content, _ARROW)
@@ -156,14 +158,30 @@ def _asked(name: str) -> tuple[str, dict[str, str]]:
     model, _, selector = name.partition("@")
     if not selector:
         model, _, selector = name.partition("/")
+    if not (selector.isascii() and selector.isprintable()):
+        raise _wrong("A version is a number, an alias or latest, in ASCII.")
     headers = {"X-Model-Version": selector} if selector else {}
     return f"/models/{quote(model, safe='')}", headers
 
 
-def _as_scored(inputs: dict[str, Any]) -> bytes:
-    """MLflow's JSON as it is; another dict is one of inputs by their names."""
-    body = inputs if _SCORED & inputs.keys() else {"inputs": inputs}
-    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+def _as_scored(inputs: Any) -> bytes | str:
+    """MLflow's JSON as it is; another dict is one of inputs by their names. Raises
+    MlflowException."""
+    if isinstance(inputs, dict):
+        return _json(inputs if _SCORED & inputs.keys() else {"inputs": inputs})
+    try:
+        scored: str = dump_input_data(inputs)
+    except (TypeError, ValueError) as error:
+        raise _wrong(f"The inputs have no form in JSON: {error}.") from error
+    return scored
+
+
+def _json(body: dict[str, Any]) -> bytes:
+    """Raises MlflowException for what JSON has no form for."""
+    try:
+        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY, default=_plain)
+    except TypeError as error:
+        raise _wrong(f"The inputs have no form in JSON: {error}.") from error
 
 
 def _told(response: httpx.Response) -> MlflowException:
@@ -178,7 +196,11 @@ def _told(response: httpx.Response) -> MlflowException:
 
 
 def _refused() -> MlflowException:
-    return MlflowException(_BY_REGISTERING, INVALID_PARAMETER_VALUE)
+    return _wrong(_BY_REGISTERING)
+
+
+def _wrong(message: str) -> MlflowException:
+    return MlflowException(message, INVALID_PARAMETER_VALUE)
 
 
 def _arrow_stream(frame: pd.DataFrame) -> bytes | None:
@@ -190,8 +212,10 @@ def _arrow_stream(frame: pd.DataFrame) -> bytes | None:
 
     try:
         columns = [_arrow_array(frame.iloc[:, i]) for i in range(frame.shape[1])]
-    except (pa.ArrowException, TypeError, ValueError):
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
         return None
+    if any(isinstance(column.type, pa.BaseExtensionType) for column in columns):
+        return None  # pandas' own, such as a period's: a number to who doesn't know it
     table = pa.table(columns, names=[str(name) for name in frame.columns])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -222,19 +246,21 @@ def _by_column(frame: pd.DataFrame) -> bytes:
         str(name): [None if _is_null(cell) else cell for cell in frame.iloc[:, i].tolist()]
         for i, name in enumerate(frame.columns)
     }
-    return orjson.dumps({"columns": columns}, option=orjson.OPT_SERIALIZE_NUMPY, default=_text)
+    return _json({"columns": columns})
 
 
 def _is_null(cell: Any) -> bool:
     return bool(pd.api.types.is_scalar(cell) and pd.isna(cell))
 
 
-def _text(value: Any) -> str:
-    """Bytes and moments as the gateway's JSON has them."""
+def _plain(value: Any) -> str | float:
+    """Bytes, moments and decimals as the gateway's JSON has them."""
     if isinstance(value, bytes):
         from base64 import b64encode
 
         return b64encode(value).decode("ascii")
     if isinstance(value, pd.Timestamp):
         return value.isoformat()
+    if isinstance(value, Decimal):
+        return float(value)
     raise TypeError(f"a {type(value).__name__} has no form in JSON")

@@ -413,6 +413,8 @@ class Settings(BaseSettings):
         for origin in value:
             if origin != EVERYBODY and not re.fullmatch(ORIGIN_PATTERN, origin.lower()):
                 raise ValueError("not an origin, such as https://app.example.com, and not *")
+            if re.fullmatch(r"http://.*:80|https://.*:443", origin.lower()):
+                raise ValueError("browsers leave out the port that is the scheme's own; do so here")
         return value
 
     @field_validator(

@@ -43,7 +43,6 @@ from gateway.http.cross_origin import CrossOrigin, told_without_origin
 from gateway.http.placement import Placement
 from gateway.http.predict.body import HttpLimits
 from gateway.http.predict.direct import DirectPredictions
-from gateway.http.predict.endpoint import PredictEndpoint
 from gateway.http.server.protocol import GatewayProtocol
 from gateway.metrics.counters import Traffic, TrafficCounter
 from gateway.metrics.families import Reading
@@ -240,16 +239,15 @@ class Ingress:
         journal: AccessJournal | None,
         tracing: RequestTracing | None,
     ) -> None:
-        from gateway.http.protocols.inference_v2.grpc_server import GrpcInferenceV2, InferenceServer
+        from gateway.http.protocols.inference_v2.grpc_server import InferenceServer, InferEndpoint
 
         settings, access = self._settings, self._access()
-        infer = PredictEndpoint(
+        infer = InferEndpoint(
             service,
             limits=limits,
             access=access,
             traffic=self._traffic,
             tracing=tracing,
-            dialect=GrpcInferenceV2(),
             captured=self._captured,
         )
         self._grpc = InferenceServer(

@@ -9,8 +9,12 @@ as anything is JSON text.
 from __future__ import annotations
 
 import contextlib
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from datetime import date, time
+from decimal import Decimal
+from typing import Any, TypeGuard
+from uuid import UUID
 
 import numpy as np
 import orjson
@@ -37,6 +41,7 @@ PARQUET = b"application/vnd.apache.parquet"
 _INDEX = b"pandas"
 _ROOM_BYTES, _ROOM_TIMES = 64 * 1024 * 1024, 8
 _WIDEST_BYTES = 8
+_OF_JSON = (str, int, float)  # truth values are whole numbers of Python's
 
 
 def read(
@@ -59,7 +64,12 @@ def read(
         _require_room(table.nbytes, body)
         table.validate(full=True)
         _require_room(sum(map(_plain_bytes, table.columns)), body)
-        columns = {name: _column(table.column(name)) for name in _own_names(table)}
+        names = _own_names(table)
+        anything = _free(contract, names)
+        columns = {
+            name: (_json_values if name in anything else _column)(table.column(name))
+            for name in names
+        }
     came = Table(columns=columns, rows=table.num_rows, params=params or {}, as_mlflow=as_mlflow)
     return contract.take(came, max_rows=max_rows)
 
@@ -237,8 +247,18 @@ def _own_names(table: Any) -> list[str]:
     if len(set(names)) < len(names):
         raise MalformedBody("Two columns of the table have the same name.")
     told = orjson.loads((table.schema.metadata or {}).get(_INDEX, b"{}"))
-    index = {each for each in told.get("index_columns", []) if isinstance(each, str)}
+    index = told.get("index_columns") if isinstance(told, dict) else None
+    if not isinstance(index, list):
+        return names
     return [name for name in names if name not in index]
+
+
+def _free(contract: Contract, names: list[str]) -> set[str]:
+    """The columns that are declared as anything: any value that JSON has."""
+    rows = contract.accepted
+    declared = [field.name for field in rows.fields] if rows.named else names
+    pairs = zip(declared, rows.fields, strict=False)
+    return {name for name, field in pairs if isinstance(field.type, AnyValue)}
 
 
 def _column(chunked: Any) -> Column:
@@ -252,18 +272,72 @@ def _column(chunked: Any) -> Column:
     if pa.types.is_fixed_size_list(type_) and not chunked.null_count:
         whole = _whole(chunked)
         inner = _column(pa.chunked_array([whole.flatten()]))
-        if isinstance(inner, np.ndarray) and inner.size and not np.ma.is_masked(inner):
+        if _is_of_numbers(inner) and not np.ma.is_masked(inner):
             return inner.reshape(len(whole), type_.list_size, *inner.shape[1:])
-        return list(chunked.to_pylist())
+        return _json_values(chunked)
     if pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_boolean(type_):
         return _masked(chunked, False if pa.types.is_boolean(type_) else 0)
     if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
         return _moments(chunked)
     if pa.types.is_decimal(type_):
         return _column(chunked.cast(pa.float64()))
-    if pa.types.is_map(type_):
-        return [None if cell is None else dict(cell) for cell in chunked.to_pylist()]
-    return list(chunked.to_pylist())
+    return _json_values(chunked) if pa.types.is_nested(type_) else list(chunked.to_pylist())
+
+
+def _is_of_numbers(column: Column) -> TypeGuard[np.ndarray]:
+    """Whether it has some, or truth values, in an array."""
+    return isinstance(column, np.ndarray) and column.size > 0 and column.dtype.kind in "biuf"
+
+
+def _json_values(chunked: Any) -> list[Any]:
+    """A column's cells as JSON has them: what it has no word for as the text or the number that is
+    sent for it; raises MalformedBody where it has none at all."""
+    values: list[Any] = chunked.to_pylist(maps_as_pydicts="strict")
+    if _is_json(chunked.type):
+        return values
+    try:
+        return list(map(_json_value, values))
+    except TypeError:
+        name = str(chunked.type)
+        raise MalformedBody(f"The Arrow type {name} isn't taken: JSON has no such value.") from None
+
+
+def _is_json(type_: Any) -> bool:
+    """Whether all values of the type are values of JSON."""
+    import pyarrow as pa
+
+    kinds = pa.types
+    if kinds.is_map(type_) and not _is_text(type_.key_type):
+        return False
+    if kinds.is_nested(type_):
+        return all(_is_json(type_.field(i).type) for i in range(type_.num_fields))
+    is_number = kinds.is_integer(type_) or kinds.is_floating(type_) or kinds.is_boolean(type_)
+    return bool(is_number or _is_text(type_) or kinds.is_null(type_))
+
+
+def _is_text(type_: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
+
+
+def _json_value(value: Any) -> Any:
+    """Raises TypeError for what JSON has no form for."""
+    if value is None or isinstance(value, _OF_JSON):
+        return value
+    if isinstance(value, list):
+        return list(map(_json_value, value))
+    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+        return {name: _json_value(each) for name, each in value.items()}
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, date | time):  # moments are dates, too
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return b64encode(value).decode("ascii")
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError
 
 
 def _whole(chunked: Any) -> Any:

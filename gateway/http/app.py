@@ -35,6 +35,7 @@ from gateway.http.access_control import (
 )
 from gateway.http.access_log import AccessJournal
 from gateway.http.boundary import Boundary
+from gateway.http.compressed_answers import CompressedAnswers
 from gateway.http.cross_origin import CrossOrigin
 from gateway.http.openapi import Document, DocumentLibrary
 from gateway.http.pages.mlflow_links import MlflowLinks
@@ -45,7 +46,7 @@ from gateway.http.predict.body import HttpLimits
 from gateway.http.predict.dialect import Dialect
 from gateway.http.predict.endpoint import PredictEndpoint
 from gateway.http.predict.path import PREDICT_PATH
-from gateway.http.predict.routes import PredictionRoutes
+from gateway.http.predict.routes import PredictionRoutes, PredictionsFirst
 from gateway.http.problem_schemas import problem_responses, without_titles
 from gateway.http.problems import MEDIA_TYPE, install_handlers, problem_of
 from gateway.http.prometheus import metrics_router
@@ -206,8 +207,10 @@ def create_app(
     app.router.routes += predictions.routes
     app.mount(ASSETS_PATH, _Assets(directory=ASSETS), name="assets")
     install_handlers(app)
+    app.add_middleware(CompressedAnswers)
     if access is not None:
         app.add_middleware(AccessControl, access=access)
+    app.add_middleware(PredictionsFirst, predictions=predictions)
     app.add_middleware(Placed, placement=placement, own=_own_segments(routers))
     app.add_middleware(Boundary, journal=journal, answers_request_id=answers_request_id)
     if origins:

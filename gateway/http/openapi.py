@@ -222,7 +222,17 @@ def _predict_operation(model: ServedModel, name: str) -> dict[str, Any]:
 def _request_content(model: ServedModel, name: str) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": reference("schemas", f"{name}.{REQUEST}")}
     example = model.request_example()
-    return content if example is None else {**content, "example": example}
+    if example is None or _refers(example):
+        return content
+    return {**content, "example": example}
+
+
+def _refers(example: Any) -> bool:
+    """Whether tools would take a part of the example for a reference (JSON Reference): they look
+    for `$ref` wherever an object is, and find nothing where a value of a model's leads."""
+    if isinstance(example, dict):
+        return "$ref" in example or any(map(_refers, example.values()))
+    return isinstance(example, list) and any(map(_refers, example))
 
 
 def _answer(name: str) -> dict[str, Any]:

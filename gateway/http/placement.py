@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
+from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -140,10 +141,11 @@ class Placed:
             if not self._placement.is_plain:
                 prefix = scope[_KEY] = self._placement.prefix(scope)
                 if prefix and prefix.split("/")[1] not in self._own:
-                    if scope["path"] == prefix and scope["method"] in ("GET", "HEAD"):
+                    in_path = unquote(prefix)  # a scope's path isn't percent-encoded
+                    if scope["path"] == in_path and scope["method"] in ("GET", "HEAD"):
                         await _redirect(_with_slash(scope, prefix), send)
                         return
-                    scope["path"] = _without(prefix, scope["path"])
+                    scope["path"] = _without(in_path, scope["path"])
             if scope["path"].endswith("/") and _route_path(scope) != "/":
                 scope["path"] = scope["path"][:-1] or "/"
         await self._app(scope, receive, send)

@@ -16,8 +16,7 @@ from mlflow.types import ColSpec, DataType, ParamSpec, TensorSpec
 from mlflow.types.schema import Array
 
 from gateway.http.predict.body import HttpLimits
-from gateway.http.predict.endpoint import PredictEndpoint
-from gateway.http.protocols.inference_v2.grpc_server import GrpcInferenceV2, InferenceServer
+from gateway.http.protocols.inference_v2.grpc_server import InferenceServer, InferEndpoint
 from tests.support.catalogs import catalog, served, version
 from tests.support.echo_gateway import EchoGateway, signature
 from tests.support.pyfunc_gateway import listening
@@ -52,12 +51,7 @@ def addresses() -> Iterator[tuple[str, str]]:
         *(served(version(1, text, fingerprint=name), name=name) for name, text in MODELS.items())
     )
     limits = HttpLimits(max_body_bytes=1 << 26)
-    infer = PredictEndpoint(
-        gateway.service,
-        limits=limits,
-        access=None,
-        dialect=GrpcInferenceV2(),
-    )
+    infer = InferEndpoint(gateway.service, limits=limits, access=None)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

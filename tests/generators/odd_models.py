@@ -59,6 +59,7 @@ def _signed() -> list[ServedModel]:
              {"name": "class", "type": "long", "default": [1, 2], "shape": [-1]}],
         ),
         model("objects", objects, objects),
+        model("references", [{"name": "$ref", "type": "string", "required": True}]),
         model("maps", [doubles], [doubles]),
         model("anything", [{"type": "any", "required": True}]),
         model("tuples", pair, pair),

@@ -108,7 +108,7 @@ def test_below_a_path_everything_leads_back_there(tmp_path: Path, told: bool) ->
             })  # fmt: skip
             assert (answer.status_code, answer.headers["x-model-version"]) == (200, "2")
             document = client.get("/ml/openapi.json").json()
-            whole = "http://127.0.0.1/ml" if told else "/ml"
+            whole = f"http://127.0.0.1:{port}/ml" if told else "/ml"
             assert document["servers"] == [{"url": whole}]
             listed = client.get("/ml/models").json()["models"]
             assert {each["predict_url"].partition("/models/")[0] for each in listed} == {"/ml"}
@@ -136,7 +136,7 @@ def test_with_tls_streams_come_as_they_are_made(tmp_path: Path) -> None:
             ) as client,
         ):
             (told,) = client.get("/openapi.json").json()["servers"]
-            assert told["url"].startswith("https://127.0.0.1")
+            assert told["url"] == f"https://127.0.0.1:{port}"
             asked = {"headers": {"accept": "text/event-stream"}, "json": {"question": "where"}}
             stage.models.may_go_on.clear()
             with client.stream("POST", "/models/question_answerer/predict", **asked) as events:

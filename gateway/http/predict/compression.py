@@ -51,7 +51,7 @@ def unpacker(coding: bytes) -> Unpack | None:
     if name not in codings():
         known = ", ".join(codings())
         raise UnsupportedMediaType(
-            f"Send the body as it is, or with a Content-Encoding of {known}."
+            f"Send the body as it is, or with one Content-Encoding of {known}."
         )
     pieces = _pieces_of_arrow if name in _OF_ARROW else _pieces
 
@@ -90,15 +90,18 @@ async def packed(body: bytes, headers: RawHeaders) -> tuple[bytes, list[tuple[by
 
 
 def _best(wanted: str) -> str | None:
-    """The best coding of those that a caller takes (RFC 9110, section 12.5.3)."""
+    """The best coding of those that a caller takes (RFC 9110, section 12.5.3); None is the body as
+    it is, where that is preferred."""
     weights = {}
     for each in wanted.split(","):
         coding, _, parameter = (part.strip() for part in each.partition(";"))
         weight = _WEIGHT.fullmatch(parameter)
-        weights[coding] = float(weight[1]) if weight else 0.0 if parameter else 1.0
+        name = coding.removeprefix("x-")
+        weights[name] = float(weight[1]) if weight else 0.0 if parameter else 1.0
     found = {name: weights.get(name, weights.get("*", 0.0)) for name in codings()}
     best = max(found, key=lambda name: found[name])
-    return best if found[best] > 0 else None
+    is_better = found[best] > 0 and found[best] >= weights.get("identity", 0.0)
+    return best if is_better else None
 
 
 def _packed(coding: str, body: bytes) -> bytes:

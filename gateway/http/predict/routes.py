@@ -25,10 +25,11 @@ class PredictionRoutes:
 
     def takes(self, scope: Scope) -> bool:
         """Whether a request asks for a prediction; what its path says is then in its scope."""
-        if scope["type"] != "http" or scope["method"] != "POST" or scope.get("root_path"):
+        if scope["type"] != "http" or scope["method"] != "POST":
             return False
+        below = scope["path"].removeprefix(scope.get("root_path", ""))
         for pattern, endpoint in self._patterns:
-            path = pattern.fullmatch(scope["path"])
+            path = pattern.fullmatch(below)
             if path is not None:
                 scope["path_params"] = path.groupdict()
                 scope[_TAKEN] = endpoint
@@ -39,6 +40,21 @@ class PredictionRoutes:
         """Answer a request that was taken."""
         endpoint: ASGIApp = scope[_TAKEN]
         await endpoint(scope, receive, send)
+
+
+class PredictionsFirst:
+    """An application around another: predictions don't come to that. Their endpoints ask for keys
+    by themselves, and count whom they refuse. A slash at the end has been taken away already."""
+
+    def __init__(self, app: ASGIApp, predictions: PredictionRoutes) -> None:
+        self._app = app
+        self._predictions = predictions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have one of both answer."""
+        is_taken = not scope.get("path", "").endswith("/") and self._predictions.takes(scope)
+        app = self._predictions if is_taken else self._app
+        await app(scope, receive, send)
 
 
 def path_pattern(path: str) -> re.Pattern[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,44 @@ def test_what_the_gateway_refuses_is_mlflow_s_exception(client: Any) -> None:
     assert missing.value.error_code == "RESOURCE_DOES_NOT_EXIST"
     with pytest.raises(MlflowException, match="register"):
         client.create_deployment("table", "models:/table/1")
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [2**70],
+        [1 + 2j],
+        pd.period_range("2024", periods=1, freq="D"),
+        pd.Series(["\ud800"], dtype=object),
+    ],
+)
+def test_what_has_no_form_is_said_before_it_is_sent(client: Any, cells: Any) -> None:
+    """Whichever way a DataFrame goes, and never as a number that it isn't."""
+    with pytest.raises(MlflowException, match="no form in JSON"):
+        client.predict("table", pd.DataFrame({"a": cells}))
+
+
+def test_of_two_columns_of_a_name_none_is_meant(client: Any) -> None:
+    """By Arrow and as JSON columns; decimals are numbers in both."""
+    with pytest.raises(MlflowException, match="same name"):
+        client.predict("table", pd.concat([FOUR, FOUR], axis=1))
+    as_decimals = FOUR.map(lambda each: Decimal(str(each)))
+    expected = client.predict("table", FOUR)
+    pd.testing.assert_frame_equal(client.predict("table", as_decimals), expected)
+
+
+@pytest.mark.parametrize("inputs", [pd.Series([1.0]), {1}, {"a": len}, b"x"])
+def test_what_mlflow_s_json_has_not_is_mlflow_s_exception(client: Any, inputs: Any) -> None:
+    """Not the encoder's own."""
+    with pytest.raises(MlflowException, match="no form in JSON"):
+        client.predict("table", inputs)
+
+
+@pytest.mark.parametrize("name", ["table@ü", "table@a\nb"])
+def test_a_version_that_no_header_takes_is_refused(client: Any, name: str) -> None:
+    """Before it is sent."""
+    with pytest.raises(MlflowException, match="A version is"):
+        client.predict(name, FOUR)
 
 
 def test_where_nothing_listens_it_is_said() -> None:

@@ -14,18 +14,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import grpc
 import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.admission import Visit
 from gateway.catalog import Resolution
 from gateway.contract import Form
 from gateway.errors import ModelUnavailable, ModelUnservable, RequestTimeout, SignatureMismatch
 from gateway.http.access_control import Access, AccessControl
 from gateway.http.access_log import AccessJournal
 from gateway.http.boundary import Boundary
+from gateway.http.predict.answering import Answer, Around, Exchange
 from gateway.http.predict.body import HttpLimits
 from gateway.http.predict.deadline_header import TIMEOUT_HEADER
 from gateway.http.predict.dialect import Dialect
@@ -40,6 +42,12 @@ from gateway.http.protocols.inference_v2.model_metadata import (
     server_metadata,
 )
 from gateway.prediction import PredictionService
+
+
+def _path_of(method: str) -> str:
+    """The path of a call, as HTTP/2 has it."""
+    return f"/{SERVICE}/{method}"
+
 
 _OK, _SERVERS_FAULT = 200, 500
 _EVER_S = 1e6
@@ -73,7 +81,30 @@ class GrpcInferenceV2(Dialect):
         return Form(read=read, write=partial(write, resolution=resolution))
 
 
-Answer = Callable[[Scope, Any], Awaitable[Mapping[str, Any]]]
+class InferEndpoint(PredictEndpoint):
+    """`ModelInfer`: the names are in the message, which is read once the key is known."""
+
+    def __init__(self, service: PredictionService, **around: Unpack[Around]) -> None:
+        super().__init__(service, route=_path_of("ModelInfer"), dialect=GrpcInferenceV2(), **around)
+        # The same message without what is large.
+        self._target = message("ModelReadyRequest")
+
+    async def _answer(self, exchange: Exchange) -> tuple[Answer, Visit]:
+        scope, receive = exchange.scope, exchange.receive
+        if self._access is not None:
+            self._access.identify(scope)
+        pending = [await receive()]
+        target = parsed(self._target, pending[0]["body"])
+        scope["path_params"] = {"name": target.name, "selector": target.version or None}
+
+        async def again() -> MutableMapping[str, Any]:
+            return pending.pop() if pending else await receive()
+
+        exchange.receive = again
+        return await super()._answer(exchange)
+
+
+Members = Callable[[Scope, Any], Awaitable[Mapping[str, Any]]]
 """Makes the members of the answer to a message; raises a GatewayError."""
 
 
@@ -83,13 +114,13 @@ class InferenceServer:
     def __init__(
         self,
         service: PredictionService,
-        infer: PredictEndpoint,
+        infer: InferEndpoint,
         *,
         access: Access | None,
         journal: AccessJournal | None,
         limits: HttpLimits,
     ) -> None:
-        """`infer` speaks the dialect `GrpcInferenceV2`, and has the same `access` and `limits`."""
+        """`infer` has the same `access` and `limits`."""
         self._service = service
         self._access = access
         self._journal = journal
@@ -110,7 +141,7 @@ class InferenceServer:
             "ModelReady": self._method(self._model_ready, "ModelReady"),
             "ModelMetadata": self._method(self._model_metadata, "ModelMetadata"),
             "RepositoryIndex": self._method(self._index, "RepositoryIndex"),
-            "ModelInfer": self._handler("ModelInfer", _Infer(infer)),
+            "ModelInfer": self._handler("ModelInfer", infer),
         }
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, methods),)
@@ -126,7 +157,7 @@ class InferenceServer:
         """Take no more calls, and end those that are under way after so many seconds."""
         await self._server.stop(grace_s)
 
-    def _method(self, answer: Answer, name: str) -> Any:
+    def _method(self, answer: Members, name: str) -> Any:
         request, response = message(f"{name}Request"), message(f"{name}Response")
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,13 +166,13 @@ class InferenceServer:
             await send({"type": "http.response.start", "status": _OK, "headers": []})
             await send({"type": "http.response.body", "body": made.SerializeToString()})
 
+        if self._access is not None and name not in _NEED_NO_KEY:
+            return self._handler(name, AccessControl(application, self._access))
         return self._handler(name, application)
 
     def _handler(self, name: str, application: ASGIApp) -> Any:
-        if self._access is not None and name not in _NEED_NO_KEY:
-            application = AccessControl(application, self._access)
         bounded = Boundary(application, journal=self._journal)
-        path, timeout_s = f"/{SERVICE}/{name}", self._limits.body_timeout_s
+        path, timeout_s = _path_of(name), self._limits.body_timeout_s
 
         async def call(messages: AsyncIterator[bytes], context: Any) -> bytes:
             return await _exchanged(bounded, path, _the_only(messages, timeout_s), context)
@@ -191,26 +222,6 @@ class InferenceServer:
         if self._access is not None:
             self._access.identify(scope).require_sight(sent.name)
         return self._service.resolve(sent.name, sent.version or None)
-
-
-class _Infer:
-    """`ModelInfer`: the names are in the message, and not in the path."""
-
-    def __init__(self, endpoint: PredictEndpoint) -> None:
-        self._endpoint = endpoint
-        # The same message without what is large.
-        self._target = message("ModelReadyRequest")
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have the endpoint answer what the message asks for."""
-        pending = [await receive()]
-        target = parsed(self._target, pending[0]["body"])
-        scope["path_params"] = {"name": target.name, "selector": target.version or None}
-
-        async def again() -> MutableMapping[str, Any]:
-            return pending.pop() if pending else await receive()
-
-        await self._endpoint(scope, again, send)
 
 
 async def _the_only(messages: AsyncIterator[bytes], timeout_s: float) -> bytes:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import io
 import json
 import zlib
 from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -16,6 +18,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from mlflow.models.signature import ModelSignature
+from mlflow.types import ColSpec, Schema
+from mlflow.types.schema import AnyType, Array
 
 from gateway.http.app import create_app
 from gateway.http.predict.body import HttpLimits
@@ -302,6 +307,80 @@ async def test_a_small_body_is_no_huge_table(
     assert response.status_code == status, response.text
 
 
+MOMENT = datetime.datetime(2024, 7, 1, 2, 3, 4, 567891)
+MAP_OF_MAPS = pa.map_(pa.string(), pa.map_(pa.string(), pa.float64()))
+
+
+@pytest.mark.parametrize(
+    ("items", "cells", "sent"),
+    [
+        ("datetime", pa.array([[MOMENT]]), ["2024-07-01T02:03:04.567891"]),
+        (
+            "datetime",
+            pa.array([[MOMENT]], pa.list_(pa.timestamp("ns", "Europe/Berlin"))),
+            ["2024-07-01T04:03:04.567891+02:00"],
+        ),
+        (
+            "datetime",
+            pa.array([[MOMENT]], pa.list_(pa.timestamp("us"), 1)),
+            ["2024-07-01T02:03:04.567891"],
+        ),
+        ("datetime", pa.array([[MOMENT.date()]]), ["2024-07-01"]),
+        ("double", pa.array([[Decimal("1.5")]]), [1.5]),
+        ("binary", pa.array([[b"\xff"]]), ["/w=="]),
+        ("any", pa.array([[Decimal("1.5")]]), [1.5]),
+        ("any", pa.array([[MOMENT.time()]]), ["02:03:04.567891"]),
+        ("any", pa.array([[b"\xff"]]), ["/w=="]),
+        (
+            "any",
+            pa.array([[[("k", [("l", 1.0)])]]], pa.list_(MAP_OF_MAPS)),
+            [{"k": {"l": 1.0}}],
+        ),
+    ],
+)  # fmt: skip
+async def test_what_is_within_lists_means_what_json_sends_for_it(
+    items: str, cells: pa.Array, sent: list[Any]
+) -> None:
+    """Moments, decimals, bytes and maps, at any depth: a model gets the same."""
+    column = ColSpec(AnyType() if items == "any" else Array(items), "a")
+    text = orjson.dumps(ModelSignature(Schema([column]), Schema([column])).to_dict()).decode()
+    bench = Bench(text)
+    async with bench.client:
+        by_json = await bench.ask(orjson.dumps([{"a": sent}]), "application/json")
+        by_table = await bench.ask(written(pa.table({"a": cells}), STREAM), STREAM)
+        assert by_json.status_code == 200, by_json.text
+        assert (by_table.status_code, by_table.json()) == (200, by_json.json())
+        of_json, of_table = (call.frame.columns for call in bench.model.calls)
+        assert repr(of_json) == repr(of_table)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pa.array([[("k", 1.0), ("k", 2.0)]], pa.map_(pa.string(), pa.float64())),
+        pa.array([[(1, 1.0)]], pa.map_(pa.int64(), pa.float64())),
+        pa.array([datetime.timedelta(1)]),
+        pa.array([[datetime.timedelta(1)]]),
+    ],
+)
+async def test_what_json_has_no_value_for_is_refused(cells: pa.Array) -> None:
+    """Where anything is taken: of two members of a name none is meant, and names are texts."""
+    column = ColSpec(AnyType(), "a")
+    text = orjson.dumps(ModelSignature(Schema([column])).to_dict()).decode()
+    bench = Bench(text)
+    async with bench.client:
+        answer = await bench.ask(written(pa.table({"a": cells}), STREAM), STREAM)
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_body")
+
+
+@pytest.mark.parametrize("said", ["[]", "5", '{"index_columns": 5}', '{"index_columns": [{}, 5]}'])
+async def test_what_others_say_of_an_index_is_overlooked(bench: Bench, said: str) -> None:
+    """Pandas' word for its index is anybody's metadata."""
+    table = TABLE.replace_schema_metadata({"pandas": said})
+    answer = await bench.ask(written(table, STREAM), STREAM)
+    assert answer.status_code == 200, answer.text
+
+
 @pytest.mark.parametrize("kind", ["dictionary", "view", "large"])
 async def test_texts_of_every_layout_are_texts(bench: Bench, kind: str) -> None:
     """As pandas' categories and Polars write them."""
@@ -437,6 +516,10 @@ async def test_the_limit_is_of_what_comes_out(bench: Bench, coding: str) -> None
         ("*", "zstd"),
         ("identity", None),
         ("gzip;q=0", None),
+        ("x-gzip", "gzip"),
+        ("identity, gzip;q=0.5", None),
+        ("identity;q=0.5, gzip;q=0.5", "gzip"),
+        ("identity;q=0, br", "br"),
         ("compress", None),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from mlflow.types import ColSpec
 from mlflow.webhooks.delivery import _generate_hmac_signature
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.types import ASGIApp
@@ -18,10 +19,12 @@ from gateway.http.access_control import Access
 from gateway.http.app import create_app
 from gateway.http.boundary import Boundary
 from gateway.http.predict.body import HttpLimits
+from gateway.metrics.families import REQUESTS
 from gateway.ports import Call, CallResult
 from gateway.prediction import PredictionService
 from gateway.security.api_keys import Keyring, entry_of, parse_keys
 from tests.support.catalogs import catalog, served, version
+from tests.support.echo_gateway import EchoGateway, signature
 from tests.support.static_feed import StaticFeed
 
 CATALOG = catalog(*(served(version(1), name=name) for name in ("shop a", "shop b", "salaries")))
@@ -32,6 +35,7 @@ ENTRIES = (
     entry_of("operator", ADMIN, ["admin"]),
     entry_of("mixed", MIXED, ["read", "predict:salaries"]),
 )
+MINIMAL = signature([ColSpec("double", "x")])
 WEBHOOK_SECRET = "signed with this"  # pragma: allowlist secret
 
 
@@ -199,6 +203,24 @@ async def test_beyond_its_rate_a_key_is_429_whatever_it_asks_for(bench: Bench, p
     assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
     assert 1 <= int(refused.headers["retry-after"]) <= 100
     assert (await bench.ask(method, path, ADMIN)).status_code == 200
+
+
+async def test_predictions_without_a_key_are_counted_in_each_protocol() -> None:
+    """Also those that come by the application, and not by the way before it."""
+    gateway = EchoGateway(MINIMAL, access=Access(keys=Keys()))
+    paths = {
+        "/models/m/predict": "modelmux",
+        "/models/m/versions/1/invocations": "mlflow",
+        "/v2/models/m/infer": "inference_v2",
+        "/v1/chat/completions": "openai",
+    }
+    async with gateway.client() as client:
+        for path in paths:
+            assert (await client.post(path, json={})).status_code == 401, path
+    counted = gateway.traffic.reading()[REQUESTS.name]
+    assert {(labels[2], labels[3]): count for labels, count in counted} == {
+        ("401", protocol): 1 for protocol in paths.values()
+    }
 
 
 async def test_documents_and_metrics_are_open_by_setting() -> None:

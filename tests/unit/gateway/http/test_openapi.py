@@ -12,7 +12,7 @@ from gateway.catalog import Catalog
 from gateway.http import openapi
 from gateway.http.component_names import component_name
 from gateway.http.openapi import DocumentLibrary
-from tests.support.catalogs import BREAKING, catalog, served, version
+from tests.support.catalogs import BREAKING, catalog, served, signature, version
 
 BASE: dict[str, Any] = {"info": {"title": "t", "version": "1"}, "paths": {"/own": {}}}
 NAMES = [f"model {number}" for number in range(50)]
@@ -89,3 +89,18 @@ async def test_preparing_renders_all_and_lets_others_run(rendered: list[str]) ->
     rendered.clear()
     library.document(_catalog())
     assert rendered == []
+
+
+@pytest.mark.parametrize("name", ["$ref", "reference"])
+def test_no_example_looks_like_a_reference(name: str) -> None:
+    """Linters and generators look for `$ref` in examples, too, and fail on a column's text."""
+    text = signature(("x", "double"), (name, "string"))
+    (path,) = (
+        operations
+        for route, operations in _document(
+            DocumentLibrary(BASE), catalog(served(version(1, text)))
+        )["paths"].items()
+        if route.endswith("/predict")
+    )
+    said = path["post"]["requestBody"]["content"]["application/json"]
+    assert ("example" in said) == (name != "$ref")

@@ -89,6 +89,17 @@ async def test_the_prefix_alone_leads_to_its_root() -> None:
         assert (await client.post("/a/ml")).status_code == 405
 
 
+async def test_a_prefix_may_be_percent_encoded() -> None:
+    """Addresses have it so; the path of a request has not, whoever takes it away."""
+    async with asked(Placement(root_path="/m%20%C3%BC")) as client:
+        (url, *_) = [
+            m["predict_url"] for m in (await client.get("/m%20%C3%BC/models")).json()["models"]
+        ]
+        assert url.startswith("/m%20%C3%BC/models/")
+        assert (await client.post(url, json={"x": 2})).status_code == 200
+        assert (await client.get("/m%20%C3%BC")).headers["Location"] == "/m%20%C3%BC/"
+
+
 async def test_a_prefix_like_a_path_of_the_gateway_is_taken_away_by_the_proxy_alone() -> None:
     """Else nobody could tell `/models` of the proxy's from the gateway's."""
     async with asked(Placement(root_path="/models"), takes_away="/models") as client:

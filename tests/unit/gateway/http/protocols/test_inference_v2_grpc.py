@@ -18,9 +18,9 @@ from gateway.errors import ModelUnavailable
 from gateway.http.access_control import Access
 from gateway.http.access_log import AccessEntry, AccessJournal, answered
 from gateway.http.predict.body import HttpLimits
-from gateway.http.predict.endpoint import PredictEndpoint
 from gateway.http.protocols.inference_v2.grpc_messages import SERVICE, message
-from gateway.http.protocols.inference_v2.grpc_server import GrpcInferenceV2, InferenceServer
+from gateway.http.protocols.inference_v2.grpc_server import InferenceServer, InferEndpoint
+from gateway.metrics.families import REQUESTS
 from gateway.ports import Call, CallResult
 from gateway.security.api_keys import Keyring, entry_of, parse_keys
 from tests.support.echo_gateway import EchoGateway, signature
@@ -84,13 +84,7 @@ async def served(
     body_timeout_s: float = 60.0,
 ) -> AsyncIterator[Caller]:
     limits = HttpLimits(max_body_bytes=1024 * 1024, body_timeout_s=body_timeout_s)
-    infer = PredictEndpoint(
-        gateway.service,
-        limits=limits,
-        access=access,
-        traffic=gateway.traffic,
-        dialect=GrpcInferenceV2(),
-    )
+    infer = InferEndpoint(gateway.service, limits=limits, access=access, traffic=gateway.traffic)
     server = InferenceServer(gateway.service, infer, access=access, journal=journal, limits=limits)
     port = await server.start("127.0.0.1:0")
     try:
@@ -269,6 +263,23 @@ async def test_a_message_is_read_only_of_who_has_a_key() -> None:
         send = call._channel.stream_unary(f"/{SERVICE}/ModelInfer")
         refusal = await refused(send(_never(), timeout=20))
     assert refusal.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_what_is_refused_before_its_model_is_known_is_counted() -> None:
+    """Without a key and with what is no message: of no model, by its status and the protocol."""
+    gateway = EchoGateway(COLUMNS)
+    keys = Keys(entry_of("all", "s" * 32, ["predict"]))
+    good = (("authorization", f"Bearer {'s' * 32}"),)
+    async with served(gateway, access=Access(keys=keys)) as call:
+        await refused(call("ModelInfer", request=typed()))
+        unread = call._channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        await refused(unread(b"\xff", metadata=good, timeout=20))
+        await call("ModelInfer", good, request=typed())
+    assert sorted(gateway.traffic.reading()[REQUESTS.name]) == [
+        (("", "", "400", "inference_v2_grpc"), 1),
+        (("", "", "401", "inference_v2_grpc"), 1),
+        (("m", "1", "200", "inference_v2_grpc"), 1),
+    ]
 
 
 async def test_a_message_that_does_not_come_is_given_up() -> None:
