@@ -73,6 +73,7 @@ class Table:
     Where the signature has no names, columns are taken by their position. `as_mlflow` takes what
     MLflow's enforcement takes of a DataFrame and the contract refuses in JSON: columns that the
     signature hasn't are dropped, and null is taken where the type has a NaN, a NaT or None for it.
+    A `bare` one is no table: its only column is the rows themselves, for who has no signature.
     """
 
     columns: Mapping[str, Column]
@@ -80,6 +81,7 @@ class Table:
     params: Mapping[str, Any] = field(default_factory=dict)
     places: Places = field(default_factory=Places)
     as_mlflow: bool = False
+    bare: bool = False
 
 
 class _Refused(Exception):

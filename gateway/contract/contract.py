@@ -25,7 +25,7 @@ from gateway.contract.plain_table import PlainTable
 from gateway.contract.rendering import AnswerColumn, Renderer
 from gateway.contract.signature import read_signature
 from gateway.contract.types import ArrayOf, ObjectOf, Param, Rows
-from gateway.contract.untyped import untyped_frames
+from gateway.contract.untyped import untyped_frames, untyped_rows
 from gateway.errors import InvalidInput, too_many_rows
 
 _Made = TypeVar("_Made")
@@ -162,6 +162,12 @@ class Contract:
             raise too_many_rows(max_rows)
         given = dict(table.params)
         params, wrong = self._reader.read_params(given, table.places.params) if given else ({}, [])
+        if self.untyped:
+            rows, found = untyped_rows(table)
+            if found or wrong:
+                raise InvalidInput((*found, *wrong))
+            frames = untyped_frames(rows, single=False)
+            return Request(rows=len(rows), frames=frames, params={}, echo=echo)
         plain = None if self._plain_table is None or wrong else self._plain_table
         frame = None if plain is None else plain.of_columns(table.columns, table.rows)
         if frame is not None:

@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from gateway.contract.columns import Column, Table
 from gateway.contract.frames import Frame, Placed
+from gateway.contract.text_formats import pointer
+from gateway.errors import Violation
 
 
 def untyped_frames(rows: list[Any], *, single: bool) -> Placed:
@@ -27,6 +30,29 @@ def untyped_frames(rows: list[Any], *, single: bool) -> Placed:
     column = inputs if array is None else array
     layout = "values" if array is None else "tensor"
     return ((range(len(inputs)), _frame(layout, column, len(inputs))),)
+
+
+def untyped_rows(table: Table) -> tuple[list[Any], list[Violation]]:
+    """The inputs that a table is: a record for each row, or the rows themselves of a bare one; and
+    what is wrong with it."""
+    columns = {name: _listed(column) for name, column in table.columns.items()}
+    if table.bare:
+        return next(iter(columns.values())), []
+    if not columns:
+        at = pointer(table.places.column(""))
+        return [], [Violation(pointer=at, message="Expected at least one column.")]
+    message = f"Expected {table.rows} values."
+    found = [
+        Violation(pointer=pointer(table.places.column(name)), message=message)
+        for name, column in columns.items()
+        if len(column) != table.rows
+    ]
+    cells = zip(*columns.values(), strict=not found)
+    return [dict(zip(columns, row, strict=True)) for row in cells], found
+
+
+def _listed(column: Column) -> list[Any]:
+    return column.tolist() if isinstance(column, np.ndarray) else column
 
 
 def _frame(layout: Any, column: Any, rows: int) -> Frame:

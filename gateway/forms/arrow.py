@@ -254,7 +254,9 @@ def _own_names(table: Any) -> list[str]:
 
 
 def _free(contract: Contract, names: list[str]) -> set[str]:
-    """The columns that are declared as anything: any value that JSON has."""
+    """The columns that are declared as anything, or by nobody: any value that JSON has."""
+    if contract.untyped:
+        return set(names)
     rows = contract.accepted
     declared = [field.name for field in rows.fields] if rows.named else names
     pairs = zip(declared, rows.fields, strict=False)

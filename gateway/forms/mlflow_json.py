@@ -115,7 +115,10 @@ def read(contract: Contract, body: bytes, max_rows: int | None) -> Request:
         found, echo = _rows(contract, value, max_rows), False
     columns, rows, places = found
     columns = _with_nan(contract, columns)
-    table = Table(columns=columns, rows=rows, params=params, places=places, as_mlflow=True)
+    bare = echo or isinstance(places, _Bare)
+    table = Table(
+        columns=columns, rows=rows, params=params, places=places, as_mlflow=True, bare=bare
+    )
     request = contract.take(table, max_rows=max_rows, echo=echo)
     if not contract.from_type_hints or echo:
         return request
@@ -174,6 +177,9 @@ def _rows(contract: Contract, value: dict[str, Any], max_rows: int | None) -> _F
     data = value[form]
     if contract.from_type_hints and form != "inputs":
         raise _refused(f"/{form}", "A model with type hints takes inputs alone.")
+    if contract.untyped and form in ("instances", "inputs") and not _is_an_array(data):
+        message = "Without a signature a list of values or lists; records are dataframe_records."
+        raise _refused(f"/{form}", message)
     if isinstance(data, list) and max_rows is not None and len(data) > max_rows and _are_rows(data):
         raise too_many_rows(max_rows)
     if form == "dataframe_split":
@@ -187,6 +193,11 @@ def _rows(contract: Contract, value: dict[str, Any], max_rows: int | None) -> _F
     elif isinstance(data, dict) and contract.accepted.named:
         return _by_column(contract, data, (form,), max_rows)
     return _bare(contract, data, form)
+
+
+def _is_an_array(data: Any) -> bool:
+    """Whether MLflow makes an array of it, and no dict of arrays, or one of a single value."""
+    return isinstance(data, list) and not any(isinstance(each, dict) for each in data)
 
 
 def _are_rows(data: list[Any]) -> bool:

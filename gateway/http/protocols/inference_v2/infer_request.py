@@ -159,7 +159,8 @@ class InferParser:
             for name, value in infer.parameters.items()
             if name not in _OF_THE_PROTOCOL or name in self._params
         }
-        table = Table(columns=columns, rows=rows, params=params, places=places)
+        bare = len(columns) == 1
+        table = Table(columns=columns, rows=rows, params=params, places=places, bare=bare)
         return self._contract.take(table, max_rows=max_rows, echo=infer.wanted)
 
 
