@@ -186,13 +186,17 @@ class _Batch:
     def __init__(self, parts: list[_Part]) -> None:
         self.parts = parts
         self.task: asyncio.Task[None] | None = None
+        self.has_begun = False
 
     def fail(self, error: BaseException) -> None:
         for part in self.parts:
             part.waiter.fail(error)
 
     def cancel_if_deserted(self) -> None:
-        if self.task is not None and not any(part.is_wanted for part in self.parts):
+        """A task that is cancelled before its first step takes none, and would not free its slot;
+        one that has not begun finds that nobody wants it."""
+        is_wanted = any(part.is_wanted for part in self.parts)
+        if self.task is not None and self.has_begun and not is_wanted:
             self.task.cancel()
 
     def release(self) -> None:
@@ -367,6 +371,7 @@ class _Lane:
         return now_s + needed_s, most
 
     async def _deliver(self, batch: _Batch) -> None:
+        batch.has_begun = True
         try:
             await self._answer(batch.parts)
         except GatewayError as error:

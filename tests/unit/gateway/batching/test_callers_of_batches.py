@@ -59,6 +59,20 @@ async def test_a_call_that_all_have_left_is_cancelled() -> None:
     assert answered(await batcher.submit(call(1.0))) == [2.0]
 
 
+async def test_who_leaves_in_the_turn_in_which_they_came_keep_no_slot() -> None:
+    """Their calls have not begun, so nothing of them would end: the next one waited for ever."""
+    model = Model()
+    batcher = await warmed(model)
+    for number in range(20):
+        queued = batcher.enqueue(call(float(number)))
+        assert queued is not None
+        queued.leave()
+        await turns(number % 3)
+    async with asyncio.timeout(5.0):
+        assert answered(await batcher.submit(call(1.0))) == [2.0]
+    assert [0.0] not in model.calls
+
+
 async def test_a_shared_call_is_bound_to_no_caller_s_context() -> None:
     """What a caller's request carries in context variables doesn't reach its neighbours' rows."""
     from contextvars import ContextVar
