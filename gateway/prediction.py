@@ -11,9 +11,7 @@ import time
 from collections.abc import (
     AsyncGenerator,
     Awaitable,
-    Callable,
     Mapping,
-    Sequence,
 )
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -36,7 +34,6 @@ from gateway.errors import (
 from gateway.frame_calls import call_of, placed, timings, together
 from gateway.parsing.pool import AT_ONCE_BYTES, Parsing
 from gateway.ports import (
-    MODEL_STEP,
     CallResult,
     CatalogFeed,
     Enqueue,
@@ -44,7 +41,7 @@ from gateway.ports import (
     Submit,
 )
 from gateway.shadow.answered import Answered
-from gateway.shadow.shadowing import Shadowing
+from gateway.shadow.shadowing import Offer, Shadowing
 from gateway.shadow.streams import Heard, may_stream
 from gateway.small_predictions import SmallPredictions
 from gateway.version_outcomes import VersionOutcomes
@@ -54,10 +51,6 @@ _T = TypeVar("_T")
 
 # Answers to more rows are rendered in a thread.
 _AT_ONCE_ROWS = 16_384
-
-
-Offer = Callable[[str], None]
-"""Has a shadow asked what a request was, by the id of that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +121,11 @@ class PredictionService:
             None
             if enqueue is None
             else SmallPredictions(
-                enqueue, outcomes=self._outcomes, patience_s=self._patience_s, max_rows=max_rows
+                enqueue,
+                outcomes=self._outcomes,
+                patience_s=self._patience_s,
+                max_rows=max_rows,
+                shadowing=shadowing,
             )
         )
         self._resolved_in: Catalog | None = None
@@ -369,36 +366,17 @@ class PredictionService:
             rows=request.rows,
             timings_ms=timings(results, started, parsed, called),
             offer=None
-            if resolution.shadow is None
-            else self._offer(resolution, body, form, request, results, len(answer.body)),
+            if self._shadowing is None or resolution.shadow is None
+            else self._shadowing.offer(
+                resolution,
+                request,
+                results,
+                body=body,
+                form=form,
+                answer_bytes=len(answer.body),
+                patience_s=patience_s,
+            ),
         )
-
-    def _offer(
-        self,
-        resolution: Resolution,
-        body: bytes,
-        form: Form,
-        request: Request,
-        results: Sequence[CallResult],
-        answer_bytes: int,
-    ) -> Offer | None:
-        """What the shadow is to be asked; None where it isn't, this time."""
-        target, shadowing = resolution.shadow, self._shadowing
-        size_bytes = len(body) + answer_bytes
-        if target is None or shadowing is None or not shadowing.wants(resolution, size_bytes):
-            return None
-        answered = Answered(
-            resolution=resolution,
-            target=target,
-            body=body,
-            form=form,
-            request=request,
-            outputs=placed(request, results),
-            model_s=sum(result.timings_ms.get(MODEL_STEP, 0.0) for result in results) / 1e3,
-            size_bytes=size_bytes,
-            patience_s=self._patience_s(resolution.model),
-        )
-        return lambda request_id: shadowing.take_in(request_id, answered)
 
     async def _submit_all(
         self,

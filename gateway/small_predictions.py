@@ -18,6 +18,7 @@ from gateway.deadline import Deadline
 from gateway.errors import GatewayError, InvalidInput, no_answer
 from gateway.frame_calls import call_of, placed, timings
 from gateway.ports import CallResult, Enqueue, Queued
+from gateway.shadow.shadowing import Offer, Shadowing
 from gateway.version_outcomes import Patience, VersionOutcomes
 
 MOST_BYTES = 16 * 1024
@@ -31,11 +32,14 @@ class Begun:
     """A prediction whose call is on its way. Its future raises DeadlineExceeded once the model's
     deadline has passed."""
 
-    __slots__ = ("parsed", "queued", "request", "resolution", "started", "timer")
+    __slots__ = (
+        "body", "parsed", "patience_s", "queued", "request", "resolution", "started", "timer",
+    )  # fmt: skip
 
     def __init__(
         self,
         resolution: Resolution,
+        body: bytes,
         request: Request,
         queued: Queued,
         patience_s: float,
@@ -43,7 +47,9 @@ class Begun:
         parsed: float,
     ) -> None:
         self.resolution = resolution
+        self.body = body
         self.request = request
+        self.patience_s = patience_s
         self.queued = queued
         self.started = started
         self.parsed = parsed
@@ -69,22 +75,29 @@ class Begun:
 
 class SmallPredictions:
     """Has small bodies' calls travel with others (`enqueue`). `max_rows` is the most rows of one
-    request."""
+    request; without `shadowing` no shadow is asked."""
 
     def __init__(
-        self, enqueue: Enqueue, *, outcomes: VersionOutcomes, patience_s: Patience, max_rows: int
+        self,
+        enqueue: Enqueue,
+        *,
+        outcomes: VersionOutcomes,
+        patience_s: Patience,
+        max_rows: int,
+        shadowing: Shadowing | None = None,
     ) -> None:
         self._enqueue = enqueue
         self._outcomes = outcomes
         self._patience_s = patience_s
         self._max_rows = max_rows
+        self._shadowing = shadowing
 
     def takes(self, resolution: Resolution) -> bool:
         """Whether calls of what was resolved may travel with others: with nobody's share of them
         going to another version, and none repeated."""
         version = resolution.version
         is_plain = version.task is None and resolution.canary is None and resolution.trial is None
-        return is_plain and resolution.shadow is None and is_batched(resolution.model, version)
+        return is_plain and is_batched(resolution.model, version)
 
     def begin(self, resolution: Resolution, body: bytes, visit: Visit) -> Begun | None:
         """Have the call of a body of what it `takes` on its way. None where only
@@ -105,11 +118,11 @@ class SmallPredictions:
         queued = self._enqueue(call)
         if queued is None:
             return None
-        return Begun(resolution, request, queued, patience_s, started, time.perf_counter())
+        return Begun(resolution, body, request, queued, patience_s, started, time.perf_counter())
 
-    def end(self, begun: Begun, visit: Visit) -> tuple[Written, dict[str, float]]:
-        """The answer to what was begun, and where the time went; raises what
-        `PredictionService.predict` raises."""
+    def end(self, begun: Begun, visit: Visit) -> tuple[Written, dict[str, float], Offer | None]:
+        """The answer to what was begun, where the time went, and what a shadow is to be asked;
+        raises what `PredictionService.predict` raises."""
         begun.timer.cancel()
         resolution, request = begun.resolution, begun.request
         try:
@@ -122,4 +135,15 @@ class SmallPredictions:
             self._outcomes.failed(resolution, refused)
             raise refused from None
         self._outcomes.was_loaded(resolution)
-        return answer, timings(results, begun.started, begun.parsed, called)
+        offer = None
+        if resolution.shadow is not None and self._shadowing is not None:
+            offer = self._shadowing.offer(
+                resolution,
+                request,
+                results,
+                body=begun.body,
+                form=TYPED,
+                answer_bytes=len(answer.body),
+                patience_s=begun.patience_s,
+            )
+        return answer, timings(results, begun.started, begun.parsed, called), offer

@@ -12,14 +12,16 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 
 from gateway.attempt import Attempt
 from gateway.catalog import Resolution
+from gateway.contract import Form, Request
 from gateway.errors import ModelUnavailable
-from gateway.ports import PredictionBackend, StreamingBackend
+from gateway.frame_calls import placed
+from gateway.ports import MODEL_STEP, CallResult, PredictionBackend, StreamingBackend
 from gateway.shadow.answered import Answered
 from gateway.shadow.asker import Asker, Lane, NotNow, Waiting
 from gateway.shadow.budget import Budget
@@ -39,6 +41,10 @@ _WORTH_TELLING = 4
 _BUSY_REQUESTS = 2
 _REST = 3.0
 _LONGEST_REST_S = 5.0
+
+
+Offer = Callable[[str], None]
+"""Has a shadow asked what a request was, by the id of that: to be called once it is answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +93,35 @@ class Shadowing:
             lane.note("dropped")
             return False
         return True
+
+    def offer(
+        self,
+        resolution: Resolution,
+        request: Request,
+        results: Sequence[CallResult],
+        *,
+        body: bytes,
+        form: Form,
+        answer_bytes: int,
+        patience_s: float,
+    ) -> Offer | None:
+        """What the shadow is to be asked of a request that the default has answered; None where it
+        isn't, this time."""
+        target, size_bytes = resolution.shadow, len(body) + answer_bytes
+        if target is None or not self.wants(resolution, size_bytes):
+            return None
+        answered = Answered(
+            resolution=resolution,
+            target=target,
+            body=body,
+            form=form,
+            request=request,
+            outputs=placed(request, results),
+            model_s=sum(result.timings_ms.get(MODEL_STEP, 0.0) for result in results) / 1e3,
+            size_bytes=size_bytes,
+            patience_s=patience_s,
+        )
+        return lambda request_id: self.take_in(request_id, answered)
 
     def take_in(self, request_id: str, answered: Answered) -> None:
         """Have the shadow asked what is answered now, when it is its turn."""

@@ -232,7 +232,7 @@ class DirectAnswer:
         if self._is_left or future.cancelled():
             return
         try:
-            answer, timings_ms = self._direct.small.end(self._begun, self._visit)
+            answer, timings_ms, offer = self._direct.small.end(self._begun, self._visit)
             head = self._head(answer, timings_ms)
         # A boundary: what a batch ends with is told by the ordinary way, whatever it is.
         except BaseException as error:  # noqa: BLE001
@@ -240,12 +240,15 @@ class DirectAnswer:
             return
         if len(answer.body) < WORTH_BYTES and not answer.headers:
             self._answer(head, answer.body)
+            if offer is not None:
+                offer(request_id_of(self._scope))
             return
         prediction = Prediction(
             answer=answer,
             version=self._begun.resolution.version.number,
             rows=self._begun.request.rows,
             timings_ms=timings_ms,
+            offer=offer,
         )
         self._go_on(prediction)
 

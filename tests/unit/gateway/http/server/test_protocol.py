@@ -18,6 +18,7 @@ from uvicorn.server import ServerState
 
 from gateway.admission import Admission, AdmissionLimits, Visit
 from gateway.batching.batcher import MicroBatcher
+from gateway.catalog import Shadow
 from gateway.errors import InvalidInput, ModelFailed, ModelUnavailable, Violation
 from gateway.http.access_control import Access
 from gateway.http.access_log import AccessJournal
@@ -30,6 +31,7 @@ from gateway.metrics.counters import Traffic
 from gateway.ports import Call, CallResult
 from gateway.prediction import PredictionService
 from gateway.security.api_keys import entry_of, parse_keys
+from gateway.shadow.shadowing import Shadowing
 from gateway.small_predictions import Begun
 from tests.support.catalogs import catalog, served, signature, version
 from tests.support.static_feed import StaticFeed
@@ -113,13 +115,17 @@ class Server:
         access: Access | None = None,
         limits: AdmissionLimits | None = None,
         max_body_bytes: int = 1_000_000,
+        has_shadow: bool = False,
     ) -> None:
         self.backend = Doubling()
+        self.shadowing = Shadowing(self.backend)
         self.traffic = Traffic()
         self.admission = Admission(limits)
         self.lines: list[bytes] = []
         self.journal = AccessJournal(self._keep, as_json=True)
-        model = served(version(1, SIGNATURE, flavor="mlflow.sklearn"), name="a b")
+        versions = [version(number, SIGNATURE, flavor="mlflow.sklearn") for number in (1, 2)]
+        shadow = Shadow(number=2) if has_shadow else None
+        model = served(*versions, default=1, name="a b", shadow=shadow)
         self.catalog = catalog(model)
         self.feed = StaticFeed(self.catalog)
         batcher = MicroBatcher(self.backend)
@@ -130,6 +136,7 @@ class Server:
             default_timeout_s=60.0,
             max_rows=10,
             admission=self.admission,
+            shadowing=self.shadowing,
         )
         app = create_app(
             service=self.service,
@@ -501,6 +508,24 @@ async def test_who_does_not_read_is_waited_for(server: Server) -> None:
     assert caller.transport.written == b""
     caller.protocol.resume_writing()
     assert (await caller.answer())[0] == 200
+
+
+async def test_a_shadow_is_asked_what_was_answered_directly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After the answer, which is written in one piece, and by the request's id."""
+    server = Server(monkeypatch, has_shadow=True)
+    await server.warm()
+    await server.shadowing.settle()
+    server.shadowing.take()
+    server.backend.calls.clear()
+    caller = server.caller()
+    caller.ask(GOOD)
+    assert (await caller.answer())[0] == 200
+    assert caller.transport.writes == 1
+    await server.shadowing.settle()
+    assert [call.version.number for call in server.backend.calls] == [1, 2]
+    assert server.shadowing.take()["a b"].outcomes == {"equal": 1}
 
 
 async def test_answers_leave_nothing_to_the_collector(server: Server) -> None:
