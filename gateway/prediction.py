@@ -171,9 +171,7 @@ class PredictionService:
         found = self._resolved.get(key)
         if found is None:
             found = self._resolved[key] = catalog.resolve(name, selector)
-        if found.canary is not None and headers is not None and found.canary.draw.takes(headers):
-            return found.canary.resolution
-        return found
+        return found if headers is None else drawn(found, headers)
 
     def arrive(self, resolution: Resolution) -> Visit:
         """See `Admission.arrive`; the error names the model and the version."""
@@ -393,6 +391,13 @@ class PredictionService:
                 for _, frame in request.frames
             ]
         )
+
+
+def drawn(resolution: Resolution, headers: RawHeaders) -> Resolution:
+    """What a request with these headers gets of what was resolved: its canary, if it has one and
+    they are drawn."""
+    canary = resolution.canary
+    return resolution if canary is None or not canary.draw.takes(headers) else canary.resolution
 
 
 async def within(timeout_s: float, coming: Awaitable[_T]) -> _T:

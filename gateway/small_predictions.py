@@ -93,11 +93,9 @@ class SmallPredictions:
         self._shadowing = shadowing
 
     def takes(self, resolution: Resolution) -> bool:
-        """Whether calls of what was resolved may travel with others: with nobody's share of them
-        going to another version, and none repeated."""
+        """Whether calls of what was resolved may travel with others."""
         version = resolution.version
-        is_plain = version.task is None and resolution.canary is None and resolution.trial is None
-        return is_plain and is_batched(resolution.model, version)
+        return version.task is None and is_batched(resolution.model, version)
 
     def begin(self, resolution: Resolution, body: bytes, visit: Visit) -> Begun | None:
         """Have the call of a body of what it `takes` on its way. None where only
@@ -135,6 +133,7 @@ class SmallPredictions:
             self._outcomes.failed(resolution, refused)
             raise refused from None
         self._outcomes.was_loaded(resolution)
+        self._outcomes.answered(resolution)
         offer = None
         if resolution.shadow is not None and self._shadowing is not None:
             offer = self._shadowing.offer(

@@ -120,9 +120,9 @@ class AnsweringEndpoint(ABC):
         """The longest body that is taken."""
         return self._limits.max_body_bytes
 
-    def may_capture(self, resolution: Resolution) -> bool:
-        """Whether some of what asks for that is captured."""
-        return self._capturing is not None and bool(resolution.model.options.capture)
+    def captures(self, scope: Scope, resolution: Resolution) -> bool:
+        """Whether this request is captured."""
+        return self._capturing is not None and self._capturing.draws(scope, resolution)
 
     def note_answered(self, model: str, version: int, spent_s: float, rows: int) -> None:
         """Count an answer that was sent by who began it (`direct`)."""

@@ -24,6 +24,7 @@ CORRELATION_HEADER = "X-Correlation-ID"
 _HEADER = CORRELATION_HEADER.lower().encode()
 _LONGEST_ID = 256
 _KEY = "modelmux.kept"
+_DRAWN = "modelmux.is_kept"
 _OK = 200
 _LEFT = "caller_left"
 
@@ -37,8 +38,7 @@ class Capturing:
 
     def begin(self, scope: Scope, resolution: Resolution, asked: str | None) -> Kept | None:
         """What is to be filled of this request, where it is one of those that are kept."""
-        percent = resolution.model.options.capture
-        if not percent or random.random() * 100.0 >= percent:  # noqa: S311 - no secret
+        if not self.draws(scope, resolution):
             return None
         kept = scope[_KEY] = Kept(
             resolution=resolution,
@@ -49,6 +49,15 @@ class Capturing:
             at_s=time.time(),
         )
         return kept
+
+    def draws(self, scope: Scope, resolution: Resolution) -> bool:
+        """Whether this request is one of them: drawn once, whoever asks first."""
+        is_drawn: bool | None = scope.get(_DRAWN)
+        if is_drawn is None:
+            percent = resolution.model.options.capture
+            is_drawn = random.random() * 100.0 < percent  # noqa: S311 - no secret
+            scope[_DRAWN] = is_drawn
+        return is_drawn
 
     def answered(self, scope: Scope, spent_s: float) -> None:
         """The request in `scope` has been answered with 200."""

@@ -29,14 +29,14 @@ from gateway.http.boundary import BEGAN
 from gateway.http.predict.answering import Answer, Exchange, server_timing
 from gateway.http.predict.body import length_of
 from gateway.http.predict.compression import WORTH_BYTES
-from gateway.http.predict.endpoint import PredictEndpoint
+from gateway.http.predict.endpoint import DRAWN, PredictEndpoint
 from gateway.http.predict.negotiation import JSON
 from gateway.http.predict.path import PREDICT_PATH
 from gateway.http.predict.routes import path_pattern
 from gateway.http.predict.version_header import SELECTING
 from gateway.http.request_identity import request_id_of
 from gateway.ports import CallResult
-from gateway.prediction import Prediction, PredictionService
+from gateway.prediction import Prediction, PredictionService, drawn
 from gateway.small_predictions import MOST_BYTES, Begun, SmallPredictions
 
 _logger = logging.getLogger(__name__)
@@ -159,6 +159,13 @@ class DirectPredictions:
         try:
             if self._access is not None:
                 self._access.identify(scope).require_call(resolution.model.name)
+            if resolution.canary is not None:
+                # Once: the ordinary way, where that is to be gone, takes it as it was drawn.
+                resolution = scope[DRAWN] = drawn(resolution, scope["headers"])
+                if not self.small.takes(resolution):
+                    return None
+            if self.endpoint.captures(scope, resolution):
+                return None
             visit = self._service.arrive(resolution)
         except GatewayError:
             return None
@@ -189,7 +196,7 @@ class DirectPredictions:
             resolution = self._service.resolve(path["name"], None)
         except GatewayError:
             return None
-        if not self.small.takes(resolution) or self.endpoint.may_capture(resolution):
+        if not self.small.takes(resolution):
             return None
         if len(self._resolved) >= _REMEMBERED:
             self._resolved.clear()

@@ -26,6 +26,9 @@ from gateway.http.predict.path import PREDICT_PATH
 from gateway.http.predict.version_header import RawHeaders
 from gateway.prediction import PredictionService
 
+DRAWN = "modelmux.drawn"
+"""Where a request's scope has which version it gets, where that is drawn already (`direct`)."""
+
 
 class PredictEndpoint(AnsweringEndpoint):
     """Answers as `dialect` has it; where there is none, as the typed route does. The request's
@@ -59,7 +62,9 @@ class PredictEndpoint(AnsweringEndpoint):
         exchange.model = asked.name
         if self._access is not None:
             self._access.identify(scope).require_call(asked.name)
-        resolution = self._service.resolve(asked.name, asked.selector, scope["headers"])
+        resolution = scope.get(DRAWN) or self._service.resolve(
+            asked.name, asked.selector, scope["headers"]
+        )
         # Now, because not every end names them: a caller may leave, and a bug knows no model.
         note_answer(scope, asked.name, resolution.version.number, None)
         self._begin_capture(exchange, resolution, asked.selector)

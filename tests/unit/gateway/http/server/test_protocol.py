@@ -18,6 +18,7 @@ from uvicorn.server import ServerState
 
 from gateway.admission import Admission, AdmissionLimits, Visit
 from gateway.batching.batcher import MicroBatcher
+from gateway.canary import Canary, CanaryRule, Trials
 from gateway.catalog import Shadow
 from gateway.errors import InvalidInput, ModelFailed, ModelUnavailable, Violation
 from gateway.http.access_control import Access
@@ -116,16 +117,19 @@ class Server:
         limits: AdmissionLimits | None = None,
         max_body_bytes: int = 1_000_000,
         has_shadow: bool = False,
+        canary: CanaryRule | None = None,
     ) -> None:
         self.backend = Doubling()
         self.shadowing = Shadowing(self.backend)
+        self.trials = Trials()
         self.traffic = Traffic()
         self.admission = Admission(limits)
         self.lines: list[bytes] = []
         self.journal = AccessJournal(self._keep, as_json=True)
         versions = [version(number, SIGNATURE, flavor="mlflow.sklearn") for number in (1, 2)]
         shadow = Shadow(number=2) if has_shadow else None
-        model = served(*versions, default=1, name="a b", shadow=shadow)
+        runs = canary and Canary(rule=canary, version=2, state="running", trial="the trial")
+        model = served(*versions, default=1, name="a b", shadow=shadow, canary=runs)
         self.catalog = catalog(model)
         self.feed = StaticFeed(self.catalog)
         batcher = MicroBatcher(self.backend)
@@ -137,6 +141,7 @@ class Server:
             max_rows=10,
             admission=self.admission,
             shadowing=self.shadowing,
+            trials=self.trials,
         )
         app = create_app(
             service=self.service,
@@ -526,6 +531,42 @@ async def test_a_shadow_is_asked_what_was_answered_directly(
     await server.shadowing.settle()
     assert [call.version.number for call in server.backend.calls] == [1, 2]
     assert server.shadowing.take()["a b"].outcomes == {"equal": 1}
+
+
+async def test_a_canary_has_its_callers_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same as by the ordinary way, and what comes of them is counted."""
+    server = Server(monkeypatch, canary=CanaryRule(selector="2", percent=40.0))
+    await server.warm()
+    sessions = [f"X-Session-ID: s{number}" for number in range(40)]
+    wanted = []
+    for session in sessions:
+        name, value = session.lower().encode().split(b": ")
+        resolution = server.service.resolve("a b", None, [(name, value)])
+        wanted.append(str(resolution.version.number))
+    assert {*wanted} == {"1", "2"}
+    for _ in range(2):  # the first one of a version warms it
+        caller, before = server.caller(), server.trials.counts().get("the trial", (0, 0))
+        for session in sessions:
+            caller.ask(GOOD, session)
+            await caller.answer(len(caller.answers) + 1)
+        assert [headers["x-model-version"] for _, headers, _ in caller.answers] == wanted
+        requests, errors = server.trials.counts()["the trial"]
+        assert (requests - before[0], errors) == (wanted.count("2"), 0)
+    assert caller.transport.writes == len(sessions)
+
+
+async def test_who_goes_to_a_canary_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the canary can't be asked directly: it isn't warm."""
+    server = Server(monkeypatch, canary=CanaryRule(selector="2", percent=50.0))
+    await server.warm()
+    draws = iter([0.1, 0.9, 0.9])
+    monkeypatch.setattr("gateway.canary.random", lambda: next(draws))
+    caller = server.caller()
+    caller.ask(GOOD)
+    assert (await caller.answer())[1]["x-model-version"] == "2"
+    caller.ask(GOOD)
+    assert (await caller.answer(2))[1]["x-model-version"] == "1"
+    assert next(draws) == 0.9
 
 
 async def test_answers_leave_nothing_to_the_collector(server: Server) -> None:
