@@ -215,7 +215,7 @@ def _rolled_back(story: Story) -> None:
     assert story.gateway.predict(NAME, {"length": 1}).json() == [{"y": 3.0}]
     assert story.gateway.predict(NAME, {"x": 7}).status_code == 422
     said = story.command("rollback", NAME, "--tracking-uri", story.uri)
-    assert "goes back from version 3 to 2" in " ".join(said.split())
+    assert "goes back from version 3 to version 2" in " ".join(said.split())
     story.until("version 2 again", lambda: story.told()["default_version"] == 2)
     assert story.gateway.predict(NAME, {"x": 7}).json() == [{"y": 14.5}]
 
