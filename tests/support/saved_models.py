@@ -39,7 +39,7 @@ class SavedModel:
         self.events: list[dict[str, Any]] = []
         mark = folder.with_name(f"{folder.name}-{uuid.uuid4().hex}.mark")
         mark.write_bytes(bytes(64))
-        self._loaded = _LoadedModel(str(folder), Mark(str(mark)), self._hear)
+        self._loaded = _LoadedModel(str(folder), Mark(str(mark)), self._hear, may_move=False)
         self._by_mlflow = mlflow.pyfunc.load_model(str(folder))
 
     def answer(self, body: Any) -> Any:
