@@ -36,7 +36,7 @@ def process(
     fingerprint: str, *, used_at: float = 0.0, mb: int | None = 30, state: State = State.READY
 ) -> VersionProcess:
     version = VersionId(model=fingerprint, number=1, fingerprint=fingerprint)
-    made = Running(version, at_end=lambda _: None)
+    made = Running(version, at_end=lambda _: None, at_lack=lambda *_: None)
     made.state, made.ready_at = state, used_at
     made.own_bytes = None if mb is None else mb * MB
     return made
