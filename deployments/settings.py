@@ -441,7 +441,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        if self.grpc_port == self.port:
+        if self.grpc_port == self.port and self.grpc_host in (None, self.host):
             raise ValueError("grpc_port (MODELMUX_GRPC_PORT): it is the port of HTTP, too")
         most = self.ingress_max_replicas
         if most is not None and most < self.ingress_replicas:
