@@ -64,19 +64,23 @@ def is_there() -> bool:
     return shutil.which(_PROGRAM) is not None
 
 
-def compiled_round(plan: LoadPlan, *, callers: int, seconds: float) -> CompiledRound:
-    """One round of the plan's requests by so many callers; its length is in whole seconds, at least
-    one. Raises LoadFailed where wrk ends with an error."""
+def whole_seconds(seconds: float) -> int:
+    """The length that wrk's rounds may have, nearest to that."""
+    return max(1, round(seconds))
+
+
+def compiled_round(plan: LoadPlan, *, callers: int, seconds: int) -> CompiledRound:
+    """One round of the plan's requests by so many callers. Raises LoadFailed where wrk ends with an
+    error."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "requests.lua"
         script.write_text(script_of([each.body for each in plan.exchanges]))
-        length = max(1, round(seconds))
         done = subprocess.run(
             [
-                _PROGRAM, "-t1", f"-c{callers}", f"-d{length}s", f"--timeout={_TIMEOUT_S}s",
+                _PROGRAM, "-t1", f"-c{callers}", f"-d{seconds}s", f"--timeout={_TIMEOUT_S}s",
                 "-s", str(script), plan.url,
             ],
-            capture_output=True, text=True, check=False, timeout=length + _TIMEOUT_S + _GRACE_S,
+            capture_output=True, text=True, check=False, timeout=seconds + _TIMEOUT_S + _GRACE_S,
         )  # fmt: skip
     if done.returncode != 0:
         raise LoadFailed(done.stderr[-2000:] or done.stdout[-2000:])

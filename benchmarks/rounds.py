@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from benchmarks import compiled_load
-from benchmarks.compiled_load import compiled_round
+from benchmarks.compiled_load import compiled_round, whole_seconds
 from benchmarks.driving import LoadFailed, LoadPlan, drive, driving
 from benchmarks.figures import Figures, figures_of, median_figures
 from tests.support.processes_of import processes_of, usage_of
@@ -50,14 +50,12 @@ def _cpu_s(session: int) -> float:
 def _compiled(plan: LoadPlan, seconds: float) -> tuple[Figures, int]:
     """wrk, and one of its callers replaced by ours, who looks at the answers; a lone caller is
     wrk's, and answers are looked at before (`measuring.checked_exchange`)."""
+    length = whole_seconds(seconds)
     if plan.callers == 1:
-        found, ours, wrong = compiled_round(plan, callers=1, seconds=seconds), 0, 0
+        found, ours, wrong = compiled_round(plan, callers=1, seconds=length), 0, 0
     else:
-        looking = replace(
-            plan, callers=1, warm_up_s=0.0, rounds=1, round_s=float(max(1, round(seconds)))
-        )
-        with driving(looking) as load:
-            found = compiled_round(plan, callers=plan.callers - 1, seconds=seconds)
+        with driving(replace(_one_round(plan, length), callers=1)) as load:
+            found = compiled_round(plan, callers=plan.callers - 1, seconds=length)
             result = load.result()
         ours, wrong = sum(map(len, result.rounds)), len(result.failed)
     answered = found.answered + ours
@@ -70,8 +68,12 @@ def _compiled(plan: LoadPlan, seconds: float) -> tuple[Figures, int]:
     return figures, answered
 
 
+def _one_round(plan: LoadPlan, seconds: float) -> LoadPlan:
+    return replace(plan, warm_up_s=0.0, rounds=1, round_s=seconds)
+
+
 def _by_ours(plan: LoadPlan, seconds: float) -> tuple[Figures, int]:
-    result = drive(replace(plan, warm_up_s=0.0, rounds=1, round_s=seconds), failures_allowed=True)
+    result = drive(_one_round(plan, seconds), failures_allowed=True)
     (took,) = result.rounds
     if not took:
         return Figures(per_s=0.0, p50_ms=0.0, p99_ms=0.0, failed=len(result.failed)), 0

@@ -364,7 +364,7 @@ class PredictionService:
             rows=request.rows,
             timings_ms=timings(results, started, parsed, called),
             offer=None
-            if self._shadowing is None or resolution.shadow is None
+            if self._shadowing is None
             else self._shadowing.offer(
                 resolution,
                 request,

@@ -32,9 +32,7 @@ class Begun:
     """A prediction whose call is on its way. Its future raises DeadlineExceeded once the model's
     deadline has passed."""
 
-    __slots__ = (
-        "body", "parsed", "patience_s", "queued", "request", "resolution", "started", "timer",
-    )  # fmt: skip
+    __slots__ = ("body", "parsed", "queued", "request", "resolution", "started", "timer")
 
     def __init__(
         self,
@@ -49,7 +47,6 @@ class Begun:
         self.resolution = resolution
         self.body = body
         self.request = request
-        self.patience_s = patience_s
         self.queued = queued
         self.started = started
         self.parsed = parsed
@@ -134,15 +131,17 @@ class SmallPredictions:
             raise refused from None
         self._outcomes.was_loaded(resolution)
         self._outcomes.answered(resolution)
-        offer = None
-        if resolution.shadow is not None and self._shadowing is not None:
-            offer = self._shadowing.offer(
+        offer = (
+            None
+            if self._shadowing is None
+            else self._shadowing.offer(
                 resolution,
                 request,
                 results,
                 body=begun.body,
                 form=TYPED,
                 answer_bytes=len(answer.body),
-                patience_s=begun.patience_s,
+                patience_s=self._patience_s(resolution.model),
             )
+        )
         return answer, timings(results, begun.started, begun.parsed, called), offer

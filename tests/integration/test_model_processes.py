@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,17 +25,9 @@ from tests.support.supervised import (
     save_code,
     supervised,
     until,
-    zygote_of_a_replica,
 )
 
 PREDICT = "def predict(rows): return rows['x'] * {factor}\n"
-
-
-@pytest.fixture(scope="module")
-def base() -> Iterator[str]:
-    """The machine's zygote, as replicas have one: templates don't import for themselves."""
-    with zygote_of_a_replica() as address:
-        yield address
 
 
 async def test_load_and_predict_run_in_the_main_thread(base: str, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from tests.support.supervised import (
     save_code,
     supervised,
     until,
-    zygote_of_a_replica,
 )
 
 FRESH = """
@@ -48,13 +46,6 @@ def predict(rows):
         ),
     })] * len(rows)
 """
-
-
-@pytest.fixture(scope="module")
-def base() -> Iterator[str]:
-    """The machine's zygote, as replicas have one: templates don't import for themselves."""
-    with zygote_of_a_replica() as address:
-        yield address
 
 
 async def test_a_forked_process_is_as_good_as_a_fresh_one(tmp_path: Path) -> None:

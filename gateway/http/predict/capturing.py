@@ -52,9 +52,11 @@ class Capturing:
 
     def draws(self, scope: Scope, resolution: Resolution) -> bool:
         """Whether this request is one of them: drawn once, whoever asks first."""
+        percent = resolution.model.options.capture
+        if not percent:
+            return False
         is_drawn: bool | None = scope.get(_DRAWN)
         if is_drawn is None:
-            percent = resolution.model.options.capture
             is_drawn = random.random() * 100.0 < percent  # noqa: S311 - no secret
             scope[_DRAWN] = is_drawn
         return is_drawn
