@@ -43,6 +43,7 @@ def test_who_takes_most_of_a_round_is_given_longer_ones(
 
     monkeypatch.setattr(rounds, "_compiled", load)
     monkeypatch.setattr(rounds, "_by_ours", load)
+    monkeypatch.setattr(rounds, "_cpu_s", lambda _session: 0.0)
     plan = LoadPlan(url="http://127.0.0.1:9/", exchanges=(), callers=2, rounds=1, round_s=2.0)
     assert rounds.measured_rounds(plan, session=0).cpu_s_per_1000 is None
     assert asked == [plan.warm_up_s, 2.0, 10.0]
