@@ -64,10 +64,12 @@ def gateway_application(
     *,
     environment: dict[str, str],
     zygote: str | None = None,
+    door: str | None = None,
 ) -> serve.Application:
     """Ingress and sync service; `environment` is what their processes, and those of models, must
     have of the variables that MLflow reads; `zygote` is the machine's, if it has one (see
-    `deployments.cluster.zygote`)."""
+    `deployments.cluster.zygote`), and `door` where it lends the sockets that callers connect to, if
+    no proxy is in front of the ingress (`deployments.cluster.front_door`)."""
     sync = serve.deployment(
         name=SYNC_SERVICE,
         num_replicas=1,
@@ -88,7 +90,7 @@ def gateway_application(
         graceful_shutdown_timeout_s=settings.request_timeout_s,
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
-    )(Ingress).bind(settings, environment, logs, sync)
+    )(Ingress).bind(settings, environment, logs, sync, door)
 
 
 def _ingress_scale(settings: Settings) -> dict[str, Any]:

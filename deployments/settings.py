@@ -451,6 +451,13 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def is_door_ours(self) -> bool:
+        """Whether callers reach the one ingress process directly; where there may be several, or
+        on a cluster that is joined, Serve's proxies are in front of them."""
+        most = max(self.ingress_replicas, self.ingress_max_replicas or 1)
+        return self.ray_address is None and most == 1
+
+    @property
     def url(self) -> str:
         """Where the gateway is reached from this machine."""
         return _address(self.host, self.port)

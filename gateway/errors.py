@@ -21,6 +21,7 @@
     ├── InvalidInput            422 invalid_input
     ├── Overloaded              429 overloaded
     ├── RateLimited             429 rate_limited
+    ├── HeadTooLarge            431 head_too_large
     ├── InternalError           500 internal_error
     │   ├── ModelFailed         500 model_failed
     │   └── InvalidModelOutput  500 invalid_model_output
@@ -311,6 +312,14 @@ class RateLimited(GatewayError):
     status = 429
     code = "rate_limited"
     title = "Too many requests with this key"
+
+
+class HeadTooLarge(GatewayError):
+    """The request's target and header fields are more bytes than are kept for them (RFC 6585)."""
+
+    status = 431
+    code = "head_too_large"
+    title = "The request's head is too large"
 
 
 class InternalError(GatewayError):

@@ -90,7 +90,7 @@ def main() -> None:
     port, answer = int(sys.argv[1]), b"0" * int(sys.argv[2])
     with (
         tempfile.TemporaryDirectory(prefix="floor-") as folder,
-        fast_path(Path(folder), host="127.0.0.1", port=port),
+        fast_path(Path(folder), host="127.0.0.1", port=port, proxied=True),
     ):
         if "--as-modelmux" not in sys.argv:
             os.environ.pop(_FRONT, None)

@@ -36,6 +36,7 @@ from deployments.cli.log_receiver import log_receiver
 from deployments.cli.ray_output import ray_output_file, ray_output_to
 from deployments.cli.registry import settings_of
 from deployments.cli.terminal import NO, StatusLine, counted, err, fail, out, status_line
+from deployments.cluster.front_door import FrontDoor, open_front_door
 from deployments.cluster.join_rules import CannotJoin
 from deployments.cluster.ray_environment import fast_path, has_haproxy
 from deployments.cluster.readiness import GatewayFailed, wait_until_ready
@@ -71,6 +72,7 @@ Lost = Callable[[], str | None]
 """Why the gateway isn't this process's any more, in one line; None where it is."""
 
 _LOOK_AT_RAY_S = 1.0
+_PORT = "--port or MODELMUX_PORT"
 
 _logger = logging.getLogger(__name__)
 
@@ -184,6 +186,7 @@ def _serve_on_ray(
     with (
         ray_output_to(ray_output) as stderr,
         status_line(say, live=settings.log_format != "json") as status,
+        _front_door(settings) as door,
         _ray_environment(settings, status, stderr) as logs,
     ):
         status.tell("Starting Ray …" if settings.ray_address is None else "Joining Ray …")
@@ -195,10 +198,25 @@ def _serve_on_ray(
                 if settings.ray_address is not None:
                     settings = launch.settings_on_cluster(settings)
                     _require_guard(settings, listener="Serve on this cluster listens on")
-                deployed = partial(launch.deployed, settings, logs, take_over=take_over)
+                deployed = partial(launch.deployed, settings, logs, door=door, take_over=take_over)
                 _serve(launch, deployed, settings, status, stop=stop, on_ready=on_ready, say=say)
         except (CannotJoin, GatewayFailed) as error:
             raise fail(str(error)) from error
+
+
+@contextmanager
+def _front_door(settings: Settings) -> Iterator[FrontDoor | None]:
+    if not settings.is_door_ours:
+        yield None
+        return
+    try:
+        door = open_front_door(settings.host, settings.port)
+    except OSError as error:
+        raise _cannot_listen(settings.host, settings.port, _PORT, error) from error
+    try:
+        yield door
+    finally:
+        door.end()
 
 
 @contextmanager
@@ -224,9 +242,10 @@ def _ray_environment(settings: Settings, status: StatusLine, stderr: int) -> Ite
             if settings.ray_address is not None:
                 yield LogOptions(as_json=as_json)
                 return
-            if not has_haproxy():
+            proxied = not settings.is_door_ours
+            if proxied and not has_haproxy():
                 err.print("No HAProxy here: falling back to Ray's own proxy, which is much slower.")
-            with fast_path(Path(name), host=settings.host, port=settings.port):
+            with fast_path(Path(name), host=settings.host, port=settings.port, proxied=proxied):
                 yield here
 
 
@@ -394,7 +413,7 @@ def _require_free_port(settings: Settings) -> None:
     """Find out before Ray starts, which would tell it late and in many lines."""
     if settings.ray_address is not None:
         return  # it is the cluster's machine that listens
-    _require_free(settings.host, settings.port, "--port or MODELMUX_PORT")
+    _require_free(settings.host, settings.port, _PORT)
     if settings.grpc_port is not None:
         host = settings.grpc_host or settings.host
         _require_free(host, settings.grpc_port, "MODELMUX_GRPC_PORT")
@@ -408,9 +427,13 @@ def _require_free(host: str, port: int, option: str) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        raise fail(
-            f"can't listen on {host}:{port}: {error.strerror}; another port is given by {option}"
-        ) from error
+        raise _cannot_listen(host, port, option, error) from error
+
+
+def _cannot_listen(host: str, port: int, option: str, error: OSError) -> typer.Exit:
+    return fail(
+        f"can't listen on {host}:{port}: {error.strerror}; another port is given by {option}"
+    )
 
 
 def _require_usable_registry(settings: Settings) -> None:

@@ -20,11 +20,12 @@ from typing import Any
 import ray
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve.config import HTTPOptions
+from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from deployments.application import gateway_application
 from deployments.application_names import APPLICATION, is_models
+from deployments.cluster.front_door import FrontDoor
 from deployments.cluster.gateway_owner import Owner, is_owner, owned_gateway
 from deployments.cluster.haproxy_drain import close_front_door, end_haproxy
 from deployments.cluster.join import joined_ray, running_serve
@@ -99,21 +100,24 @@ Lost = Callable[[], str | None]
 
 
 @contextmanager
-def deployed(settings: Settings, logs: LogOptions, *, take_over: bool = False) -> Iterator[Lost]:
-    """Deploy the gateway's application; on the way out drain it and delete what is ours.
+def deployed(
+    settings: Settings, logs: LogOptions, *, door: FrontDoor | None, take_over: bool = False
+) -> Iterator[Lost]:
+    """Deploy the gateway's application, whose callers come through `door` or else Serve's proxy; on
+    the way out drain it and delete what is ours.
 
     Yields what tells whether it still is. Raises CannotJoin where the cluster has a gateway, which
     isn't to be taken over.
     """
     if settings.ray_address is None:
-        _start_serve(settings)
+        _start_serve(settings, proxied=door is None)
         with zygote() as address:
-            yield from _running(settings, logs, address, lambda: None)
+            yield from _running(settings, logs, address, lambda: None, door)
         return
     there = running_serve()
     with owned_gateway(there, take_over=take_over) as owner:
         if there is None:
-            _start_serve(settings)
+            _start_serve(settings, proxied=True)
         yield from _running(settings, logs, None, partial(_lost, owner))
 
 
@@ -122,37 +126,47 @@ def _lost(owner: Owner) -> str | None:
 
 
 def _running(
-    settings: Settings, logs: LogOptions, zygote: str | None, lost: Lost
+    settings: Settings,
+    logs: LogOptions,
+    zygote: str | None,
+    lost: Lost,
+    door: FrontDoor | None = None,
 ) -> Iterator[Lost]:
     try:
-        serve.run_many([_gateway(settings, logs, zygote)], wait_for_applications_running=False)
+        target = _gateway(settings, logs, zygote, door)
+        serve.run_many([target], wait_for_applications_running=False)
         yield lost
     finally:
         if settings.ray_address is not None:
             if lost() is None:
                 _take_down_shared()
         elif ended_ray_process() is None:
-            _take_down_serve(settings)
+            _take_down_serve(settings, door)
         elif (admin_socket := haproxy_admin_socket()) is not None:
             end_haproxy(admin_socket)
 
 
-def _start_serve(settings: Settings) -> None:
+def _start_serve(settings: Settings, *, proxied: bool) -> None:
     """Raises GatewayFailed. Where Serve's proxy wasn't there in time, Serve's controller starts
     another one, and what is called once more finds that controller."""
+    location = ProxyLocation.EveryNode if proxied else ProxyLocation.Disabled
     options = HTTPOptions(
         host=settings.host if settings.ray_address else inner_host(settings.host),
         port=settings.port,
         request_timeout_s=_LONGEST_REQUEST_S,
     )
-    start = partial(serve.start, http_options=options, logging_config=_QUIET)
+    start = partial(
+        serve.start, proxy_location=location, http_options=options, logging_config=_QUIET
+    )
     started("Ray Serve", start, failures=(TimeoutError, RayError), undo=lambda: None)
 
 
-def _take_down_serve(settings: Settings) -> None:
+def _take_down_serve(settings: Settings, door: FrontDoor | None) -> None:
     """Serve itself is ours: answer what was accepted, then let it go as a whole."""
     admin_socket = haproxy_admin_socket()
-    if admin_socket is not None:
+    if door is not None:
+        door.close(settings.request_timeout_s)
+    elif admin_socket is not None:
         close_front_door(admin_socket, timeout_s=settings.request_timeout_s)
     else:
         serve.delete(APPLICATION)
@@ -252,10 +266,18 @@ def models_loading(*, stop: Event) -> Iterator[tuple[int, int]]:
         stop.wait(_LOADING_POLL_S)
 
 
-def _gateway(settings: Settings, logs: LogOptions, zygote: str | None) -> serve.RunTarget:
+def _gateway(
+    settings: Settings, logs: LogOptions, zygote: str | None, door: FrontDoor | None
+) -> serve.RunTarget:
     environment = registry_variables() if settings.ray_address is not None else {}
     return serve.RunTarget(
-        target=gateway_application(settings, logs, environment=environment, zygote=zygote),
+        target=gateway_application(
+            settings,
+            logs,
+            environment=environment,
+            zygote=zygote,
+            door=None if door is None else door.address,
+        ),
         name=APPLICATION,
         route_prefix="/",
         logging_config=_QUIET,

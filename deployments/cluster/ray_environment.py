@@ -111,11 +111,11 @@ def cluster_environment() -> dict[str, str]:
     }
 
 
-def fast_path_environment(folder: Path, ports: range) -> dict[str, str]:
+def fast_path_environment(folder: Path, ports: range, *, proxied: bool) -> dict[str, str]:
     """The variables for a gateway of its own on this machine, which has those `ports` for itself;
     HAProxy's files go to `folder`.
 
-    Without an HAProxy binary only the ones that need none.
+    Where it isn't `proxied`, or without an HAProxy binary, only the ones that need none.
     """
     variables = cluster_environment() | {
         # To the file that Ray keeps of each process' stderr. Else Serve, when it is optimized for
@@ -135,8 +135,11 @@ def fast_path_environment(folder: Path, ports: range) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
-    if not has_haproxy():
+    if not proxied or not has_haproxy():
         variables = {name: value for name, value in variables.items() if name not in _HAPROXY}
+        if not proxied:
+            # Else Serve, when it is optimized for throughput, has a proxy all the same.
+            variables["RAY_SERVE_ENABLE_DIRECT_INGRESS"] = "0"
     else:
         *inner, stats, metrics, fallback, fallback_grpc = ports
         variables |= {
@@ -160,21 +163,21 @@ def fast_path_environment(folder: Path, ports: range) -> dict[str, str]:
 
 
 @contextmanager
-def fast_path(folder: Path, *, host: str, port: int) -> Iterator[None]:
-    """Put the variables into this process's environment, where Ray's processes inherit them; the
-    front door is to be at `host` and `port`."""
+def fast_path(folder: Path, *, host: str, port: int, proxied: bool) -> Iterator[None]:
+    """Put the variables into this process's environment, where Ray's processes inherit them; where
+    it is `proxied`, the proxy's front door is to be at `host` and `port`."""
     with own_ports() as ports:
-        variables = fast_path_environment(folder, ports)
+        variables = fast_path_environment(folder, ports, proxied=proxied)
         if "RAY_AUTH_TOKEN_PATH" in os.environ:
             del variables["RAY_AUTH_TOKEN"]
-        haproxy = _haproxy()
+        haproxy = _haproxy() if proxied else None
         if haproxy is not None:
             launcher = Path(variables[_BINARY])
             _write_launcher(launcher, haproxy, host=host, port=port)
             if not os.access(launcher, os.X_OK):  # in a file system that is mounted noexec
                 del variables[_BINARY]
-        for status, response in _refusals().items():
-            _error_file(folder, status).write_bytes(response)
+            for status, response in _refusals().items():
+                _error_file(folder, status).write_bytes(response)
         with _added_to_environment(variables):
             yield
 

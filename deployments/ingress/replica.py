@@ -17,6 +17,7 @@ from deployments.application_names import MODEL_HOST
 from deployments.ingress.autoscaling import IN_FLIGHT
 from deployments.ingress.canary_reports import CanaryReports
 from deployments.ingress.catalog_feed import RayCatalogFeed
+from deployments.ingress.front_door import FrontDoorServer, serve_at
 from deployments.ingress.metrics_collection import RayMeasurements
 from deployments.ingress.serve_middleware import Front
 from deployments.ingress.shadow_reports import ShadowReports
@@ -90,6 +91,7 @@ class Ingress:
         environment: dict[str, str],
         logs: LogOptions,
         sync: DeploymentHandle[Any],
+        door: str | None,
     ) -> None:
         os.environ.update(environment)
         listen_on_own_address()
@@ -121,6 +123,8 @@ class Ingress:
         self._traffic = Traffic()
         self._numbers: ReplicaNumbers | None = None
         self._grpc: InferenceServer | None = None
+        self._door = door
+        self._served: FrontDoorServer | None = None
         self._feed = RayCatalogFeed(self._sync, take_used=self._admission.take_used)
         self._keys = keys_of(settings)
         self._usage = KeyUsage()
@@ -188,7 +192,7 @@ class Ingress:
             feed=self._feed,
             limits=limits,
             # Ray's RequestIdMiddleware answers with the id that it gave to or got from the caller.
-            answers_request_id=False,
+            answers_request_id=self._door is not None,
             journal=journal,
             access=self._access(),
             webhook_secret=None if secret is None else secret.get_secret_value(),
@@ -211,9 +215,7 @@ class Ingress:
                 return bounded
             return CrossOrigin(bounded, settings.cors_origins)
 
-        # For what comes to this process's own HTTP server, behind HAProxy.
-        Front.routes = app.state.predictions
-        Front.predictions = around(app.state.predictions)
+        routes, predictions = app.state.predictions, around(app.state.predictions)
         if tracing is None and service.small is not None:
             GatewayProtocol.direct = DirectPredictions(
                 service,
@@ -224,6 +226,18 @@ class Ingress:
                 around=around,
                 head=told_without_origin(settings.cors_origins),
             )
+
+        if self._door is None:
+            # For what comes to Ray's HTTP server in this process, behind HAProxy.
+            Front.routes, Front.predictions = routes, predictions
+        else:
+
+            async def served(scope: Scope, receive: Receive, send: Send) -> None:
+                answering = predictions if routes.takes(scope) else app
+                await answering(scope, receive, send)
+
+            patience_s = settings.request_timeout_s
+            self._served = await serve_at(self._door, served, patience_s=patience_s)
 
         # Not the application itself: Ray would look for each request's route in it, too, and put
         # handlers into it that answer in plain text. A function, by which uvicorn knows ASGI 3.
@@ -281,6 +295,8 @@ class Ingress:
         this only where the method itself is a coroutine's (`serve.ingress`, Ray 2.60)."""
         server, self._grpc = self._grpc, None
         captured, self._captured = self._captured, None
+        if self._served is not None:
+            await self._served.close()
         if server is not None:
             await server.stop(_GRPC_GRACE_S)
         if captured is not None:

@@ -154,7 +154,13 @@ def test_the_variables_of_the_fast_path_are_documented(
 ) -> None:
     """Each variable set for Ray is in the table with its value, unless that is made on the spot."""
     monkeypatch.setattr(fast_path, "has_haproxy", lambda: True)
-    environment = fast_path.fast_path_environment(tmp_path, range(20_000, 20_099))
+    environment = {
+        name: value
+        for proxied in (False, True)
+        for name, value in fast_path.fast_path_environment(
+            tmp_path, range(20_000, 20_099), proxied=proxied
+        ).items()
+    }
     table = {row["variable"]: row["value"] for row in rows(SETTINGS, "variable", "value", "why")}
     assert table.keys() == environment.keys()
     for name, value in table.items():

@@ -15,8 +15,10 @@ from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
     GatewayUnavailable,
+    HeadTooLarge,
     InternalError,
     MalformedRequest,
+    RequestTimeout,
 )
 from gateway.http.problems import MEDIA_TYPE, problem_document
 
@@ -28,13 +30,33 @@ def malformed_request() -> bytes:
     return _response(MalformedRequest("What came could not be read as an HTTP request."))
 
 
+def head_too_large() -> bytes:
+    """The refusal of a head of more bytes than are kept for one."""
+    return _response(HeadTooLarge("The limit is 16 KiB for the target and all header fields."))
+
+
+def late_head() -> bytes:
+    """The refusal of who began a head and didn't end it in time."""
+    return _response(RequestTimeout("The request's head did not come in time."))
+
+
+def no_more_connections() -> bytes:
+    """The refusal of a connection beyond those that may be open at once."""
+    return _response(GatewayUnavailable("Too many connections are open; try again."))
+
+
+def nobody_there() -> bytes:
+    """The refusal where no process of the gateway takes requests yet, or any more."""
+    return _response(GatewayUnavailable("No process of the gateway answers; try again."))
+
+
 def front_door_refusals() -> dict[int, bytes]:
     """What HAProxy is to answer in place of its own errors, by the status it has for them.
 
     502 and 503 both mean that trying again may help. Its 400 and 408 can't be replaced: HAProxy 2.8
     answers what it can't parse with its built-in page, whatever `errorfile` says.
     """
-    gone = _response(GatewayUnavailable("No process of the gateway answers; try again."))
+    gone = nobody_there()
     return {
         500: _response(InternalError("The gateway's front door failed on this request.")),
         502: gone,

@@ -54,7 +54,7 @@ def test_haproxy_has_its_front_door_at_the_host_and_the_rest_on_the_loopback(
     """The launcher mends the configuration, also twice, and passes on its arguments as they are."""
     config = tmp_path / "haproxy.cfg"
     config.write_text(CONFIG)
-    with fast_path(tmp_path, host=host, port=8000):
+    with fast_path(tmp_path, host=host, port=8000, proxied=True):
         command = [os.environ[BINARY], "-db", "-f", str(config), "-sf", "12"]
         assert inner_host(host) == "127.0.0.1"
         outputs = [subprocess.check_output(command, text=True) for _ in range(2)]
@@ -71,7 +71,7 @@ def test_the_environment_is_as_it_was_afterwards(
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "mine")
     before = dict(os.environ)
-    with fast_path(tmp_path, host="127.0.0.1", port=8000):
+    with fast_path(tmp_path, host="127.0.0.1", port=8000, proxied=True):
         assert os.environ["RAY_AUTH_MODE"] == "disabled"
         assert "RAY_AUTH_TOKEN" not in os.environ
         assert os.environ[BINARY] != str(haproxy)
@@ -83,7 +83,7 @@ def test_where_nothing_can_be_executed_haproxy_is_started_as_it_is(
 ) -> None:
     """In a folder that is mounted noexec the launcher is of no use: the host is Serve's, then."""
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with fast_path(tmp_path, host="0.0.0.0", port=8000):
+    with fast_path(tmp_path, host="0.0.0.0", port=8000, proxied=True):
         assert os.environ[BINARY] == str(haproxy)
         assert inner_host("0.0.0.0") == "0.0.0.0"
     assert os.environ[BINARY] == str(haproxy)
@@ -93,7 +93,7 @@ def test_each_run_has_a_token_of_its_own(tmp_path: Path, haproxy: Path) -> None:
     """What was good for one gateway is nothing to another."""
     tokens = set()
     for _ in range(2):
-        with fast_path(tmp_path, host="127.0.0.1", port=8000):
+        with fast_path(tmp_path, host="127.0.0.1", port=8000, proxied=True):
             tokens.add(os.environ["RAY_AUTH_TOKEN"])
     assert len(tokens) == 2
     assert all(len(token) == 64 for token in tokens)
@@ -106,7 +106,7 @@ def test_where_no_application_is_there_a_real_haproxy_says_to_try_again(tmp_path
         pytest.skip("there is no HAProxy here")
     port = free_port()
     config = tmp_path / "haproxy.cfg"
-    with fast_path(tmp_path, host="127.0.0.1", port=port):
+    with fast_path(tmp_path, host="127.0.0.1", port=port, proxied=True):
         balance = os.environ["RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"]
         defaults = "defaults\n    mode http\n    timeout client 5s\n    timeout server 5s\n"
         rest = CONFIG.partition("frontend http_frontend")[2].partition("listen stats")[0]
@@ -125,3 +125,12 @@ def test_where_no_application_is_there_a_real_haproxy_says_to_try_again(tmp_path
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
     assert refused.json()["code"] == "gateway_unavailable"
     assert no_path.status_code == 404
+
+
+def test_where_no_proxy_is_in_front_none_is_started(tmp_path: Path, haproxy: Path) -> None:
+    """Neither HAProxy nor Ray's own: the ingress has its callers to itself."""
+    with fast_path(tmp_path, host="0.0.0.0", port=8000, proxied=False):
+        assert "RAY_SERVE_ENABLE_HA_PROXY" not in os.environ
+        assert os.environ["RAY_SERVE_ENABLE_DIRECT_INGRESS"] == "0"
+        assert os.environ[BINARY] == str(haproxy)
+    assert list(tmp_path.glob("modelmux-haproxy")) == []

@@ -1,0 +1,219 @@
+"""Connections of the front door: `GatewayProtocol` with bounds on what strangers may keep.
+
+uvicorn alone waits for ever for a head, for a body and for who doesn't read, and takes heads of any
+size and any number of connections. What a proxy in front would bound is bounded here, by one look a
+second at all connections, so that a request costs nothing for it. Must not import ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httptools
+from uvicorn.server import ServerState
+
+from gateway.http.predict.direct import Taken
+from gateway.http.server.canned_responses import (
+    head_too_large,
+    late_head,
+    malformed_request,
+    no_more_connections,
+)
+from gateway.http.server.protocol import GatewayProtocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimits:
+    """What connections may take: how many there may be, the bytes of a request's head, the seconds
+    in which a head has to be there (and the first one from the connection on), and the seconds of
+    silence in the middle of a body, between two requests, or of a caller who doesn't read."""
+
+    most: int = 4096
+    head_bytes: int = 16_384
+    head_s: float = 10.0
+    silence_s: float = 75.0
+
+
+class Connections(ServerState):
+    """The connections of one server, and whether it takes no more of them."""
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        super().__init__()
+        self.limits = limits
+        self.is_closing = False
+
+    @property
+    def ours(self) -> list[BoundedProtocol]:
+        """Those that are there now."""
+        return [each for each in self.connections if isinstance(each, BoundedProtocol)]
+
+    @property
+    def under_way(self) -> int:
+        """How many of them have a request that isn't answered."""
+        return sum(each.is_busy for each in self.ours)
+
+    def look(self, now: float) -> None:
+        """End those that keep the server waiting for longer than they may."""
+        for each in self.ours:
+            each.look(now)
+
+
+class BoundedProtocol(GatewayProtocol):
+    """One connection to the front door."""
+
+    server_state: Connections
+
+    _is_coming = False  # a request, its head or its body
+    _head_since: float | None = None
+    _head_bytes = 0
+    _body_head = b""
+    _data = b""
+    _heard_at = 0.0
+    _unsent = 0
+    _unsent_since = 0.0
+    _refusal: Callable[[], bytes] = staticmethod(malformed_request)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request has come that isn't answered."""
+        return self._asked is not None or not (self.cycle is None or self.cycle.response_complete)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See `asyncio.Protocol`."""
+        super().connection_made(transport)
+        self._heard_at = self.loop.time()
+        if len(self.connections) > self.server_state.limits.most:
+            self.refuse(no_more_connections)
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        self._heard_at = self.loop.time()
+        is_in_head = self._head_since is not None
+        if is_in_head or len(data) > self.server_state.limits.head_bytes:
+            self._head_bytes += len(data)  # so much at most, and worth counting
+        self._data = data
+        super().data_received(data)
+        self._data = b""
+        if self._head_since is None or not is_in_head:
+            self._head_bytes = 0
+        elif self._head_bytes > self.server_state.limits.head_bytes:
+            self.refuse(head_too_large)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._is_coming = True
+        self._head_since = self._heard_at
+
+    def on_headers_complete(self) -> None:
+        """A request's head is there."""
+        self._head_since = None
+        if self._head_bytes:
+            fields = sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if len(self.url) + fields > self.server_state.limits.head_bytes:
+                self._refusal = head_too_large
+                raise ValueError("a head of too many bytes")  # to the parser: it goes no further
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
+            raise ValueError("no host, or several (RFC 9112, section 3.2)")
+        if b"#" in self.url:
+            raise ValueError("a fragment, which is no part of a target (RFC 9112, section 3.2)")
+        super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False
+            self._body_head = self._head_of_body()
+        if self.server_state.is_closing:
+            self.cycle.keep_alive = False  # `connection: close`, uvicorn says then
+
+    def on_message_complete(self) -> None:
+        """All of it is there."""
+        if self._body_head:
+            return  # says a parser that looks for no body behind an upgrade
+        self._is_coming = False
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what can't be read, or is too much."""
+        self._asked = None
+        self.refuse(self._refusal)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """uvicorn's word on an upgrade, which it says where the parser stops behind a head: the
+        request's body, if it has one, is read all the same (Java's HTTP client sends bodies with an
+        upgrade to HTTP/2), and the connection ends with its answer."""
+        head, self._body_head = self._body_head, b""
+        stopped = sys.exception()
+        assert isinstance(stopped, httptools.HttpParserUpgrade)
+        if head:
+            self.parser = httptools.HttpRequestParser(_BodyOnly(self))
+            self.parser.feed_data(head)
+            super().data_received(self._data[stopped.args[0] :])
+
+    def _head_of_body(self) -> bytes:
+        """The head of a request with such a body as this one's; nothing where it has none."""
+        for name, value in self.headers:
+            if name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 \t")):
+                return b"POST / HTTP/1.1\r\n%b: %b\r\n\r\n" % (name, value)
+        return b""
+
+    def refuse(self, refusal: Callable[[], bytes]) -> None:
+        """Answer so, and close: what is on its way to an earlier request is answered before."""
+        is_in_body = self._is_coming and self._head_since is None
+        if self.is_busy and not is_in_body:
+            self.cycle.keep_alive = False
+            return
+        if not self.pipeline and not (self.is_busy and self.cycle.response_started):
+            self.transport.write(refusal())
+        self.transport.close()
+
+    def look(self, now: float) -> None:
+        """End the connection where it has kept the server waiting for too long."""
+        limits = self.server_state.limits
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent or unsent != self._unsent:
+            self._unsent, self._unsent_since = unsent, now
+        elif now - self._unsent_since > limits.silence_s:
+            self.transport.abort()
+            return
+        if self.transport.is_closing():
+            return
+        if self._head_since is not None:
+            if now - self._head_since > limits.head_s and not self.is_busy:
+                self.refuse(late_head)
+        elif self._is_coming:
+            if not self.flow.read_paused and now - self._heard_at > self._patience_s:
+                self.transport.close()
+        elif self.cycle is None and now - self._heard_at > limits.head_s:
+            # Who never asked gets no answer that could be taken for one to the next request.
+            self.transport.close()
+
+    @property
+    def _patience_s(self) -> float:
+        """With who sends a body: little where it is answered already."""
+        limits = self.server_state.limits
+        return limits.silence_s if self.is_busy else limits.head_s
+
+    def _taken(self) -> Taken | None:
+        return None if self.server_state.is_closing else super()._taken()
+
+
+class _BodyOnly:
+    """What a parser that begins with a request's body tells its connection: that body alone."""
+
+    def __init__(self, connection: BoundedProtocol) -> None:
+        self._connection = connection
+        self._is_complete = False
+
+    def on_body(self, body: bytes) -> None:
+        """A piece is there."""
+        if not self._is_complete:
+            self._connection.on_body(body)
+
+    def on_message_complete(self) -> None:
+        """All of it is there."""
+        if not self._is_complete:
+            self._is_complete = True
+            self._connection.on_message_complete()
