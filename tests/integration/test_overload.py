@@ -29,7 +29,6 @@ NUMBER = columns(("x", "double"))
 TEXT = columns(("text", "string"))
 WAITING, ROWS, BODY_BYTES, BODY_S, ACTIVE = 200, 5_000, 4 * 1024 * 1024, 4.0, 4
 WAITING_BYTES = 8 * BODY_BYTES
-HALF_HEAD_S = 6
 NAMES = (
     "flooded", "beside-it", "echo-of-text", "waits", "cold", "counting", "guest *", "newcomer",
     "large *",
@@ -59,7 +58,6 @@ def small(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "MODELMUX_MAX_WAITING_BYTES": str(WAITING_BYTES),
         "MODELMUX_BODY_TIMEOUT_S": str(BODY_S),
         "MODELMUX_MAX_ACTIVE_MODELS": str(ACTIVE),
-        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(HALF_HEAD_S),
         "MODELMUX_SHARED_MEMORY_BYTES": str(ROOM_MB * 1_000_000),
         # What another module registered may keep one of the few places for itself.
         "MODELMUX_INCLUDE": ",".join(NAMES),
@@ -114,8 +112,7 @@ async def test_too_many_are_refused_at_once(
     small: Gateway, mlflow_uri: str, tmp_path: Path
 ) -> None:
     """While all places are taken by calls of a model that doesn't answer, the next ones are 429 in
-    the envelope at once; when it answers, all those who waited are answered, though they were
-    silent for longer than a caller may be who still has to send something."""
+    the envelope at once; when it answers, all those who waited are answered."""
 
     def waits(rows: pd.DataFrame, params: Any) -> Any:
         import pathlib
@@ -136,7 +133,7 @@ async def test_too_many_are_refused_at_once(
         done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         assert {each.result().status for each in done} == {429}
     pause = asyncio.Event()
-    while time.monotonic() - since < HALF_HEAD_S + 3:
+    while time.monotonic() - since < 2.0:
         started = time.perf_counter()
         answer = await asker.predict("waits", {"text": str(door)})
         assert (answer.status, answer.json()["code"]) == (429, "overloaded")

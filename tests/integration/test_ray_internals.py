@@ -426,7 +426,38 @@ def _spare_worker() -> None:
         assert name in read, name
 
 
-# --- HAProxy and the environment --------------------------------------------------------------
+# --- The front door, HAProxy and the environment ------------------------------------------------
+
+
+@pin("uvicorn.server.ServerState", "uvicorn.Server.startup")
+def _own_server() -> None:
+    import uvicorn
+
+    made = inspect.getsource(uvicorn.server.ServerState.__init__)
+    for name in ("connections", "tasks", "default_headers", "total_requests"):
+        assert f"self.{name}" in made
+    assert "self.server_state = ServerState()" in inspect.getsource(uvicorn.Server.__init__)
+    startup = inspect.getsource(uvicorn.Server.startup)
+    assert "server_state=self.server_state" in startup
+    assert "self.servers.append(server)" in startup
+
+
+@pin("HttpToolsProtocol._unsupported_upgrade_warning")
+def _upgrade() -> None:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    source = inspect.getsource(HttpToolsProtocol.data_received)
+    stopped = source.partition("except httptools.HttpParserUpgrade:")[2]
+    assert "self._unsupported_upgrade_warning()" in stopped
+
+
+@pin("RAY_SERVE_ENABLE_DIRECT_INGRESS")
+def _no_proxy() -> None:
+    from ray.serve._private import constants, controller
+
+    source = inspect.getsource(constants)
+    assert 'get_env_bool(\n        "RAY_SERVE_ENABLE_DIRECT_INGRESS", "1"' in source
+    assert "elif self._direct_ingress_enabled:" in inspect.getsource(controller)
 
 
 @pin("http_frontend", "bind", "http-request", "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM")
@@ -467,7 +498,11 @@ def _variables() -> None:
     package = Path(str(distribution("ray").locate_file("ray")))
     binaries = [package / "_raylet.so", package / _RAYLET]
     read = b"".join(path.read_bytes() for path in [*package.rglob("*.py"), *binaries])
-    unread = [name for name in fast_path_environment(Path(), _PORTS) if name.encode() not in read]
+    variables = [
+        *fast_path_environment(Path(), _PORTS, proxied=True),
+        *fast_path_environment(Path(), _PORTS, proxied=False),
+    ]
+    unread = [name for name in variables if name.encode() not in read]
     # A setting of Ray's core has its name without the prefix.
     assert [name for name in unread if name.removeprefix("RAY_").encode() not in read] == []
 
@@ -510,7 +545,7 @@ def _mlflow() -> None:
 def _prepare() -> None:
     """As in a process of the ingress; before ray is imported."""
     warnings.simplefilter("ignore")
-    os.environ.update(fast_path_environment(Path("folder"), _PORTS))
+    os.environ.update(fast_path_environment(Path("folder"), _PORTS, proxied=True))
     os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = (
         "deployments.ingress.serve_middleware:middlewares"
     )

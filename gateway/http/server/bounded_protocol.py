@@ -55,6 +55,13 @@ class Connections(ServerState):
         """How many of them have a request that isn't answered."""
         return sum(each.is_busy for each in self.ours)
 
+    def close(self) -> None:
+        """Have the next answer on each be its last."""
+        self.is_closing = True
+        for each in self.ours:
+            if each.is_busy:
+                each.cycle.keep_alive = False
+
     def look(self, now: float) -> None:
         """End those that keep the server waiting for longer than they may."""
         for each in self.ours:

@@ -86,7 +86,7 @@ class HttpServer:
     async def drain(self) -> None:
         """Take no more connections; returns when all requests have been answered and none has come
         for a moment, or when patience is at its end."""
-        self._connections.is_closing = True
+        self._connections.close()
         for server in self._server.servers:
             server.close()
         for each in self._listeners:

@@ -257,20 +257,23 @@ async def test_a_broken_body_is_refused_at_once(server: Server) -> None:
 
 
 async def test_while_it_closes_each_answer_is_the_last_of_its_connection(server: Server) -> None:
-    """Requests that come meanwhile are answered, and said to be the last."""
+    """Requests that are inside, or come meanwhile, are answered, and said to be the last."""
     protocol, transport = server.connection(WHOLE)
     await server.rest()
     assert transport.end == ""
-    server.connections.is_closing = True
     server.may_answer.clear()
+    _, inside = server.connection(WHOLE)
+    await server.rest()
+    server.connections.close()
     protocol.data_received(WHOLE)
     await server.rest()
-    assert server.connections.under_way == 1
+    assert server.connections.under_way == 2
     server.may_answer.set()
     await server.rest()
     assert transport.written.count(b"HTTP/1.1 200") == 2
     assert transport.written.count(b"connection: close") == 1
-    assert transport.end == "closed"
+    assert b"connection: close" in inside.written
+    assert transport.end == inside.end == "closed"
     assert server.connections.under_way == 0
 
 
