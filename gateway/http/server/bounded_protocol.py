@@ -123,7 +123,7 @@ class BoundedProtocol(GatewayProtocol):
             if len(self.url) + fields > self.server_state.limits.head_bytes:
                 self._refusal = head_too_large
                 raise ValueError("a head of too many bytes")  # to the parser: it goes no further
-        hosts = sum(name == b"host" for name, _ in self.headers)
+        hosts = [name for name, _ in self.headers].count(b"host")
         if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
             raise ValueError("no host, or several (RFC 9112, section 3.2)")
         if b"#" in self.url:
