@@ -35,6 +35,8 @@ class Dialect:
     """The value of the metrics' label."""
     streams: ClassVar[bool] = True
     """Whether a caller who takes events is answered with them."""
+    deciding: ClassVar[frozenset[bytes]] = frozenset()
+    """The headers, beside `Content-Type` and `Accept`, that a body of JSON is read by."""
 
     def asked(self, scope: Scope) -> Asked:
         """What the path and the headers name; raises ConflictingVersion where they differ."""
