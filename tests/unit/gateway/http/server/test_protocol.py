@@ -333,6 +333,31 @@ async def test_small_predictions_have_no_task_of_their_own(server: Server) -> No
     assert server.inside == (0, 0, 0)
 
 
+async def test_each_protocol_is_answered_directly(server: Server) -> None:
+    """In turn over one connection, with its own body, and counted by its own label."""
+    caller = server.caller()
+    told = {
+        "modelmux": [{"x": 3.0, "t": "t"}],
+        "mlflow": {"predictions": [{"x": 3.0, "t": "t"}]},
+    }
+    for number, protocol in enumerate([*ROUTES, *ROUTES], 1):
+        before = server.counted()
+        caller.ask_by(protocol)
+        assert is_direct(caller)
+        status, headers, body = await caller.answer(number)
+        assert (status, headers["x-model-version"]) == (200, "1")
+        if protocol in told:
+            assert json.loads(body) == told[protocol]
+        else:
+            assert [each["data"] for each in json.loads(body)["outputs"]] == [[3.0], ["t"]]
+        counted = server.counted() - before
+        assert (counted["a b", "1", "200", protocol], counted["rows", "a b", "1", protocol]) == (
+            1,
+            1,
+        )
+    assert caller.transport.writes == 2 * len(ROUTES)
+
+
 class Bodies:
     """By chance, good ones and bad ones, in the forms of each protocol."""
 
@@ -464,18 +489,20 @@ async def test_what_a_header_decides_is_left_to_the_endpoint(
     assert (await caller.answer())[0] == 200
 
 
-@pytest.mark.parametrize(
-    "line", ["Content-Type: application/json; charset=utf-8", "Content-Type: text/csv"]
-)
+@pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "text/csv"])
 @by_each_protocol
 async def test_which_type_of_two_counts_is_left_to_the_endpoint(
-    server: Server, line: str, protocol: str
+    server: Server, media_type: str, protocol: str
 ) -> None:
     """Protocols take the first one or the last one."""
-    caller = server.caller()
-    caller.ask_by(protocol, line)
-    assert not is_direct(caller)
-    await caller.answer()
+    asked = request(ROUTES[protocol].good, path=ROUTES[protocol].path)
+    other = b"\r\nContent-Type: %b" % media_type.encode()
+    for place in (b"\r\nContent-Type", b"\r\nContent-Length"):
+        caller = server.caller()
+        caller.send(asked.replace(place, other + place, 1))
+        assert not is_direct(caller)
+        await caller.answer()
+        await until(lambda: not server.state.tasks)
 
 
 async def test_binary_tensors_are_left_to_the_endpoint(server: Server) -> None:
