@@ -13,7 +13,7 @@ import time
 from gateway.admission import Visit
 from gateway.batching.compatibility import is_batched
 from gateway.catalog import Resolution
-from gateway.contract import TYPED, Request, Written
+from gateway.contract import Form, Request, Written
 from gateway.deadline import Deadline
 from gateway.errors import GatewayError, InvalidInput, no_answer
 from gateway.frame_calls import call_of, placed, timings
@@ -32,11 +32,12 @@ class Begun:
     """A prediction whose call is on its way. Its future raises DeadlineExceeded once the model's
     deadline has passed."""
 
-    __slots__ = ("body", "parsed", "queued", "request", "resolution", "started", "timer")
+    __slots__ = ("body", "form", "parsed", "queued", "request", "resolution", "started", "timer")
 
     def __init__(
         self,
         resolution: Resolution,
+        form: Form,
         body: bytes,
         request: Request,
         queued: Queued,
@@ -45,6 +46,7 @@ class Begun:
         parsed: float,
     ) -> None:
         self.resolution = resolution
+        self.form = form
         self.body = body
         self.request = request
         self.queued = queued
@@ -94,13 +96,13 @@ class SmallPredictions:
         version = resolution.version
         return version.task is None and is_batched(resolution.model, version)
 
-    def begin(self, resolution: Resolution, body: bytes, visit: Visit) -> Begun | None:
+    def begin(self, resolution: Resolution, form: Form, body: bytes, visit: Visit) -> Begun | None:
         """Have the call of a body of what it `takes` on its way. None where only
         `PredictionService.predict` can answer it, which then begins anew, also with what is wrong
         with the body."""
         started = time.perf_counter()
         try:
-            request = TYPED.read(resolution.contract, body, self._max_rows)
+            request = form.read(resolution.contract, body, self._max_rows)
             if len(request.frames) != 1 or request.rows > _MOST_ROWS:
                 return None
             visit.hold_rows(request.rows)
@@ -113,22 +115,22 @@ class SmallPredictions:
         queued = self._enqueue(call)
         if queued is None:
             return None
-        return Begun(resolution, body, request, queued, patience_s, started, time.perf_counter())
+        parsed = time.perf_counter()
+        return Begun(resolution, form, body, request, queued, patience_s, started, parsed)
 
     def end(self, begun: Begun, visit: Visit) -> tuple[Written, dict[str, float], Offer | None]:
         """The answer to what was begun, where the time went, and what a shadow is to be asked;
         raises what `PredictionService.predict` raises."""
         begun.timer.cancel()
-        resolution, request = begun.resolution, begun.request
+        resolution, request, form = begun.resolution, begun.request, begun.form
         try:
-            results = [begun.future.result()]
+            results = [_result(begun)]
             called = time.perf_counter()
-            answer = TYPED.write(resolution.contract, request, placed(request, results))
+            answer = form.write(resolution.contract, request, placed(request, results))
             visit.hold_answer(len(answer.body))
         except GatewayError as error:
-            refused = request.located(error) if isinstance(error, InvalidInput) else error
-            self._outcomes.failed(resolution, refused)
-            raise refused from None
+            self._outcomes.failed(resolution, error)
+            raise
         self._outcomes.was_loaded(resolution)
         self._outcomes.answered(resolution)
         offer = (
@@ -139,9 +141,16 @@ class SmallPredictions:
                 request,
                 results,
                 body=begun.body,
-                form=TYPED,
+                form=form,
                 answer_bytes=len(answer.body),
                 patience_s=self._patience_s(resolution.model),
             )
         )
         return answer, timings(results, begun.started, begun.parsed, called), offer
+
+
+def _result(begun: Begun) -> CallResult:
+    try:
+        return begun.future.result()
+    except InvalidInput as refusal:  # by the model's own classes
+        raise begun.request.located(refusal) from None

@@ -220,7 +220,7 @@ class Ingress:
             GatewayProtocol.direct = DirectPredictions(
                 service,
                 service.small,
-                app.state.typed,
+                app.state.predictions,
                 access=self._access(),
                 journal=journal,
                 around=around,

@@ -200,6 +200,13 @@ class Contract:
             return None
         return Request(rows=rows, frames=((range(rows), frame),), params={}, echo=echo)
 
+    def take_plain_rows(self, rows: list[Any], *, echo: Any = None) -> Request | None:
+        """The same of JSON's rows."""
+        frame = None if self._plain_table is None else self._plain_table.of_rows(rows)
+        if frame is None:
+            return None
+        return Request(rows=frame.rows, frames=((range(frame.rows), frame),), params={}, echo=echo)
+
     def render(self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int) -> bytes:
         """The answer as a JSON list: one element per row of the request, or as many as the version
         gave where it was called for this request alone.

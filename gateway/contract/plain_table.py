@@ -68,6 +68,10 @@ class PlainTable:
         rows = value if type(value) is list else [value]
         if max_rows is not None and len(rows) > max_rows:
             raise too_many_rows(max_rows)
+        return self.of_rows(rows)
+
+    def of_rows(self, rows: list[Any]) -> Frame | None:
+        """The same of JSON's values."""
         columns = self._columns(rows) if rows else None
         return None if columns is None else self._frame(columns, len(rows))
 

@@ -7,9 +7,9 @@ columns of the output signature. What each value may be is `coercion.py`'s matte
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -37,8 +37,7 @@ UNNAMED = "prediction"
 """The column of an answer that has no names."""
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerColumn:
+class AnswerColumn(NamedTuple):
     """A column of an answer, by what the signature says of it; without one it is anything.
 
     `values` are an array only where that was asked for, and it has numbers or truth values.
@@ -94,12 +93,15 @@ class Renderer:
         if not self._promised.named and len(fields) == 1:
             fields = (replace(fields[0], name=UNNAMED),)
         parts = [(places, self._part_by_column(output, arrays)) for places, output in outputs]
-        values = [
-            _together([(places, part[i]) for places, part in parts], rows)
-            for i in range(len(fields))
+        return [
+            AnswerColumn(
+                field.name,
+                field.type,
+                field.required,
+                _together([(places, part[i]) for places, part in parts], rows),
+            )
+            for i, field in enumerate(fields)
         ]
-        named = zip(fields, values, strict=True)
-        return [AnswerColumn(f.name, f.type, f.required, column) for f, column in named]
 
     def _part_by_column(self, output: Output, arrays: bool) -> list[Any]:
         assert self._promised is not None

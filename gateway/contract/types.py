@@ -7,6 +7,7 @@ these. This module knows nothing of JSON, MLflow's classes or pandas; of numpy i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -173,6 +174,7 @@ class Param:
         return self.default is None
 
 
+@cache
 def integer_bounds(kind: str) -> tuple[int, int]:
     """Smallest and largest value of a whole-number kind (`integer`, `long`, numpy's names)."""
     names = {"integer": "int32", "long": "int64"}
@@ -180,6 +182,7 @@ def integer_bounds(kind: str) -> tuple[int, int]:
     return int(info.min), int(info.max)
 
 
+@cache
 def float_bound(kind: str) -> float:
     """Largest magnitude of a fractional kind (`float`, `double`, numpy's names)."""
     names = {"float": "float32", "double": "float64"}

@@ -102,6 +102,9 @@ def read(contract: Contract, body: bytes, max_rows: int | None) -> Request:
     value = _loaded(body)
     if not isinstance(value, dict):
         raise _refused("", f"Expected an object with one of {', '.join(FORMS)}.")
+    plain = _plain(contract, value, max_rows)
+    if plain is not None:
+        return plain
     known = {param.name for param in contract.accepted_params}
     if any(name in value for name in _LANGUAGE):
         row = {name: each for name, each in value.items() if name not in known}
@@ -123,6 +126,17 @@ def read(contract: Contract, body: bytes, max_rows: int | None) -> Request:
     if not contract.from_type_hints or echo:
         return request
     return replace(request, at=("inputs",), single=not isinstance(value["inputs"], list))
+
+
+def _plain(contract: Contract, value: dict[str, Any], max_rows: int | None) -> Request | None:
+    """The request that is nothing but records of plain values, as the commonest are; None of all
+    others."""
+    records = value.get("dataframe_records") if len(value) == 1 else None
+    if type(records) is not list or contract.from_type_hints:
+        return None
+    if max_rows is not None and len(records) > max_rows:
+        return None
+    return contract.take_plain_rows(records, echo=False)
 
 
 def _loaded(body: bytes) -> Any:

@@ -156,13 +156,13 @@ def create_app(
 ) -> FastAPI:
     """The gateway's ASGI application over a prediction service and a catalog feed.
 
-    `app.state.predictions` takes what asks for a prediction, and `app.state.typed` what asks the
-    typed route, for whoever brings it there by a shorter way. `answers_request_id` and `journal`
-    are of the `Boundary` around the routes. Where `access` is None nothing needs a key; without
-    `webhook_secret` no webhook is taken. Predictions are counted in `traffic` and have spans where
-    there is `tracing`; `/metrics` tells what `measurements` give, or the catalog alone. `placement`
-    says where callers find all this, and pages of `origins` may read it. What models' tags say is
-    kept goes to `captured`; pages lead to MLflow at `mlflow_url`.
+    `app.state.predictions` takes what asks for a prediction, for whoever brings it there by a
+    shorter way. `answers_request_id` and `journal` are of the `Boundary` around the routes. Where
+    `access` is None nothing needs a key; without `webhook_secret` no webhook is taken. Predictions
+    are counted in `traffic` and have spans where there is `tracing`; `/metrics` tells what
+    `measurements` give, or the catalog alone. `placement` says where callers find all this, and
+    pages of `origins` may read it. What models' tags say is kept goes to `captured`; pages lead to
+    MLflow at `mlflow_url`.
     """
     placement = placement or Placement()
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
@@ -173,10 +173,9 @@ def create_app(
         "tracing": tracing,
         "captured": captured,
     }
-    typed = PredictEndpoint(service, **around)
     predictions = PredictionRoutes(
         [
-            (PREDICT_PATH, typed),
+            (PREDICT_PATH, PredictEndpoint(service, **around)),
             *(
                 (path, PredictEndpoint(service, route=path, dialect=dialect, **around))
                 for path, dialect in DIALECTS
@@ -203,7 +202,7 @@ def create_app(
     for router in (*routers, *undocumented):
         _answer_head(router)
         app.include_router(router)
-    app.state.predictions, app.state.typed = predictions, typed
+    app.state.predictions = predictions
     app.router.routes += predictions.routes
     app.mount(ASSETS_PATH, _Assets(directory=ASSETS), name="assets")
     install_handlers(app)

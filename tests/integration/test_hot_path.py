@@ -62,6 +62,27 @@ async def test_concurrent_requests_share_calls_where_the_tag_says_so(served: Gat
     assert [response.json() for response in alone] == [[{"x": 1.0}]] * 8
 
 
+async def test_callers_by_each_protocol_share_calls(served: Gateway) -> None:
+    """In one crowd, and each has the answer in its own form."""
+    tensor = {"name": "x", "shape": [1], "datatype": "FP64", "data": [1.0]}
+    asked: list[tuple[str, Any]] = [
+        ("/models/sharing/predict", {"x": 1.0}),
+        ("/models/sharing/invocations", {"dataframe_records": [{"x": 1.0}]}),
+        ("/v2/models/sharing/infer", {"inputs": [tensor]}),
+    ]
+    async with httpx.AsyncClient(base_url=served.url, timeout=60.0) as caller:
+        responses = await asyncio.gather(
+            *(caller.post(path, json=body) for _ in range(8) for path, body in asked)
+        )
+    answers = [response.json() for response in responses]
+    rows = [
+        *(answer[0]["x"] for answer in answers[0::3]),
+        *(answer["predictions"][0] for answer in answers[1::3]),
+        *(answer["outputs"][0]["data"][0] for answer in answers[2::3]),
+    ]
+    assert max(rows) > len(rows) / len(asked)
+
+
 async def test_a_row_that_fails_fails_alone(served: Gateway) -> None:
     """The model raises on one row of a crowd: that caller has a 500, the others their answers."""
     values = [1.0] * 7 + [-1.0] + [2.0] * 7

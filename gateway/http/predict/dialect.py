@@ -35,9 +35,12 @@ class Dialect:
     """The value of the metrics' label."""
     streams: ClassVar[bool] = True
     """Whether a caller who takes events is answered with them."""
+    deciding: ClassVar[frozenset[bytes]] = frozenset()
+    """The headers, beside `Content-Type` and `Accept`, that a body of JSON is read by."""
 
     def asked(self, scope: Scope) -> Asked:
-        """What the path and the headers name; raises ConflictingVersion where they differ."""
+        """What the path and the headers name; raises ConflictingVersion where they differ. Of small
+        predictions the path alone is looked at (`direct`)."""
         path = scope["path_params"]
         selector, in_path = selector_of(scope["headers"]), path.get("selector")
         if in_path is not None and selector not in (None, in_path):

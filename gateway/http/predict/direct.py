@@ -1,4 +1,4 @@
-"""Small predictions of the typed route, answered without a task of their own.
+"""Small predictions, answered without a task of their own.
 
 A shortcut and nothing more (docs/decisions/0055). What it takes, it answers as `PredictEndpoint`
 does, in a part of the time: a request is read in the turn of the event loop in which it came, its
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote
 
@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.admission import Visit
 from gateway.catalog import Catalog, Resolution
-from gateway.contract import Written
+from gateway.contract import Form, Written
 from gateway.errors import GatewayError
 from gateway.http.access_control import Access
 from gateway.http.access_log import AccessEntry, AccessJournal, note_answer
@@ -31,8 +31,7 @@ from gateway.http.predict.body import length_of
 from gateway.http.predict.compression import WORTH_BYTES
 from gateway.http.predict.endpoint import DRAWN, PredictEndpoint
 from gateway.http.predict.negotiation import JSON
-from gateway.http.predict.path import PREDICT_PATH
-from gateway.http.predict.routes import path_pattern
+from gateway.http.predict.routes import PredictionRoutes
 from gateway.http.predict.version_header import SELECTING
 from gateway.http.request_identity import request_id_of
 from gateway.ports import CallResult
@@ -41,7 +40,6 @@ from gateway.small_predictions import MOST_BYTES, Begun, SmallPredictions
 
 _logger = logging.getLogger(__name__)
 
-_PATH = path_pattern(PREDICT_PATH)
 _REMEMBERED = 4096
 _ANYTHING = (b"*/*", JSON)
 
@@ -67,10 +65,15 @@ _HEAD = b"".join(
 
 
 class Taken(NamedTuple):
-    """What a request asks for that is taken, by which path."""
+    """What a request asks for that is taken, by which path, whom and in which form; and which
+    headers it may not have."""
 
     path: str
+    endpoint: PredictEndpoint
     resolution: Resolution
+    form: Form
+    deciding: Set[bytes]
+    most_bytes: int
 
 
 class Ending(Protocol):
@@ -88,7 +91,8 @@ Around = Callable[[ASGIApp], ASGIApp]
 
 
 class DirectPredictions:
-    """Takes small predictions from a server's connections for the endpoint of the typed route.
+    """Takes small predictions from a server's connections for those `routes` whose paths name the
+    model.
 
     `access`, `journal` and `around` are those of the ordinary way; `head` are lines that the heads
     of all answers have.
@@ -98,7 +102,7 @@ class DirectPredictions:
         self,
         service: PredictionService,
         small: SmallPredictions,
-        endpoint: PredictEndpoint,
+        routes: PredictionRoutes,
         *,
         access: Access | None,
         journal: AccessJournal | None,
@@ -107,12 +111,11 @@ class DirectPredictions:
     ) -> None:
         self.small = small
         self._service = service
-        self.endpoint = endpoint
+        self._routes = routes
         self.around = around
         self.head = head
         self._access = access
         self._journal = journal
-        self._most_bytes = min(MOST_BYTES, endpoint.max_body_bytes)
         self._resolved_in: Catalog | None = None
         self._resolved: dict[bytes, Taken] = {}
 
@@ -121,25 +124,27 @@ class DirectPredictions:
         taken = self._taken(target)
         if taken is None:
             return None
-        declared = length = b""
+        is_json, length = False, b""
         for name, value in headers:
-            if name in _DECIDING:
+            if name in taken.deciding:
                 return None
             if name == b"content-type":
-                declared = value
+                if value != JSON:
+                    return None
+                is_json = True
             elif name == b"content-length":
                 length = value
             elif name == b"accept" and value not in _ANYTHING:
                 return None
-        is_small = length.isdigit() and length_of(length) <= self._most_bytes
-        return taken if declared == JSON and is_small else None
+        is_small = length.isdigit() and length_of(length) <= taken.most_bytes
+        return taken if is_json and is_small else None
 
     def begin(self, taken: Taken, scope: Scope, body: bytes) -> DirectAnswer | None:
         """Begin to answer a request whose body is there; None where the ordinary way has to be
         gone."""
         began = time.perf_counter()
         try:
-            return self._begun(taken.resolution, scope, body, began)
+            return self._begun(taken, scope, body, began)
         # A boundary: in the turn of a connection, its server would take an exception for a request
         # that can't be read. The ordinary way has it again, and says what it is.
         except Exception:
@@ -152,9 +157,8 @@ class DirectPredictions:
             spent_s = time.perf_counter() - began
             self._journal.add(AccessEntry(time.time(), scope, status, spent_s))
 
-    def _begun(
-        self, resolution: Resolution, scope: Scope, body: bytes, began: float
-    ) -> DirectAnswer | None:
+    def _begun(self, taken: Taken, scope: Scope, body: bytes, began: float) -> DirectAnswer | None:
+        endpoint, resolution, form = taken.endpoint, taken.resolution, taken.form
         begun = None
         try:
             if self._access is not None:
@@ -164,18 +168,21 @@ class DirectPredictions:
                 resolution = scope[DRAWN] = drawn(resolution, scope["headers"])
                 if not self.small.takes(resolution):
                     return None
-            if self.endpoint.captures(scope, resolution):
+                form = endpoint.form_of_json(resolution)
+            if endpoint.captures(scope, resolution):
                 return None
             visit = self._service.arrive(resolution)
         except GatewayError:
             return None
         try:
             visit.hold_bytes(len(body))
-            begun = self.small.begin(resolution, body, visit)
+            begun = self.small.begin(resolution, form, body, visit)
         finally:
             if begun is None:
                 visit.leave()
-        return None if begun is None else DirectAnswer(self, scope, begun, visit, began)
+        if begun is None:
+            return None
+        return DirectAnswer(self, endpoint, scope, begun, visit, began)
 
     def _taken(self, target: bytes) -> Taken | None:
         """By a target that is nothing but a path. What is found is kept for as long as the catalog
@@ -189,18 +196,26 @@ class DirectPredictions:
     def _taken_anew(self, target: bytes) -> Taken | None:
         if not target.isascii() or b"?" in target or b"#" in target:
             return None
-        path = _PATH.fullmatch(unquote(target.decode("ascii")))
-        if path is None or not self._service.knows(path["name"]):
+        path = unquote(target.decode("ascii"))
+        endpoint, said = self._routes.found(path) or (None, {})
+        if not isinstance(endpoint, PredictEndpoint) or not self._service.knows(said["name"]):
             return None
         try:
-            resolution = self._service.resolve(path["name"], None)
+            resolution = self._service.resolve(said["name"], said.get("selector"))
         except GatewayError:
             return None
         if not self.small.takes(resolution):
             return None
         if len(self._resolved) >= _REMEMBERED:
             self._resolved.clear()
-        taken = self._resolved[target] = Taken(path.string, resolution)
+        taken = self._resolved[target] = Taken(
+            path=path,
+            endpoint=endpoint,
+            resolution=resolution,
+            form=endpoint.form_of_json(resolution),
+            deciding=_DECIDING | endpoint.deciding,
+            most_bytes=min(MOST_BYTES, endpoint.max_body_bytes),
+        )
         return taken
 
 
@@ -208,12 +223,21 @@ class DirectAnswer:
     """A prediction that was begun. It ends with an answer that is written, with an application that
     goes on from there, or with nothing for a caller who has left."""
 
-    __slots__ = ("_began", "_begun", "_direct", "_ending", "_is_left", "_scope", "_visit")
+    __slots__ = (
+        "_began", "_begun", "_direct", "_ending", "_endpoint", "_is_left", "_scope", "_visit",
+    )  # fmt: skip
 
     def __init__(
-        self, direct: DirectPredictions, scope: Scope, begun: Begun, visit: Visit, began: float
+        self,
+        direct: DirectPredictions,
+        endpoint: PredictEndpoint,
+        scope: Scope,
+        begun: Begun,
+        visit: Visit,
+        began: float,
     ) -> None:
         self._direct = direct
+        self._endpoint = endpoint
         self._scope = scope
         self._begun = begun
         self._visit = visit
@@ -231,7 +255,7 @@ class DirectAnswer:
         self._begun.leave()
         self._visit.leave()
         resolution = self._begun.resolution
-        self._direct.endpoint.note_left(resolution.model.name)
+        self._endpoint.note_left(resolution.model.name)
         note_answer(self._scope, resolution.model.name, resolution.version.number, None)
         self._direct.note(self._scope, None, self._began)
 
@@ -277,11 +301,12 @@ class DirectAnswer:
             note_answer(scope, name, version, rows)
             self._ending.answer(head, body)
             spent_s = time.perf_counter() - self._began
-            direct.endpoint.note_answered(name, version, spent_s, rows)
+            self._endpoint.note_answered(name, version, spent_s, rows)
             direct.note(scope, 200, self._began)
 
     def _go_on(self, outcome: Prediction | BaseException) -> None:
-        direct, visit, scope = self._direct, self._visit, self._scope
+        direct, endpoint = self._direct, self._endpoint
+        visit, scope = self._visit, self._scope
         name, version = self._begun.resolution.model.name, self._begun.resolution.version.number
         scope[BEGAN] = began = self._began
         note_answer(scope, name, version, None)
@@ -294,6 +319,6 @@ class DirectAnswer:
 
         async def rest(scope: Scope, receive: Receive, send: Send) -> None:
             exchange = Exchange(scope, receive, send, model=name, began=began)
-            await direct.endpoint.conclude(exchange, come())
+            await endpoint.conclude(exchange, come())
 
         self._ending.go_on(direct.around(rest))

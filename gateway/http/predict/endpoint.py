@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from gateway.admission import Visit
 from gateway.catalog import Resolution
-from gateway.contract import TYPED
+from gateway.contract import TYPED, Form
 from gateway.contract.agents import asks_for_stream
 from gateway.errors import GatewayError
 from gateway.http.access_log import note_answer
@@ -22,12 +22,15 @@ from gateway.http.predict.deadline_header import timeout_of
 from gateway.http.predict.dialect import Dialect, require_json
 from gateway.http.predict.disconnect import Departure
 from gateway.http.predict.event_stream import problem_of_event, takes_events
+from gateway.http.predict.negotiation import JSON
 from gateway.http.predict.path import PREDICT_PATH
 from gateway.http.predict.version_header import RawHeaders
 from gateway.prediction import PredictionService
 
 DRAWN = "modelmux.drawn"
 """Where a request's scope has which version it gets, where that is drawn already (`direct`)."""
+
+_JSON_ALONE = ((b"content-type", JSON),)
 
 
 class PredictEndpoint(AnsweringEndpoint):
@@ -44,6 +47,15 @@ class PredictEndpoint(AnsweringEndpoint):
     ) -> None:
         self._dialect = Dialect() if dialect is None else dialect
         super().__init__(service, route=route, **around)
+
+    @property
+    def deciding(self) -> frozenset[bytes]:
+        """See `Dialect.deciding`."""
+        return self._dialect.deciding
+
+    def form_of_json(self, resolution: Resolution) -> Form:
+        """The form of a request that declares JSON, and whose headers decide nothing else."""
+        return self._dialect.form(_JSON_ALONE, resolution)
 
     @property
     def _protocol(self) -> str:

@@ -27,14 +27,19 @@ class PredictionRoutes:
         """Whether a request asks for a prediction; what its path says is then in its scope."""
         if scope["type"] != "http" or scope["method"] != "POST":
             return False
-        below = scope["path"].removeprefix(scope.get("root_path", ""))
+        found = self.found(scope["path"].removeprefix(scope.get("root_path", "")))
+        if found is None:
+            return False
+        scope[_TAKEN], scope["path_params"] = found
+        return True
+
+    def found(self, path: str) -> tuple[ASGIApp, dict[str, str]] | None:
+        """Who answers at a path, and what that says by its names; None where nobody does."""
         for pattern, endpoint in self._patterns:
-            path = pattern.fullmatch(below)
-            if path is not None:
-                scope["path_params"] = path.groupdict()
-                scope[_TAKEN] = endpoint
-                return True
-        return False
+            matched = pattern.fullmatch(path)
+            if matched is not None:
+                return endpoint, matched.groupdict()
+        return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that was taken."""

@@ -35,6 +35,7 @@ class InferenceV2(Dialect):
     as what else there is: KServe's client reads no other type."""
 
     protocol = "inference_v2"
+    deciding = frozenset({_JSON_LENGTH})
 
     def form(self, headers: RawHeaders, resolution: Resolution) -> Form:
         """See `Dialect.form`; raises InvalidHeader too."""

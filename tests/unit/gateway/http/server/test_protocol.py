@@ -8,8 +8,9 @@ import gc
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from uvicorn.server import ServerState
 from gateway.admission import Admission, AdmissionLimits, Visit
 from gateway.batching.batcher import MicroBatcher
 from gateway.canary import Canary, CanaryRule, Trials
-from gateway.catalog import Shadow
+from gateway.capture.journal import CaptureJournal
+from gateway.capture.kept import Kept
+from gateway.catalog import ModelOptions, Shadow
 from gateway.errors import InvalidInput, ModelFailed, ModelUnavailable, Violation
 from gateway.http.access_control import Access
 from gateway.http.access_log import AccessJournal
@@ -29,6 +32,7 @@ from gateway.http.predict.body import HttpLimits
 from gateway.http.predict.direct import DirectPredictions
 from gateway.http.server.protocol import GatewayProtocol
 from gateway.metrics.counters import Traffic
+from gateway.metrics.families import REQUEST_DURATION, REQUEST_ROWS, REQUESTS
 from gateway.ports import Call, CallResult
 from gateway.prediction import PredictionService
 from gateway.security.api_keys import entry_of, parse_keys
@@ -41,6 +45,26 @@ from tests.support.supervised import until as until_later
 INPUTS = (("x", "double"), ("n", "long"), ("t", "string", False))
 SIGNATURE = signature(*INPUTS, outputs=[("x", "double"), ("t", "string")])
 GOOD = b'{"x": 1.5, "n": 2, "t": "a"}'
+GOOD_TENSORS = b"""{"inputs": [
+    {"name": "x", "shape": [1], "datatype": "FP64", "data": [1.5]},
+    {"name": "n", "shape": [1], "datatype": "INT64", "data": [2]},
+    {"name": "t", "shape": [1], "datatype": "BYTES", "data": ["a"]}
+]}"""
+
+
+class Route(NamedTuple):
+    """Where a protocol is asked, and a body that it takes."""
+
+    path: str
+    good: bytes
+
+
+ROUTES = {
+    "modelmux": Route("/models/a%20b/predict", GOOD),
+    "mlflow": Route("/models/a%20b/invocations", b'{"dataframe_records": [%b]}' % GOOD),
+    "inference_v2": Route("/v2/models/a%20b/infer", GOOD_TENSORS),
+}
+by_each_protocol = pytest.mark.parametrize("protocol", ROUTES)
 SECRET = "mm_0123456789abcdef0123456789abcdef"  # pragma: allowlist secret
 
 
@@ -78,6 +102,16 @@ class Doubling:
         x = np.asarray(call.frame.columns[0])
         texts = [self.text] * call.frame.rows
         return CallResult(output=("columns", ["x", "t"], [2 * x, texts]), timings_ms={"model": 1.0})
+
+
+class KeptInMemory:
+    """A journal of what is captured."""
+
+    def __init__(self) -> None:
+        self.kept: list[Kept] = []
+
+    def note(self, kept: Kept) -> None:
+        self.kept.append(kept)
 
 
 class Transport(asyncio.Transport):
@@ -118,8 +152,10 @@ class Server:
         max_body_bytes: int = 1_000_000,
         has_shadow: bool = False,
         canary: CanaryRule | None = None,
+        captured_percent: float = 0.0,
     ) -> None:
         self.backend = Doubling()
+        self.captured = KeptInMemory()
         self.shadowing = Shadowing(self.backend)
         self.trials = Trials()
         self.traffic = Traffic()
@@ -129,7 +165,10 @@ class Server:
         versions = [version(number, SIGNATURE, flavor="mlflow.sklearn") for number in (1, 2)]
         shadow = Shadow(number=2) if has_shadow else None
         runs = canary and Canary(rule=canary, version=2, state="running", trial="the trial")
-        model = served(*versions, default=1, name="a b", shadow=shadow, canary=runs)
+        options = ModelOptions(capture=captured_percent)
+        model = served(
+            *versions, default=1, name="a b", shadow=shadow, canary=runs, options=options
+        )
         self.catalog = catalog(model)
         self.feed = StaticFeed(self.catalog)
         batcher = MicroBatcher(self.backend)
@@ -150,12 +189,13 @@ class Server:
             access=access,
             traffic=self.traffic,
             journal=self.journal,
+            captured=cast(CaptureJournal, self.captured),
         )
         assert self.service.small is not None
         self.direct = DirectPredictions(
             self.service,
             self.service.small,
-            app.state.typed,
+            app.state.predictions,
             access=access,
             journal=self.journal,
             around=lambda inner: Boundary(inner, journal=self.journal),
@@ -190,6 +230,15 @@ class Server:
         line: dict[str, Any] = json.loads(self.lines[-1])
         return line
 
+    def counted(self) -> Counter[tuple[str, ...]]:
+        """Requests, rows and times by their labels."""
+        reading: dict[str, list[tuple[Any, Any]]] = dict(self.traffic.reading())
+        found = Counter(dict(reading[REQUESTS.name]))
+        found.update({("rows", *labels): rows for labels, rows in reading[REQUEST_ROWS.name]})
+        times = reading[REQUEST_DURATION.name]
+        found.update({("times", *labels): sum(counts) for labels, (counts, _) in times})
+        return found
+
     @property
     def inside(self) -> tuple[int, int, int]:
         return len(self.admission.loads), self.admission.rows, self.admission.body_bytes
@@ -209,6 +258,11 @@ class Caller:
 
     def ask(self, body: bytes, *lines: str, path: str = "/models/a%20b/predict") -> None:
         self.send(request(body, *lines, path=path))
+
+    def ask_by(self, protocol: str, *lines: str) -> None:
+        """Send what the protocol takes."""
+        route = ROUTES[protocol]
+        self.ask(route.good, *lines, path=route.path)
 
     def hang_up(self) -> None:
         self.protocol.connection_lost(None)
@@ -279,44 +333,141 @@ async def test_small_predictions_have_no_task_of_their_own(server: Server) -> No
     assert server.inside == (0, 0, 0)
 
 
-def bodies(seed: int, count: int) -> list[bytes]:
-    """Good and bad ones."""
-    drawn = random.Random(seed)
-    values: list[Any] = [0, 1.5, -3, 2**70, True, None, "a", "", "ü", [], {}, float("inf"), "1"]
+async def test_each_protocol_is_answered_directly(server: Server) -> None:
+    """In turn over one connection, with its own body, and counted by its own label."""
+    caller = server.caller()
+    told = {
+        "modelmux": [{"x": 3.0, "t": "t"}],
+        "mlflow": {"predictions": [{"x": 3.0, "t": "t"}]},
+    }
+    for number, protocol in enumerate([*ROUTES, *ROUTES], 1):
+        before = server.counted()
+        caller.ask_by(protocol)
+        assert is_direct(caller)
+        status, headers, body = await caller.answer(number)
+        assert (status, headers["x-model-version"]) == (200, "1")
+        if protocol in told:
+            assert json.loads(body) == told[protocol]
+        else:
+            assert [each["data"] for each in json.loads(body)["outputs"]] == [[3.0], ["t"]]
+        counted = server.counted() - before
+        assert (counted["a b", "1", "200", protocol], counted["rows", "a b", "1", protocol]) == (
+            1,
+            1,
+        )
+    assert caller.transport.writes == 2 * len(ROUTES)
 
-    def row() -> Any:
-        names = drawn.sample(["x", "n", "t", "other"], drawn.randint(0, 4))
-        good = {"x": drawn.random(), "n": drawn.randint(0, 9), "t": "text"}
-        if drawn.random() < 0.6:
+
+class Bodies:
+    """By chance, good ones and bad ones, in the forms of each protocol."""
+
+    def __init__(self, seed: int) -> None:
+        self._drawn = random.Random(seed)
+        self._values: list[Any] = [
+            0, 1.5, -3, 2**70, True, None, "a", "", "ü", [], {}, float("inf"), "1",
+        ]  # fmt: skip
+
+    def of(self, protocol: str) -> bytes:
+        """One of them; now and then it breaks off."""
+        body: Any = {"mlflow": self._mlflow, "inference_v2": self._tensors}.get(
+            protocol, self._typed
+        )()
+        text = json.dumps(body).encode()
+        return text if self._drawn.random() < 0.9 else text[: len(text) // 2]
+
+    def _is(self, chance: float) -> bool:
+        return self._drawn.random() < chance
+
+    def _row(self) -> dict[str, Any]:
+        names = self._drawn.sample(["x", "n", "t", "other"], self._drawn.randint(0, 4))
+        good = {"x": self._drawn.random(), "n": self._drawn.randint(0, 9), "t": "text"}
+        if self._is(0.6):
             return good
-        return {**good, **{name: drawn.choice(values) for name in names}}
+        return {**good, **{name: self._drawn.choice(self._values) for name in names}}
 
-    def body() -> Any:
-        kind = drawn.random()
-        if kind < 0.4:
-            return row()
-        rows = [row() for _ in range(drawn.choice([0, 1, 2, 11]))]
-        return rows if kind < 0.8 else {"inputs": rows, "params": {"p": 1}}
+    def _rows(self) -> list[dict[str, Any]]:
+        return [self._row() for _ in range(self._drawn.choice([0, 1, 1, 2, 11]))]
 
-    made = [json.dumps(body()).encode() for _ in range(count)]
-    return [text if drawn.random() < 0.9 else text[: len(text) // 2] for text in made]
+    def _columns(self) -> dict[str, list[Any]]:
+        rows, names = self._rows(), self._drawn.sample(["x", "n", "t"], 3)
+        if self._is(0.1):
+            names.pop()
+        return {name: [row.get(name) for row in rows] for name in names}
+
+    def _typed(self) -> Any:
+        if self._is(0.4):
+            return self._row()
+        return self._rows() if self._is(0.7) else {"inputs": self._rows(), "params": {"p": 1}}
+
+    def _mlflow(self) -> Any:
+        columns = self._columns()
+        data = list(zip(*columns.values(), strict=True))
+        forms: dict[str, Any] = {
+            "dataframe_records": self._rows(),
+            "dataframe_split": {"columns": list(columns), "data": data},
+            "instances": self._rows(),
+            "inputs": self._columns(),
+            "messages": "a",
+        }
+        chosen = self._drawn.choices(list(forms), [4, 4, 2, 2, 1], k=2 if self._is(0.05) else 1)
+        params = {"params": self._drawn.choice([{}, {"p": 1}, 3])} if self._is(0.2) else {}
+        return {**{name: forms[name] for name in chosen}, **params}
+
+    def _tensors(self) -> Any:
+        datatypes = {"x": "FP64", "n": "INT64", "t": "BYTES"}
+        inputs = [
+            {
+                "name": name,
+                "shape": [len(data) + self._is(0.05), *([1] if self._is(0.3) else [])],
+                "datatype": "FP32" if self._is(0.05) else datatypes[name],
+                "data": data,
+            }
+            for name, data in self._columns().items()
+        ]  # fmt: skip
+        more: dict[str, list[Any]] = {
+            "id": ["7", 7],
+            "parameters": [{}, {"content_type": "pd"}, {"binary_data_output": True}, {"p": 1}],
+            "outputs": [
+                [{"name": "t"}], [{"name": "no"}], [],
+                [{"name": "x", "parameters": {"binary_data": True}}, {"name": "t"}],
+            ],
+        }  # fmt: skip
+        asked = {name: self._drawn.choice(each) for name, each in more.items() if self._is(0.15)}
+        return {"inputs": inputs, **asked}
 
 
+@pytest.mark.parametrize(
+    ("protocol", "path"),
+    [
+        *((protocol, route.path) for protocol, route in ROUTES.items()),
+        ("mlflow", "/models/a%20b/versions/2/invocations"),
+        ("inference_v2", "/v2/models/a%20b/versions/2/infer/"),
+    ],
+)
 async def test_nobody_can_tell_which_way_an_answer_came(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: Server, monkeypatch: pytest.MonkeyPatch, protocol: str, path: str
 ) -> None:
-    """Over hundreds of bodies, good ones and bad ones, status, headers and body are the same."""
-    told = ("content-type", "x-model-version", "content-length", "x-request-id", "date", "server")
-    for number, body in enumerate(bodies(7, 300)):
-        seen = []
+    """Over hundreds of bodies, good ones and bad ones, status, headers and body are the same, what
+    is counted, and what the access log says."""
+    chance, directly = Bodies(7), 0
+    for number in range(200):
+        body, seen = chance.of(protocol), []
         for direct in (server.direct, None):
             monkeypatch.setattr(GatewayProtocol, "direct", direct)
-            caller = server.caller()
-            caller.ask(body, f"X-Request-ID: {number}")
+            caller, before = server.caller(), server.counted()
+            caller.ask(body, f"X-Request-ID: {number}", path=path)
+            directly += is_direct(caller)
             status, headers, answer = await caller.answer()
-            seen.append((status, {n: headers.get(n) for n in told}, set(headers), answer))
+            await until(lambda: not server.state.tasks)
+            assert headers.pop("server-timing", "").startswith("predict;") == (status == 200)
+            counted, entry = server.counted() - before, server.entry()
+            for varying in ("timestamp", "ms"):
+                del entry[varying]
+            assert sum(counted[labels] for labels in counted if labels[-1] == protocol) >= 1
+            seen.append((status, headers, answer, counted, entry))
             assert server.inside == (0, 0, 0)
         assert seen[0] == seen[1], body
+    assert directly > 40
 
 
 @pytest.mark.parametrize(
@@ -327,10 +478,37 @@ async def test_nobody_can_tell_which_way_an_answer_came(
         "Connection: close", "Upgrade: websocket",
     ],
 )  # fmt: skip
-async def test_what_a_header_decides_is_left_to_the_endpoint(server: Server, line: str) -> None:
+@by_each_protocol
+async def test_what_a_header_decides_is_left_to_the_endpoint(
+    server: Server, line: str, protocol: str
+) -> None:
     """Whoever asks for a version, a deadline, another form or the connection's end."""
     caller = server.caller()
-    caller.ask(GOOD, line)
+    caller.ask_by(protocol, line)
+    assert not is_direct(caller)
+    assert (await caller.answer())[0] == 200
+
+
+@pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "text/csv"])
+@by_each_protocol
+async def test_which_type_of_two_counts_is_left_to_the_endpoint(
+    server: Server, media_type: str, protocol: str
+) -> None:
+    """Protocols take the first one or the last one."""
+    asked = request(ROUTES[protocol].good, path=ROUTES[protocol].path)
+    other = b"\r\nContent-Type: %b" % media_type.encode()
+    for place in (b"\r\nContent-Type", b"\r\nContent-Length"):
+        caller = server.caller()
+        caller.send(asked.replace(place, other + place, 1))
+        assert not is_direct(caller)
+        await caller.answer()
+        await until(lambda: not server.state.tasks)
+
+
+async def test_binary_tensors_are_left_to_the_endpoint(server: Server) -> None:
+    """A header says where they begin."""
+    caller = server.caller()
+    caller.ask_by("inference_v2", f"Inference-Header-Content-Length: {len(GOOD_TENSORS)}")
     assert not is_direct(caller)
     assert (await caller.answer())[0] == 200
 
@@ -403,20 +581,31 @@ async def test_callers_share_calls(server: Server) -> None:
         (SystemExit(), 500, "internal_error"),
     ],
 )
+@by_each_protocol
 async def test_whatever_a_call_ends_with_is_a_problem(
-    server: Server, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, code: str
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    status: int,
+    code: str,
+    protocol: str,
 ) -> None:
     """The same as from the endpoint, with its line; and the connection goes on."""
+    if protocol == "mlflow" and code in ("model_failed", "invalid_input"):
+        status = 400
+    media_type = "application/problem+json"
+    if protocol == "inference_v2" and code != "internal_error":
+        media_type = "application/json"
     problems = []
     for direct in (server.direct, None):
         monkeypatch.setattr(GatewayProtocol, "direct", direct)
         caller = server.caller()
         server.backend.error = error
-        caller.ask(GOOD, "X-Request-ID: mine")
+        caller.ask_by(protocol, "X-Request-ID: mine")
         assert is_direct(caller) is (direct is not None)
         told, headers, body = await caller.answer()
         assert (told, json.loads(body)["code"]) == (status, code)
-        assert headers["content-type"] == "application/problem+json"
+        assert headers["content-type"] == media_type
         assert (headers.get("retry-after") == "3") == (status == 503)
         entry = server.entry()
         assert (entry["status"], entry["version"]) == (status, 1)
@@ -429,11 +618,14 @@ async def test_whatever_a_call_ends_with_is_a_problem(
     assert problems[0] == problems[1]
 
 
-async def test_large_answers_are_compressed_where_that_is_asked_for(server: Server) -> None:
+@by_each_protocol
+async def test_large_answers_are_compressed_where_that_is_asked_for(
+    server: Server, protocol: str
+) -> None:
     """As the endpoint does it, with the rows that the call gave."""
     server.backend.text = "long " * 1000
     caller = server.caller()
-    caller.ask(GOOD, "Accept-Encoding: gzip")
+    caller.ask_by(protocol, "Accept-Encoding: gzip")
     assert is_direct(caller)
     status, headers, body = await caller.answer()
     assert (status, headers["content-encoding"]) == (200, "gzip")
@@ -515,8 +707,9 @@ async def test_who_does_not_read_is_waited_for(server: Server) -> None:
     assert (await caller.answer())[0] == 200
 
 
+@by_each_protocol
 async def test_a_shadow_is_asked_what_was_answered_directly(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
     """After the answer, which is written in one piece, and by the request's id."""
     server = Server(monkeypatch, has_shadow=True)
@@ -525,7 +718,8 @@ async def test_a_shadow_is_asked_what_was_answered_directly(
     server.shadowing.take()
     server.backend.calls.clear()
     caller = server.caller()
-    caller.ask(GOOD)
+    caller.ask_by(protocol)
+    assert is_direct(caller)
     assert (await caller.answer())[0] == 200
     assert caller.transport.writes == 1
     await server.shadowing.settle()
@@ -533,7 +727,10 @@ async def test_a_shadow_is_asked_what_was_answered_directly(
     assert server.shadowing.take()["a b"].outcomes == {"equal": 1}
 
 
-async def test_a_canary_has_its_callers_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+@by_each_protocol
+async def test_a_canary_has_its_callers_directly(
+    monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
     """The same as by the ordinary way, and what comes of them is counted."""
     server = Server(monkeypatch, canary=CanaryRule(selector="2", percent=40.0))
     await server.warm()
@@ -547,12 +744,35 @@ async def test_a_canary_has_its_callers_directly(monkeypatch: pytest.MonkeyPatch
     for _ in range(2):  # the first one of a version warms it
         caller, before = server.caller(), server.trials.counts().get("the trial", (0, 0))
         for session in sessions:
-            caller.ask(GOOD, session)
+            caller.ask_by(protocol, session)
             await caller.answer(len(caller.answers) + 1)
         assert [headers["x-model-version"] for _, headers, _ in caller.answers] == wanted
+        if protocol == "inference_v2":
+            told = [json.loads(body)["model_version"] for _, _, body in caller.answers]
+            assert told == wanted
         requests, errors = server.trials.counts()["the trial"]
         assert (requests - before[0], errors) == (wanted.count("2"), 0)
     assert caller.transport.writes == len(sessions)
+
+
+@by_each_protocol
+async def test_what_is_captured_is_left_to_the_endpoint(
+    monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    """Of a share each request is drawn once; those that aren't kept are answered directly."""
+    server = Server(monkeypatch, captured_percent=50.0)
+    draws = iter([0.9, 0.1, 0.9])
+    monkeypatch.setattr("gateway.http.predict.capturing.random.random", lambda: next(draws))
+    await server.warm()
+    for is_kept in (True, False):
+        caller = server.caller()
+        caller.ask_by(protocol)
+        assert is_direct(caller) is not is_kept
+        assert (await caller.answer())[0] == 200
+        await until(lambda: not server.state.tasks)
+        assert len(server.captured.kept) == 1
+    (kept,) = server.captured.kept
+    assert (kept.protocol, kept.status) == (protocol, 200)
 
 
 async def test_who_goes_to_a_canary_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
