@@ -88,14 +88,14 @@ def _inputs(model: SavedModel) -> list[Any]:
 def _compare(got: Any, want: Any) -> None:
     """Equal but for rounding, and for names that the signature gives to what has none, or pandas to
     what the signature has none for."""
-    if isinstance(want, list):
+    if isinstance(got, dict) and not isinstance(want, dict):
+        (value,) = got.values()
+        _compare(value, want)
+    elif isinstance(want, list):
         assert isinstance(got, list)
         assert len(got) == len(want)
         for ours, theirs in zip(got, want, strict=True):
             _compare(ours, theirs)
-    elif isinstance(got, dict) and not isinstance(want, dict):
-        (value,) = got.values()
-        _compare(value, want)
     elif isinstance(want, dict) and not isinstance(got, dict):
         (value,) = want.values()
         _compare(got, value)
