@@ -33,7 +33,7 @@ install: $(INSTALLED) ## Install modelmux, the demo and the tools into .venv
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "modelmux needs Python 3.11 or newer; try make PYTHON=python3.11"; exit 2; }
+		|| { echo "$(PYTHON) isn't a Python of 3.11 or newer, which modelmux needs; name one: make PYTHON=…"; exit 2; }
 	@echo "Installing into .venv (the first time this takes a minute or more) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv torch

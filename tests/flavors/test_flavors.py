@@ -39,7 +39,7 @@ async def test_a_flavor_answers_as_mlflow_does(
     model = await asyncio.to_thread(
         saved_model, flavor.name, tmp_path / "model", interpreter, answers="predictions"
     )
-    want = _rows(model.answer["predictions"], len(_inputs(model)))
+    want = _rows(model)
     async with serving(model, interpreter) as served:
         assert served.version.problem is None
         assert served.version.flavor == flavor.loader
@@ -63,13 +63,15 @@ async def test_a_flavor_answers_as_mlflow_does(
                 _compare(answer, want)
 
 
-def _rows(predicted: Any, count: int) -> list[Any]:
-    """What MLflow answers, by row: arrays with an element for each row may be by output."""
+def _rows(model: SavedModel) -> list[Any]:
+    """What MLflow answers, by row: tensors are by output."""
+    predicted = model.answer["predictions"]
     if isinstance(predicted, list):
         return predicted
-    columns = predicted.values() if isinstance(predicted, dict) else ()
-    if columns and all(isinstance(each, list) and len(each) == count for each in columns):
-        return [dict(zip(predicted, row, strict=True)) for row in zip(*columns, strict=True)]
+    outputs = contract_of(version_of(model).signature or "").outputs
+    if outputs is not None and outputs.tensors:
+        rows = zip(*predicted.values(), strict=True)
+        return [dict(zip(predicted, row, strict=True)) for row in rows]
     return [predicted]
 
 
@@ -88,14 +90,14 @@ def _inputs(model: SavedModel) -> list[Any]:
 def _compare(got: Any, want: Any) -> None:
     """Equal but for rounding, and for names that the signature gives to what has none, or pandas to
     what the signature has none for."""
-    if isinstance(want, list):
+    if isinstance(got, dict) and not isinstance(want, dict):
+        (value,) = got.values()
+        _compare(value, want)
+    elif isinstance(want, list):
         assert isinstance(got, list)
         assert len(got) == len(want)
         for ours, theirs in zip(got, want, strict=True):
             _compare(ours, theirs)
-    elif isinstance(got, dict) and not isinstance(want, dict):
-        (value,) = got.values()
-        _compare(value, want)
     elif isinstance(want, dict) and not isinstance(got, dict):
         (value,) = want.values()
         _compare(got, value)

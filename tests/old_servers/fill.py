@@ -3,6 +3,7 @@
 Written for Python 3.8 and MLflow from 1.30 on; what a release doesn't know is left out.
 """
 
+import inspect
 import sys
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def main(uri: str) -> None:
     module.write_text(_CODE)
     client.create_registered_model("doubled", tags={"team": "pricing"}, description="Doubles x.")
     for _ in range(3):
-        _register(client, module)
+        _register(module)
     client.transition_model_version_stage("doubled", "1", "Production")
     if hasattr(client, "set_registered_model_alias"):
         client.set_registered_model_alias("doubled", "champion", "2")
@@ -37,21 +38,21 @@ def main(uri: str) -> None:
         mlflow.register_prompt("greeting", "Say hello to {{name}}.")
 
 
-def _register(client: MlflowClient, module: Path) -> None:
+def _register(module: Path) -> None:
     schema = Schema([ColSpec("double", "x")])
-    with mlflow.start_run() as run:
+    with mlflow.start_run():
         mlflow.pyfunc.log_model(
             "model",
             loader_module="loader_of_doubled",
             pip_requirements=["mlflow"],
             signature=ModelSignature(schema, Schema([ColSpec("double")])),
+            registered_model_name="doubled",
             **{_code_option(): [str(module)]},
         )
-    client.create_model_version("doubled", f"{run.info.artifact_uri}/model", run.info.run_id)
 
 
 def _code_option() -> str:
-    known = mlflow.pyfunc.log_model.__code__.co_varnames
+    known = inspect.signature(mlflow.pyfunc.log_model).parameters
     return "code_paths" if "code_paths" in known else "code_path"
 
 

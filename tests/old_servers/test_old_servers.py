@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import mlflow.pyfunc
 import pandas as pd
 import pytest
@@ -45,6 +46,8 @@ def server(
             [python, _FILL, url], cwd=folder, timeout=_FILL_TIMEOUT_S, check=True,
             env={**os.environ, "PYTHONPATH": str(folder)},
         )  # fmt: skip
+        told = httpx.get(f"{url}/version", timeout=30)  # from 2.0 on
+        assert told.status_code == 404 or told.text == request.param
         yield OldServer(release=request.param, url=url)
 
 

@@ -441,8 +441,12 @@ def _keras_model() -> Any:
 
 def _keras(folder: str) -> Any:
     import mlflow.keras
+    from mlflow.models import infer_signature
 
-    mlflow.keras.save_model(_keras_model(), folder, input_example=_ARRAY, pip_requirements=[])
+    model = _keras_model()
+    # No example: MLflow 3.17 writes it into the folder before it makes that.
+    signature = infer_signature(_ARRAY, model.predict(_ARRAY, verbose=0))
+    mlflow.keras.save_model(model, folder, signature=signature, pip_requirements=[])
     return _ARRAY.tolist()
 
 
