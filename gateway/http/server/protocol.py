@@ -76,7 +76,10 @@ class GatewayProtocol(HttpToolsProtocol):
     _defaults: ClassVar[object] = None
     _lines: ClassVar[bytes] = b""
     _asked: Taken | None = None
-    _under_way: DirectCycle | None = None
+    _under_way: Any = None
+    """The cycle, direct or uvicorn's, of the request that is being answered; others may be behind
+    it."""
+
     _body: bytes = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -90,6 +93,7 @@ class GatewayProtocol(HttpToolsProtocol):
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             under_way.disconnected = True
+            under_way.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -129,6 +133,10 @@ class GatewayProtocol(HttpToolsProtocol):
         elif not self._begin_directly(asked):
             self._begin_ordinarily()
             super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._under_way = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _taken(self) -> Taken | None:
         direct, parser = self.direct, self.parser
@@ -196,7 +204,7 @@ class GatewayProtocol(HttpToolsProtocol):
         made.message_event.set()
         if self.cycle is cast(object, cycle):  # else another request has come behind it
             self.cycle = made
-        self._start_asgi_task(made, app)  # type: ignore[arg-type]
+        self._start_asgi_task(made, app)
 
     def _default_lines(self) -> bytes:
         """uvicorn makes them anew each second, for the date."""
