@@ -278,7 +278,7 @@ async def test_no_refusal_is_taken_for_an_earlier_request_s_answer(
 async def test_who_hangs_up_is_noticed_though_another_request_waits_behind(server: Server) -> None:
     """The request that is being answered is told, not only the last that has come: nothing is
     written to who has gone."""
-    heard = []
+    heard: list[str] = []
 
     async def listening(scope: Any, receive: Any, send: Any) -> None:
         while heard[-1:] != ["http.disconnect"]:
