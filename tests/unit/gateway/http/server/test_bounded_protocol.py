@@ -299,6 +299,26 @@ async def test_a_broken_body_is_refused_at_once(server: Server) -> None:
     assert (status_of(transport), transport.end) == (400, "closed")
 
 
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+async def test_who_speaks_http_1_0_gets_no_chunks(server: Server, version: bytes) -> None:
+    """The end of an answer without a length is that of its connection (RFC 9112, section 6.1)."""
+
+    async def streaming(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for word in (b"one ", b"two", b""):
+            await send({"type": "http.response.body", "body": word, "more_body": word != b""})
+
+    server.config.loaded_app = streaming
+    _, transport = server.connection(b"GET / HTTP/%b\r\nHost: gateway\r\n\r\n" % version)
+    await server.rest()
+    head, _, body = transport.written.partition(b"\r\n\r\n")
+    if version == b"1.0":
+        assert (b"transfer-encoding" in head, body, transport.end) == (False, b"one two", "closed")
+    else:
+        assert (b"transfer-encoding: chunked" in head, transport.end) == (True, "")
+        assert body == b"4\r\none \r\n3\r\ntwo\r\n0\r\n\r\n"
+
+
 async def test_while_it_closes_each_answer_is_the_last_of_its_connection(server: Server) -> None:
     """Requests that are inside, or come meanwhile, are answered, and said to be the last."""
     protocol, transport = server.connection(WHOLE)
