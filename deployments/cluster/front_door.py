@@ -31,7 +31,10 @@ _START_S = 10.0
 # For who is told that nobody is there: the time for a head, and to read the answer.
 _HEAD_S = 10.0
 _READ_S = 2.0
-_MOST_TOLD = 512
+_MOST_TOLD = 512  # others wait in the system's queue, where the next ingress finds them
+
+# Until it is tried again to accept, where this process has no file left for it.
+_FILES_S = 1.0
 
 
 class FrontDoor:
@@ -45,7 +48,7 @@ class FrontDoor:
         self._lender = listening(self.address)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="front door", daemon=True)
-        self._servers: list[asyncio.Server] = []
+        self._is_telling = False
         self._loans: dict[socket.socket, asyncio.Task[None]] = {}
         self._told = 0
         self._is_closing = False
@@ -82,7 +85,7 @@ class FrontDoor:
         self._loop.close()
 
     async def _begin(self) -> None:
-        await self._tell_that_nobody_is_there()
+        self._tell_that_nobody_is_there()
         self._keep(self._lend())
 
     def _keep(self, what: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -93,7 +96,12 @@ class FrontDoor:
 
     async def _lend(self) -> None:
         while True:
-            loan, _ = await self._loop.sock_accept(self._lender)
+            try:
+                loan, _ = await self._loop.sock_accept(self._lender)
+            except OSError as error:
+                _logger.warning("the front door can't be lent: %s", error.strerror)
+                await asyncio.sleep(_FILES_S)
+                continue
             if not is_same_user(loan):
                 loan.close()
                 continue
@@ -115,7 +123,7 @@ class FrontDoor:
             del self._loans[loan]
             loan.close()
         if not self._loans and not self._is_closing:
-            await self._tell_that_nobody_is_there()
+            self._tell_that_nobody_is_there()
 
     async def _close(self, timeout_s: float) -> None:
         self._is_closing = True
@@ -128,24 +136,43 @@ class FrontDoor:
         if self._loans:
             await asyncio.wait(list(self._loans.values()), timeout=timeout_s)
 
-    async def _tell_that_nobody_is_there(self) -> None:
-        # Each in a copy: a server closes what it listens on.
-        self._servers = [
-            await asyncio.start_server(self._tell, sock=each.dup()) for each in self._sockets
-        ]
+    def _tell_that_nobody_is_there(self) -> None:
+        """Accept; not by a server of asyncio's, which forgets whom it has accepted and not yet
+        greeted when it is closed, and leaves them without an answer."""
+        self._is_telling = True
+        for each in self._sockets:
+            self._loop.add_reader(each, self._accept, each)
 
     def _stop_telling(self) -> None:
-        for server in self._servers:
-            server.close()
-        self._servers = []
+        self._is_telling = False
+        self._pause()
 
-    async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from gateway.http.server.canned_responses import nobody_there
-
-        if self._told >= _MOST_TOLD:
-            writer.transport.abort()
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            caller, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError:
+            self._pause()
+            self._loop.call_later(_FILES_S, self._go_on)
             return
         self._told += 1
+        if self._told >= _MOST_TOLD:
+            self._pause()
+        self._keep(self._tell(caller))
+
+    def _pause(self) -> None:
+        for each in self._sockets:
+            self._loop.remove_reader(each)
+
+    def _go_on(self) -> None:
+        if self._is_telling:
+            self._tell_that_nobody_is_there()
+
+    async def _tell(self, caller: socket.socket) -> None:
+        from gateway.http.server.canned_responses import nobody_there
+
+        reader, writer = await asyncio.open_connection(sock=caller)
         try:
             async with asyncio.timeout(_HEAD_S):
                 await reader.readuntil(b"\r\n\r\n")
@@ -157,8 +184,10 @@ class FrontDoor:
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # who isn't speaking HTTP, or has left
         finally:
-            self._told -= 1
             writer.close()
+            self._told -= 1
+            if self._told == _MOST_TOLD - 1:
+                self._go_on()
 
 
 def open_front_door(host: str, port: int) -> FrontDoor:

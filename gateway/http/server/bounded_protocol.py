@@ -117,7 +117,6 @@ class BoundedProtocol(GatewayProtocol):
 
     def on_headers_complete(self) -> None:
         """A request's head is there."""
-        self._head_since = None
         if self._head_bytes:
             fields = sum(len(name) + len(value) + 4 for name, value in self.headers)
             if len(self.url) + fields > self.server_state.limits.head_bytes:
@@ -129,6 +128,7 @@ class BoundedProtocol(GatewayProtocol):
         if b"#" in self.url:
             raise ValueError("a fragment, which is no part of a target (RFC 9112, section 3.2)")
         super().on_headers_complete()
+        self._head_since = None  # only now: a head that is refused here is no request
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False
             self._body_head = self._head_of_body()
@@ -167,14 +167,19 @@ class BoundedProtocol(GatewayProtocol):
         return b""
 
     def refuse(self, refusal: Callable[[], bytes]) -> None:
-        """Answer so, and close: what is on its way to an earlier request is answered before."""
+        """Answer so, and close; where earlier requests are to be answered, the last of them is
+        the last of all."""
         is_in_body = self._is_coming and self._head_since is None
-        if self.is_busy and not is_in_body:
-            self.cycle.keep_alive = False
+        if is_in_body and self.pipeline:  # behind them
+            self._is_coming = False
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else self._under_way
+        elif is_in_body or not self.is_busy:
+            if not (self.is_busy and self.cycle.response_started):
+                self.transport.write(refusal())
+            self.transport.close()
             return
-        if not self.pipeline and not (self.is_busy and self.cycle.response_started):
-            self.transport.write(refusal())
-        self.transport.close()
+        self.cycle.keep_alive = False
 
     def look(self, now: float) -> None:
         """End the connection where it has kept the server waiting for too long."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -63,9 +64,9 @@ class HttpServer:
             log_config=None,
             log_level=logging.CRITICAL,  # the boundary has logged what goes wrong
             timeout_keep_alive=int(limits.silence_s),
-            timeout_graceful_shutdown=int(patience_s),
         )
         self._patience_s = patience_s
+        self._deadline: float | None = None
         self._server = _Uvicorn(config)
         self._server.server_state = self._connections = Connections(limits)
         self._tasks: list[asyncio.Task[None]] = []
@@ -92,8 +93,8 @@ class HttpServer:
         for each in self._listeners:
             each.close()
         now = quiet_since = time.monotonic()
-        deadline = now + self._patience_s
-        while now - quiet_since < _QUIET_S and now < deadline:
+        self._deadline = now + self._patience_s
+        while now - quiet_since < _QUIET_S and now < self._deadline:
             await asyncio.sleep(_POLL_S)
             now = time.monotonic()
             if self._connections.under_way:
@@ -106,6 +107,10 @@ class HttpServer:
         if not self._connections.is_closing:
             await self.drain()
         serving, looking = self._tasks
+        # What is left of it: who doesn't read isn't waited for twice.
+        assert self._deadline is not None
+        left_s = max(0, math.ceil(self._deadline - time.monotonic()))
+        self._server.config.timeout_graceful_shutdown = left_s
         self._server.should_exit = True
         with suppress(asyncio.CancelledError):
             await serving

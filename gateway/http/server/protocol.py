@@ -5,6 +5,7 @@
 - A request that can't be read is refused with a problem document, and a WebSocket's handshake taken
   for the plain request that it is, too (RFC 9110, section 7.8).
 - An answer's head and body are one write (`write_coalescing`).
+- Who speaks HTTP/1.0 gets no chunks.
 
 What of uvicorn's it relies on is named in docs/11-ray-internals.md. Must not import ray.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, ClassVar, cast
 
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.http.predict.direct import DirectAnswer, DirectPredictions, Taken
@@ -76,7 +77,10 @@ class GatewayProtocol(HttpToolsProtocol):
     _defaults: ClassVar[object] = None
     _lines: ClassVar[bytes] = b""
     _asked: Taken | None = None
-    _under_way: DirectCycle | None = None
+    _under_way: Any = None
+    """The cycle, direct or uvicorn's, of the request that is being answered; others may be behind
+    it."""
+
     _body: bytes = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -90,6 +94,7 @@ class GatewayProtocol(HttpToolsProtocol):
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             under_way.disconnected = True
+            under_way.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -129,6 +134,12 @@ class GatewayProtocol(HttpToolsProtocol):
         elif not self._begin_directly(asked):
             self._begin_ordinarily()
             super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._under_way = cycle
+        if cycle.scope["http_version"] == "1.0":
+            app = _until_closed(app, cycle)
+        super()._start_asgi_task(cycle, app)
 
     def _taken(self) -> Taken | None:
         direct, parser = self.direct, self.parser
@@ -196,7 +207,7 @@ class GatewayProtocol(HttpToolsProtocol):
         made.message_event.set()
         if self.cycle is cast(object, cycle):  # else another request has come behind it
             self.cycle = made
-        self._start_asgi_task(made, app)  # type: ignore[arg-type]
+        self._start_asgi_task(made, app)
 
     def _default_lines(self) -> bytes:
         """uvicorn makes them anew each second, for the date."""
@@ -205,3 +216,27 @@ class GatewayProtocol(HttpToolsProtocol):
             lines = (b"%b: %b\r\n" % header for header in headers)
             GatewayProtocol._defaults, GatewayProtocol._lines = headers, b"".join(lines)
         return GatewayProtocol._lines
+
+
+def _until_closed(app: ASGIApp, cycle: RequestResponseCycle) -> ASGIApp:
+    """Who speaks HTTP/1.0 knows no chunks, which uvicorn would send: the end of an answer without
+    a length is that of its connection (RFC 9112, section 6.3)."""
+
+    async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+        is_measured = True
+
+        async def unchunked(message: Message) -> None:
+            nonlocal is_measured
+            if message["type"] == "http.response.start":
+                is_measured = any(
+                    name == b"content-length" for name, _ in message.get("headers", ())
+                )
+                if not is_measured:
+                    cycle.chunked_encoding = False
+            elif not is_measured:
+                cycle.expected_content_length += len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, unchunked)
+
+    return answering

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -11,8 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
+from deployments.cluster import front_door
 from deployments.cluster.front_door import FrontDoor, open_front_door
 from deployments.ingress.front_door import FrontDoorServer, most_connections, serve_at
+from deployments.model_process.channel import connected
 from tests.support.processes import free_port
 from tests.support.supervised import until
 
@@ -88,6 +92,66 @@ async def test_an_ingress_that_dies_is_noticed_at_once(
     await until(lambda: not door._loans)
     assert await told_to_try_again(caller)
     await server.close()
+
+
+async def test_whoever_is_accepted_while_an_ingress_comes_is_answered(door: FrontDoor) -> None:
+    """A crowd that connects in the moment in which the sockets are lent is answered, each, by
+    whoever accepted it: none waits for ever."""
+    address = door._sockets[0].getsockname()
+    go_on = threading.Event()
+    door._loop.call_soon_threadsafe(go_on.wait)  # so that all of it is new to it at once
+    loan = connected(door.address)
+    crowd = [await asyncio.open_connection(*address) for _ in range(50)]
+    for _, writer in crowd:
+        writer.write(b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    go_on.set()
+    await until(lambda: len(door._loans) == 1)
+    loan.close()
+    async with asyncio.timeout(PATIENCE_S):
+        answers = {await reader.readline() for reader, _ in crowd}
+    assert answers == {b"HTTP/1.1 503 Service Unavailable\r\n"}
+    for _, writer in crowd:
+        writer.close()
+
+
+async def test_more_than_can_be_told_at_once_wait_for_their_turn(
+    door: FrontDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is hung up on: when one has been told the next one is, and the ingress that comes
+    answers the others."""
+    monkeypatch.setattr(front_door, "_MOST_TOLD", 2)
+    address = door._sockets[0].getsockname()
+    silent = [await asyncio.open_connection(*address) for _ in range(2)]
+    await until(lambda: door._told == 2)
+    (reader, writer), (later, other) = [await asyncio.open_connection(*address) for _ in range(2)]
+    for each in (writer, other):
+        each.write(b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    silent[0][1].close()
+    assert await reader.readline() == b"HTTP/1.1 503 Service Unavailable\r\n"
+    server = await Application("came").at(door)
+    assert await later.readline() == b"HTTP/1.1 200 OK\r\n"
+    for each in (writer, other, silent[1][1]):
+        each.close()
+    await server.close()
+
+
+async def test_the_door_is_lent_though_files_were_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher that can't accept who borrows, for lack of files, tries again."""
+    monkeypatch.setattr(front_door, "_FILES_S", 0.01)
+    door = FrontDoor((socket.create_server(("127.0.0.1", 0)),))
+    accept, failures = door._loop.sock_accept, [OSError(errno.EMFILE, "Too many open files")]
+
+    async def short_of_files(listener: socket.socket) -> Any:
+        if failures:
+            raise failures.pop()
+        return await accept(listener)
+
+    monkeypatch.setattr(door._loop, "sock_accept", short_of_files)
+    door.open()
+    server = await Application("borrows").at(door)
+    assert not failures
+    await server.close()
+    door.end()
 
 
 async def test_a_successor_serves_beside_who_still_answers(

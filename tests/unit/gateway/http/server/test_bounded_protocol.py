@@ -249,11 +249,74 @@ async def test_an_earlier_request_is_answered_before_a_later_one_is_refused(
     assert (status_of(transport), transport.end) == (200, "closed")
 
 
+TWO_HOSTS = b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"
+LARGE_HEAD = HEAD + b"X-A: " + b"a" * 2000 + b"\r\n\r\n"
+BROKEN_BODY = HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 3])
+@pytest.mark.parametrize("cut", [0, 30])
+@pytest.mark.parametrize("bad", [TWO_HOSTS, LARGE_HEAD, BROKEN_BODY])
+async def test_no_refusal_is_taken_for_an_earlier_request_s_answer(
+    server: Server, bad: bytes, ahead: int, cut: int
+) -> None:
+    """However much of what is refused could be read: those ahead are answered, the last of them
+    says that it is, and nothing comes behind."""
+    server.may_answer.clear()
+    protocol, transport = server.connection(WHOLE * ahead + bad[:cut], bad[cut:])
+    await server.rest()
+    assert (transport.written, transport.end) == (b"", "")
+    protocol.data_received(WHOLE)  # which is never looked at
+    server.may_answer.set()
+    await server.rest()
+    assert transport.written.count(b"HTTP/1.1 200") == transport.written.count(b"HTTP/1.1")
+    assert transport.written.count(b"HTTP/1.1 200") == ahead
+    assert transport.written.count(b"connection: close") == 1
+    assert transport.end == "closed"
+
+
+async def test_who_hangs_up_is_noticed_though_another_request_waits_behind(server: Server) -> None:
+    """The request that is being answered is told, not only the last that has come: nothing is
+    written to who has gone."""
+    heard: list[str] = []
+
+    async def listening(scope: Any, receive: Any, send: Any) -> None:
+        while heard[-1:] != ["http.disconnect"]:
+            heard.append((await receive())["type"])
+
+    server.config.loaded_app = listening
+    protocol, _ = server.connection(WHOLE + WHOLE)
+    await server.rest()
+    protocol.connection_lost(None)
+    await server.rest()
+    assert heard == ["http.request", "http.disconnect"]
+
+
 async def test_a_broken_body_is_refused_at_once(server: Server) -> None:
     """Its request waits for nothing more."""
     _, transport = server.connection(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"zz\r\n")
     await server.rest()
     assert (status_of(transport), transport.end) == (400, "closed")
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+async def test_who_speaks_http_1_0_gets_no_chunks(server: Server, version: bytes) -> None:
+    """The end of an answer without a length is that of its connection (RFC 9112, section 6.1)."""
+
+    async def streaming(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for word in (b"one ", b"two", b""):
+            await send({"type": "http.response.body", "body": word, "more_body": word != b""})
+
+    server.config.loaded_app = streaming
+    _, transport = server.connection(b"GET / HTTP/%b\r\nHost: gateway\r\n\r\n" % version)
+    await server.rest()
+    head, _, body = transport.written.partition(b"\r\n\r\n")
+    if version == b"1.0":
+        assert (b"transfer-encoding" in head, body, transport.end) == (False, b"one two", "closed")
+    else:
+        assert (b"transfer-encoding: chunked" in head, transport.end) == (True, "")
+        assert body == b"4\r\none \r\n3\r\ntwo\r\n0\r\n\r\n"
 
 
 async def test_while_it_closes_each_answer_is_the_last_of_its_connection(server: Server) -> None:
