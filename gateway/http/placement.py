@@ -93,18 +93,24 @@ def _client_of(hops: str, proxies: tuple[Network, ...]) -> str | None:
     while len(path) > 1 and path[-2] and _is_in(path[-1], proxies):
         path.pop()
     try:
-        return str(ipaddress.ip_address(path[-1]))
+        return str(_plain(path[-1]))
     except ValueError:
         return None
 
 
 def _is_in(peer: str, networks: tuple[Network, ...]) -> bool:
     try:
-        address = ipaddress.ip_address(peer)
+        address = _plain(peer)
     except ValueError:
         return False  # a Unix socket's, or none
-    address = getattr(address, "ipv4_mapped", None) or address
     return any(address in network for network in networks)
+
+
+def _plain(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address of IPv4 as such, which a socket for both kinds gives as `::ffff:192.0.2.1`; raises
+    ValueError."""
+    address = ipaddress.ip_address(text)
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def prefix_of(scope: Scope) -> str:

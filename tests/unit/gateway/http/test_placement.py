@@ -166,6 +166,8 @@ BEHIND_OUR_DOOR = replace(TRUSTING, front_door_tells=True)
         (TRUSTING, PROXY, "6.6.6.6, 203.0.113.9, 10.0.0.2", "203.0.113.9"),
         (TRUSTING, PROXY, "10.0.0.3, 10.0.0.2", "10.0.0.3"),
         (TRUSTING, PROXY, "", PROXY),
+        (Placement(), "::ffff:192.0.2.1", "", "192.0.2.1"),  # by a socket for both kinds
+        (TRUSTING, "::ffff:10.0.0.1", "203.0.113.9", "203.0.113.9"),
         (TRUSTING, PROXY, "a b=c", None),
         (BEHIND_OUR_DOOR, "127.0.0.1", "203.0.113.9, 10.0.0.1", "203.0.113.9"),
         (BEHIND_OUR_DOOR, "127.0.0.1", "6.6.6.6, 192.0.2.1", "192.0.2.1"),
