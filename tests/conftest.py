@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests.support.chromium import chromium
 from tests.support.impatience import impatient
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
 
     from tests.support.span_receiver import SpanReceiver
+
+# How long one example takes says how busy the machine is.
+settings.register_profile("on any machine", deadline=None)
+settings.load_profile("on any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

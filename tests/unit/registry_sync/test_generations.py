@@ -104,7 +104,7 @@ SCALARS = st.sampled_from(sorted(VALUES))
 FIELDS = st.tuples(st.sampled_from("abc"), SCALARS, st.booleans())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.types.schema import Array, ColSpec, Schema
 
@@ -49,7 +49,6 @@ def columns(values: np.ndarray) -> Any:
 
 
 @pytest.mark.parametrize("form", [by_row, by_output])
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(1, 4))
 def test_arrays_of_rows_and_of_outputs_are_told_apart(
     form: Any, calls: list[int], outputs: int
@@ -63,7 +62,6 @@ def test_arrays_of_rows_and_of_outputs_are_told_apart(
     assert model.asked <= 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(1, 3))
 def test_columns_of_lists_are_told_from_an_object_of_lists(calls: list[int], outputs: int) -> None:
     """A dict whose lists are as long as there are rows is columns; one that has the same lists

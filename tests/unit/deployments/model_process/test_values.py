@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
 
@@ -100,21 +100,18 @@ def equal_arrays(a: Any, b: Any) -> bool:
     return bool(a.tobytes() == b.tobytes())
 
 
-@settings(deadline=None)
 @given(NESTED)
 def test_whatever_is_nested_comes_back_equal(value: Any) -> None:
     """Numbers of any size, texts with lone surrogates, bytes, times, arrays, in lists and dicts."""
     assert same(returned(value), value)
 
 
-@settings(deadline=None)
 @given(COLUMNS)
 def test_every_column_comes_back_equal(column: list[Any]) -> None:
     """Lists of one type, which travel as numbers, and of several, which don't."""
     assert same(returned(column), column)
 
 
-@settings(deadline=None)
 @given(ARRAYS)
 def test_every_array_comes_back_equal_and_may_be_written_to(array: Any) -> None:
     """Of any shape, order and type; a model may change what it is given."""
@@ -166,7 +163,6 @@ DESCRIPTIONS = st.recursive(
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(DESCRIPTIONS, st.binary(max_size=64))
 def test_what_a_process_makes_up_is_malformed_or_a_value(said: Any, body: bytes) -> None:
     """Never another error, code that runs, or memory that a few bytes ask for."""
@@ -176,7 +172,6 @@ def test_what_a_process_makes_up_is_malformed_or_a_value(said: Any, body: bytes)
         return
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_bytes_by_chance_are_no_message(data: bytes) -> None:
     """More is waited for, or it is malformed."""

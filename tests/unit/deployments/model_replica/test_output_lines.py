@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.model_replica.output_lines import (
@@ -19,7 +19,6 @@ def output(clock: Clock | None = None) -> tuple[OutputLines, list[str]]:
     return OutputLines("m", {}, write=said.append, clock=clock or Clock()), said
 
 
-@settings(deadline=None)
 @given(st.lists(st.text("ab \r", max_size=9), max_size=20), st.lists(st.integers(1, 30)))
 def test_lines_are_the_same_in_whatever_pieces_they_come(lines: list[str], cuts: list[int]) -> None:
     """Each that isn't blank is said once, in its order, the last one without its end too."""

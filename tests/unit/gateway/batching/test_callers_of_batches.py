@@ -146,7 +146,7 @@ class Moody:
         return result
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     crowd=st.lists(callers, min_size=1, max_size=12),
     pace=st.lists(st.integers(0, 5), min_size=1, max_size=8),

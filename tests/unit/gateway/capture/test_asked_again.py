@@ -98,7 +98,6 @@ def _assert_the_same(contract: Contract, request: Request) -> None:
 
 @settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 @given(st.data(), sig.contracts())

@@ -106,7 +106,7 @@ def _seen(frame: Frame, schema: Schema) -> list[Any]:
     return [(types, [(type(value), repr(value)) for value in row]) for row in values]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(_requests, min_size=2, max_size=4))
 def test_a_request_is_the_same_alone_and_in_company(requests: list[Any]) -> None:
     """Whichever requests share a call, a model sees of each what it would see of it alone."""
@@ -119,7 +119,7 @@ def test_a_request_is_the_same_alone_and_in_company(requests: list[Any]) -> None
         assert _seen(Frame.concat(company), schema) == alone
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_requests)
 def test_a_row_that_becomes_a_dict_is_the_same_alone_and_in_company(rows: list[Any]) -> None:
     """Where MLflow makes dicts of a table, each row has what it has in a request of its own: what

@@ -26,7 +26,6 @@ _SOON_S = 5.0
 
 thorough = settings(
     max_examples=100 * _EFFORT,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

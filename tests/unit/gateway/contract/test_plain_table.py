@@ -57,7 +57,7 @@ good = st.fixed_dictionaries(
 other = st.fixed_dictionaries(dict.fromkeys("dflibso", anything), optional={"x": anything})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(rows=st.one_of(st.lists(st.one_of(good, good, other), max_size=4), good, other, anything))
 def test_both_ways_read_the_same(rows: Any) -> None:
     """What the short way takes the long way takes too, with equal names, types and values."""
@@ -78,7 +78,7 @@ def test_both_ways_read_the_same(rows: Any) -> None:
             assert mine == theirs
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rows=st.lists(good, min_size=1, max_size=4))
 def test_plain_rows_go_the_short_way(rows: list[Any]) -> None:
     """The shortcut is taken by what it is for (numbers short of the very bounds)."""

@@ -41,7 +41,6 @@ _EFFORT = int(os.environ.get("FUZZ_EFFORT", "1"))
 
 few = settings(
     max_examples=40 * _EFFORT,
-    deadline=None,
     suppress_health_check=[
         HealthCheck.too_slow,
         HealthCheck.filter_too_much,

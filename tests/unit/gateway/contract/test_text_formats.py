@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.contract import text_formats as notation
 
-quick = settings(max_examples=200, deadline=None)
+quick = settings(max_examples=200)
 
 
 def test_the_pattern_knows_the_calendar() -> None:

@@ -57,7 +57,7 @@ def cells(column: Any) -> Any:
     return (column.dtype, repr(column.tolist())) if is_array else column
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(rows=st.lists(records, max_size=MOST_ROWS + 1))
 def test_both_ways_read_the_same(rows: list[Any]) -> None:
     """With a member beside the records they go the long way, whatever is in them."""
