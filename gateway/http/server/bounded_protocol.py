@@ -24,6 +24,9 @@ from gateway.http.server.canned_responses import (
 )
 from gateway.http.server.protocol import GatewayProtocol
 
+# Of those beyond the limit: so many are told so, once they ask.
+_MOST_REFUSED = 256
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
@@ -73,6 +76,7 @@ class BoundedProtocol(GatewayProtocol):
 
     server_state: Connections
 
+    _is_surplus = False
     _is_coming = False  # a request, its head or its body
     _head_since: float | None = None
     _head_bytes = 0
@@ -92,8 +96,11 @@ class BoundedProtocol(GatewayProtocol):
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
         self._heard_at = self.loop.time()
-        if len(self.connections) > self.server_state.limits.most:
-            self.refuse(no_more_connections)
+        surplus = len(self.connections) - self.server_state.limits.most
+        if surplus > _MOST_REFUSED:
+            transport.abort()
+        elif surplus > 0:
+            self._is_surplus = True
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -117,6 +124,9 @@ class BoundedProtocol(GatewayProtocol):
 
     def on_headers_complete(self) -> None:
         """A request's head is there."""
+        if self._is_surplus:  # only now: a refusal of what isn't read is lost with the connection
+            self._refusal = no_more_connections
+            raise ValueError("one connection too many")
         if self._head_bytes:
             fields = sum(len(name) + len(value) + 4 for name, value in self.headers)
             if len(self.url) + fields > self.server_state.limits.head_bytes:

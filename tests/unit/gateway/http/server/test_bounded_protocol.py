@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 from uvicorn import Config
 
-from gateway.http.server.bounded_protocol import BoundedProtocol, ConnectionLimits, Connections
+from gateway.http.server.bounded_protocol import (
+    _MOST_REFUSED,
+    BoundedProtocol,
+    ConnectionLimits,
+    Connections,
+)
 
 LIMITS = ConnectionLimits(most=3, head_bytes=1000, head_s=10.0, silence_s=75.0)
 HEAD = b"POST /a HTTP/1.1\r\nHost: gateway\r\n"
@@ -153,14 +158,24 @@ async def test_a_body_is_no_head(server: Server) -> None:
 
 
 async def test_there_are_so_many_connections(server: Server) -> None:
-    """One more is told to try again, and one that ends makes room."""
+    """Who is one too many is told to try again once the request is there, which closing at once
+    might keep from being read; far too many are hung up on; one that ends makes room."""
     first, _ = server.connection()
-    others = [server.connection()[1] for _ in range(3)]
-    assert [status_of(each) for each in others] == [0, 0, 503]
-    assert b"retry-after" in others[-1].written.lower()
-    assert others[-1].end == "closed"
-    first.connection_lost(None)
-    server.connections.ours[-1].connection_lost(None)
+    others = [server.connection() for _ in range(3)]
+    surplus, told = others[-1]
+    assert (told.written, told.end) == (b"", "")
+    surplus.data_received(WHOLE)
+    assert (status_of(told), told.end) == (503, "closed")
+    assert b"retry-after" in told.written.lower()
+    far_too_many = [server.connection()[1] for _ in range(_MOST_REFUSED)]
+    assert [each.end for each in far_too_many] == [""] * (_MOST_REFUSED - 1) + ["aborted"]
+    for each in server.connections.ours:
+        if each is not others[0][0]:
+            each.connection_lost(None)
+    _, transport = server.connection(WHOLE)
+    await server.rest()
+    assert status_of(transport) == 200
+    assert first not in server.connections.ours
 
 
 async def test_who_sends_half_a_body_may_be_silent_for_so_long(server: Server) -> None:
