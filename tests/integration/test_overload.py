@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ NAMES = (
     "large *",
 )  # fmt: skip
 ROOM_MB, LARGE_MB = 300, 150
+IN_FLIGHT = r'^modelmux_requests_in_flight\{.*model="counting".*\} 1'
 
 _log = logging.getLogger(__name__)
 
@@ -185,10 +187,13 @@ async def test_work_that_nobody_waits_for_any_more_is_dropped(
         body = {"x": sleep_s}
         return await caller.post("/models/counting/predict", json=body, headers=sent)
 
-    for number in range(1, 4):  # by handle first, and then by whatever is quicker
+    assert (await _once_there_is_room(lambda: counted(0.0))).json() == [{"x": 1}]
+    for number in (2, 3):  # by handle first, and then by whatever is quicker
         assert (await counted(0.0)).json() == [{"x": number}]
     first = asyncio.create_task(counted(2.0))
-    await asyncio.sleep(0)
+    async with asyncio.timeout(20):  # until it is inside, in front of those who come now
+        while not re.search(IN_FLIGHT, (await caller.get("/metrics")).text, re.M):
+            pass
     impatient = await asyncio.gather(*(counted(0.0, X_Request_Timeout="0.5") for _ in range(8)))
     assert {r.status_code for r in impatient} == {504}
     assert {r.json()["code"] for r in impatient} == {"deadline_exceeded"}
@@ -308,12 +313,7 @@ async def test_where_there_is_no_room_the_idle_sleep(
 
     async def until_answered(name: str) -> float:
         started = time.monotonic()
-        pause = asyncio.Event()
-        while (response := await _ask(caller, name)).status_code != 200:
-            assert response.status_code == 503, response.text
-            assert time.monotonic() - started < 6 * IDLE_AFTER_S
-            with suppress(TimeoutError):
-                await asyncio.wait_for(pause.wait(), 0.5)
+        assert (await _once_there_is_room(lambda: _ask(caller, name))).status_code == 200
         return time.monotonic() - started
 
     stops = {name: asyncio.Event() for name in names}
@@ -361,6 +361,17 @@ def _told(running: Gateway, metric: str) -> float:
     lines = running.client.get("/metrics").text.splitlines()
     counts = [line for line in lines if line.startswith(f'{metric}{{model="large')]
     return sum(float(line.rpartition(" ")[2]) for line in counts)
+
+
+async def _once_there_is_room(ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    """The first answer that isn't 503: another model has to be idle for a while before."""
+    deadline = time.monotonic() + 6 * IDLE_AFTER_S
+    pause = asyncio.Event()
+    while (response := await ask()).status_code == 503:
+        assert time.monotonic() < deadline, response.text
+        with suppress(TimeoutError):
+            await asyncio.wait_for(pause.wait(), 0.5)
+    return response
 
 
 async def _ask(client: httpx.AsyncClient, name: str) -> httpx.Response:
