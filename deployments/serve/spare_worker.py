@@ -36,21 +36,30 @@ _KEPT_S = 10 * 365 * 24 * 3600
 _ASK_TIMEOUT_S = 10.0
 _WAITING = "ray::IDLE"
 _STARTING = "default_worker"
+_LOOK_AGAIN_S = 1.0
+_MOST_LOOKS = 60
 
 
 async def have_spare_worker(after_s: float = 0.0) -> None:
-    """Have one on this machine, unless one waits or starts; to be called by a replica, of whose
-    kind it will be, `after_s` seconds from now. Never raises for what Ray says."""
+    """Have one on this machine, unless one waits; to be called by a replica, of whose kind it will
+    be, `after_s` seconds from now. Never raises for what Ray says."""
     await asyncio.sleep(after_s)
+    # One that starts may be the spare one, or a replica's that was asked for before it: which of
+    # them it is shows when it has started.
+    for _ in range(_MOST_LOOKS):
+        commands = await asyncio.to_thread(lambda: list(_commands_beside()))
+        if any(command.startswith(_WAITING) for command in commands):
+            return
+        if not any(_STARTING in command for command in commands):
+            break
+        await asyncio.sleep(_LOOK_AGAIN_S)
     try:
-        await asyncio.to_thread(_have_spare)
+        await asyncio.to_thread(_start_spare)
     except (grpc.RpcError, OSError) as error:
         _logger.info("no process is started ahead for the next model: %s", type(error).__name__)
 
 
-def _have_spare() -> None:
-    if any(_is_spare(command) for command in _commands_beside()):
-        return
+def _start_spare() -> None:
     here: Any = ray.get_runtime_context()
     nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
     (node,) = (each for each in nodes if each["NodeID"] == here.get_node_id())
@@ -71,10 +80,6 @@ def _of_this_cluster() -> list[tuple[str, str]]:
     """What Ray's processes ask each other for, so that none answers another cluster's."""
     worker: Any = ray._private.worker.global_worker
     return [("ray_cluster_id", worker.gcs_client.cluster_id.hex())]
-
-
-def _is_spare(command: str) -> bool:
-    return command.startswith(_WAITING) or _STARTING in command
 
 
 def _commands_beside() -> Iterator[str]:
