@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -88,6 +88,9 @@ def server_of(interpreter: Path, folder: Path) -> Iterator[str]:
     path = f"{interpreter.parent}{os.pathsep}{os.environ['PATH']}"
     lean = {"PATH": path, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with running(command, log=folder / "mlflow.log", environment=lean) as process:
-        wait_for_http(f"{url}/health", process, folder / "mlflow.log")
-        yield url
-        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            wait_for_http(f"{url}/health", process, folder / "mlflow.log")
+            yield url
+        finally:  # old releases leave their workers
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
