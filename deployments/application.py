@@ -68,7 +68,7 @@ def gateway_application(
 ) -> serve.Application:
     """Ingress and sync service; `environment` is what their processes, and those of models, must
     have of the variables that MLflow reads; `zygote` is the machine's, if it has one (see
-    `deployments.cluster.zygote`), and `door` where it lends the sockets that callers connect to, if
+    `deployments.cluster.zygote`), and `door` where the socket is lent that callers connect to, if
     no proxy is in front of the ingress (`deployments.cluster.front_door`)."""
     sync = serve.deployment(
         name=SYNC_SERVICE,

@@ -1,7 +1,7 @@
 """The front door: the address at which callers find a gateway of one ingress process.
 
 `modelmux up` listens there from its beginning to its end, and lends the socket to the ingress
-(`deployments.serve.lent_sockets`), which takes the connections itself: nothing is between it and
+(`deployments.serve.lent_socket`), which takes the connections itself: nothing is between it and
 its callers. While no ingress has it (before the first one is there, and between one that died and
 the next) callers are told so here, in the envelope of all errors, instead of being refused.
 
@@ -21,7 +21,7 @@ from typing import Any
 from deployments.model_process.call_server import is_same_user
 from deployments.model_process.channel import listening
 from deployments.model_replica.processes import new_address
-from deployments.serve.lent_sockets import CLOSE, CLOSED, lend
+from deployments.serve.lent_socket import CLOSE, CLOSED, lend
 
 _logger = logging.getLogger(__name__)
 
@@ -38,13 +38,13 @@ _FILES_S = 1.0
 
 
 class FrontDoor:
-    """Listening sockets, and a thread that lends them or says that nobody is there."""
+    """A listening socket, and a thread that lends it or says that nobody is there."""
 
-    def __init__(self, sockets: tuple[socket.socket, ...]) -> None:
-        """The sockets are the door's from now on."""
+    def __init__(self, listener: socket.socket) -> None:
+        """The socket is the door's from now on."""
         self.address = new_address()
-        """Where they are lent."""
-        self._sockets = sockets
+        """Where it is lent."""
+        self._listener = listener
         self._lender = listening(self.address)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="front door", daemon=True)
@@ -56,7 +56,7 @@ class FrontDoor:
 
     def open(self) -> None:
         """Begin."""
-        for each in (*self._sockets, self._lender):
+        for each in (self._listener, self._lender):
             each.setblocking(False)
         self._thread.start()
         self._do(self._begin(), _START_S)
@@ -70,7 +70,7 @@ class FrontDoor:
         """Close everything at once."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_START_S)
-        for each in (*self._sockets, self._lender, *self._loans):
+        for each in (self._listener, self._lender, *self._loans):
             each.close()
 
     def _do(self, what: Coroutine[Any, Any, None], timeout_s: float) -> None:
@@ -106,7 +106,7 @@ class FrontDoor:
                 loan.close()
                 continue
             try:
-                lend(loan, self._sockets)
+                lend(loan, self._listener)
             except OSError as error:
                 _logger.warning("the front door can't be lent: %s", error.strerror)
                 loan.close()
@@ -128,8 +128,7 @@ class FrontDoor:
     async def _close(self, timeout_s: float) -> None:
         self._is_closing = True
         self._stop_telling()
-        for each in self._sockets:
-            each.close()
+        self._listener.close()
         for loan in self._loans:
             with suppress(OSError):
                 loan.send(CLOSE)
@@ -140,16 +139,15 @@ class FrontDoor:
         """Accept; not by a server of asyncio's, which forgets whom it has accepted and not yet
         greeted when it is closed, and leaves them without an answer."""
         self._is_telling = True
-        for each in self._sockets:
-            self._loop.add_reader(each, self._accept, each)
+        self._loop.add_reader(self._listener, self._accept)
 
     def _stop_telling(self) -> None:
         self._is_telling = False
         self._pause()
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self) -> None:
         try:
-            caller, _ = listener.accept()
+            caller, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError:
@@ -162,8 +160,7 @@ class FrontDoor:
         self._keep(self._tell(caller))
 
     def _pause(self) -> None:
-        for each in self._sockets:
-            self._loop.remove_reader(each)
+        self._loop.remove_reader(self._listener)
 
     def _go_on(self) -> None:
         if self._is_telling:
@@ -192,7 +189,7 @@ class FrontDoor:
 
 def open_front_door(host: str, port: int) -> FrontDoor:
     """Listen at an address; raises OSError."""
-    door = FrontDoor((_listening(host, port),))
+    door = FrontDoor(_listening(host, port))
     door.open()
     return door
 

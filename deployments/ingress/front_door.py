@@ -1,23 +1,20 @@
 """The ingress at the front door: its own HTTP server takes callers' connections, with nothing in
 between.
 
-The sockets are lent by the launcher (`deployments.cluster.front_door`), which says so when the
-gateway is to end; where Ray stops this process by itself, they go back.
+The socket is lent by the launcher (`deployments.cluster.front_door`), which says so when the
+gateway is to end; where Ray stops this process by itself, it goes back.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import resource
 
 from starlette.types import ASGIApp
 
-from deployments.serve.lent_sockets import Loan, borrow
+from deployments.serve.lent_socket import Loan, borrow
 from gateway.http.server.bounded_protocol import ConnectionLimits
 from gateway.http.server.http_server import HttpServer
-
-_logger = logging.getLogger(__name__)
 
 _MOST_CONNECTIONS = 16_384
 # Of the files that a process may have open: for everything but callers' connections.
@@ -25,7 +22,7 @@ _OTHER_FILES = 1024
 
 
 class FrontDoorServer:
-    """An HTTP server on sockets that are lent."""
+    """An HTTP server on a socket that is lent."""
 
     def __init__(self, server: HttpServer, loan: Loan) -> None:
         self._server = server
@@ -45,12 +42,12 @@ class FrontDoorServer:
 
 
 async def serve_at(address: str, app: ASGIApp, *, patience_s: float) -> FrontDoorServer:
-    """Serve the sockets that are lent at that address; raises OSError."""
+    """Serve the socket that is lent at that address; raises OSError."""
     server = HttpServer(
         app, limits=ConnectionLimits(most=most_connections()), patience_s=patience_s
     )
     loan = await borrow(address)
-    await server.start(loan.sockets)
+    await server.start(loan.listener)
     return FrontDoorServer(server, loan)
 
 

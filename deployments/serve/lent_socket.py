@@ -1,4 +1,4 @@
-"""Socket activation: who holds the front door's listening sockets lends them to who serves them.
+"""Socket activation: who holds the front door's listening socket lends it to who serves it.
 
 As systemd does it (sd_listen_fds(3)), over a Unix socket (SCM_RIGHTS, unix(7)): the connection is
 the loan, which ends with it, whoever of both dies. The holder may ask for an end: the borrower
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -24,20 +23,19 @@ CLOSED = b"closed\n"
 """What the borrower answers when all is answered."""
 
 _HERE = b"."
-_MOST_SOCKETS = 8
 _LEND_S = 10.0
 
 
-def lend(loan: socket.socket, sockets: Sequence[socket.socket]) -> None:
-    """Give the sockets to who has connected; raises OSError."""
-    socket.send_fds(loan, [_HERE], [each.fileno() for each in sockets])
+def lend(loan: socket.socket, listener: socket.socket) -> None:
+    """Give the socket to who has connected; raises OSError."""
+    socket.send_fds(loan, [_HERE], [listener.fileno()])
 
 
 @dataclass(frozen=True, slots=True)
 class Loan:
-    """Listening sockets, and the connection for as long as which they are lent."""
+    """A listening socket, and the connection for as long as which it is lent."""
 
-    sockets: tuple[socket.socket, ...]
+    listener: socket.socket
     _connection: socket.socket
 
     async def ended(self) -> None:
@@ -45,18 +43,18 @@ class Loan:
         await asyncio.get_running_loop().sock_recv(self._connection, len(CLOSE))
 
     def close(self) -> None:
-        """Say that nothing is left to answer; the holder may serve the sockets again."""
+        """Say that nothing is left to answer; the holder may serve the socket again."""
         with suppress(OSError):  # nobody is there to hear it
             self._connection.send(CLOSED)
         self._connection.close()
 
 
 async def borrow(address: str) -> Loan:
-    """The sockets that are lent at an address; raises OSError."""
+    """The socket that is lent at an address; raises OSError."""
     connection = await asyncio.to_thread(connected, address)
     connection.settimeout(_LEND_S)
-    _, descriptors, _, _ = await asyncio.to_thread(
-        socket.recv_fds, connection, len(_HERE), _MOST_SOCKETS, socket.MSG_CMSG_CLOEXEC
+    _, (descriptor,), _, _ = await asyncio.to_thread(
+        socket.recv_fds, connection, len(_HERE), 1, socket.MSG_CMSG_CLOEXEC
     )
     connection.setblocking(False)
-    return Loan(tuple(socket.socket(fileno=each) for each in descriptors), connection)
+    return Loan(socket.socket(fileno=descriptor), connection)

@@ -141,7 +141,7 @@ class Contract:
             # Which may be ignored (RFC 8259, section 8.1); `read_json` does so below.
             frame = self._plain_table.read(body.removeprefix(BOM_UTF8), max_rows)
             if frame is not None:
-                return Request(rows=frame.rows, frames=((range(frame.rows), frame),), params={})
+                return _of_one_frame(frame)
         read = self._reader.read(body, max_rows)
         if self.untyped:
             return self._untyped(read, max_rows)
@@ -196,16 +196,12 @@ class Contract:
         """`take` of columns of JSON's plain values, several times as fast; None where they must go
         that way, which also knows how to say what is wrong."""
         frame = None if self._plain_table is None else self._plain_table.of_columns(columns, rows)
-        if frame is None:
-            return None
-        return Request(rows=rows, frames=((range(rows), frame),), params={}, echo=echo)
+        return None if frame is None else _of_one_frame(frame, echo)
 
     def take_plain_rows(self, rows: list[Any], *, echo: Any = None) -> Request | None:
         """The same of JSON's rows."""
         frame = None if self._plain_table is None else self._plain_table.of_rows(rows)
-        if frame is None:
-            return None
-        return Request(rows=frame.rows, frames=((range(frame.rows), frame),), params={}, echo=echo)
+        return None if frame is None else _of_one_frame(frame, echo)
 
     def render(self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int) -> bytes:
         """The answer as a JSON list: one element per row of the request, or as many as the version
@@ -336,6 +332,10 @@ class Contract:
     def __getstate__(self) -> dict[str, Any]:
         """The description alone: what is built from it stays out of pickles."""
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}
+
+
+def _of_one_frame(frame: Frame, echo: Any = None) -> Request:
+    return Request(rows=frame.rows, frames=((range(frame.rows), frame),), params={}, echo=echo)
 
 
 def _target(param: Param) -> Target:

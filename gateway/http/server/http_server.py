@@ -1,5 +1,5 @@
-"""The gateway's own HTTP server: uvicorn, in an event loop that others use too, over sockets that
-listen already.
+"""The gateway's own HTTP server: uvicorn, in an event loop that others use too, over a socket that
+listens already.
 
 Must not import ray.
 """
@@ -11,7 +11,7 @@ import logging
 import math
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import uvicorn
@@ -70,13 +70,13 @@ class HttpServer:
         self._server = _Uvicorn(config)
         self._server.server_state = self._connections = Connections(limits)
         self._tasks: list[asyncio.Task[None]] = []
-        self._listeners: Sequence[socket.socket] = ()
+        self._listener: socket.socket | None = None
 
-    async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Take connections from these sockets, which are the server's from now on."""
+    async def start(self, listener: socket.socket) -> None:
+        """Take connections from this socket, which is the server's from now on."""
         loop = asyncio.get_running_loop()
-        self._listeners = sockets
-        serving = loop.create_task(self._server.serve(sockets=list(sockets)))
+        self._listener = listener
+        serving = loop.create_task(self._server.serve(sockets=[listener]))
         self._tasks = [serving, loop.create_task(self._look())]
         started = loop.create_task(self._server.has_started.wait())
         await asyncio.wait((serving, started), return_when=asyncio.FIRST_COMPLETED)
@@ -90,8 +90,8 @@ class HttpServer:
         self._connections.close()
         for server in self._server.servers:
             server.close()
-        for each in self._listeners:
-            each.close()
+        if self._listener is not None:
+            self._listener.close()
         now = quiet_since = time.monotonic()
         self._deadline = now + self._patience_s
         while now - quiet_since < _QUIET_S and now < self._deadline:

@@ -97,7 +97,7 @@ async def test_an_ingress_that_dies_is_noticed_at_once(
 async def test_whoever_is_accepted_while_an_ingress_comes_is_answered(door: FrontDoor) -> None:
     """A crowd that connects in the moment in which the sockets are lent is answered, each, by
     whoever accepted it: none waits for ever."""
-    address = door._sockets[0].getsockname()
+    address = door._listener.getsockname()
     go_on = threading.Event()
     door._loop.call_soon_threadsafe(go_on.wait)  # so that all of it is new to it at once
     loan = connected(door.address)
@@ -120,7 +120,7 @@ async def test_more_than_can_be_told_at_once_wait_for_their_turn(
     """Nobody is hung up on: when one has been told the next one is, and the ingress that comes
     answers the others."""
     monkeypatch.setattr(front_door, "_MOST_TOLD", 2)
-    address = door._sockets[0].getsockname()
+    address = door._listener.getsockname()
     silent = [await asyncio.open_connection(*address) for _ in range(2)]
     await until(lambda: door._told == 2)
     (reader, writer), (later, other) = [await asyncio.open_connection(*address) for _ in range(2)]
@@ -138,7 +138,7 @@ async def test_more_than_can_be_told_at_once_wait_for_their_turn(
 async def test_the_door_is_lent_though_files_were_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """A launcher that can't accept who borrows, for lack of files, tries again."""
     monkeypatch.setattr(front_door, "_FILES_S", 0.01)
-    door = FrontDoor((socket.create_server(("127.0.0.1", 0)),))
+    door = FrontDoor(socket.create_server(("127.0.0.1", 0)))
     accept, failures = door._loop.sock_accept, [OSError(errno.EMFILE, "Too many open files")]
 
     async def short_of_files(listener: socket.socket) -> Any:
@@ -218,7 +218,7 @@ async def test_nothing_is_waited_for_longer_than_said(
 
 async def test_what_isn_t_http_is_closed_without_an_answer(door: FrontDoor) -> None:
     """And takes nothing from others."""
-    reader, writer = await asyncio.open_connection(*door._sockets[0].getsockname())
+    reader, writer = await asyncio.open_connection(*door._listener.getsockname())
     writer.write(b"a" * 200_000)
     with suppress(ConnectionResetError):
         assert await reader.read() == b""

@@ -24,7 +24,7 @@ async def test_who_doesn_t_read_is_waited_for_once() -> None:
     server = HttpServer(endless, patience_s=PATIENCE_S)
     listener = socket.create_server(("127.0.0.1", 0))
     address = listener.getsockname()
-    await server.start([listener])
+    await server.start(listener)
     with socket.create_connection(address) as caller:
         caller.sendall(b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n")
         await asked.wait()
