@@ -181,7 +181,9 @@ class Visit:
             self.coming_bytes = 0
 
     def hold_rows(self, rows: int) -> None:
-        """Take room for the request and its rows, once; raises Overloaded."""
+        """Take room for the request and its rows, unless that is held; raises Overloaded."""
+        if self.load is not None:
+            return
         inside = self._admission
         limits = inside.limits
         load = inside.loads.get(self.model)

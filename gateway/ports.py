@@ -144,8 +144,24 @@ class Queued(Protocol):
         """Nobody wants the answer any more."""
 
 
-Enqueue = Callable[[Call], Queued | None]
-"""Has a call travel with others (`MicroBatcher.enqueue`); None where it must be submitted."""
+Apart = Callable[[Sequence[Queued]], None]
+"""Takes the calls of several callers, who travelled as one, each by itself."""
+
+
+class CallQueue(Protocol):
+    """Where calls travel with others, with no task to wait for the answer."""
+
+    def enqueue(self, call: Call) -> Queued | None:
+        """Have a call travel with others; None where it must be submitted."""
+
+    def enqueue_together(self, call: Call, sizes: Sequence[int], apart: Apart) -> Queued | None:
+        """The same of the calls of several callers as one, with the rows of each.
+
+        Its result is that to all of their rows. Where that can't be had (the rows of one may be at
+        fault, or they don't fit), `apart` gets the calls of each by itself, and the future is
+        cancelled.
+        """
+
 
 Submit = Callable[[Call], Coroutine[Any, Any, CallResult]]
 """Where a request's calls go: to a batcher (`MicroBatcher.submit`), or to a backend at once. Raises

@@ -34,9 +34,9 @@ from gateway.errors import (
 from gateway.frame_calls import call_of, placed, timings, together
 from gateway.parsing.pool import AT_ONCE_BYTES, Parsing
 from gateway.ports import (
+    CallQueue,
     CallResult,
     CatalogFeed,
-    Enqueue,
     StreamingBackend,
     Submit,
 )
@@ -84,7 +84,7 @@ class EventStream:
 class PredictionService:
     """Answers predictions from whatever catalog is current when a request arrives.
 
-    The calls that they take go to `submit`, small ones to `enqueue` where that takes them
+    The calls that they take go to `submit`, small ones to `queue` where that takes them
     (`small`), those that stream to `streaming`; without it, and of versions that can't stream, a
     stream is of one event, the whole answer. `default_timeout_s` is a request's deadline where no
     tag says otherwise, `max_timeout_s` the longest that a tag can say, `max_rows` the most rows of
@@ -97,7 +97,7 @@ class PredictionService:
         *,
         feed: CatalogFeed,
         submit: Submit,
-        enqueue: Enqueue | None = None,
+        queue: CallQueue | None = None,
         streaming: StreamingBackend | None = None,
         default_timeout_s: float,
         max_timeout_s: float = 3600.0,
@@ -119,9 +119,9 @@ class PredictionService:
         self._outcomes = VersionOutcomes(trials or Trials(), self._patience_s)
         self.small = (
             None
-            if enqueue is None
+            if queue is None
             else SmallPredictions(
-                enqueue,
+                queue,
                 outcomes=self._outcomes,
                 patience_s=self._patience_s,
                 max_rows=max_rows,

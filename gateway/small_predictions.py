@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Sequence
 
 from gateway.admission import Visit
 from gateway.batching.compatibility import is_batched
 from gateway.catalog import Resolution
-from gateway.contract import Form, Request, Written
+from gateway.contract import Form, Joint, Request, Written, request_of
+from gateway.contract.outputs import split_output
 from gateway.deadline import Deadline
 from gateway.errors import GatewayError, InvalidInput, no_answer
 from gateway.frame_calls import call_of, placed, timings
-from gateway.ports import CallResult, Enqueue, Queued
+from gateway.ports import CallQueue, CallResult, Queued
 from gateway.shadow.shadowing import Offer, Shadowing
 from gateway.version_outcomes import Patience, VersionOutcomes
 
@@ -41,6 +43,7 @@ class Begun:
         body: bytes,
         request: Request,
         queued: Queued,
+        deadline: Deadline,
         patience_s: float,
         started: float,
         parsed: float,
@@ -53,7 +56,7 @@ class Begun:
         self.started = started
         self.parsed = parsed
         loop = asyncio.get_running_loop()
-        self.timer = loop.call_later(patience_s, self._be_late, patience_s)
+        self.timer = loop.call_later(deadline.left_s(), self._be_late, patience_s)
 
     @property
     def future(self) -> asyncio.Future[CallResult]:
@@ -72,20 +75,114 @@ class Begun:
             self.queued.leave()
 
 
-class SmallPredictions:
-    """Has small bodies' calls travel with others (`enqueue`). `max_rows` is the most rows of one
-    request; without `shadowing` no shadow is asked."""
+class Jointly:
+    """Predictions that were read together and travel so. Its future is done when they can be ended,
+    or cancelled: because all callers have left, or because each goes on by itself, which `apart` is
+    told of its number."""
+
+    __slots__ = (
+        "_apart", "_callers", "bodies", "deadline", "form", "joint", "parsed", "patience_s",
+        "queued", "resolution", "started", "timer",
+    )  # fmt: skip
 
     def __init__(
         self,
-        enqueue: Enqueue,
+        resolution: Resolution,
+        form: Form,
+        bodies: Sequence[bytes],
+        joint: Joint,
+        deadline: Deadline,
+        patience_s: float,
+        started: float,
+        apart: Callable[[int, Begun], None],
+    ) -> None:
+        self.resolution = resolution
+        self.form = form
+        self.bodies = bodies
+        self.joint = joint
+        self.deadline = deadline
+        self.patience_s = patience_s
+        self.started = started
+        self.parsed = time.perf_counter()
+        self.queued: Queued | None = None
+        self._callers = len(bodies)
+        self._apart = apart
+        loop = asyncio.get_running_loop()
+        self.timer = loop.call_later(deadline.left_s(), self._be_late)
+
+    @property
+    def future(self) -> asyncio.Future[CallResult]:
+        """Has the answer to the rows of all of them."""
+        assert self.queued is not None
+        return self.queued.future
+
+    def leave(self) -> None:
+        """One of the callers is gone."""
+        self._callers -= 1
+        if not self._callers and self.queued is not None:
+            self.timer.cancel()
+            self.queued.leave()
+
+    def one(self, number: int, queued: Queued) -> Begun:
+        """One of them by itself."""
+        return Begun(
+            self.resolution,
+            self.form,
+            self.bodies[number],
+            self.joint.request(number),
+            queued,
+            self.deadline,
+            self.patience_s,
+            self.started,
+            self.parsed,
+        )
+
+    def each(self) -> list[Begun]:
+        """All of them by themselves, with their rows of the answer."""
+        result, loop = self.future.result(), asyncio.get_running_loop()
+        each = []
+        for number, output in enumerate(split_output(result.output, self.joint.sizes)):
+            answered = _Answered(loop.create_future())
+            answered.future.set_result(CallResult(output=output, timings_ms=result.timings_ms))
+            each.append(self.one(number, answered))
+        return each
+
+    def take_apart(self, calls: Sequence[Queued]) -> None:
+        """See `gateway.ports.Apart`."""
+        self.timer.cancel()
+        for number, queued in enumerate(calls):
+            self._apart(number, self.one(number, queued))
+
+    def _be_late(self) -> None:
+        if self.queued is not None and not self.queued.future.done():
+            self.queued.future.set_exception(no_answer(self.patience_s))
+            self.queued.leave()
+
+
+class _Answered:
+    """A call that is answered. A `Queued`."""
+
+    def __init__(self, future: asyncio.Future[CallResult]) -> None:
+        self.future = future
+
+    def leave(self) -> None:
+        """See `Queued`."""
+
+
+class SmallPredictions:
+    """Has small bodies' calls travel with others by `queue`, as one where they came together.
+    `max_rows` is the most rows of one request; without `shadowing` no shadow is asked."""
+
+    def __init__(
+        self,
+        queue: CallQueue,
         *,
         outcomes: VersionOutcomes,
         patience_s: Patience,
         max_rows: int,
         shadowing: Shadowing | None = None,
     ) -> None:
-        self._enqueue = enqueue
+        self._queue = queue
         self._outcomes = outcomes
         self._patience_s = patience_s
         self._max_rows = max_rows
@@ -112,11 +209,59 @@ class SmallPredictions:
         deadline = Deadline.after(patience_s)
         frame = request.frames[0][1]
         call = call_of(resolution, request, frame, deadline, patience_s, len(body))
-        queued = self._enqueue(call)
+        queued = self._queue.enqueue(call)
         if queued is None:
             return None
         parsed = time.perf_counter()
-        return Begun(resolution, form, body, request, queued, patience_s, started, parsed)
+        return Begun(resolution, form, body, request, queued, deadline, patience_s, started, parsed)
+
+    def begin_together(
+        self,
+        resolution: Resolution,
+        form: Form,
+        bodies: Sequence[bytes],
+        visits: Sequence[Visit],
+        apart: Callable[[int, Begun], None],
+    ) -> Jointly | None:
+        """`begin` of several bodies as one call. None where they have to begin one by one:
+        something may be wrong with one of them, or more has to be done with each."""
+        if form.together is None or resolution.shadow or resolution.trial:
+            return None
+        started = time.perf_counter()
+        joint = form.together.read(resolution.contract, bodies)
+        if joint is None or max(joint.sizes) > min(_MOST_ROWS, self._max_rows):
+            return None
+        try:
+            for visit, rows in zip(visits, joint.sizes, strict=True):
+                visit.hold_rows(rows)
+        except GatewayError:
+            return None
+        patience_s = self._patience_s(resolution.model)
+        deadline = Deadline.after(patience_s)
+        frame, size_bytes = joint.frame, sum(map(len, bodies))
+        call = call_of(resolution, request_of(frame), frame, deadline, patience_s, size_bytes)
+        jointly = Jointly(resolution, form, bodies, joint, deadline, patience_s, started, apart)
+        jointly.queued = self._queue.enqueue_together(call, joint.sizes, jointly.take_apart)
+        if jointly.queued is None:
+            jointly.timer.cancel()
+            return None
+        return jointly
+
+    def end_together(self, jointly: Jointly) -> tuple[Sequence[bytes] | None, dict[str, float]]:
+        """The bodies of the answers, and where the time went; None where each has to be ended by
+        itself. Raises what `PredictionService.predict` raises for all of them."""
+        jointly.timer.cancel()
+        resolution, together = jointly.resolution, jointly.form.together
+        assert together is not None
+        try:
+            result = jointly.future.result()
+        except GatewayError as error:
+            self._outcomes.failed(resolution, error)
+            raise
+        called = time.perf_counter()
+        bodies = together.write(resolution.contract, jointly.joint, result.output)
+        self._outcomes.was_loaded(resolution)
+        return bodies, timings([result], jointly.started, jointly.parsed, called)
 
     def end(self, begun: Begun, visit: Visit) -> tuple[Written, dict[str, float], Offer | None]:
         """The answer to what was begun, where the time went, and what a shadow is to be asked;

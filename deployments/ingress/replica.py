@@ -163,7 +163,7 @@ class Ingress:
         service = PredictionService(
             feed=self._feed,
             submit=batcher.submit if tracing is None else TraceOrigins(batcher.submit).submit,
-            enqueue=batcher.enqueue,
+            queue=batcher,
             streaming=backend,
             default_timeout_s=settings.request_timeout_s,
             max_timeout_s=settings.max_request_timeout_s,

@@ -17,6 +17,7 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextvars import Context
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from math import inf
 from operator import attrgetter
 
@@ -33,7 +34,7 @@ from gateway.errors import (
     ModelFailed,
     ModelUnavailable,
 )
-from gateway.ports import Call, CallResult, PredictionBackend, Queued
+from gateway.ports import Apart, Call, CallResult, PredictionBackend, Queued
 
 _logger = logging.getLogger(__name__)
 
@@ -61,11 +62,16 @@ class MicroBatcher:
         return await self._lane(call).submit(call)
 
     def enqueue(self, call: Call) -> Queued | None:
-        """Have a call travel with others, without a task of its own to wait for the answer; None
-        where it must be submitted: nothing of it is shared, or nothing yet."""
+        """See `CallQueue.enqueue`; what must be submitted shares nothing, or nothing yet."""
         if call.frame.whole or not is_batched(call.model, call.version):
             return None
         return self._lane(call).enqueue(call)
+
+    def enqueue_together(self, call: Call, sizes: Sequence[int], apart: Apart) -> Queued | None:
+        """See `CallQueue.enqueue_together`."""
+        if not is_batched(call.model, call.version):
+            return None
+        return self._lane(call).enqueue_together(call, sizes, apart)
 
     def queues(self) -> Iterator[tuple[tuple[str, int], int]]:
         """How many calls of each version (a model's name, a number) wait for their turn."""
@@ -95,10 +101,11 @@ class MicroBatcher:
 class _Waiter:
     """One caller: its rows, how many of them are sent, and what has come back. A `Queued`."""
 
-    __slots__ = ("answers", "batches", "call", "future", "sent", "timings_ms")
+    __slots__ = ("answers", "batches", "call", "callers", "future", "sent", "timings_ms")
 
     def __init__(self, call: Call) -> None:
         self.call = call
+        self.callers = 1
         self.future: asyncio.Future[CallResult] = asyncio.get_running_loop().create_future()
         self.sent = 0
         self.answers: dict[int, Output] = {}
@@ -148,6 +155,33 @@ class _Waiter:
         for batch in self.batches:
             batch.cancel_if_deserted()
 
+    def apart(self) -> list[_Waiter]:
+        """Its callers, each for itself."""
+        return [self]
+
+
+class _Crowd(_Waiter):
+    """Several callers who came together. They go in one part, or each for itself."""
+
+    __slots__ = ("_sizes", "_told")
+
+    def __init__(self, call: Call, sizes: Sequence[int], told: Apart) -> None:
+        super().__init__(call)
+        self.callers = len(sizes)
+        self._sizes = sizes
+        self._told = told
+
+    def apart(self) -> list[_Waiter]:
+        """See `_Waiter.apart`."""
+        call, each_bytes = self.call, self.bytes_per_row
+        each: list[_Waiter] = []
+        for start, stop in pairwise(accumulate(self._sizes, initial=0)):
+            frame, size = call.frame.slice(start, stop), int(each_bytes * (stop - start))
+            each.append(_Waiter(replace(call, frame=frame, size_bytes=size)))
+        self.future.cancel()
+        self._told(each)
+        return each
+
 
 class _Part:
     """Rows of one caller, from `start`, in a batch."""
@@ -164,6 +198,18 @@ class _Part:
     @property
     def is_wanted(self) -> bool:
         return not self.waiter.future.done()
+
+    def apart(self) -> list[_Part]:
+        """Each caller's rows by themselves, on the way that all of them are on."""
+        if self.waiter.callers == 1:
+            return [self]
+        (batch,) = self.waiter.batches
+        parts = []
+        for waiter in self.waiter.apart():
+            waiter.batches.append(batch)
+            parts.append(waiter.take(waiter.rows_left))
+        batch.parts = [*(part for part in batch.parts if part is not self), *parts]
+        return parts
 
     def fail(self, error: BaseException) -> None:
         """Take the failure of these rows, told of the caller's whole list."""
@@ -239,7 +285,12 @@ class _Lane:
     @property
     def waiting(self) -> int:
         """How many wait for a slot."""
-        return sum(not each.future.done() for queue in self._waiting.values() for each in queue)
+        return sum(
+            each.callers
+            for queue in self._waiting.values()
+            for each in queue
+            if not each.future.done()
+        )
 
     async def submit(self, call: Call) -> CallResult:
         """Answer one call, alone or with others."""
@@ -247,7 +298,7 @@ class _Lane:
             return await self._submit_alone(call)
         if not self._waiting and self._on_their_way < self.slots and self._fits(call):
             return await self._submit_at_once(call)
-        waiter = self._taken_in(call)
+        waiter = self._taken_in(_Waiter(call))
         try:
             return await waiter.future
         except asyncio.CancelledError:
@@ -256,11 +307,16 @@ class _Lane:
 
     def enqueue(self, call: Call) -> _Waiter | None:
         """See `MicroBatcher.enqueue`."""
-        return self._taken_in(call) if self._warm and self._shares else None
+        return self._taken_in(_Waiter(call)) if self._warm and self._shares else None
 
-    def _taken_in(self, call: Call) -> _Waiter:
-        waiter = _Waiter(call)
-        self._waiting.setdefault(company(call), deque()).append(waiter)
+    def enqueue_together(self, call: Call, sizes: Sequence[int], apart: Apart) -> _Waiter | None:
+        """See `MicroBatcher.enqueue_together`."""
+        if not self._warm or not self._shares:
+            return None
+        return self._taken_in(_Crowd(call, sizes, apart))
+
+    def _taken_in(self, waiter: _Waiter) -> _Waiter:
+        self._waiting.setdefault(company(waiter.call), deque()).append(waiter)
         self._send()
         return waiter
 
@@ -345,9 +401,12 @@ class _Lane:
             fitting = min(waiter.rows_left, self._costs.part_rows, waiter.rows_in(size))
             if parts:
                 fitting = min(fitting, most - rows)
-                if fitting <= 0:
-                    queue.appendleft(waiter)
-                    break
+            if waiter.callers > 1 and (fitting < waiter.rows_left or not self._shares):
+                queue.extendleft(reversed(waiter.apart()))
+                continue
+            if parts and fitting <= 0:
+                queue.appendleft(waiter)
+                break
             part = waiter.take(max(1, fitting))
             parts.append(part)
             rows += part.frame.rows
@@ -383,13 +442,14 @@ class _Lane:
                 raise
             _logger.exception("a batch failed")
         finally:
-            had_company = len(batch.parts) > 1
+            had_company = _callers(batch.parts) > 1
             batch.release()
             self._end_call(self._limits.turns if had_company else 0)
 
     def _end_call(self, turns: int) -> None:
         """Free the slot, at the latest after so many turns of the event loop."""
-        if turns and sum(map(len, self._waiting.values())) < self._limits.few_callers:
+        queued = (each.callers for queue in self._waiting.values() for each in queue)
+        if turns and sum(queued) < self._limits.few_callers:
             loop = asyncio.get_running_loop()
             loop.call_soon(self._end_call, turns - 1, context=Context())
             return
@@ -420,7 +480,7 @@ class _Lane:
             if is_cancelled():
                 self._costs.learn_of_deserted(call, (time.monotonic() - started) * 1e3)
                 raise
-            _logger.exception("a batch failed, of %d callers", len(parts))
+            _logger.exception("a batch failed, of %d callers", _callers(parts))
             await self._answer_apart(parts, error)
             return
         await self._deal_out(parts, call, result)
@@ -429,12 +489,13 @@ class _Lane:
         """Give each part its rows of the answer, where it can be told which they are."""
         knows = self._is_row_wise or call.frame.rows != self._seen_rows
         fits = self._look_at(call, result)
-        if len(parts) == 1 and parts[0].is_all:
+        callers = _callers(parts)
+        if callers == 1 and parts[0].is_all:
             parts[0].receive(result)
         elif not fits:
-            await self._answer_whole(parts)
-        elif len(parts) > 1 and not knows:
-            await self._answer_each([[part] for part in parts])
+            await self._answer_whole(_apart(parts))
+        elif callers > 1 and not knows:
+            await self._answer_each([[part] for part in _apart(parts)])
         else:
             outputs = split_output(result.output, [part.frame.rows for part in parts])
             for part, output in zip(parts, outputs, strict=True):
@@ -442,6 +503,7 @@ class _Lane:
 
     async def _answer_apart(self, parts: list[_Part], error: BaseException) -> None:
         """Halve what failed until what is at fault is alone; if nothing is, the company was."""
+        parts = _apart(parts)
         if len(parts) == 1:
             parts[0].fail(error)
             return
@@ -481,6 +543,14 @@ class _Lane:
             call.version.number,
             reason,
         )
+
+
+def _callers(parts: Iterable[_Part]) -> int:
+    return sum(part.waiter.callers for part in parts)
+
+
+def _apart(parts: Iterable[_Part]) -> list[_Part]:
+    return [each for part in parts for each in part.apart()]
 
 
 def _together(parts: Sequence[_Part]) -> Call:

@@ -14,9 +14,9 @@ publishes all of it, `differences` and `extension` compare two versions, `contra
 """
 
 from gateway.contract.columns import Places, Table
-from gateway.contract.contract import Contract, Request
+from gateway.contract.contract import Contract, Request, request_of
 from gateway.contract.differences import Difference, differences
-from gateway.contract.forms import TYPED, Form, Outputs, Read, Write, Written
+from gateway.contract.forms import TYPED, Form, Joint, Outputs, Read, TogetherForm, Write, Written
 from gateway.contract.frames import Frame
 from gateway.contract.outputs import Output
 from gateway.contract.rendering import AnswerColumn
@@ -29,14 +29,17 @@ __all__ = [
     "Difference",
     "Form",
     "Frame",
+    "Joint",
     "Output",
     "Outputs",
     "Places",
     "Read",
     "Request",
     "Table",
+    "TogetherForm",
     "UntypableSignature",
     "Write",
     "Written",
     "differences",
+    "request_of",
 ]

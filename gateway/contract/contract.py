@@ -141,7 +141,7 @@ class Contract:
             # Which may be ignored (RFC 8259, section 8.1); `read_json` does so below.
             frame = self._plain_table.read(body.removeprefix(BOM_UTF8), max_rows)
             if frame is not None:
-                return _of_one_frame(frame)
+                return request_of(frame)
         read = self._reader.read(body, max_rows)
         if self.untyped:
             return self._untyped(read, max_rows)
@@ -152,6 +152,11 @@ class Contract:
             at=read.at,
             single=read.single,
         )
+
+    def parse_together(self, bodies: Sequence[bytes]) -> tuple[Frame, list[int]] | None:
+        """The requests of several bodies as one frame, and how many of its rows are each one's;
+        None where they have to be parsed one by one, which also says what is wrong with which."""
+        return None if self._plain_table is None else self._plain_table.read_together(bodies)
 
     def take(self, table: Table, *, max_rows: int | None = None, echo: Any = None) -> Request:
         """The request that came as columns; it means what the same cells in JSON rows mean.
@@ -196,12 +201,12 @@ class Contract:
         """`take` of columns of JSON's plain values, several times as fast; None where they must go
         that way, which also knows how to say what is wrong."""
         frame = None if self._plain_table is None else self._plain_table.of_columns(columns, rows)
-        return None if frame is None else _of_one_frame(frame, echo)
+        return None if frame is None else request_of(frame, echo)
 
     def take_plain_rows(self, rows: list[Any], *, echo: Any = None) -> Request | None:
         """The same of JSON's rows."""
         frame = None if self._plain_table is None else self._plain_table.of_rows(rows)
-        return None if frame is None else _of_one_frame(frame, echo)
+        return None if frame is None else request_of(frame, echo)
 
     def render(self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int) -> bytes:
         """The answer as a JSON list: one element per row of the request, or as many as the version
@@ -211,6 +216,11 @@ class Contract:
         Raises `InvalidModelOutput` where it doesn't fit the signature.
         """
         return self._renderer.render(outputs, rows)
+
+    def render_each(self, output: Output, sizes: Sequence[int]) -> list[bytes] | None:
+        """`render` of the answers to several requests of one frame each, with so many rows; None
+        where they have to be rendered one by one."""
+        return self._renderer.render_each(output, sizes)
 
     def columns(
         self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int, *, arrays: bool = False
@@ -334,7 +344,8 @@ class Contract:
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}
 
 
-def _of_one_frame(frame: Frame, echo: Any = None) -> Request:
+def request_of(frame: Frame, echo: Any = None) -> Request:
+    """The request with the rows of a frame, and no params."""
     return Request(rows=frame.rows, frames=((range(frame.rows), frame),), params={}, echo=echo)
 
 

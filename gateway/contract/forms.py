@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from gateway.contract.contract import Contract, Request
+from gateway.contract.contract import Contract, Request, request_of
+from gateway.contract.frames import Frame
 from gateway.contract.outputs import Output
 
 Outputs: TypeAlias = Sequence[tuple[Sequence[int], Output]]
@@ -48,11 +49,52 @@ def write_typed(contract: Contract, request: Request, outputs: Outputs) -> Writt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Joint:
+    """Several requests that were read together: all of their rows in one frame, and how many are
+    each one's. `echoes` are as `Request.echo`, one for each."""
+
+    frame: Frame
+    sizes: Sequence[int]
+    echoes: Sequence[Any]
+
+    def request(self, number: int) -> Request:
+        """One of them by itself."""
+        start = sum(self.sizes[:number])
+        frame = self.frame.slice(start, start + self.sizes[number])
+        return request_of(frame, self.echoes[number])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TogetherForm:
+    """How several requests are read at once, and their answers written, where nothing is the matter
+    with any of them: what comes of each is what comes of it alone."""
+
+    read: Callable[[Contract, Sequence[bytes]], Joint | None]
+    write: Callable[[Contract, Joint, Output], Sequence[bytes] | None]
+    """The bodies of their answers, in JSON."""
+
+
+def _read_typed_together(contract: Contract, bodies: Sequence[bytes]) -> Joint | None:
+    found = contract.parse_together(bodies)
+    if found is None:
+        return None
+    frame, sizes = found
+    return Joint(frame=frame, sizes=sizes, echoes=[None] * len(sizes))
+
+
+def _write_typed_together(
+    contract: Contract, joint: Joint, output: Output
+) -> Sequence[bytes] | None:
+    return contract.render_each(output, joint.sizes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """How a request is read, and its answer written."""
+    """How a request is read, and its answer written; several `together`, where that is possible."""
 
     read: Read = read_typed
     write: Write = write_typed
+    together: TogetherForm | None = None
 
 
-TYPED = Form()
+TYPED = Form(together=TogetherForm(read=_read_typed_together, write=_write_typed_together))

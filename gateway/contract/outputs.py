@@ -57,6 +57,13 @@ def has_rows(output: Output, rows: int) -> bool:
     return row_count(output) == rows
 
 
+def is_row_by_row(output: Output) -> bool:
+    """Whether each row of it means the same whichever others are there: plain arrays and texts, of
+    which nothing has to be guessed."""
+    columns = (output[1],) if output[0] == "values" else output[2]
+    return not mark_of(output) and all(map(_is_plain, columns))
+
+
 def row_bytes(output: Output) -> float:
     """About how many bytes a row of the answer has on its way, by its first row alone."""
     if output[0] == "values":
@@ -93,6 +100,12 @@ def _count(column: Any) -> int | None:
     if isinstance(column, np.ndarray):
         return int(column.shape[0]) if column.ndim else None
     return len(column) if isinstance(column, list | tuple) else None
+
+
+def _is_plain(column: Column) -> bool:
+    if isinstance(column, np.ndarray):
+        return column.ndim > 0 and column.dtype.kind in "biuf"
+    return set(map(type, column)) == {str}
 
 
 def _first_bytes(column: Any) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import repeat
+from itertools import accumulate, pairwise, repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import orjson
 
 from gateway.contract.coercion import Coercer, Column, Unfit, anythings, coercer, numbers
 from gateway.contract.one_column import of_one_column
-from gateway.contract.outputs import Output, row_count
+from gateway.contract.outputs import Output, is_row_by_row, row_count
 from gateway.contract.types import (
     AnyValue,
     ArrayOf,
@@ -77,6 +77,18 @@ class Renderer:
         """The JSON list; raises `InvalidModelOutput`."""
         parts = [(places, self._part(output, _rows_of(output))) for places, output in outputs]
         return _dumped(_together(parts, rows))
+
+    def render_each(self, output: Output, sizes: Sequence[int]) -> list[bytes] | None:
+        """The lists of several requests, whose rows in that order the answer is to; None where what
+        becomes of one's could depend on the others', or not all of them fit."""
+        if not is_row_by_row(output):
+            return None
+        try:
+            answers = self._part(output, _rows_of(output))
+        except InvalidModelOutput:
+            return None
+        bounds = pairwise(accumulate(sizes, initial=0))
+        return [_dumped(answers[start:stop]) for start, stop in bounds]
 
     def columns(
         self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int, *, arrays: bool = False

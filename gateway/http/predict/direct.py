@@ -1,8 +1,8 @@
 """Small predictions, answered without a task of their own.
 
 A shortcut and nothing more (docs/decisions/0055). What it takes, it answers as `PredictEndpoint`
-does, in a part of the time: a request is read in the turn of the event loop in which it came, its
-rows travel with those of others, and the answer is one write in the turn in which they are back.
+does, in a part of the time: all that came in one turn of the event loop is read at once,
+travels as one call, or with others, and is answered at once, each by one write.
 What it doesn't take (anything odd in the head, anything wrong with the body, a version that isn't
 warm) goes the ordinary way, which begins anew. An answer that isn't small and good goes it from
 there on. Must not import ray or mlflow.
@@ -14,6 +14,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextvars import Context
+from functools import partial
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote
 
@@ -21,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.admission import Visit
 from gateway.catalog import Catalog, Resolution
-from gateway.contract import Form, Written
+from gateway.contract import Form
 from gateway.errors import GatewayError
 from gateway.http.access_control import Access
 from gateway.http.access_log import AccessEntry, AccessJournal, note_answer
@@ -36,11 +38,14 @@ from gateway.http.predict.version_header import SELECTING
 from gateway.http.request_identity import request_id_of
 from gateway.ports import CallResult
 from gateway.prediction import Prediction, PredictionService, drawn
-from gateway.small_predictions import MOST_BYTES, Begun, SmallPredictions
+from gateway.small_predictions import MOST_BYTES, Begun, Jointly, SmallPredictions
 
 _logger = logging.getLogger(__name__)
 
 _REMEMBERED = 4096
+_REMEMBERED_HEADS = 1024
+_END_OF_HEAD = b"\r\n\r\n"
+_LONGEST_HEAD = 2048
 _ANYTHING = (b"*/*", JSON)
 
 # What they say decides how a request is read or answered: the ordinary way knows how.
@@ -53,20 +58,16 @@ _DECIDING = SELECTING | {
     b"x-request-timeout",
 }
 
-_HEAD = b"".join(
-    (
-        b"content-type: %b\r\n",
-        b"x-model-version: %d\r\n",
-        b"server-timing: %b\r\n",
-        b"%bcontent-length: %d\r\n",
-        b"x-request-id: %b\r\n",
-    )
-)
+_HEAD = b"content-type: %b\r\nx-model-version: %d\r\nserver-timing: %b\r\n%b"
+_HEAD_OF_ONE = b"%bcontent-length: %d\r\nx-request-id: %b\r\n"
+
+# So many are read at once: who comes next doesn't wait for more of them.
+_MOST_AT_ONCE = 64
 
 
 class Taken(NamedTuple):
-    """What a request asks for that is taken, by which path, whom and in which form; and which
-    headers it may not have."""
+    """What a request asks for that is taken, by which path, whom and in which form; which headers
+    it may not have, and how long its body may be."""
 
     path: str
     endpoint: PredictEndpoint
@@ -76,6 +77,15 @@ class Taken(NamedTuple):
     most_bytes: int
 
 
+class KnownHead(NamedTuple):
+    """A request's head that has come before."""
+
+    target: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+    length: int
+    taken: Taken
+
+
 class Ending(Protocol):
     """How a server has a direct answer."""
 
@@ -83,7 +93,10 @@ class Ending(Protocol):
         """Send an answer with status 200: the lines of its head, and its body."""
 
     def go_on(self, app: ASGIApp) -> None:
-        """Have an application answer instead. The request's body has been received."""
+        """Have an application answer instead, to whom the request's body has come already."""
+
+    def begin_anew(self) -> None:
+        """Have the request answered the ordinary way, as if it had come just now."""
 
 
 Around = Callable[[ASGIApp], ASGIApp]
@@ -118,6 +131,8 @@ class DirectPredictions:
         self._journal = journal
         self._resolved_in: Catalog | None = None
         self._resolved: dict[bytes, Taken] = {}
+        self._heads: dict[bytes, KnownHead] = {}
+        self._arrived: list[DirectAnswer] = []
 
     def asked(self, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Taken | None:
         """What a POST to that target with those headers asks for; None where it isn't taken."""
@@ -139,17 +154,52 @@ class DirectPredictions:
         is_small = length.isdigit() and length_of(length) <= taken.most_bytes
         return taken if is_json and is_small else None
 
+    def known(self, data: bytes) -> KnownHead | None:
+        """What `data` asks for, where it is a whole request with a head that was remembered: a
+        client's next request mostly has the same one, byte by byte."""
+        if self._service.current is not self._resolved_in:
+            return None
+        end = data.find(_END_OF_HEAD, 0, _LONGEST_HEAD) + len(_END_OF_HEAD)
+        head = self._heads.get(data[:end])
+        return head if head is not None and len(data) == end + head.length else None
+
+    def remember(
+        self,
+        data: bytes,
+        target: bytes,
+        headers: Sequence[tuple[bytes, bytes]],
+        body: bytes,
+        taken: Taken,
+    ) -> None:
+        """Know the head of a request that was `asked` for and came as `data`, for as long as the
+        catalog is the same."""
+        end = data.find(_END_OF_HEAD, 0, _LONGEST_HEAD) + len(_END_OF_HEAD)
+        if taken.resolution.canary is not None or data[end:] != body or end < len(_END_OF_HEAD):
+            return
+        if len(self._heads) >= _REMEMBERED_HEADS:
+            self._heads.clear()
+        self._heads[data[:end]] = KnownHead(target, headers, len(body), taken)
+
     def begin(self, taken: Taken, scope: Scope, body: bytes) -> DirectAnswer | None:
         """Begin to answer a request whose body is there; None where the ordinary way has to be
-        gone."""
+        gone.
+
+        It is read in the event loop's next turn, with all that came in this one: who reads many
+        requests at once needs a part of the time for each.
+        """
         began = time.perf_counter()
         try:
-            return self._begun(taken, scope, body, began)
+            answer = self._admitted(taken, scope, body, began)
         # A boundary: in the turn of a connection, its server would take an exception for a request
         # that can't be read. The ordinary way has it again, and says what it is.
         except Exception:
             _logger.exception("a prediction could not be begun directly")
             return None
+        if answer is not None:
+            if not self._arrived:
+                asyncio.get_running_loop().call_soon(self._read, context=Context())
+            self._arrived.append(answer)
+        return answer
 
     def note(self, scope: Scope, status: int | None, began: float) -> None:
         """Have a line in the access log; of one who left, without a status."""
@@ -157,9 +207,10 @@ class DirectPredictions:
             spent_s = time.perf_counter() - began
             self._journal.add(AccessEntry(time.time(), scope, status, spent_s))
 
-    def _begun(self, taken: Taken, scope: Scope, body: bytes, began: float) -> DirectAnswer | None:
+    def _admitted(
+        self, taken: Taken, scope: Scope, body: bytes, began: float
+    ) -> DirectAnswer | None:
         endpoint, resolution, form = taken.endpoint, taken.resolution, taken.form
-        begun = None
         try:
             if self._access is not None:
                 self._access.identify(scope).require_call(resolution.model.name)
@@ -174,22 +225,84 @@ class DirectPredictions:
             visit = self._service.arrive(resolution)
         except GatewayError:
             return None
+        visit.hold_bytes(len(body))  # of one so small: it always has room
+        return DirectAnswer(self, endpoint, scope, resolution, form, body, visit, began)
+
+    def _read(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        alike: dict[tuple[int, int], list[DirectAnswer]] = {}
+        for answer in arrived:
+            if not answer.is_left:
+                key = (id(answer.resolution), id(answer.form))
+                alike.setdefault(key, []).append(answer)
+        for answers in alike.values():
+            for start in range(0, len(answers), _MOST_AT_ONCE):
+                self._begin(answers[start : start + _MOST_AT_ONCE])
+
+    def _begin(self, answers: Sequence[DirectAnswer]) -> None:
         try:
-            visit.hold_bytes(len(body))
-            begun = self.small.begin(resolution, form, body, visit)
-        finally:
-            if begun is None:
-                visit.leave()
-        if begun is None:
-            return None
-        return DirectAnswer(self, endpoint, scope, begun, visit, began)
+            if len(answers) > 1 and self._begin_together(answers):
+                return
+        # A boundary: one of them has what nobody has thought of, and is found by itself.
+        except Exception:
+            _logger.exception("%d predictions could not be begun together", len(answers))
+        for answer in answers:
+            answer.begin_alone()
+
+    def _begin_together(self, answers: Sequence[DirectAnswer]) -> bool:
+        first = answers[0]
+        jointly = self.small.begin_together(
+            first.resolution,
+            first.form,
+            [answer.body for answer in answers],
+            [answer.visit for answer in answers],
+            lambda number, begun: answers[number].go_alone(begun),
+        )
+        if jointly is None:
+            return False
+        for answer in answers:
+            answer.go_with(jointly)
+        jointly.future.add_done_callback(partial(self._answer_together, jointly, answers))
+        return True
+
+    def _answer_together(
+        self,
+        jointly: Jointly,
+        answers: Sequence[DirectAnswer],
+        future: asyncio.Future[CallResult],
+    ) -> None:
+        if future.cancelled():  # each is by itself, or all have left
+            return
+        here = [answer for answer in answers if not answer.is_left]
+        try:
+            bodies, timings_ms = self.small.end_together(jointly)
+            if bodies is None or max(map(len, bodies)) >= WORTH_BYTES:
+                for answer, begun in zip(answers, jointly.each(), strict=True):
+                    answer.go_alone(begun)
+                return
+            head = self.head_of(jointly.resolution, JSON, timings_ms)
+        # A boundary: what a batch ends with is told by the ordinary way, whatever it is.
+        except BaseException as error:  # noqa: BLE001
+            for answer in here:
+                answer.go_on(error)
+            return
+        for answer, body, rows in zip(answers, bodies, jointly.joint.sizes, strict=True):
+            if not answer.is_left:
+                answer.answer(head, body, rows)
+
+    def head_of(
+        self, resolution: Resolution, media_type: bytes, timings_ms: Mapping[str, float]
+    ) -> bytes:
+        """The lines of an answer's head that are the same for all who travelled together."""
+        number = resolution.version.number
+        return _HEAD % (media_type, number, server_timing(timings_ms), self.head)
 
     def _taken(self, target: bytes) -> Taken | None:
         """By a target that is nothing but a path. What is found is kept for as long as the catalog
         is the same."""
         catalog = self._service.current
         if catalog is not self._resolved_in:
-            self._resolved_in, self._resolved = catalog, {}
+            self._resolved_in, self._resolved, self._heads = catalog, {}, {}
         found = self._resolved.get(target)
         return self._taken_anew(target) if found is None else found
 
@@ -224,7 +337,8 @@ class DirectAnswer:
     goes on from there, or with nothing for a caller who has left."""
 
     __slots__ = (
-        "_began", "_begun", "_direct", "_ending", "_endpoint", "_is_left", "_scope", "_visit",
+        "_began", "_begun", "_direct", "_ending", "_endpoint", "_jointly", "_scope", "body", "form",
+        "is_left", "resolution", "visit",
     )  # fmt: skip
 
     def __init__(
@@ -232,82 +346,110 @@ class DirectAnswer:
         direct: DirectPredictions,
         endpoint: PredictEndpoint,
         scope: Scope,
-        begun: Begun,
+        resolution: Resolution,
+        form: Form,
+        body: bytes,
         visit: Visit,
         began: float,
     ) -> None:
+        self.resolution = resolution
+        self.form = form
+        self.body = body
+        self.visit = visit
+        self.is_left = False
         self._direct = direct
         self._endpoint = endpoint
         self._scope = scope
-        self._begun = begun
-        self._visit = visit
         self._began = began
-        self._is_left = False
+        self._jointly: Jointly | None = None
+        self._begun: Begun | None = None
 
     def when_done(self, ending: Ending) -> None:
         """Have it end so."""
         self._ending = ending
-        self._begun.future.add_done_callback(self._done)
+
+    def begin_alone(self) -> None:
+        """Have its call on its way."""
+        try:
+            begun = self._direct.small.begin(self.resolution, self.form, self.body, self.visit)
+        # A boundary: the ordinary way has it again, and says what it is.
+        except Exception:
+            _logger.exception("a prediction could not be begun directly")
+            begun = None
+        if begun is None:
+            self.visit.leave()
+            self._ending.begin_anew()
+        else:
+            self.go_alone(begun)
+
+    def go_alone(self, begun: Begun) -> None:
+        """Have it end when that is done."""
+        if self.is_left:
+            begun.leave()
+            return
+        self._begun = begun
+        begun.future.add_done_callback(self._done)
+
+    def go_with(self, jointly: Jointly) -> None:
+        """It ends with others, unless it goes alone."""
+        self._jointly = jointly
 
     def leave(self) -> None:
         """The caller is gone."""
-        self._is_left = True
-        self._begun.leave()
-        self._visit.leave()
-        resolution = self._begun.resolution
-        self._endpoint.note_left(resolution.model.name)
-        note_answer(self._scope, resolution.model.name, resolution.version.number, None)
+        self.is_left = True
+        if self._begun is not None:
+            self._begun.leave()
+        elif self._jointly is not None:
+            self._jointly.leave()
+        self.visit.leave()
+        name, version = self.resolution.model.name, self.resolution.version.number
+        self._endpoint.note_left(name)
+        note_answer(self._scope, name, version, None)
         self._direct.note(self._scope, None, self._began)
 
     def _done(self, future: asyncio.Future[CallResult]) -> None:
-        if self._is_left or future.cancelled():
+        if self.is_left or future.cancelled():
             return
+        begun = self._begun
+        assert begun is not None
         try:
-            answer, timings_ms, offer = self._direct.small.end(self._begun, self._visit)
-            head = self._head(answer, timings_ms)
+            answer, timings_ms, offer = self._direct.small.end(begun, self.visit)
+            head = self._direct.head_of(self.resolution, answer.media_type, timings_ms)
         # A boundary: what a batch ends with is told by the ordinary way, whatever it is.
         except BaseException as error:  # noqa: BLE001
-            self._go_on(error)
+            self.go_on(error)
             return
         if len(answer.body) < WORTH_BYTES and not answer.headers:
-            self._answer(head, answer.body)
+            self.answer(head, answer.body, begun.request.rows)
             if offer is not None:
                 offer(request_id_of(self._scope))
             return
         prediction = Prediction(
             answer=answer,
-            version=self._begun.resolution.version.number,
-            rows=self._begun.request.rows,
+            version=self.resolution.version.number,
+            rows=begun.request.rows,
             timings_ms=timings_ms,
             offer=offer,
         )
-        self._go_on(prediction)
+        self.go_on(prediction)
 
-    def _head(self, answer: Written, timings_ms: Mapping[str, float]) -> bytes:
-        return _HEAD % (
-            answer.media_type,
-            self._begun.resolution.version.number,
-            server_timing(timings_ms),
-            self._direct.head,
-            len(answer.body),
-            request_id_of(self._scope).encode("ascii"),
-        )
-
-    def _answer(self, head: bytes, body: bytes) -> None:
-        direct, scope, rows = self._direct, self._scope, self._begun.request.rows
-        resolution = self._begun.resolution
-        name, version = resolution.model.name, resolution.version.number
-        with self._visit:
+    def answer(self, head: bytes, body: bytes, rows: int) -> None:
+        """Send it: what is the same in the heads of all, and its own body."""
+        scope, name = self._scope, self.resolution.model.name
+        version = self.resolution.version.number
+        request_id = request_id_of(scope).encode("ascii")
+        with self.visit:
             note_answer(scope, name, version, rows)
-            self._ending.answer(head, body)
+            self._ending.answer(_HEAD_OF_ONE % (head, len(body), request_id), body)
             spent_s = time.perf_counter() - self._began
             self._endpoint.note_answered(name, version, spent_s, rows)
-            direct.note(scope, 200, self._began)
+            self._direct.note(scope, 200, self._began)
 
-    def _go_on(self, outcome: Prediction | BaseException) -> None:
+    def go_on(self, outcome: Prediction | BaseException) -> None:
+        """Have the ordinary way send that."""
         direct, endpoint = self._direct, self._endpoint
-        visit, scope = self._visit, self._scope
-        name, version = self._begun.resolution.model.name, self._begun.resolution.version.number
+        visit, scope = self.visit, self._scope
+        name, version = self.resolution.model.name, self.resolution.version.number
         scope[BEGAN] = began = self._began
         note_answer(scope, name, version, None)
 

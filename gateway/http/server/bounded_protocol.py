@@ -77,11 +77,10 @@ class BoundedProtocol(GatewayProtocol):
     server_state: Connections
 
     _is_surplus = False
-    _is_coming = False  # a request, its head or its body
     _head_since: float | None = None
     _head_bytes = 0
     _body_head = b""
-    _data = b""
+    _read = b""
     _heard_at = 0.0
     _unsent = 0
     _unsent_since = 0.0
@@ -105,12 +104,16 @@ class BoundedProtocol(GatewayProtocol):
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         self._heard_at = self.loop.time()
+        super().data_received(data)
+
+    def parse(self, data: bytes) -> None:
+        """See `GatewayProtocol.parse`."""
         is_in_head = self._head_since is not None
         if is_in_head or len(data) > self.server_state.limits.head_bytes:
             self._head_bytes += len(data)  # so much at most, and worth counting
-        self._data = data
-        super().data_received(data)
-        self._data = b""
+        self._read = data
+        super().parse(data)
+        self._read = b""
         if self._head_since is None or not is_in_head:
             self._head_bytes = 0
         elif self._head_bytes > self.server_state.limits.head_bytes:
@@ -119,7 +122,6 @@ class BoundedProtocol(GatewayProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._is_coming = True
         self._head_since = self._heard_at
 
     def on_headers_complete(self) -> None:
@@ -149,7 +151,6 @@ class BoundedProtocol(GatewayProtocol):
         """All of it is there."""
         if self._body_head:
             return  # says a parser that looks for no body behind an upgrade
-        self._is_coming = False
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -167,7 +168,7 @@ class BoundedProtocol(GatewayProtocol):
         if head:
             self.parser = httptools.HttpRequestParser(_BodyOnly(self))
             self.parser.feed_data(head)
-            super().data_received(self._data[stopped.args[0] :])
+            super().parse(self._read[stopped.args[0] :])
 
     def _head_of_body(self) -> bytes:
         """The head of a request with such a body as this one's; nothing where it has none."""
@@ -196,6 +197,8 @@ class BoundedProtocol(GatewayProtocol):
         limits = self.server_state.limits
         unsent = self.transport.get_write_buffer_size()
         if not unsent or unsent != self._unsent:
+            if self._unsent:  # who goes on reading is there
+                self._heard_at = now
             self._unsent, self._unsent_since = unsent, now
         elif now - self._unsent_since > limits.silence_s:
             self.transport.abort()
@@ -208,9 +211,11 @@ class BoundedProtocol(GatewayProtocol):
         elif self._is_coming:
             if not self.flow.read_paused and now - self._heard_at > self._patience_s:
                 self.transport.close()
-        elif self.cycle is None and now - self._heard_at > limits.head_s:
+        elif not self.is_busy and not unsent:
             # Who never asked gets no answer that could be taken for one to the next request.
-            self.transport.close()
+            patience_s = limits.head_s if self.cycle is None else limits.silence_s
+            if now - self._heard_at > patience_s:
+                self.transport.close()
 
     @property
     def _patience_s(self) -> float:
@@ -220,6 +225,24 @@ class BoundedProtocol(GatewayProtocol):
 
     def _taken(self) -> Taken | None:
         return None if self.server_state.is_closing else super()._taken()
+
+    def _begin_as_before(self, data: bytes) -> bool:
+        if self._is_surplus or self.server_state.is_closing:
+            return False
+        is_begun = super()._begin_as_before(data)
+        if is_begun:
+            self._head_since = None
+        return is_begun
+
+    def on_response_complete(self) -> None:
+        """An answer is sent. Here no timer waits for the next request: `look` does."""
+        self._heard_at = self.loop.time()
+        if self.pipeline:
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
 
 class _BodyOnly:

@@ -28,13 +28,16 @@ _OK = b"HTTP/1.1 200 OK\r\n"
 class DirectCycle:
     """A direct answer on its way, as uvicorn looks at a request's cycle."""
 
-    def __init__(self, protocol: GatewayProtocol, scope: Scope, answer: DirectAnswer) -> None:
+    def __init__(
+        self, protocol: GatewayProtocol, scope: Scope, body: bytes, answer: DirectAnswer | None
+    ) -> None:
         self.scope = scope
+        self.body = body
         self.response_complete = False
         self.keep_alive = True
         self.message_event = _UNHEARD
         self._protocol = protocol
-        self._answer: DirectAnswer | None = answer
+        self._answer = answer
 
     @property
     def disconnected(self) -> bool:
@@ -56,6 +59,11 @@ class DirectCycle:
         """See `direct.Ending`."""
         self._answer = None
         self._protocol.go_on(self, app)
+
+    def begin_anew(self) -> None:
+        """See `direct.Ending`."""
+        self._answer = None
+        self._protocol.go_on(self, self._protocol.app, self.body)
 
 
 class _Unheard:
@@ -82,6 +90,9 @@ class GatewayProtocol(HttpToolsProtocol):
     it."""
 
     _body: bytes = b""
+    _data: bytes = b""  # what is being parsed, if a request begins with it
+    _is_coming = False
+    """Whether a request is on its way, its head or its body."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See `asyncio.Protocol`."""
@@ -99,9 +110,21 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
+        if self._is_coming or not self._begin_as_before(data):
+            self.parse(data)
+
+    def parse(self, data: bytes) -> None:
+        """Have the parser read what has come."""
+        self._data = b"" if self._is_coming else data
         super().data_received(data)
+        self._data = b""
         if self._asked is not None:  # its body is still coming
             self._begin_ordinarily()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._is_coming = True
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what can't be read."""
@@ -129,11 +152,35 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """All of it is there."""
         asked, self._asked = self._asked, None
+        self._is_coming = False
         if asked is None:
             super().on_message_complete()
-        elif not self._begin_directly(asked):
-            self._begin_ordinarily()
-            super().on_message_complete()
+        else:
+            assert self.direct is not None
+            self.direct.remember(self._data, self.url, self.headers, self._body, asked)
+            self._begin_directly(asked)
+
+    def _begin_as_before(self, data: bytes) -> bool:
+        """Whether a request has come whose head was parsed before, on whatever connection; then it
+        is begun."""
+        direct, before = self.direct, self.cycle
+        if (
+            direct is None
+            or (before is not None and not before.response_complete)
+            or self.flow.write_paused
+        ):
+            return False
+        known = direct.known(data)
+        if known is None:
+            return False
+        self._unset_keepalive_if_required()
+        self.on_message_begin()
+        self._is_coming = False
+        self.url = known.target
+        self.headers += known.headers
+        self._body = data[len(data) - known.length :]
+        self._begin_directly(known.taken)
+        return True
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._under_way = cycle
@@ -162,19 +209,18 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._body:
             super().on_body(self._body)
 
-    def _begin_directly(self, asked: Taken) -> bool:
-        """Whether it was begun."""
+    def _begin_directly(self, asked: Taken) -> None:
         assert self.direct is not None
         scope: Any = self.scope
         scope["method"], scope["path"] = "POST", asked.path
         scope["raw_path"], scope["query_string"] = self.url, b""
         answer = self.direct.begin(asked, scope, self._body)
-        if answer is None:
-            return False
-        cycle: Any = DirectCycle(self, scope, answer)
+        cycle: Any = DirectCycle(self, scope, self._body, answer)
         self.cycle = self._under_way = cycle
-        answer.when_done(cycle)
-        return True
+        if answer is None:
+            cycle.begin_anew()
+        else:
+            answer.when_done(cycle)
 
     def end_directly(self, cycle: DirectCycle, head: bytes, body: bytes) -> None:
         """Write an answer; a connection that is to be closed is."""
@@ -187,8 +233,8 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport.close()
         self.on_response_complete()
 
-    def go_on(self, cycle: DirectCycle, app: ASGIApp) -> None:
-        """Have an application answer what has come whole."""
+    def go_on(self, cycle: DirectCycle, app: ASGIApp, body: bytes = b"") -> None:
+        """Have an application answer what has come whole; it gets such a body."""
         self._under_way = None
         made = RequestResponseCycle(
             scope=cast(Any, cycle.scope),
@@ -203,6 +249,7 @@ class GatewayProtocol(HttpToolsProtocol):
             keep_alive=cycle.keep_alive,
             on_response=self.on_response_complete,
         )
+        made.body = bytearray(body)
         made.more_body = False
         made.message_event.set()
         if self.cycle is cast(object, cycle):  # else another request has come behind it

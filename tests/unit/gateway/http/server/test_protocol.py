@@ -175,7 +175,7 @@ class Server:
         self.service = PredictionService(
             feed=self.feed,
             submit=batcher.submit,
-            enqueue=batcher.enqueue,
+            queue=batcher,
             default_timeout_s=60.0,
             max_rows=10,
             admission=self.admission,
