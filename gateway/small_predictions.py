@@ -123,6 +123,11 @@ class Jointly:
             self.timer.cancel()
             self.queued.leave()
 
+    def release(self) -> None:
+        """Let go of the call at once: both refer to each other, and the collector of such cycles
+        comes by late."""
+        self.queued = None
+
     def one(self, number: int, queued: Queued) -> Begun:
         """One of them by itself."""
         return Begun(

@@ -130,13 +130,17 @@ class AccessJournal:
 
     def flush(self) -> None:
         """Write what there is, as far as it is taken."""
-        if self._lost != self._told and time.monotonic() >= self._tell_at_s:
-            self._tell()
-        while self._entries:
-            batch = self._entries[:_AT_ONCE]
-            if not self._write(b"".join(map(self._line, batch))):
-                return
+        self._tell_of_lost()
+        while self._entries and self._write_some():
+            pass
+
+    def _write_some(self) -> bool:
+        """Whether they were taken."""
+        batch = self._entries[:_AT_ONCE]
+        is_written = self._write(b"".join(map(self._line, batch)))
+        if is_written:
             del self._entries[:_AT_ONCE]
+        return is_written
 
     def close(self, write: Write) -> None:
         """Write what there is by `write`, which may wait, and from now on each entry at once."""
@@ -147,8 +151,12 @@ class AccessJournal:
             self._tell()
 
     def _turn(self) -> None:
+        """Some lines, and the rest in turns of their own: requests wait for one part at most."""
+        if self._entries and self._write_some():
+            self._timer = asyncio.get_running_loop().call_later(0.0, self._turn)
+            return
         self._timer = None
-        self.flush()
+        self._tell_of_lost()
         if self._entries:
             self._timer = asyncio.get_running_loop().call_later(_MOMENT_S, self._turn)
 
@@ -156,6 +164,10 @@ class AccessJournal:
     def lost(self) -> int:
         """How many entries could not be kept until they were written."""
         return self._lost
+
+    def _tell_of_lost(self) -> None:
+        if self._lost != self._told and time.monotonic() >= self._tell_at_s:
+            self._tell()
 
     def _tell(self) -> None:
         """Say in the gateway's log how much is missing in this one, once in a while."""

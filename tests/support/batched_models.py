@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from gateway.catalog import ModelOptions
 from gateway.contract import Frame
 from gateway.deadline import Deadline
 from gateway.errors import (
+    DeadlineExceeded,
     GatewayError,
     ModelFailed,
 )
@@ -114,3 +116,30 @@ class Shy(Model):
         if len(rows) > 1:
             raise ModelFailed("The model's own code failed.")
         return super().answer(rows, params)
+
+
+IMPATIENT_S = 1.0
+"""The deadline of callers whom a moody backend is late for."""
+
+
+class Moody:
+    """A backend that raises by chance what isn't about rows, and is late for the impatient: with
+    them alone, since a call has the patience of its most patient caller."""
+
+    def __init__(self, backend: Model, moods: Iterator[type[GatewayError] | None]) -> None:
+        self._backend = backend
+        self._moods = moods
+        self.raised: set[type[GatewayError]] = set()
+
+    def calm(self) -> None:
+        self._moods = cycle([None])
+
+    async def call(self, call: Call) -> CallResult:
+        result = await self._backend.call(call)
+        mood = next(self._moods)
+        if mood is DeadlineExceeded and call.deadline.left_s() > IMPATIENT_S:
+            mood = None
+        if mood is not None:
+            self.raised.add(mood)
+            raise mood("By chance.")
+        return result

@@ -272,6 +272,7 @@ class DirectPredictions:
         future: asyncio.Future[CallResult],
     ) -> None:
         if future.cancelled():  # each is by itself, or all have left
+            jointly.release()
             return
         here = [answer for answer in answers if not answer.is_left]
         try:
@@ -286,6 +287,8 @@ class DirectPredictions:
             for answer in here:
                 answer.go_on(error)
             return
+        finally:
+            jointly.release()
         for answer, body, rows in zip(answers, bodies, jointly.joint.sizes, strict=True):
             if not answer.is_left:
                 answer.answer(head, body, rows)
@@ -387,7 +390,7 @@ class DirectAnswer:
         if self.is_left:
             begun.leave()
             return
-        self._begun = begun
+        self._begun, self._jointly = begun, None
         begun.future.add_done_callback(self._done)
 
     def go_with(self, jointly: Jointly) -> None:
@@ -401,6 +404,7 @@ class DirectAnswer:
             self._begun.leave()
         elif self._jointly is not None:
             self._jointly.leave()
+            self._jointly = None
         self.visit.leave()
         name, version = self.resolution.model.name, self.resolution.version.number
         self._endpoint.note_left(name)
@@ -437,6 +441,7 @@ class DirectAnswer:
         """Send it: what is the same in the heads of all, and its own body."""
         scope, name = self._scope, self.resolution.model.name
         version = self.resolution.version.number
+        self._jointly = None  # which knows this: no circle is left to the collector
         request_id = request_id_of(scope).encode("ascii")
         with self.visit:
             note_answer(scope, name, version, rows)
@@ -447,6 +452,7 @@ class DirectAnswer:
 
     def go_on(self, outcome: Prediction | BaseException) -> None:
         """Have the ordinary way send that."""
+        self._jointly = None
         direct, endpoint = self._direct, self._endpoint
         visit, scope = self.visit, self._scope
         name, version = self.resolution.model.name, self.resolution.version.number

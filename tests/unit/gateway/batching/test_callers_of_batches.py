@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, cycle
 from typing import Any
@@ -19,8 +19,19 @@ from gateway.errors import (
     ModelFailed,
     ModelUnavailable,
 )
-from gateway.ports import Call, CallResult
-from tests.support.batched_models import BAD, Model, Shy, answered, call, outcome, turns, warmed
+from gateway.ports import CallResult
+from tests.support.batched_models import (
+    BAD,
+    IMPATIENT_S,
+    Model,
+    Moody,
+    Shy,
+    answered,
+    call,
+    outcome,
+    turns,
+    warmed,
+)
 
 
 async def test_a_caller_who_leaves_disturbs_nobody() -> None:
@@ -108,8 +119,6 @@ class Caller:
     timeout_s: float
 
 
-IMPATIENT_S = 1.0
-
 callers = st.builds(
     Caller,
     rows=st.one_of(
@@ -121,29 +130,6 @@ callers = st.builds(
     stays=st.one_of(st.none(), st.none(), st.integers(0, 12)),
     timeout_s=st.sampled_from([IMPATIENT_S, 60.0]),
 )
-
-
-class Moody:
-    """A backend that raises by chance what isn't about rows, and is late for the impatient: with
-    them alone, since a call has the patience of its most patient caller."""
-
-    def __init__(self, backend: Model, moods: Iterator[type[GatewayError] | None]) -> None:
-        self._backend = backend
-        self._moods = moods
-        self.raised: set[type[GatewayError]] = set()
-
-    def calm(self) -> None:
-        self._moods = cycle([None])
-
-    async def call(self, call: Call) -> CallResult:
-        result = await self._backend.call(call)
-        mood = next(self._moods)
-        if mood is DeadlineExceeded and call.deadline.left_s() > IMPATIENT_S:
-            mood = None
-        if mood is not None:
-            self.raised.add(mood)
-            raise mood("By chance.")
-        return result
 
 
 @settings(max_examples=120)

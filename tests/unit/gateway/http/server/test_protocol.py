@@ -6,305 +6,33 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import random
 import re
-from collections import Counter
-from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any
 
-import numpy as np
 import pytest
-from uvicorn import Config
-from uvicorn.server import ServerState
 
-from gateway.admission import Admission, AdmissionLimits, Visit
-from gateway.batching.batcher import MicroBatcher
-from gateway.canary import Canary, CanaryRule, Trials
-from gateway.capture.journal import CaptureJournal
-from gateway.capture.kept import Kept
-from gateway.catalog import ModelOptions, Shadow
+from gateway.admission import AdmissionLimits
+from gateway.canary import CanaryRule
 from gateway.errors import InvalidInput, ModelFailed, ModelUnavailable, Violation
 from gateway.http.access_control import Access
-from gateway.http.access_log import AccessJournal
-from gateway.http.app import create_app
-from gateway.http.boundary import Boundary
-from gateway.http.predict.body import HttpLimits
-from gateway.http.predict.direct import DirectPredictions
 from gateway.http.server.protocol import GatewayProtocol
-from gateway.metrics.counters import Traffic
-from gateway.metrics.families import REQUEST_DURATION, REQUEST_ROWS, REQUESTS
-from gateway.ports import Call, CallResult
-from gateway.prediction import PredictionService
-from gateway.security.api_keys import entry_of, parse_keys
-from gateway.shadow.shadowing import Shadowing
-from gateway.small_predictions import Begun
-from tests.support.catalogs import catalog, served, signature, version
-from tests.support.static_feed import StaticFeed
-from tests.support.supervised import until as until_later
-
-INPUTS = (("x", "double"), ("n", "long"), ("t", "string", False))
-SIGNATURE = signature(*INPUTS, outputs=[("x", "double"), ("t", "string")])
-GOOD = b'{"x": 1.5, "n": 2, "t": "a"}'
-GOOD_TENSORS = b"""{"inputs": [
-    {"name": "x", "shape": [1], "datatype": "FP64", "data": [1.5]},
-    {"name": "n", "shape": [1], "datatype": "INT64", "data": [2]},
-    {"name": "t", "shape": [1], "datatype": "BYTES", "data": ["a"]}
-]}"""
-
-
-class Route(NamedTuple):
-    """Where a protocol is asked, and a body that it takes."""
-
-    path: str
-    good: bytes
-
-
-ROUTES = {
-    "modelmux": Route("/models/a%20b/predict", GOOD),
-    "mlflow": Route("/models/a%20b/invocations", b'{"dataframe_records": [%b]}' % GOOD),
-    "inference_v2": Route("/v2/models/a%20b/infer", GOOD_TENSORS),
-}
-by_each_protocol = pytest.mark.parametrize("protocol", ROUTES)
-SECRET = "mm_0123456789abcdef0123456789abcdef"  # pragma: allowlist secret
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Mostly it is a matter of some turns of the event loop."""
-    for _ in range(100):
-        if is_so():
-            return
-        await asyncio.sleep(0)
-    await until_later(is_so)
-
-
-class Keys:
-    """A source of one keyring."""
-
-    def __init__(self, *entries: str) -> None:
-        self.keyring = parse_keys("\n".join(entries))
-
-
-class Doubling:
-    """A backend that answers x doubled, and texts of some length; or fails, or waits, as told."""
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.error: BaseException | None = None
-        self.text = "t"
-        self.go = asyncio.Event()
-        self.go.set()
-
-    async def call(self, call: Call) -> CallResult:
-        self.calls.append(call)
-        await self.go.wait()
-        if self.error is not None:
-            raise self.error
-        x = np.asarray(call.frame.columns[0])
-        texts = [self.text] * call.frame.rows
-        return CallResult(output=("columns", ["x", "t"], [2 * x, texts]), timings_ms={"model": 1.0})
-
-
-class KeptInMemory:
-    """A journal of what is captured."""
-
-    def __init__(self) -> None:
-        self.kept: list[Kept] = []
-
-    def note(self, kept: Kept) -> None:
-        self.kept.append(kept)
-
-
-class Transport(asyncio.Transport):
-    """The caller's end, as the protocol sees it."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.writes = 0
-        self.is_closed = False
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return ("192.0.2.1", 4711) if name == "peername" else default
-
-    def write(self, data: Any) -> None:
-        self.written += bytes(data)
-        self.writes += 1
-
-    def is_closing(self) -> bool:
-        return self.is_closed
-
-    def close(self) -> None:
-        self.is_closed = True
-
-    def resume_reading(self) -> None: ...
-
-    def pause_reading(self) -> None: ...
-
-
-class Server:
-    """A gateway's HTTP server without its socket. The model's version is warm."""
-
-    def __init__(
-        self,
-        monkeypatch: pytest.MonkeyPatch,
-        *,
-        access: Access | None = None,
-        limits: AdmissionLimits | None = None,
-        max_body_bytes: int = 1_000_000,
-        has_shadow: bool = False,
-        canary: CanaryRule | None = None,
-        captured_percent: float = 0.0,
-    ) -> None:
-        self.backend = Doubling()
-        self.captured = KeptInMemory()
-        self.shadowing = Shadowing(self.backend)
-        self.trials = Trials()
-        self.traffic = Traffic()
-        self.admission = Admission(limits)
-        self.lines: list[bytes] = []
-        self.journal = AccessJournal(self._keep, as_json=True)
-        versions = [version(number, SIGNATURE, flavor="mlflow.sklearn") for number in (1, 2)]
-        shadow = Shadow(number=2) if has_shadow else None
-        runs = canary and Canary(rule=canary, version=2, state="running", trial="the trial")
-        options = ModelOptions(capture=captured_percent)
-        model = served(
-            *versions, default=1, name="a b", shadow=shadow, canary=runs, options=options
-        )
-        self.catalog = catalog(model)
-        self.feed = StaticFeed(self.catalog)
-        batcher = MicroBatcher(self.backend)
-        self.service = PredictionService(
-            feed=self.feed,
-            submit=batcher.submit,
-            queue=batcher,
-            default_timeout_s=60.0,
-            max_rows=10,
-            admission=self.admission,
-            shadowing=self.shadowing,
-            trials=self.trials,
-        )
-        app = create_app(
-            service=self.service,
-            feed=self.feed,
-            limits=HttpLimits(max_body_bytes=max_body_bytes),
-            access=access,
-            traffic=self.traffic,
-            journal=self.journal,
-            captured=cast(CaptureJournal, self.captured),
-        )
-        assert self.service.small is not None
-        self.direct = DirectPredictions(
-            self.service,
-            self.service.small,
-            app.state.predictions,
-            access=access,
-            journal=self.journal,
-            around=lambda inner: Boundary(inner, journal=self.journal),
-        )
-        self.patching = monkeypatch
-        self.state = ServerState()
-        self.state.default_headers = [(b"date", b"today"), (b"server", b"uvicorn")]
-        self.config = Config(app, log_config=None, lifespan="off")
-        self.config.load()
-
-    def _keep(self, lines: bytes) -> bool:
-        self.lines += lines.splitlines()
-        return True
-
-    async def warm(self) -> Server:
-        """Once the version has answered."""
-        caller = self.caller()
-        caller.ask(b'{"x": 1.0, "n": 2}')
-        assert (await caller.answer())[0] == 200
-        self.backend.calls.clear()
-        self.journal.flush()
-        self.lines.clear()
-        self.patching.setattr(GatewayProtocol, "direct", self.direct)
-        return self
-
-    def caller(self) -> Caller:
-        return Caller(self)
-
-    def entry(self) -> dict[str, Any]:
-        """The last line of the access log."""
-        self.journal.flush()
-        line: dict[str, Any] = json.loads(self.lines[-1])
-        return line
-
-    def counted(self) -> Counter[tuple[str, ...]]:
-        """Requests, rows and times by their labels."""
-        reading: dict[str, list[tuple[Any, Any]]] = dict(self.traffic.reading())
-        found = Counter(dict(reading[REQUESTS.name]))
-        found.update({("rows", *labels): rows for labels, rows in reading[REQUEST_ROWS.name]})
-        times = reading[REQUEST_DURATION.name]
-        found.update({("times", *labels): sum(counts) for labels, (counts, _) in times})
-        return found
-
-    @property
-    def inside(self) -> tuple[int, int, int]:
-        return len(self.admission.loads), self.admission.rows, self.admission.body_bytes
-
-
-class Caller:
-    """A connection, and what came over it."""
-
-    def __init__(self, server: Server) -> None:
-        self.transport = Transport()
-        self.server = server
-        self.protocol = GatewayProtocol(server.config, server.state, {})
-        self.protocol.connection_made(self.transport)
-
-    def send(self, data: bytes) -> None:
-        self.protocol.data_received(data)
-
-    def ask(self, body: bytes, *lines: str, path: str = "/models/a%20b/predict") -> None:
-        self.send(request(body, *lines, path=path))
-
-    def ask_by(self, protocol: str, *lines: str) -> None:
-        """Send what the protocol takes."""
-        route = ROUTES[protocol]
-        self.ask(route.good, *lines, path=route.path)
-
-    def hang_up(self) -> None:
-        self.protocol.connection_lost(None)
-
-    @property
-    def answered(self) -> int:
-        return len(self.answers)
-
-    @property
-    def answers(self) -> list[tuple[int, dict[str, str], bytes]]:
-        found, rest = [], self.transport.written
-        while b"\r\n\r\n" in rest:
-            head, rest = rest.split(b"\r\n\r\n", 1)
-            first, *lines = head.decode("latin-1").split("\r\n")
-            split = (line.split(": ", 1) for line in lines)
-            headers = {name.lower(): value for name, value in split}
-            length = int(headers.get("content-length", len(rest)))
-            if len(rest) < length:
-                break
-            found.append((int(first.split()[1]), headers, rest[:length]))
-            rest = rest[length:]
-        return found
-
-    async def answer(self, number: int = 1) -> tuple[int, dict[str, str], bytes]:
-        await until(lambda: self.answered >= number)
-        return self.answers[number - 1]
-
-
-def request(body: bytes, *lines: str, path: str = "/models/a%20b/predict") -> bytes:
-    head = [
-        f"POST {path} HTTP/1.1",
-        "Host: gateway",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-        *lines,
-    ]
-    return "\r\n".join([*head, "", ""]).encode("latin-1") + body
-
-
-def is_direct(caller: Caller) -> bool:
-    """Whether what is on its way has no task of its own."""
-    return not caller.server.state.tasks
+from gateway.ports import CallResult
+from gateway.security.api_keys import entry_of
+from tests.support.bodies_by_chance import Bodies
+from tests.support.catalogs import catalog
+from tests.support.server_in_memory import (
+    GOOD,
+    GOOD_TENSORS,
+    ROUTES,
+    SECRET,
+    Keys,
+    Server,
+    by_each_protocol,
+    held,
+    is_direct,
+    request,
+    until,
+)
 
 
 @pytest.fixture
@@ -317,7 +45,7 @@ async def test_small_predictions_have_no_task_of_their_own(server: Server) -> No
     inside."""
     caller = server.caller()
     caller.ask(GOOD, "X-Request-ID: mine", "Accept: */*", "User-Agent: one")
-    assert is_direct(caller)
+    assert await is_direct(caller)
     status, headers, body = await caller.answer()
     assert (status, json.loads(body)) == (200, [{"x": 3.0, "t": "t"}])
     assert caller.transport.writes == 1
@@ -343,7 +71,7 @@ async def test_each_protocol_is_answered_directly(server: Server) -> None:
     for number, protocol in enumerate([*ROUTES, *ROUTES], 1):
         before = server.counted()
         caller.ask_by(protocol)
-        assert is_direct(caller)
+        assert await is_direct(caller)
         status, headers, body = await caller.answer(number)
         assert (status, headers["x-model-version"]) == (200, "1")
         if protocol in told:
@@ -356,84 +84,6 @@ async def test_each_protocol_is_answered_directly(server: Server) -> None:
             1,
         )
     assert caller.transport.writes == 2 * len(ROUTES)
-
-
-class Bodies:
-    """By chance, good ones and bad ones, in the forms of each protocol."""
-
-    def __init__(self, seed: int) -> None:
-        self._drawn = random.Random(seed)
-        self._values: list[Any] = [
-            0, 1.5, -3, 2**70, True, None, "a", "", "ü", [], {}, float("inf"), "1",
-        ]  # fmt: skip
-
-    def of(self, protocol: str) -> bytes:
-        """One of them; now and then it breaks off."""
-        body: Any = {"mlflow": self._mlflow, "inference_v2": self._tensors}.get(
-            protocol, self._typed
-        )()
-        text = json.dumps(body).encode()
-        return text if self._drawn.random() < 0.9 else text[: len(text) // 2]
-
-    def _is(self, chance: float) -> bool:
-        return self._drawn.random() < chance
-
-    def _row(self) -> dict[str, Any]:
-        names = self._drawn.sample(["x", "n", "t", "other"], self._drawn.randint(0, 4))
-        good = {"x": self._drawn.random(), "n": self._drawn.randint(0, 9), "t": "text"}
-        if self._is(0.6):
-            return good
-        return {**good, **{name: self._drawn.choice(self._values) for name in names}}
-
-    def _rows(self) -> list[dict[str, Any]]:
-        return [self._row() for _ in range(self._drawn.choice([0, 1, 1, 2, 11]))]
-
-    def _columns(self) -> dict[str, list[Any]]:
-        rows, names = self._rows(), self._drawn.sample(["x", "n", "t"], 3)
-        if self._is(0.1):
-            names.pop()
-        return {name: [row.get(name) for row in rows] for name in names}
-
-    def _typed(self) -> Any:
-        if self._is(0.4):
-            return self._row()
-        return self._rows() if self._is(0.7) else {"inputs": self._rows(), "params": {"p": 1}}
-
-    def _mlflow(self) -> Any:
-        columns = self._columns()
-        data = list(zip(*columns.values(), strict=True))
-        forms: dict[str, Any] = {
-            "dataframe_records": self._rows(),
-            "dataframe_split": {"columns": list(columns), "data": data},
-            "instances": self._rows(),
-            "inputs": self._columns(),
-            "messages": "a",
-        }
-        chosen = self._drawn.choices(list(forms), [4, 4, 2, 2, 1], k=2 if self._is(0.05) else 1)
-        params = {"params": self._drawn.choice([{}, {"p": 1}, 3])} if self._is(0.2) else {}
-        return {**{name: forms[name] for name in chosen}, **params}
-
-    def _tensors(self) -> Any:
-        datatypes = {"x": "FP64", "n": "INT64", "t": "BYTES"}
-        inputs = [
-            {
-                "name": name,
-                "shape": [len(data) + self._is(0.05), *([1] if self._is(0.3) else [])],
-                "datatype": "FP32" if self._is(0.05) else datatypes[name],
-                "data": data,
-            }
-            for name, data in self._columns().items()
-        ]  # fmt: skip
-        more: dict[str, list[Any]] = {
-            "id": ["7", 7],
-            "parameters": [{}, {"content_type": "pd"}, {"binary_data_output": True}, {"p": 1}],
-            "outputs": [
-                [{"name": "t"}], [{"name": "no"}], [],
-                [{"name": "x", "parameters": {"binary_data": True}}, {"name": "t"}],
-            ],
-        }  # fmt: skip
-        asked = {name: self._drawn.choice(each) for name, each in more.items() if self._is(0.15)}
-        return {"inputs": inputs, **asked}
 
 
 @pytest.mark.parametrize(
@@ -456,7 +106,7 @@ async def test_nobody_can_tell_which_way_an_answer_came(
             monkeypatch.setattr(GatewayProtocol, "direct", direct)
             caller, before = server.caller(), server.counted()
             caller.ask(body, f"X-Request-ID: {number}", path=path)
-            directly += is_direct(caller)
+            directly += await is_direct(caller)
             status, headers, answer = await caller.answer()
             await until(lambda: not server.state.tasks)
             assert headers.pop("server-timing", "").startswith("predict;") == (status == 200)
@@ -485,7 +135,7 @@ async def test_what_a_header_decides_is_left_to_the_endpoint(
     """Whoever asks for a version, a deadline, another form or the connection's end."""
     caller = server.caller()
     caller.ask_by(protocol, line)
-    assert not is_direct(caller)
+    assert not await is_direct(caller)
     assert (await caller.answer())[0] == 200
 
 
@@ -500,7 +150,7 @@ async def test_which_type_of_two_counts_is_left_to_the_endpoint(
     for place in (b"\r\nContent-Type", b"\r\nContent-Length"):
         caller = server.caller()
         caller.send(asked.replace(place, other + place, 1))
-        assert not is_direct(caller)
+        assert not await is_direct(caller)
         await caller.answer()
         await until(lambda: not server.state.tasks)
 
@@ -509,7 +159,7 @@ async def test_binary_tensors_are_left_to_the_endpoint(server: Server) -> None:
     """A header says where they begin."""
     caller = server.caller()
     caller.ask_by("inference_v2", f"Inference-Header-Content-Length: {len(GOOD_TENSORS)}")
-    assert not is_direct(caller)
+    assert not await is_direct(caller)
     assert (await caller.answer())[0] == 200
 
 
@@ -518,7 +168,7 @@ async def test_other_paths_are_left_to_the_application(server: Server, path: str
     """Models that nobody knows, and whatever isn't a bare path of the typed route."""
     caller = server.caller()
     caller.ask(GOOD, path=path)
-    assert not is_direct(caller)
+    assert not await is_direct(caller)
     await caller.answer()
 
 
@@ -602,7 +252,7 @@ async def test_whatever_a_call_ends_with_is_a_problem(
         caller = server.caller()
         server.backend.error = error
         caller.ask_by(protocol, "X-Request-ID: mine")
-        assert is_direct(caller) is (direct is not None)
+        assert await is_direct(caller) is (direct is not None)
         told, headers, body = await caller.answer()
         assert (told, json.loads(body)["code"]) == (status, code)
         assert headers["content-type"] == media_type
@@ -626,7 +276,7 @@ async def test_large_answers_are_compressed_where_that_is_asked_for(
     server.backend.text = "long " * 1000
     caller = server.caller()
     caller.ask_by(protocol, "Accept-Encoding: gzip")
-    assert is_direct(caller)
+    assert await is_direct(caller)
     status, headers, body = await caller.answer()
     assert (status, headers["content-encoding"]) == (200, "gzip")
     assert len(body) < 1000
@@ -642,7 +292,7 @@ async def test_the_deadline_holds(server: Server) -> None:
     server.backend.go.clear()
     caller = server.caller()
     caller.ask(GOOD)
-    assert is_direct(caller)
+    assert await is_direct(caller)
     status, _, body = await caller.answer()
     assert (status, json.loads(body)["code"]) == (504, "deadline_exceeded")
     assert server.inside == (0, 0, 0)
@@ -700,7 +350,7 @@ async def test_who_does_not_read_is_waited_for(server: Server) -> None:
     caller = server.caller()
     caller.protocol.pause_writing()
     caller.ask(GOOD)
-    assert not is_direct(caller)
+    assert not await is_direct(caller)
     await asyncio.sleep(0)
     assert caller.transport.written == b""
     caller.protocol.resume_writing()
@@ -719,7 +369,7 @@ async def test_a_shadow_is_asked_what_was_answered_directly(
     server.backend.calls.clear()
     caller = server.caller()
     caller.ask_by(protocol)
-    assert is_direct(caller)
+    assert await is_direct(caller)
     assert (await caller.answer())[0] == 200
     assert caller.transport.writes == 1
     await server.shadowing.settle()
@@ -767,7 +417,7 @@ async def test_what_is_captured_is_left_to_the_endpoint(
     for is_kept in (True, False):
         caller = server.caller()
         caller.ask_by(protocol)
-        assert is_direct(caller) is not is_kept
+        assert await is_direct(caller) is not is_kept
         assert (await caller.answer())[0] == 200
         await until(lambda: not server.state.tasks)
         assert len(server.captured.kept) == 1
@@ -804,12 +454,6 @@ async def test_answers_leave_nothing_to_the_collector(server: Server) -> None:
         assert held() - before < 5
     finally:
         gc.enable()
-
-
-def held() -> int:
-    """How many objects of requests there are."""
-    # By type: `isinstance` asks objects for `__class__`, and some that are about do things then.
-    return sum(issubclass(type(each), Begun | CallResult | Visit) for each in gc.get_objects())
 
 
 async def test_a_server_that_ends_answers_and_closes(server: Server) -> None:
