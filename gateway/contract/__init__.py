@@ -16,8 +16,20 @@ publishes all of it, `differences` and `extension` compare two versions, `contra
 from gateway.contract.columns import Places, Table
 from gateway.contract.contract import Contract, Request, request_of
 from gateway.contract.differences import Difference, differences
-from gateway.contract.forms import TYPED, Form, Joint, Outputs, Read, TogetherForm, Write, Written
+from gateway.contract.forms import (
+    TYPED,
+    Form,
+    Joint,
+    Outputs,
+    Read,
+    TogetherForm,
+    Write,
+    Written,
+    joined_columns,
+    joined_rows,
+)
 from gateway.contract.frames import Frame
+from gateway.contract.json_together import values_of
 from gateway.contract.outputs import Output
 from gateway.contract.rendering import AnswerColumn
 from gateway.contract.signature import UntypableSignature
@@ -41,5 +53,8 @@ __all__ = [
     "Write",
     "Written",
     "differences",
+    "joined_columns",
+    "joined_rows",
     "request_of",
+    "values_of",
 ]

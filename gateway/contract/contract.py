@@ -153,11 +153,6 @@ class Contract:
             single=read.single,
         )
 
-    def parse_together(self, bodies: Sequence[bytes]) -> tuple[Frame, list[int]] | None:
-        """The requests of several bodies as one frame, and how many of its rows are each one's;
-        None where they have to be parsed one by one, which also says what is wrong with which."""
-        return None if self._plain_table is None else self._plain_table.read_together(bodies)
-
     def take(self, table: Table, *, max_rows: int | None = None, echo: Any = None) -> Request:
         """The request that came as columns; it means what the same cells in JSON rows mean.
 

@@ -7,12 +7,14 @@ this package doesn't.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
 from gateway.contract.contract import Contract, Request, request_of
 from gateway.contract.frames import Frame
+from gateway.contract.json_together import values_of
 from gateway.contract.outputs import Output
 
 Outputs: TypeAlias = Sequence[tuple[Sequence[int], Output]]
@@ -57,6 +59,16 @@ class Joint:
     sizes: Sequence[int]
     echoes: Sequence[Any]
 
+    @property
+    def whole(self) -> Request:
+        """All of them as one."""
+        return request_of(self.frame, self.echoes[0])
+
+    def parts(self, rows: Sequence[Any]) -> list[Any]:
+        """What belongs to the rows of each."""
+        bounds = pairwise(accumulate(self.sizes, initial=0))
+        return [rows[start:stop] for start, stop in bounds]
+
     def request(self, number: int) -> Request:
         """One of them by itself."""
         start = sum(self.sizes[:number])
@@ -75,11 +87,36 @@ class TogetherForm:
 
 
 def _read_typed_together(contract: Contract, bodies: Sequence[bytes]) -> Joint | None:
-    found = contract.parse_together(bodies)
-    if found is None:
+    values = values_of(bodies)
+    if values is None:
         return None
-    frame, sizes = found
-    return Joint(frame=frame, sizes=sizes, echoes=[None] * len(sizes))
+    return joined_rows(contract, [each if type(each) is list else [each] for each in values])
+
+
+def joined_rows(contract: Contract, each: Sequence[list[Any]], *, echo: Any = None) -> Joint | None:
+    """Requests that are JSON's rows, of plain values; None where one of them isn't."""
+    sizes = [len(rows) for rows in each]
+    rows = [row for rows in each for row in rows]
+    request = contract.take_plain_rows(rows) if all(sizes) else None
+    return None if request is None else _joint(request, sizes, echo)
+
+
+def joined_columns(
+    contract: Contract, each: Sequence[Mapping[str, list[Any]]], *, echo: Any = None
+) -> Joint | None:
+    """The same of JSON's columns, which are equally long in each."""
+    names = each[0].keys()
+    if any(columns.keys() != names for columns in each):
+        return None
+    sizes = [len(next(iter(columns.values()), ())) for columns in each]
+    joined = {name: [value for columns in each for value in columns[name]] for name in names}
+    request = contract.take_plain(joined, sum(sizes)) if all(sizes) else None
+    return None if request is None else _joint(request, sizes, echo)
+
+
+def _joint(request: Request, sizes: Sequence[int], echo: Any) -> Joint:
+    ((_, frame),) = request.frames
+    return Joint(frame=frame, sizes=sizes, echoes=[echo] * len(sizes))
 
 
 def _write_typed_together(

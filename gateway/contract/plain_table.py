@@ -16,7 +16,6 @@ import orjson
 
 from gateway.contract.encoding import COLUMN_DTYPES
 from gateway.contract.frames import Column, Frame, splits
-from gateway.contract.json_together import values_of
 from gateway.contract.signature import leaves_no_trace
 from gateway.contract.types import Rows, Scalar, TextOrTexts, Type, float_bound, integer_bounds
 from gateway.errors import too_many_rows
@@ -70,17 +69,6 @@ class PlainTable:
         if max_rows is not None and len(rows) > max_rows:
             raise too_many_rows(max_rows)
         return self.of_rows(rows)
-
-    def read_together(self, bodies: Sequence[bytes]) -> tuple[Frame, list[int]] | None:
-        """The rows of several bodies, each a bare record or list of records, and how many each has;
-        None where not all of them can be read so."""
-        values = values_of(bodies)
-        if values is None:
-            return None
-        listed = [value if type(value) is list else [value] for value in values]
-        sizes = [len(rows) for rows in listed]
-        frame = self.of_rows([row for rows in listed for row in rows]) if all(sizes) else None
-        return None if frame is None else (frame, sizes)
 
     def of_rows(self, rows: list[Any]) -> Frame | None:
         """The same of JSON's values."""

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.contract import Contract, Output, Outputs, Request, Written
-from gateway.contract.outputs import mark_of, with_columns
+from gateway.contract import Contract, Joint, Output, Outputs, Request, Written
+from gateway.contract.outputs import is_row_by_row, mark_of, with_columns
 from gateway.contract.types import ObjectOf, Scalar
 from gateway.errors import InvalidModelOutput
 
@@ -41,6 +41,26 @@ def write(contract: Contract, request: Request, outputs: Outputs) -> Written:
     if request.echo is True:
         return Written(body=predictions)
     return Written(body=b'{"predictions":' + predictions + b"}")
+
+
+def write_together(contract: Contract, joint: Joint, output: Output) -> Sequence[bytes] | None:
+    """`write` of the answers to several requests; None where they have to be written one by one."""
+    if not is_row_by_row(output):
+        return None
+    output, whole = _widened_output(output), joint.whole
+    outputs = [(range(whole.rows), output)]
+    promised, names = contract.promised, _own_names(outputs)
+    if names and promised is not None and promised.named and promised.tensors:
+        return None
+    try:
+        rows = _row_values(contract, whole, outputs, names)
+    except InvalidModelOutput:
+        return None
+    if rows is None:
+        each = contract.render_each(output, joint.sizes)
+    else:
+        each = [_dumped(part) for part in joint.parts(rows)]
+    return None if each is None else [b'{"predictions":' + body + b"}" for body in each]
 
 
 def _with_nulls(contract: Contract) -> Contract:
@@ -71,17 +91,28 @@ def _predictions(contract: Contract, request: Request, outputs: Outputs) -> byte
             return contract.render(outputs, request.rows)
     if kind == "dict" or (names and promised is not None and is_named and promised.tensors):
         return _dumped(dict(_named(contract, request, outputs, None if is_named else names)))
-    if is_named and not kind and all(map(_has_no_names, outputs)):
+    values = None if kind and not names else _row_values(contract, request, outputs, names)
+    if values is not None:
+        return _dumped(values)
+    rendered = contract.render(outputs, request.rows)
+    is_object = request.echo is True and request.rows == 1 and _is_of_an_agent(contract)
+    return rendered[1:-1] if is_object or (kind == "alone" and len(outputs) == 1) else rendered
+
+
+def _row_values(
+    contract: Contract, request: Request, outputs: Outputs, names: Sequence[str]
+) -> list[Any] | None:
+    """What is written for each row, where that isn't what the typed route has."""
+    is_named = contract.promised is not None and contract.promised.named
+    if is_named and all(map(_has_no_names, outputs)):
         columns = [values for _, values in _named(contract, request, outputs)]
-        return _dumped(columns[0] if len(columns) == 1 else list(zip(*columns, strict=True)))
+        return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
     if names and not is_named:
         by_name = dict(_named(contract, request, outputs, names))
         if len(by_name) == len(names):
             rows = zip(*by_name.values(), strict=True)
-            return _dumped([dict(zip(names, row, strict=True)) for row in rows])
-    rendered = contract.render(outputs, request.rows)
-    is_object = request.echo is True and request.rows == 1 and _is_of_an_agent(contract)
-    return rendered[1:-1] if is_object or (kind == "alone" and len(outputs) == 1) else rendered
+            return [dict(zip(names, row, strict=True)) for row in rows]
+    return None
 
 
 def _named(

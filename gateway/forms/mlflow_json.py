@@ -7,6 +7,7 @@ or cast with a loss (a number in a text, a fraction for a whole number) is refus
 from __future__ import annotations
 
 from codecs import BOM_UTF8
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import orjson
 from pydantic_core import from_json
 
-from gateway.contract import Contract, Places, Request, Table
+from gateway.contract import Contract, Joint, Places, Request, Table, joined_rows, values_of
 from gateway.contract.columns import Column
 from gateway.contract.types import ArrayOf, ObjectOf, TensorOf
 from gateway.contract.validation import Path
@@ -131,12 +132,30 @@ def read(contract: Contract, body: bytes, max_rows: int | None) -> Request:
 def _plain(contract: Contract, value: dict[str, Any], max_rows: int | None) -> Request | None:
     """The request that is nothing but records of plain values, as the commonest are; None of all
     others."""
-    records = value.get("dataframe_records") if len(value) == 1 else None
-    if type(records) is not list or contract.from_type_hints:
+    records = _only_records(value)
+    if records is None or contract.from_type_hints:
         return None
     if max_rows is not None and len(records) > max_rows:
         return None
     return contract.take_plain_rows(records, echo=False)
+
+
+def read_together(contract: Contract, bodies: Sequence[bytes]) -> Joint | None:
+    """Several requests that are nothing but records of plain values; None where one isn't."""
+    values = None if contract.from_type_hints else values_of(bodies)
+    if values is None:
+        return None
+    each = [_only_records(value) for value in values]
+    found = [records for records in each if records is not None]
+    return joined_rows(contract, found, echo=False) if len(found) == len(bodies) else None
+
+
+def _only_records(value: Any) -> list[Any] | None:
+    """The records of a body that has no other member."""
+    if type(value) is not dict or len(value) != 1:
+        return None
+    records = value.get("dataframe_records")
+    return records if type(records) is list else None
 
 
 def _loaded(body: bytes) -> Any:

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.types import Scope
 
 from gateway.catalog import Resolution
-from gateway.contract import Form
+from gateway.contract import Form, TogetherForm
 from gateway.errors import GatewayError, InvalidInput, ModelFailed, UnsupportedMediaType
 from gateway.forms import mlflow_answers, mlflow_json
 from gateway.http.access_control import require_sight
@@ -25,6 +25,11 @@ from gateway.prediction import PredictionService
 
 PATHS = ("/models/{name}/invocations", "/models/{name}/versions/{selector}/invocations")
 
+_JSON_FORM = Form(
+    read=mlflow_json.read,
+    write=mlflow_answers.write,
+    together=TogetherForm(read=mlflow_json.read_together, write=mlflow_answers.write_together),
+)
 _BAD_REQUEST = 400
 _BAD_REQUESTS = (InvalidInput, ModelFailed)
 
@@ -39,7 +44,7 @@ class MlflowScoring(Dialect):
         declared = next((value for name, value in headers if name == b"content-type"), b"")
         media_type = media_type_of(declared)
         if media_type == JSON:
-            return Form(read=mlflow_json.read, write=mlflow_answers.write)
+            return _JSON_FORM
         read = table_reader(media_type, as_mlflow=True)
         if read is None:
             raise UnsupportedMediaType(

@@ -6,20 +6,35 @@ extension (extension_binary_data.md).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from starlette.responses import Response
 from starlette.types import Scope
 
 from gateway.catalog import Resolution
-from gateway.contract import Contract, Form, Outputs, Request, Written
-from gateway.errors import GatewayError, InvalidHeader, UnsupportedMediaType
+from gateway.contract import (
+    Contract,
+    Form,
+    Joint,
+    Output,
+    Outputs,
+    Request,
+    TogetherForm,
+    Written,
+)
+from gateway.errors import (
+    GatewayError,
+    InvalidHeader,
+    InvalidModelOutput,
+    UnsupportedMediaType,
+)
 from gateway.http.predict.dialect import Dialect
 from gateway.http.predict.negotiation import JSON, media_type_of
 from gateway.http.predict.version_header import RawHeaders
 from gateway.http.problems import problem_of
 from gateway.http.protocols.inference_v2.infer_answer import AnswerTensors, written_answer
-from gateway.http.protocols.inference_v2.infer_request import read
+from gateway.http.protocols.inference_v2.infer_request import read, read_together
 
 MODEL_PATH = "/v2/models/{name}"
 VERSION_PATH = "/v2/models/{name}/versions/{selector}"
@@ -48,6 +63,9 @@ class InferenceV2(Dialect):
         return Form(
             read=partial(read, json_length=_json_length(headers)),
             write=partial(_write, resolution=resolution),
+            together=TogetherForm(
+                read=read_together, write=partial(_write_together, resolution=resolution)
+            ),
         )
 
     def problem(self, scope: Scope, error: GatewayError) -> Response:
@@ -80,3 +98,19 @@ def _write(
         model=resolution.model.name,
         version=resolution.version.number,
     )
+
+
+def _write_together(
+    contract: Contract, joint: Joint, output: Output, resolution: Resolution
+) -> Sequence[bytes] | None:
+    try:
+        each = contract.derived(AnswerTensors).each(joint, output)
+    except InvalidModelOutput:
+        return None
+    if each is None:
+        return None
+    model, version = resolution.model.name, resolution.version.number
+    return [
+        written_answer(tensors, echo, model=model, version=version).body
+        for tensors, echo in zip(each, joint.echoes, strict=True)
+    ]

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.contract import AnswerColumn, Contract, Outputs, Request, Written
+from gateway.contract import AnswerColumn, Contract, Joint, Output, Outputs, Request, Written
+from gateway.contract.outputs import is_row_by_row
 from gateway.contract.rendering import UNNAMED
 from gateway.contract.text_formats import read_base64
 from gateway.http.protocols.inference_v2.infer_request import Wanted, check_names
@@ -58,6 +59,20 @@ class AnswerTensors:
             return list(found.values())
         check_names(wanted, found)
         return [found[name] for name in wanted.outputs]
+
+    def each(self, joint: Joint, output: Output) -> list[list[Tensor]] | None:
+        """The tensors of several answers, of each all; None where they have to be made one by one:
+        something is no plain column, or isn't declared."""
+        if self._declared is None or not is_row_by_row(output):
+            return None
+        outputs = [(range(joint.frame.rows), output)]
+        columns = self._contract.columns(outputs, joint.frame.rows, arrays=True)
+        each: list[list[Tensor]] = [[] for _ in joint.sizes]
+        for declared, column in zip(self._declared, columns, strict=True):
+            if column.is_there:
+                for tensors, values in zip(each, joint.parts(column.values), strict=True):
+                    tensors.append(declared.of(values))
+        return each
 
 
 def _is_wanted(spec: TensorSpec, column: AnswerColumn, wanted: Wanted) -> bool:

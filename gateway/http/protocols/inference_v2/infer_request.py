@@ -8,13 +8,13 @@ The structure is checked here, with pointers into the JSON; what tensors mean to
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from gateway.contract import Contract, Request, Table
+from gateway.contract import Contract, Joint, Request, Table, joined_columns, values_of
 from gateway.contract.types import ArrayOf, MapOf, ObjectOf, Type
 from gateway.contract.validation import Path
 from gateway.errors import MalformedJson
@@ -65,6 +65,19 @@ def read(contract: Contract, body: bytes, max_rows: int | None, json_length: int
         if plain is not None:
             return plain
     return parser.request(_infer_request(value, rest), max_rows)
+
+
+def read_together(contract: Contract, bodies: Sequence[bytes]) -> Joint | None:
+    """Several requests of JSON's plain values alone; None where one isn't that."""
+    values = values_of(bodies)
+    if values is None:
+        return None
+    parser = contract.derived(InferParser)
+    each = [parser.plain_columns(value) for value in values]
+    found = [columns for columns in each if columns is not None]
+    if len(found) < len(bodies):
+        return None
+    return joined_columns(contract, found, echo=_ALL_AS_JSON)
 
 
 def _json(body: bytes, json_length: int | None) -> tuple[Any, memoryview]:
@@ -121,9 +134,19 @@ class InferParser:
         self._params = {param.name: param.type for param in contract.accepted_params}
 
     def plain_request(self, value: Any, max_rows: int | None) -> Request | None:
-        """The request of JSON that is the commonest: a tensor of JSON's plain values for each
-        column, of the type that the metadata say, and nothing more. Several times as fast; what
-        isn't that (None) goes the other way."""
+        """The request of JSON that is the commonest (see `plain_columns`). Several times as fast;
+        what isn't that (None) goes the other way."""
+        columns = self.plain_columns(value)
+        if columns is None:
+            return None
+        rows = len(next(iter(columns.values())))
+        if max_rows is not None and rows > max_rows:
+            return None
+        return self._contract.take_plain(columns, rows, echo=_ALL_AS_JSON)
+
+    def plain_columns(self, value: Any) -> dict[str, list[Any]] | None:
+        """The columns of JSON that has a tensor of JSON's plain values for each, of the type that
+        the metadata say, and nothing more."""
         if type(value) is not dict or len(value) != 1 or not self._plain:
             return None
         columns: dict[str, list[Any]] = {}
@@ -141,9 +164,7 @@ class InferParser:
             if each.get("shape") not in ([count], [count, 1]):
                 return None
             columns[name], rows = data, count
-        if len(columns) != len(inputs or ()) or (max_rows is not None and rows > max_rows):
-            return None
-        return self._contract.take_plain(columns, rows, echo=_ALL_AS_JSON)
+        return columns if columns and len(columns) == len(inputs or ()) else None
 
     def request(self, infer: InferRequest, max_rows: int | None) -> Request:
         """The request, whose `echo` is what is `Wanted`; raises InvalidInput, PayloadTooLarge."""
