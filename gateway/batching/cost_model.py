@@ -41,7 +41,7 @@ class BatchLimits:
     `calls_per_replica` keep each busy while an answer travels by handle.
     After a call of several callers the next one waits for `turns` turns of the event loop until
     `few_callers` wait: those who were just answered ask again, and a call costs much the same for
-    one row as for a dozen. (What was tried and measured: docs/decisions/0029 and 0031.)
+    one row as for a dozen. (What was tried and measured: docs/decisions/0029, 0031 and 0058.)
     """
 
     max_rows: int = 16_384
@@ -54,7 +54,7 @@ class BatchLimits:
     enough_speed: float = 0.8
     calls_of_one_replica: int = 1
     calls_per_replica: int = 2
-    few_callers: int = 16
+    few_callers: int = 64
     turns: int = 4
 
     def calls_to(self, replicas: int) -> int:

@@ -388,8 +388,22 @@ def _uvicorn() -> None:
         found = inspect.signature(getattr(HttpToolsProtocol, name))
         assert list(found.parameters) == parameters, name
     made = HttpToolsProtocol(config, ServerState(), {}, asyncio.new_event_loop())
-    for name in ("cycle", "scope", "headers", "flow", "limit_concurrency", "root_path"):
+    for name in (
+        "cycle", "scope", "headers", "flow", "limit_concurrency", "root_path",
+        "timeout_keep_alive_task",
+    ):  # fmt: skip
         assert hasattr(made, name), name
+    begun = inspect.getsource(HttpToolsProtocol.on_message_begin)
+    assert {*re.findall(r"self\.(\w+) = ", begun)} == {
+        "url",
+        "expect_100_continue",
+        "headers",
+    } | {"scope"}  # what a request that isn't parsed begins with
+    ended = inspect.getsource(HttpToolsProtocol.on_response_complete)
+    assert {*re.findall(r"self\.(\w+(?:\.\w+)?)\(", ended)} == {
+        "transport.is_closing", "_unset_keepalive_if_required", "flow.resume_reading",
+        "pipeline.pop", "_start_asgi_task", "loop.call_later",
+    }  # fmt: skip
     looked_at = {"response_complete", "disconnected", "keep_alive", "message_event"}
     source = inspect.getsource(HttpToolsProtocol)
     assert set(re.findall(r"self\.cycle\.(\w+)", source)) == looked_at | {"body", "more_body"}

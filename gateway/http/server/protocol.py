@@ -173,7 +173,9 @@ class GatewayProtocol(HttpToolsProtocol):
         known = direct.known(data)
         if known is None:
             return False
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         self.on_message_begin()
         self._is_coming = False
         self.url = known.target
