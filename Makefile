@@ -11,6 +11,10 @@ DURATION ?= 600
 FUZZ_SECONDS ?= 120
 SEED ?=
 
+# Images of Python often set it, and uv installs packages without their byte code: each process would
+# compile Ray, MLflow and pandas for itself, which is half of a gateway's start.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
