@@ -51,7 +51,7 @@ demo: $(INSTALLED) ## Start an MLflow server with demo models and the gateway (P
 test: $(INSTALLED) ## Run the whole test suite (TESTS= for a part, JOBS= processes)
 	$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder -m "not alone and not generators" $(TESTS)
 	@# Of the whole suite only the files that have some are read; 5: none of that part.
-	@$(BIN)/python -m pytest -m alone $(if $(filter-out tests,$(TESTS)),$(TESTS),$$(grep -rl --include='test_*.py' '^@pytest.mark.alone' tests)) || [ $$? = 5 ]
+	@$(BIN)/python -m pytest -m alone $(if $(filter-out tests,$(TESTS)),$(TESTS),$$(grep -rl --include='test_*.py' 'mark\.alone' tests)) || [ $$? = 5 ]
 
 unit: $(INSTALLED) ## Run the tests that need neither Ray nor a server
 	$(BIN)/python -m pytest tests/unit
@@ -101,7 +101,7 @@ lint: $(INSTALLED) ## Style, types, import direction, secrets, vulnerable depend
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	git ls-files -z -- ':!gateway/http/assets' ':!tests/e2e/catalog_page/axe' | xargs -0 $(BIN)/detect-secrets-hook --no-verify
+	git ls-files -z -- ':!gateway/http/assets' ':!tests/e2e/catalog_page/axe' | xargs -0 -n 100 -P 2 $(BIN)/detect-secrets-hook --no-verify
 	$(BIN)/python -m checks.dependencies
 
 screenshots: $(INSTALLED) ## Take the pictures of the catalog page anew (docs/images; needs Chromium)
