@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
 
     from tests.support.span_receiver import SpanReceiver
+
+# Images of Python often have this variable, and uv installs packages without their byte code: then
+# each of the hundreds of processes of a run compiles Ray, MLflow and pandas for itself, which is
+# more than half of what importing them takes.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # How long one example takes says how busy the machine is.
 settings.register_profile("on any machine", deadline=None)

@@ -36,14 +36,20 @@ def in_process_backend(
     backend.close()
 
 
+@pytest.fixture(scope="session")
+def serving_the_suite(registered: str, shared_gateway: Gateway) -> Gateway:
+    """The session's gateway, which knows all of the suite's models."""
+    shared_gateway.sync()
+    return shared_gateway
+
+
 @pytest.fixture(params=["in-process", "ray"])
 async def gateway_client(
     request: pytest.FixtureRequest, registered: str
 ) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client of a gateway that serves the suite's models, on either backend."""
     if request.param == "ray":
-        gateway: Gateway = request.getfixturevalue("shared_gateway")
-        gateway.sync()
+        gateway: Gateway = request.getfixturevalue("serving_the_suite")
         async with httpx.AsyncClient(base_url=gateway.url, timeout=90.0) as client:
             yield client
         return

@@ -85,8 +85,12 @@ def test_a_model_that_is_asked_directly_is_not_idle(served: Gateway) -> None:
     when they don't."""
     first = until_direct(served)
     until = time.monotonic() + 3 * IDLE_S
-    while time.monotonic() < until:
+
+    def answers_still() -> bool:
         assert asked(served)[0] == first
+        return time.monotonic() > until
+
+    poll(answers_still, what="the end of several times the idle timeout")
     poll(lambda: not _lives(first), timeout_s=150, what="the idle replica's end")
     assert asked(served)[0] != first
 

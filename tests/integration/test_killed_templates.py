@@ -7,14 +7,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deployments.cluster.zygote import zygote
 from deployments.model_replica.supervisor import Supervisor
 from deployments.model_replica.version_process import VersionId
 from tests.support.processes_of import command_of, is_alive
@@ -60,52 +58,43 @@ async def answered(supervisor: Supervisor, version: VersionId) -> Any:
         assert time.monotonic() < deadline
 
 
-@contextmanager
-def zygote_of_a_replica() -> Iterator[str]:
-    """A machine's zygote, and the variable that Ray sets in a replica."""
-    with pytest.MonkeyPatch.context() as patching:
-        patching.setenv("OMP_NUM_THREADS", "1")
-        with zygote() as address:
-            yield address
-
-
 @pytest.mark.parametrize("forked", [True, False], ids=["of a zygote", "alone"])
-async def test_nothing_outlives_a_template_that_is_killed(tmp_path: Path, forked: bool) -> None:
+async def test_nothing_outlives_a_template_that_is_killed(
+    base: str, tmp_path: Path, forked: bool
+) -> None:
     """Killed with SIGKILL it takes along its models and all that they have started, wherever that
     has gone; the version answers again."""
     version = save_code(tmp_path, "leaves", LEAVES)
     pids: list[int] = []
-    with zygote_of_a_replica() if forked else nullcontext() as address:
-        async with supervised(tmp_path, zygote=address) as supervisor:
-            try:
-                ((pid, template, *left),) = await answered(supervisor, version)
-                pids = [pid, template, *left]
-                assert all(map(is_alive, pids))
-                assert ("zygote" in command_of(template)) is forked
-                os.kill(template, signal.SIGKILL)
-                await until(lambda: not any(map(is_alive, pids)), timeout_s=15.0)
-                ((again, *_),) = await answered(supervisor, version)
-                assert again != pid
-            finally:
-                for each in pids:
-                    with suppress(ProcessLookupError):
-                        os.kill(each, signal.SIGKILL)
+    async with supervised(tmp_path, zygote=base if forked else None) as supervisor:
+        try:
+            ((pid, template, *left),) = await answered(supervisor, version)
+            pids = [pid, template, *left]
+            assert all(map(is_alive, pids))
+            assert ("zygote" in command_of(template)) is forked
+            os.kill(template, signal.SIGKILL)
+            await until(lambda: not any(map(is_alive, pids)), timeout_s=15.0)
+            ((again, *_),) = await answered(supervisor, version)
+            assert again != pid
+        finally:
+            for each in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
 
 
-async def test_who_kills_its_template_gets_one_of_its_own(tmp_path: Path) -> None:
+async def test_who_kills_its_template_gets_one_of_its_own(base: str, tmp_path: Path) -> None:
     """A model that kills its parent whenever it is loaded costs the others one restart, not one
     with each of its own."""
     loads = tmp_path / "loads"
     tells = save_code(tmp_path, "tells", TELLS)
     kills = save_code(tmp_path, "kills", KILLS.format(loads=str(loads)))
-    with zygote_of_a_replica() as address:
-        async with supervised(tmp_path, zygote=address) as supervisor:
-            (first,) = await answered(supervisor, tells)
-            await supervisor.load(kills)
-            await until(lambda: not is_alive(first), timeout_s=15.0)
-            (second,) = await answered(supervisor, tells)
-            before = loads.stat().st_size
-            for n in range(1, 4):
-                await supervisor.load(kills)  # where it isn't tried again by itself
-                await until(lambda n=n: loads.stat().st_size >= before + n, timeout_s=60.0)  # type: ignore[misc]
-            assert await answered(supervisor, tells) == [second]
+    async with supervised(tmp_path, zygote=base) as supervisor:
+        (first,) = await answered(supervisor, tells)
+        await supervisor.load(kills)
+        await until(lambda: not is_alive(first), timeout_s=15.0)
+        (second,) = await answered(supervisor, tells)
+        before = loads.stat().st_size
+        for n in range(1, 4):
+            await supervisor.load(kills)  # where it isn't tried again by itself
+            await until(lambda n=n: loads.stat().st_size >= before + n, timeout_s=60.0)  # type: ignore[misc]
+        assert await answered(supervisor, tells) == [second]

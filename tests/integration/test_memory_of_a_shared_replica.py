@@ -57,10 +57,10 @@ async def answer(supervisor: Supervisor, wanted: VersionId, wait_s: float = 0.0)
     return value
 
 
-async def test_the_least_recently_used_makes_room(tmp_path: Path) -> None:
+async def test_the_least_recently_used_makes_room(base: str, tmp_path: Path) -> None:
     """And comes back when it is asked for; all of them answer all the time."""
     a, b, c = (saved(tmp_path, name, mb=100) for name in "abc")
-    async with supervised(tmp_path, sharing=sharing(330)) as supervisor:
+    async with supervised(tmp_path, zygote=base, sharing=sharing(330)) as supervisor:
         for each in (a, b, a):
             assert await answer(supervisor, each) == [100.0]
         now = time.monotonic
@@ -74,10 +74,10 @@ async def test_the_least_recently_used_makes_room(tmp_path: Path) -> None:
         await until(lambda: supervisor.events.loaded == {"b": 1, "c": 1}, timeout_s=15.0)
 
 
-async def test_who_answers_is_not_ended_for_another(tmp_path: Path) -> None:
+async def test_who_answers_is_not_ended_for_another(base: str, tmp_path: Path) -> None:
     """One that is in a long call goes on with it: the newcomer waits, and no call fails."""
     busy, newcomer = saved(tmp_path, "busy", mb=100), saved(tmp_path, "newcomer", mb=100)
-    async with supervised(tmp_path, sharing=sharing(220)) as supervisor:
+    async with supervised(tmp_path, zygote=base, sharing=sharing(220)) as supervisor:
         await answer(supervisor, busy)
         long = asyncio.create_task(answer(supervisor, busy, 3.0))
         await until(lambda: any(each.is_at_work for each in supervisor.alive), timeout_s=15.0)
@@ -89,7 +89,9 @@ async def test_who_answers_is_not_ended_for_another(tmp_path: Path) -> None:
         assert events(supervisor, "failed") == []
 
 
-async def test_who_waits_for_more_than_can_be_freed_keeps_nobody_out(tmp_path: Path) -> None:
+async def test_who_waits_for_more_than_can_be_freed_keeps_nobody_out(
+    base: str, tmp_path: Path
+) -> None:
     """While one is in a long call and another doesn't fit beside it, a small one is loaded and
     answers; the large one does when its turn comes."""
     small, large = saved(tmp_path, "small", mb=1), saved(tmp_path, "large", mb=156)
@@ -97,7 +99,7 @@ async def test_who_waits_for_more_than_can_be_freed_keeps_nobody_out(tmp_path: P
     gate.touch()
     waits_for_it = _WAITS.format(gate=str(gate))
     busy = replace(save_code(tmp_path, "busy", waits_for_it), model="busy")
-    async with supervised(tmp_path, sharing=sharing(345)) as supervisor:
+    async with supervised(tmp_path, zygote=base, sharing=sharing(345)) as supervisor:
         now = time.monotonic
         for each in (small, large, busy):
             await answer(supervisor, each)
@@ -118,10 +120,10 @@ async def test_who_waits_for_more_than_can_be_freed_keeps_nobody_out(tmp_path: P
         assert events(supervisor, "failed") == []
 
 
-async def test_one_that_needs_more_than_there_is_is_refused(tmp_path: Path) -> None:
+async def test_one_that_needs_more_than_there_is_is_refused(base: str, tmp_path: Path) -> None:
     """With a reason that says what to do, and its neighbour goes on answering."""
     small, large = saved(tmp_path, "small", mb=1), saved(tmp_path, "large", mb=400)
-    async with supervised(tmp_path, sharing=sharing(200)) as supervisor:
+    async with supervised(tmp_path, zygote=base, sharing=sharing(200)) as supervisor:
         await answer(supervisor, small)
         await supervisor.load(large)
         await until(lambda: "large" in events(supervisor, "failed"), timeout_s=15.0)
@@ -132,10 +134,12 @@ async def test_one_that_needs_more_than_there_is_is_refused(tmp_path: Path) -> N
         await until(lambda: supervisor.events.loaded == {"small": 1}, timeout_s=15.0)
 
 
-async def test_who_is_not_used_ends(tmp_path: Path) -> None:
+async def test_who_is_not_used_ends(base: str, tmp_path: Path) -> None:
     """After the idle timeout, and that is no eviction; who is asked now and then stays."""
     used, idle = saved(tmp_path, "used", mb=1), saved(tmp_path, "idle", mb=1)
-    async with supervised(tmp_path, sharing=sharing(500, idle_timeout_s=3.0)) as supervisor:
+    async with supervised(
+        tmp_path, zygote=base, sharing=sharing(500, idle_timeout_s=3.0)
+    ) as supervisor:
         await answer(supervisor, idle)
         deadline = time.monotonic() + 20.0
         await answer(supervisor, used)
@@ -147,14 +151,14 @@ async def test_who_is_not_used_ends(tmp_path: Path) -> None:
         assert len(events(supervisor, "ok")) == 2
 
 
-async def test_a_model_has_no_more_versions_than_its_tag_says(tmp_path: Path) -> None:
+async def test_a_model_has_no_more_versions_than_its_tag_says(base: str, tmp_path: Path) -> None:
     """The others are another model's, and stay."""
     other = saved(tmp_path, "other", mb=1)
     versions = [
         replace(saved(tmp_path, f"m{number}", mb=1), model="m", max_loaded_versions=2)
         for number in range(3)
     ]
-    async with supervised(tmp_path, sharing=sharing(900)) as supervisor:
+    async with supervised(tmp_path, zygote=base, sharing=sharing(900)) as supervisor:
         for each in (other, *versions):
             await answer(supervisor, each)
         assert supervisor.events.loaded == {"other": 1, "m": 2}

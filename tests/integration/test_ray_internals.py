@@ -93,6 +93,27 @@ def _parameters() -> None:
     assert ray._private.parameter is parameter
 
 
+@pin("ray._private.node.Node.start_api_server")
+def _dashboard_server() -> None:
+    from ray._private import node, services
+
+    from deployments.cluster.lean_ray import _start_nothing, without_monitors
+
+    usual = node.Node.start_api_server
+    with without_monitors():
+        assert node.Node.start_api_server is _start_nothing
+    assert node.Node.start_api_server is usual
+    assert inspect.signature(usual).parameters.keys() == (
+        inspect.signature(_start_nothing).parameters.keys() - {"node"} | {"self"}
+    )
+    assert "self.start_api_server(" in inspect.getsource(node.Node.start_head_processes)
+    # All that it leaves behind; nobody of ours asks for it.
+    started = inspect.getsource(usual)
+    assert set(re.findall(r"self\.(\w+) = |self\.(\w+), \w+ = ", started)) == {("", "_webui_url")}
+    assert 'b"webui:url"' in started
+    assert "--modules-to-load=UsageStatsHead" in inspect.getsource(services.start_api_server)
+
+
 @pin("ray._private.worker._global_node")
 def _node() -> None:
     import ray

@@ -329,11 +329,14 @@ def test_rules_and_dashboard_name_metrics_that_exist(file: str) -> None:
 
 # --- internals of others ----------------------------------------------------------------------
 
-TREES = {
-    path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
-    for package in OURS
-    for path in (ROOT / package).rglob("*.py")
-}
+
+def _trees() -> dict[str, ast.Module]:
+    """Our modules, parsed: where that is asked for, not in every process that reads the tests."""
+    return {
+        path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+        for package in OURS
+        for path in (ROOT / package).rglob("*.py")
+    }
 
 
 def test_the_internals_that_are_used_are_on_their_page_and_have_a_pin() -> None:
@@ -361,8 +364,9 @@ def _pinned() -> Iterator[str]:
 
 def _internals() -> Iterator[tuple[str, str]]:
     """The file and the last name of everything private of packages that aren't ours."""
-    ours = {name for tree in TREES.values() for name in _defined(tree)}
-    for file, tree in TREES.items():
+    trees = _trees()
+    ours = {name for tree in trees.values() for name in _defined(tree)}
+    for file, tree in trees.items():
         for node in ast.walk(tree):
             match node:
                 case ast.Import(names):

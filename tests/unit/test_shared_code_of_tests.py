@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,3 +83,9 @@ def test_an_import_of_another_room_is_found(importer: str, source: str) -> None:
     """Also inside a function."""
     assert [name for name in imported_by(source) if may_import(importer, name)] == []
     assert list(imported_by(source))
+
+
+def test_what_one_process_has_compiled_no_other_compiles() -> None:
+    """Whatever the variable says that images of Python set: uv leaves byte code to who imports."""
+    assert not sys.dont_write_bytecode
+    assert "PYTHONDONTWRITEBYTECODE" not in os.environ
