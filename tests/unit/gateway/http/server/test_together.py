@@ -199,6 +199,34 @@ async def test_the_deadline_holds_for_all(server: Server, monkeypatch: pytest.Mo
     await until(lambda: server.inside == (0, 0, 0))
 
 
+async def test_who_was_late_is_told_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the call, which others still wait for, is then taken apart."""
+    small = server.service.small
+    server.backend.go.clear()
+    first = server.caller()
+    first.ask(GOOD)  # so that the others wait, and travel together
+    await until(lambda: len(server.backend.calls) == 1)
+    monkeypatch.setattr(small, "_patience_s", lambda model: 0.4)
+    late = together(server, body_of(1.0), body_of(2.0))
+    await asyncio.sleep(0)
+    monkeypatch.setattr(small, "_patience_s", lambda model: 60.0)
+    patient = together(server, body_of(3.0), body_of(4.0))
+    await asyncio.sleep(0)
+    released, server.backend.go = server.backend.go, asyncio.Event()
+    released.set()
+    await until(lambda: len(server.backend.calls) == 2)
+    assert server.backend.calls[1].frame.rows == 4
+    assert [(await caller.answer())[0] for caller in late] == [504] * 2
+    server.backend.error = ModelFailed("By its own code.")
+    server.backend.go.set()
+    assert [(await caller.answer())[0] for caller in patient] == [500] * 2
+    await until(lambda: not server.state.tasks)
+    assert [caller.answered for caller in late] == [1, 1]
+    server.journal.flush()
+    assert len(server.lines) == 5
+    assert server.inside == (0, 0, 0)
+
+
 async def test_large_answers_go_the_ordinary_way(server: Server) -> None:
     """Where they may be compressed; each is its caller's own."""
     server.backend.text = "long " * 1000
