@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from gateway.admission import AdmissionLimits
+from gateway.contract import Contract
 from gateway.errors import InvalidInput, ModelFailed, ModelUnavailable, Violation
 from gateway.http.server.protocol import GatewayProtocol
 from gateway.ports import Call, CallResult
@@ -224,6 +225,22 @@ async def test_who_was_late_is_told_once(server: Server, monkeypatch: pytest.Mon
     assert [caller.answered for caller in late] == [1, 1]
     server.journal.flush()
     assert len(server.lines) == 5
+    assert server.inside == (0, 0, 0)
+
+
+async def test_answers_that_cannot_be_written_together_are_written_one_by_one(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the reason: none of the callers is told of another's."""
+
+    def failing(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(Contract, "render_each", failing)
+    callers = together(server, body_of(1.0), body_of(2.0))
+    found = [json.loads((await caller.answer())[2])[0]["x"] for caller in callers]
+    assert found == [2.0, 4.0]
+    assert len(server.backend.calls) == 1
     assert server.inside == (0, 0, 0)
 
 
