@@ -8,6 +8,7 @@ or fastapi.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -22,6 +23,8 @@ from gateway.frame_calls import call_of, placed, timings
 from gateway.ports import CallQueue, CallResult, Queued
 from gateway.shadow.shadowing import Offer, Shadowing
 from gateway.version_outcomes import Patience, VersionOutcomes
+
+_logger = logging.getLogger(__name__)
 
 MOST_BYTES = 16 * 1024
 """A longer body is not small: it is parsed in the event loop's turn of its connection."""
@@ -264,7 +267,13 @@ class SmallPredictions:
             self._outcomes.failed(resolution, error)
             raise
         called = time.perf_counter()
-        bodies = together.write(resolution.contract, jointly.joint, result.output)
+        bodies: Sequence[bytes] | None
+        try:
+            bodies = together.write(resolution.contract, jointly.joint, result.output)
+        # A boundary: the answer to one of them is what nobody has thought of, and found by itself.
+        except Exception:
+            _logger.exception("%d answers could not be written together", len(jointly.bodies))
+            bodies = None
         self._outcomes.was_loaded(resolution)
         return bodies, timings([result], jointly.started, jointly.parsed, called)
 

@@ -200,8 +200,9 @@ class _Part:
         return not self.waiter.future.done()
 
     def apart(self) -> list[_Part]:
-        """Each caller's rows by themselves, on the way that all of them are on."""
-        if self.waiter.callers == 1:
+        """Each caller's rows by themselves, on the way that all of them are on; as they are where
+        all have been told or have left, since who is told has it for good."""
+        if self.waiter.callers == 1 or not self.is_wanted:
             return [self]
         (batch,) = self.waiter.batches
         parts = []

@@ -56,6 +56,14 @@ class AnswerColumn(NamedTuple):
             return True
         return any(value is not None for value in values)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it must be, or each row has it."""
+        values = self.values
+        if self.required or isinstance(values, np.ndarray):
+            return True
+        return all(value is not None for value in values)
+
 
 class Renderer:
     """Renders answers of a model whose outputs are `own`, to callers who were promised another's.

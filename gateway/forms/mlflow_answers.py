@@ -50,8 +50,11 @@ def write_together(contract: Contract, joint: Joint, output: Output) -> Sequence
     output, whole = _widened_output(output), joint.whole
     outputs = [(range(whole.rows), output)]
     promised, names = contract.promised, _own_names(outputs)
-    if names and promised is not None and promised.named and promised.tensors:
-        return None
+    if promised is not None and promised.named:
+        # Without names, optional columns that no row of a request has aren't in its answer.
+        may_lack = not all(field.required for field in promised.fields)
+        if promised.tensors if names else may_lack:
+            return None
     try:
         rows = _row_values(contract, whole, outputs, names)
     except InvalidModelOutput:

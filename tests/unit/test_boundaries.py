@@ -19,6 +19,7 @@ BOUNDARIES = {
     "gateway/http/predict/direct.py: DirectPredictions.begin": "the turn of a connection",
     "gateway/http/predict/direct.py: DirectPredictions._begin": "one of many, found by itself",
     "gateway/http/predict/direct.py: DirectPredictions._answer_together": "as DirectAnswer._done",
+    "gateway/small_predictions.py: SmallPredictions.end_together": "one of many, found by itself",
     "gateway/http/predict/direct.py: DirectAnswer.begin_alone": "the ordinary way has it again",
     "gateway/http/predict/direct.py: DirectAnswer._done": "what a batch ends with, told by an app",
     "gateway/batching/batcher.py: _Lane._answer": "a call for many, of whom one may be the cause",

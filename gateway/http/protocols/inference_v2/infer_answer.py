@@ -70,6 +70,8 @@ class AnswerTensors:
         each: list[list[Tensor]] = [[] for _ in joint.sizes]
         for declared, column in zip(self._declared, columns, strict=True):
             if column.is_there:
+                if not column.is_whole:  # the rows of one may be without it
+                    return None
                 for tensors, values in zip(each, joint.parts(column.values), strict=True):
                     tensors.append(declared.of(values))
         return each
@@ -146,11 +148,11 @@ def said_parameters(tensor: Tensor, *, binary: bool) -> Mapping[str, Any]:
 
 
 def _json_data(elements: Elements) -> Any:
-    """What orjson can write; it has no half precision."""
-    if (
-        isinstance(elements, np.ndarray)
-        and elements.dtype.itemsize == 2
-        and (elements.dtype.kind == "f")
-    ):
+    """What orjson can write: no half precision, no other byte order, no column of a table."""
+    if not isinstance(elements, np.ndarray):
+        return elements
+    if elements.dtype.itemsize == 2 and elements.dtype.kind == "f":
         return elements.astype(np.float32)
-    return elements
+    if elements.flags.c_contiguous and elements.dtype.isnative:
+        return elements
+    return np.ascontiguousarray(elements, elements.dtype.newbyteorder("="))

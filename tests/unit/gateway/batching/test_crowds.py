@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.batching.batcher import MicroBatcher
 from gateway.batching.cost_model import BatchLimits
 from gateway.contract.outputs import split_output
-from gateway.errors import GatewayError, ModelFailed, ModelUnavailable
+from gateway.errors import DeadlineExceeded, GatewayError, ModelFailed, ModelUnavailable
 from gateway.ports import CallResult, Queued
 from tests.support.batched_models import (
     BAD,
@@ -27,6 +27,7 @@ from tests.support.batched_models import (
     turns,
     warmed,
 )
+from tests.support.server_in_memory import until
 
 
 class Crowd:
@@ -101,6 +102,24 @@ async def test_a_call_that_all_of_them_have_left_is_cancelled() -> None:
     crowd.queued.leave()
     await turns(3)
     assert (model.cancelled, model.at_once) == (1, 0)
+
+
+async def test_who_has_been_told_is_not_asked_for_again() -> None:
+    """Callers for whom a call came too late are in it still: when it fails, for those who came
+    alone, they are told of no calls of their own."""
+    model = Model()
+    batcher = await warmed(model)
+    first = asyncio.ensure_future(batcher.submit(call(1.0)))
+    await turns(1)
+    late, other = Crowd(batcher, [[2.0], [3.0]]), Crowd(batcher, [[4.0], [BAD]])
+    await until(lambda: len(model.calls) == 2)
+    assert model.calls[1] == [2.0, 3.0, 4.0, BAD]
+    late.queued.future.set_exception(DeadlineExceeded("Too late."))
+    late.queued.leave()
+    assert await other.outcomes() == [[8.0], ModelFailed]
+    assert late.apart is None
+    assert await late.outcomes() == [DeadlineExceeded] * 2
+    assert await outcome(first) == [2.0]
 
 
 async def test_all_of_them_are_counted_while_they_wait() -> None:

@@ -35,10 +35,13 @@ SIGNATURES: Mapping[str, list[dict[str, Any]] | None] = {
     "one": [column("a", "double")],
     "two": [column("a", "double"), column("b", "string", required=False)],
     "optional": [column("a", "float", required=False)],
+    "may lack": [column("a", "long", required=False), column("b", "double", required=False)],
+    "numbers": [column("a", "double"), column("b", "long")],
     "flags": [column("a", "boolean"), column("b", "long")],
     "tensor": TENSOR,
 }
 NUMBERS = np.array([1.5, float("nan"), -0.0, 1e300, 3.0, 0.1])
+SCARCE = np.array([float("nan"), float("nan"), 1.0, 2.0, float("nan"), 4.0])
 OUTPUTS: Mapping[str, Output] = {
     "fractions": ("values", NUMBERS),
     "narrow": ("values", NUMBERS.clip(-9, 9).astype(np.float32)),
@@ -47,6 +50,11 @@ OUTPUTS: Mapping[str, Output] = {
     "texts": ("values", list("abcdef")),
     "pairs": ("values", np.arange(2.0 * ROWS).reshape(ROWS, 2)),
     "flat": ("values", np.arange(1.0 * ROWS).reshape(ROWS, 1)),
+    "scarce": ("values", SCARCE),
+    "scarce pairs": ("values", np.column_stack([SCARCE, SCARCE])),
+    "scarce a": ("columns", ["a"], [SCARCE]),
+    "scarce b": ("columns", ["b", "a"], [SCARCE, np.arange(ROWS)]),
+    "of another order": ("columns", ["b", "a"], [np.arange(ROWS, dtype=">i4"), NUMBERS]),
     "a": ("columns", ["a"], [NUMBERS]),
     "a b": ("columns", ["a", "b"], [NUMBERS, list("abcdef")]),
     "b a": ("columns", ["b", "a"], [np.arange(ROWS), np.arange(ROWS) % 2 == 0]),

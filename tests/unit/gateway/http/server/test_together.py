@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from gateway.admission import AdmissionLimits
+from gateway.contract import Contract
 from gateway.errors import InvalidInput, ModelFailed, ModelUnavailable, Violation
 from gateway.http.server.protocol import GatewayProtocol
 from gateway.ports import Call, CallResult
@@ -197,6 +198,50 @@ async def test_the_deadline_holds_for_all(server: Server, monkeypatch: pytest.Mo
     assert [status for status, _, _ in answers] == [504] * 3
     server.backend.go.set()
     await until(lambda: server.inside == (0, 0, 0))
+
+
+async def test_who_was_late_is_told_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the call, which others still wait for, is then taken apart."""
+    small = server.service.small
+    server.backend.go.clear()
+    first = server.caller()
+    first.ask(GOOD)  # so that the others wait, and travel together
+    await until(lambda: len(server.backend.calls) == 1)
+    monkeypatch.setattr(small, "_patience_s", lambda model: 0.4)
+    late = together(server, body_of(1.0), body_of(2.0))
+    await asyncio.sleep(0)
+    monkeypatch.setattr(small, "_patience_s", lambda model: 60.0)
+    patient = together(server, body_of(3.0), body_of(4.0))
+    await asyncio.sleep(0)
+    released, server.backend.go = server.backend.go, asyncio.Event()
+    released.set()
+    await until(lambda: len(server.backend.calls) == 2)
+    assert server.backend.calls[1].frame.rows == 4
+    assert [(await caller.answer())[0] for caller in late] == [504] * 2
+    server.backend.error = ModelFailed("By its own code.")
+    server.backend.go.set()
+    assert [(await caller.answer())[0] for caller in patient] == [500] * 2
+    await until(lambda: not server.state.tasks)
+    assert [caller.answered for caller in late] == [1, 1]
+    server.journal.flush()
+    assert len(server.lines) == 5
+    assert server.inside == (0, 0, 0)
+
+
+async def test_answers_that_cannot_be_written_together_are_written_one_by_one(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the reason: none of the callers is told of another's."""
+
+    def failing(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(Contract, "render_each", failing)
+    callers = together(server, body_of(1.0), body_of(2.0))
+    found = [json.loads((await caller.answer())[2])[0]["x"] for caller in callers]
+    assert found == [2.0, 4.0]
+    assert len(server.backend.calls) == 1
+    assert server.inside == (0, 0, 0)
 
 
 async def test_large_answers_go_the_ordinary_way(server: Server) -> None:
