@@ -394,8 +394,9 @@ class DirectAnswer:
         begun.future.add_done_callback(self._done)
 
     def go_with(self, jointly: Jointly) -> None:
-        """It ends with others, unless it goes alone."""
-        self._jointly = jointly
+        """It ends with others, unless it goes alone already."""
+        if self._begun is None:
+            self._jointly = jointly
 
     def leave(self) -> None:
         """The caller is gone."""
@@ -404,7 +405,7 @@ class DirectAnswer:
             self._begun.leave()
         elif self._jointly is not None:
             self._jointly.leave()
-            self._jointly = None
+        self._jointly = None
         self.visit.leave()
         name, version = self.resolution.model.name, self.resolution.version.number
         self._endpoint.note_left(name)
