@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 
 from gateway.admission import Visit
 from gateway.batching.compatibility import is_batched
+from gateway.capture.kept import Kept
 from gateway.catalog import Resolution
-from gateway.contract import Form, Joint, Request, Written, request_of
+from gateway.contract import Form, Joint, Outputs, Request, Written, request_of
 from gateway.contract.outputs import split_output
 from gateway.deadline import Deadline
 from gateway.errors import GatewayError, InvalidInput, no_answer
@@ -84,8 +85,8 @@ class Jointly:
     told of its number."""
 
     __slots__ = (
-        "_apart", "_callers", "bodies", "deadline", "form", "joint", "parsed", "patience_s",
-        "queued", "resolution", "started", "timer",
+        "_apart", "_callers", "_results", "bodies", "deadline", "form", "joint", "parsed",
+        "patience_s", "queued", "resolution", "result", "started", "timer",
     )  # fmt: skip
 
     def __init__(
@@ -108,6 +109,8 @@ class Jointly:
         self.started = started
         self.parsed = time.perf_counter()
         self.queued: Queued | None = None
+        self.result: CallResult | None = None
+        self._results: Sequence[CallResult] | None = None
         self._callers = len(bodies)
         self._apart = apart
         loop = asyncio.get_running_loop()
@@ -147,13 +150,25 @@ class Jointly:
 
     def each(self) -> list[Begun]:
         """All of them by themselves, with their rows of the answer."""
-        result, loop = self.future.result(), asyncio.get_running_loop()
-        each = []
-        for number, output in enumerate(split_output(result.output, self.joint.sizes)):
+        loop, each = asyncio.get_running_loop(), []
+        for number, result in enumerate(self.split()):
             answered = _Answered(loop.create_future())
-            answered.future.set_result(CallResult(output=output, timings_ms=result.timings_ms))
+            answered.future.set_result(result)
             each.append(self.one(number, answered))
         return each
+
+    def split(self) -> Sequence[CallResult]:
+        """What each of them has of the answer."""
+        if self._results is None:
+            assert self.result is not None
+            timings_ms = self.result.timings_ms
+            parts = split_output(self.result.output, self.joint.sizes)
+            self._results = [CallResult(output=part, timings_ms=timings_ms) for part in parts]
+        return self._results
+
+    def outputs(self, number: int) -> Outputs:
+        """What one of them has, with the positions of its rows."""
+        return placed(self.joint.request(number), [self.split()[number]])
 
     def take_apart(self, calls: Sequence[Queued]) -> None:
         """See `gateway.ports.Apart`."""
@@ -194,7 +209,7 @@ class SmallPredictions:
         self._outcomes = outcomes
         self._patience_s = patience_s
         self._max_rows = max_rows
-        self._shadowing = shadowing
+        self.shadowing = shadowing
 
     def takes(self, resolution: Resolution) -> bool:
         """Whether calls of what was resolved may travel with others."""
@@ -233,7 +248,7 @@ class SmallPredictions:
     ) -> Jointly | None:
         """`begin` of several bodies as one call. None where they have to begin one by one:
         something may be wrong with one of them, or more has to be done with each."""
-        if form.together is None or resolution.shadow or resolution.trial:
+        if form.together is None:
             return None
         started = time.perf_counter()
         joint = form.together.read(resolution.contract, bodies)
@@ -255,16 +270,20 @@ class SmallPredictions:
             return None
         return jointly
 
-    def end_together(self, jointly: Jointly) -> tuple[Sequence[bytes] | None, dict[str, float]]:
+    def end_together(
+        self, jointly: Jointly, callers: int
+    ) -> tuple[Sequence[bytes] | None, dict[str, float]]:
         """The bodies of the answers, and where the time went; None where each has to be ended by
-        itself. Raises what `PredictionService.predict` raises for all of them."""
+        itself. Raises what `PredictionService.predict` raises for all of them, of whom so many are
+        still there."""
         jointly.timer.cancel()
         resolution, together = jointly.resolution, jointly.form.together
         assert together is not None
         try:
-            result = jointly.future.result()
+            result = jointly.result = jointly.future.result()
         except GatewayError as error:
-            self._outcomes.failed(resolution, error)
+            for _ in range(callers):
+                self._outcomes.failed(resolution, error)
             raise
         called = time.perf_counter()
         bodies: Sequence[bytes] | None
@@ -277,25 +296,48 @@ class SmallPredictions:
         self._outcomes.was_loaded(resolution)
         return bodies, timings([result], jointly.started, jointly.parsed, called)
 
-    def end(self, begun: Begun, visit: Visit) -> tuple[Written, dict[str, float], Offer | None]:
-        """The answer to what was begun, where the time went, and what a shadow is to be asked;
-        raises what `PredictionService.predict` raises."""
+    def offer(self, jointly: Jointly, number: int, answer_bytes: int) -> Offer:
+        """What a shadow that `wants` it is to be asked of one of those who travelled together."""
+        assert self.shadowing is not None
+        resolution = jointly.resolution
+        return self.shadowing.made(
+            resolution,
+            jointly.joint.request(number),
+            [jointly.split()[number]],
+            body=jointly.bodies[number],
+            form=jointly.form,
+            answer_bytes=answer_bytes,
+            patience_s=jointly.patience_s,
+        )
+
+    def answered(self, resolution: Resolution) -> None:
+        """One of those who travelled together was answered well."""
+        self._outcomes.answered(resolution)
+
+    def end(
+        self, begun: Begun, visit: Visit, kept: Kept | None = None
+    ) -> tuple[Written, dict[str, float], Offer | None]:
+        """The answer to what was begun, where the time went, and what a shadow is to be asked; the
+        model's part is noted in `kept`. Raises what `PredictionService.predict` raises."""
         begun.timer.cancel()
         resolution, request, form = begun.resolution, begun.request, begun.form
         try:
             results = [_result(begun)]
             called = time.perf_counter()
-            answer = form.write(resolution.contract, request, placed(request, results))
+            outputs = placed(request, results)
+            answer = form.write(resolution.contract, request, outputs)
             visit.hold_answer(len(answer.body))
         except GatewayError as error:
             self._outcomes.failed(resolution, error)
             raise
         self._outcomes.was_loaded(resolution)
         self._outcomes.answered(resolution)
+        if kept is not None:
+            kept.note_outputs(outputs, len(answer.body))
         offer = (
             None
-            if self._shadowing is None
-            else self._shadowing.offer(
+            if self.shadowing is None
+            else self.shadowing.offer(
                 resolution,
                 request,
                 results,

@@ -310,3 +310,20 @@ def held() -> int:
     kinds = Begun | Jointly | CallResult | Visit | DirectAnswer
     # By type: `isinstance` asks objects for `__class__`, and some that are about do things then.
     return sum(issubclass(type(each), kinds) for each in gc.get_objects())
+
+
+def told_of(kept: Kept) -> tuple[Any, ...]:
+    """What a captured request says, but for moments and its id."""
+    frames = kept.request and [
+        (list(places), frame.key, list(map(list, frame.columns)))
+        for places, frame in kept.request.frames
+    ]
+    outputs = kept.outputs and [
+        (list(places), output[0], *(list(map(list, each)) for each in output[1:3]))
+        for places, output in kept.outputs
+    ]
+    version = kept.resolution.version.number
+    return (
+        kept.protocol, kept.status, kept.error, version, kept.asked, frames, outputs,
+        kept.correlation_id, kept.size_bytes,
+    )  # fmt: skip

@@ -120,18 +120,29 @@ class AnsweringEndpoint(ABC):
         """The longest body that is taken."""
         return self._limits.max_body_bytes
 
-    def captures(self, scope: Scope, resolution: Resolution) -> bool:
-        """Whether this request is captured."""
-        return self._capturing is not None and self._capturing.draws(scope, resolution)
+    def begin_capture(
+        self, scope: Scope, resolution: Resolution, selector: str | None
+    ) -> Kept | None:
+        """What is to be noted of a request, where it is captured: to be called once it is known
+        what answers, by whichever `selector` was asked for."""
+        if self._capturing is None:
+            return None
+        return self._capturing.begin(scope, resolution, selector)
 
-    def note_answered(self, model: str, version: int, spent_s: float, rows: int) -> None:
-        """Count an answer that was sent by who began it (`direct`)."""
+    def note_answered(
+        self, scope: Scope, model: str, version: int, spent_s: float, rows: int
+    ) -> None:
+        """Count an answer that was sent, also by who began it (`direct`)."""
         self._traffic.note_answer(model, version, spent_s, rows, protocol=self._protocol)
+        if self._capturing is not None:
+            self._capturing.answered(scope, spent_s)
 
-    def note_left(self, model: str) -> None:
+    def note_left(self, scope: Scope, model: str, spent_s: float) -> None:
         """The same of a caller who left."""
         known = model if self._service.knows(model) else UNKNOWN
         self._traffic.note_failure(known, None, CALLER_LEFT, protocol=self._protocol)
+        if self._capturing is not None:
+            self._capturing.left(scope, spent_s)
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
@@ -196,19 +207,7 @@ class AnsweringEndpoint(ABC):
             self._traffic.note_events(name, version, writer.events)
 
     def _count_answer(self, exchange: Exchange, version: int, rows: int) -> None:
-        spent_s = exchange.spent_s
-        self._traffic.note_answer(
-            str(exchange.model), version, spent_s, rows, protocol=self._protocol
-        )
-        if self._capturing is not None:
-            self._capturing.answered(exchange.scope, spent_s)
-
-    def _begin_capture(
-        self, exchange: Exchange, resolution: Resolution, selector: str | None
-    ) -> None:
-        """To be called once it is known what answers, by whichever `selector` was asked for."""
-        if self._capturing is not None:
-            exchange.captured = self._capturing.begin(exchange.scope, resolution, selector)
+        self.note_answered(exchange.scope, str(exchange.model), version, exchange.spent_s, rows)
 
     def _count_failure(
         self, exchange: Exchange, error: BaseException, version: int | None, status: int

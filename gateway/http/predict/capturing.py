@@ -70,9 +70,13 @@ class Capturing:
         if isinstance(error, GatewayError):
             self._end(scope, error.status, error.code, spent_s)
         elif is_left(error):
-            self._end(scope, CALLER_LEFT, _LEFT, spent_s)
+            self.left(scope, spent_s)
         else:
             self._end(scope, InternalError.status, InternalError.code, spent_s)
+
+    def left(self, scope: Scope, spent_s: float) -> None:
+        """Its caller has left."""
+        self._end(scope, CALLER_LEFT, _LEFT, spent_s)
 
     def _end(self, scope: Scope, status: int, error: str | None, spent_s: float) -> None:
         kept: Kept | None = scope.pop(_KEY, None)

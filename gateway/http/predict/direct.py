@@ -22,6 +22,7 @@ from urllib.parse import unquote
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.admission import Visit
+from gateway.capture.kept import Kept
 from gateway.catalog import Catalog, Resolution
 from gateway.contract import Form
 from gateway.errors import GatewayError
@@ -66,13 +67,16 @@ _MOST_AT_ONCE = 64
 
 
 class Taken(NamedTuple):
-    """What a request asks for that is taken, by which path, whom and in which form; which headers
-    it may not have, and how long its body may be."""
+    """What a request asks for that is taken, by which path, whom and in which form (in which other
+    one where it goes to a canary), and by which version or alias; which headers it may not have,
+    and how long its body may be."""
 
     path: str
     endpoint: PredictEndpoint
     resolution: Resolution
     form: Form
+    canary_form: Form
+    selector: str | None
     deciding: Set[bytes]
     most_bytes: int
 
@@ -174,7 +178,7 @@ class DirectPredictions:
         """Know the head of a request that was `asked` for and came as `data`, for as long as the
         catalog is the same."""
         end = data.find(_END_OF_HEAD, 0, _LONGEST_HEAD) + len(_END_OF_HEAD)
-        if taken.resolution.canary is not None or data[end:] != body or end < len(_END_OF_HEAD):
+        if data[end:] != body or end < len(_END_OF_HEAD):
             return
         if len(self._heads) >= _REMEMBERED_HEADS:
             self._heads.clear()
@@ -219,14 +223,14 @@ class DirectPredictions:
                 resolution = scope[DRAWN] = drawn(resolution, scope["headers"])
                 if not self.small.takes(resolution):
                     return None
-                form = endpoint.form_of_json(resolution)
-            if endpoint.captures(scope, resolution):
-                return None
+                if resolution is not taken.resolution:
+                    form = taken.canary_form
+            kept = endpoint.begin_capture(scope, resolution, taken.selector)
             visit = self._service.arrive(resolution)
         except GatewayError:
             return None
         visit.hold_bytes(len(body))  # of one so small: it always has room
-        return DirectAnswer(self, endpoint, scope, resolution, form, body, visit, began)
+        return DirectAnswer(self, endpoint, scope, resolution, form, body, visit, kept, began)
 
     def _read(self) -> None:
         arrived, self._arrived = self._arrived, []
@@ -260,8 +264,8 @@ class DirectPredictions:
         )
         if jointly is None:
             return False
-        for answer in answers:
-            answer.go_with(jointly)
+        for number, answer in enumerate(answers):
+            answer.go_with(jointly, number)
         jointly.future.add_done_callback(partial(self._answer_together, jointly, answers))
         return True
 
@@ -276,12 +280,14 @@ class DirectPredictions:
             return
         here = [answer for answer in answers if not answer.is_left]
         try:
-            bodies, timings_ms = self.small.end_together(jointly)
+            bodies, timings_ms = self.small.end_together(jointly, len(here))
             if bodies is None or max(map(len, bodies)) >= WORTH_BYTES:
                 for answer, begun in zip(answers, jointly.each(), strict=True):
                     answer.go_alone(begun)
                 return
             head = self.head_of(jointly.resolution, JSON, timings_ms)
+            if jointly.resolution.shadow or any(answer.is_kept for answer in here):
+                jointly.split()  # now: nothing may go wrong with one of them below
         # A boundary: what a batch ends with is told by the ordinary way, whatever it is.
         except BaseException as error:  # noqa: BLE001
             for answer in here:
@@ -289,9 +295,9 @@ class DirectPredictions:
             return
         finally:
             jointly.release()
-        for answer, body, rows in zip(answers, bodies, jointly.joint.sizes, strict=True):
+        for number, (answer, body) in enumerate(zip(answers, bodies, strict=True)):
             if not answer.is_left:
-                answer.answer(head, body, rows)
+                answer.end_with(jointly, number, head, body)
 
     def head_of(
         self, resolution: Resolution, media_type: bytes, timings_ms: Mapping[str, float]
@@ -324,11 +330,14 @@ class DirectPredictions:
             return None
         if len(self._resolved) >= _REMEMBERED:
             self._resolved.clear()
+        form, canary = endpoint.form_of_json(resolution), resolution.canary
         taken = self._resolved[target] = Taken(
             path=path,
             endpoint=endpoint,
             resolution=resolution,
-            form=endpoint.form_of_json(resolution),
+            form=form,
+            canary_form=form if canary is None else endpoint.form_of_json(canary.resolution),
+            selector=said.get("selector"),
             deciding=_DECIDING | endpoint.deciding,
             most_bytes=min(MOST_BYTES, endpoint.max_body_bytes),
         )
@@ -340,8 +349,8 @@ class DirectAnswer:
     goes on from there, or with nothing for a caller who has left."""
 
     __slots__ = (
-        "_began", "_begun", "_direct", "_ending", "_endpoint", "_jointly", "_scope", "body", "form",
-        "is_left", "resolution", "visit",
+        "_began", "_begun", "_direct", "_ending", "_endpoint", "_jointly", "_kept", "_scope",
+        "body", "form", "is_left", "resolution", "visit",
     )  # fmt: skip
 
     def __init__(
@@ -353,6 +362,7 @@ class DirectAnswer:
         form: Form,
         body: bytes,
         visit: Visit,
+        kept: Kept | None,
         began: float,
     ) -> None:
         self.resolution = resolution
@@ -363,9 +373,15 @@ class DirectAnswer:
         self._direct = direct
         self._endpoint = endpoint
         self._scope = scope
+        self._kept = kept
         self._began = began
         self._jointly: Jointly | None = None
         self._begun: Begun | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the request is captured."""
+        return self._kept is not None
 
     def when_done(self, ending: Ending) -> None:
         """Have it end so."""
@@ -383,6 +399,8 @@ class DirectAnswer:
             self.visit.leave()
             self._ending.begin_anew()
         else:
+            if self._kept is not None:
+                self._kept.note_request(begun.request, len(self.body))
             self.go_alone(begun)
 
     def go_alone(self, begun: Begun) -> None:
@@ -393,10 +411,25 @@ class DirectAnswer:
         self._begun, self._jointly = begun, None
         begun.future.add_done_callback(self._done)
 
-    def go_with(self, jointly: Jointly) -> None:
-        """It ends with others, unless it goes alone already."""
+    def go_with(self, jointly: Jointly, number: int) -> None:
+        """It ends with others, as one of that number, unless it goes alone already."""
         if self._begun is None:
             self._jointly = jointly
+        if self._kept is not None:
+            self._kept.note_request(jointly.joint.request(number), len(self.body))
+
+    def end_with(self, jointly: Jointly, number: int, head: bytes, body: bytes) -> None:
+        """Send what was made for all together."""
+        shadowing = self._direct.small.shadowing if self.resolution.shadow else None
+        is_offered = shadowing is not None and shadowing.wants(
+            self.resolution, len(self.body) + len(body)
+        )
+        if self._kept is not None:
+            self._kept.note_outputs(jointly.outputs(number), len(body))
+        self._direct.small.answered(self.resolution)
+        self.answer(head, body, jointly.joint.sizes[number])
+        if is_offered:
+            self._direct.small.offer(jointly, number, len(body))(request_id_of(self._scope))
 
     def leave(self) -> None:
         """The caller is gone."""
@@ -408,7 +441,7 @@ class DirectAnswer:
         self._jointly = None
         self.visit.leave()
         name, version = self.resolution.model.name, self.resolution.version.number
-        self._endpoint.note_left(name)
+        self._endpoint.note_left(self._scope, name, time.perf_counter() - self._began)
         note_answer(self._scope, name, version, None)
         self._direct.note(self._scope, None, self._began)
 
@@ -418,7 +451,7 @@ class DirectAnswer:
         begun = self._begun
         assert begun is not None
         try:
-            answer, timings_ms, offer = self._direct.small.end(begun, self.visit)
+            answer, timings_ms, offer = self._direct.small.end(begun, self.visit, self._kept)
             head = self._direct.head_of(self.resolution, answer.media_type, timings_ms)
         # A boundary: what a batch ends with is told by the ordinary way, whatever it is.
         except BaseException as error:  # noqa: BLE001
@@ -448,7 +481,7 @@ class DirectAnswer:
             note_answer(scope, name, version, rows)
             self._ending.answer(_HEAD_OF_ONE % (head, len(body), request_id), body)
             spent_s = time.perf_counter() - self._began
-            self._endpoint.note_answered(name, version, spent_s, rows)
+            self._endpoint.note_answered(scope, name, version, spent_s, rows)
             self._direct.note(scope, 200, self._began)
 
     def go_on(self, outcome: Prediction | BaseException) -> None:

@@ -79,7 +79,7 @@ class PredictEndpoint(AnsweringEndpoint):
         )
         # Now, because not every end names them: a caller may leave, and a bug knows no model.
         note_answer(scope, asked.name, resolution.version.number, None)
-        self._begin_capture(exchange, resolution, asked.selector)
+        exchange.captured = self.begin_capture(scope, resolution, asked.selector)
         return await self._prediction(exchange, resolution)
 
     async def _prediction(self, exchange: Exchange, resolution: Resolution) -> tuple[Answer, Visit]:

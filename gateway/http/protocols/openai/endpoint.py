@@ -104,7 +104,7 @@ class OpenAIEndpoint(AnsweringEndpoint):
         note_answer(exchange.scope, name, version.number, None)
         if version.task not in TASKS[self._path]:
             raise _spoken_elsewhere(path_of(version.task), name, version.number)
-        self._begin_capture(exchange, resolution, selector or by_header)
+        exchange.captured = self.begin_capture(exchange.scope, resolution, selector or by_header)
         return resolution
 
     async def _asked(

@@ -31,6 +31,7 @@ from tests.support.server_in_memory import (
     held,
     is_direct,
     request,
+    told_of,
     until,
 )
 
@@ -406,23 +407,27 @@ async def test_a_canary_has_its_callers_directly(
 
 
 @by_each_protocol
-async def test_what_is_captured_is_left_to_the_endpoint(
+async def test_what_is_captured_is_answered_directly_too(
     monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
-    """Of a share each request is drawn once; those that aren't kept are answered directly."""
+    """Of a share each request is drawn once, and what is kept of one is what the endpoint keeps."""
     server = Server(monkeypatch, captured_percent=50.0)
-    draws = iter([0.9, 0.1, 0.9])
+    draws = iter([0.9, 0.1, 0.9, 0.1])
     monkeypatch.setattr("gateway.http.predict.capturing.random.random", lambda: next(draws))
     await server.warm()
     for is_kept in (True, False):
-        caller = server.caller()
+        caller, before = server.caller(), len(server.captured.kept)
         caller.ask_by(protocol)
-        assert await is_direct(caller) is not is_kept
+        assert await is_direct(caller)
         assert (await caller.answer())[0] == 200
-        await until(lambda: not server.state.tasks)
-        assert len(server.captured.kept) == 1
-    (kept,) = server.captured.kept
-    assert (kept.protocol, kept.status) == (protocol, 200)
+        assert len(server.captured.kept) - before == is_kept
+    monkeypatch.setattr(GatewayProtocol, "direct", None)
+    caller.ask_by(protocol)
+    await caller.answer(2)
+    await until(lambda: not server.state.tasks)
+    directly, by_endpoint = map(told_of, server.captured.kept)
+    assert directly == by_endpoint
+    assert directly[:3] == (protocol, 200, None)
 
 
 async def test_who_goes_to_a_canary_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from gateway.admission import AdmissionLimits
+from gateway.canary import CanaryRule
 from gateway.contract import Contract
 from gateway.errors import InvalidInput, ModelFailed, ModelUnavailable, Violation
 from gateway.http.server.protocol import GatewayProtocol
@@ -29,6 +30,7 @@ from tests.support.server_in_memory import (
     by_each_protocol,
     held,
     request,
+    told_of,
     until,
 )
 
@@ -263,6 +265,82 @@ async def test_limits_hold_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
     assert statuses == [200, 200, 200, 429, 429]
     await until(lambda: not server.state.tasks)
     assert server.inside == (0, 0, 0)
+
+
+async def test_what_is_captured_of_each_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the ordinary way keeps it: of who is answered, refused, fails with all, or leaves."""
+    server = await Server(monkeypatch, captured_percent=100.0).warm()
+    found: list[list[tuple[Any, ...]]] = []
+    bodies = [body_of(1.0), b"[%b, %b]" % (body_of(2.0), body_of(3.0)), b'{"x": 1}', body_of(4.0)]
+    for direct in (server.direct, None):
+        monkeypatch.setattr(GatewayProtocol, "direct", direct)
+        server.captured.kept.clear()
+        for error in (None, ModelFailed("By its own code."), ModelUnavailable("Away.")):
+            server.backend.error = error
+            for crowd in (bodies, [body_of(5.0), body_of(6.0)]):
+                for caller in together(server, *crowd):
+                    await caller.answer()
+            # It was away: the next one warms it.
+            server.backend.error = None
+            caller = server.caller()
+            caller.ask(GOOD)
+            await caller.answer()
+        server.backend.go.clear()
+        calls = len(server.backend.calls)
+        callers = together(server, body_of(7.0), body_of(8.0))
+        await until(lambda calls=calls: len(server.backend.calls) > calls)
+        for caller in callers:
+            caller.hang_up()
+        await until(lambda: not server.state.tasks and server.inside == (0, 0, 0))
+        server.backend.go.set()
+        found.append(sorted(map(told_of, server.captured.kept), key=str))
+    assert found[0] == found[1]
+    assert len(found[0]) == 3 * 7 + 2
+
+
+@by_each_protocol
+async def test_a_shadow_is_asked_of_each(monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
+    """By its own request's id, with its own rows."""
+    server = await Server(monkeypatch, has_shadow=True).warm()
+    await server.shadowing.settle()
+    server.shadowing.take()
+    server.backend.calls.clear()
+    route = ROUTES[protocol]
+    bodies = [route.good.replace(b"1.5", b"%.1f" % x) for x in (1.0, 2.0, 3.0)]
+    for caller in together(server, *bodies, path=route.path):
+        assert (await caller.answer())[0] == 200
+    await server.shadowing.settle()
+    asked = [call for call in server.backend.calls if call.version.number == 2]
+    assert sorted(x for call in asked for x in call.frame.columns[0]) == [1.0, 2.0, 3.0]
+    assert server.shadowing.take()["a b"].outcomes == {"equal": 3}
+
+
+@by_each_protocol
+async def test_canaries_have_their_callers(monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
+    """Of a crowd each goes where its header says, and what comes of the canary's is counted."""
+    server = Server(monkeypatch, canary=CanaryRule(selector="2", percent=40.0))
+    await server.warm()
+    route, sessions = ROUTES[protocol], [f"X-Session-ID: s{number}" for number in range(40)]
+    warm = server.caller()
+    for number, session in enumerate(sessions, 1):
+        warm.ask(route.good, session, path=route.path)
+        await warm.answer(number)
+    wanted = [headers["x-model-version"] for _, headers, _ in warm.answers]
+    before = server.trials.counts()["the trial"][0]
+    server.backend.calls.clear()
+    callers = [server.caller() for _ in sessions]
+    for caller, session in zip(callers, sessions, strict=True):
+        caller.ask(route.good, session, path=route.path)
+    answers = [await caller.answer() for caller in callers]
+    assert [headers["x-model-version"] for _, headers, _ in answers] == wanted
+    assert server.trials.counts()["the trial"] == (before + wanted.count("2"), 0)
+    assert len(server.backend.calls) == 2
+    server.backend.error = ModelUnavailable("Away.", by_model=True)
+    callers = [server.caller() for _ in sessions]
+    for caller, session in zip(callers, sessions, strict=True):
+        caller.ask(route.good, session, path=route.path)
+    assert {(await caller.answer())[0] for caller in callers} == {503}
+    assert server.trials.counts()["the trial"][1] == wanted.count("2")
 
 
 async def test_they_leave_nothing_to_the_collector(server: Server) -> None:
