@@ -16,8 +16,8 @@ from gateway.admission import Visit
 from gateway.batching.compatibility import is_batched
 from gateway.capture.kept import Kept
 from gateway.catalog import Resolution
-from gateway.contract import Form, Joint, Outputs, Request, Written, request_of
-from gateway.contract.outputs import split_output
+from gateway.contract import Form, Joint, Request, Written, request_of
+from gateway.contract.outputs import output_slice
 from gateway.deadline import Deadline
 from gateway.errors import GatewayError, InvalidInput, no_answer
 from gateway.frame_calls import call_of, placed, timings
@@ -85,7 +85,7 @@ class Jointly:
     told of its number."""
 
     __slots__ = (
-        "_apart", "_callers", "_results", "bodies", "deadline", "form", "joint", "parsed",
+        "_apart", "_callers", "bodies", "deadline", "form", "joint", "parsed",
         "patience_s", "queued", "resolution", "result", "started", "timer",
     )  # fmt: skip
 
@@ -110,7 +110,6 @@ class Jointly:
         self.parsed = time.perf_counter()
         self.queued: Queued | None = None
         self.result: CallResult | None = None
-        self._results: Sequence[CallResult] | None = None
         self._callers = len(bodies)
         self._apart = apart
         loop = asyncio.get_running_loop()
@@ -151,24 +150,18 @@ class Jointly:
     def each(self) -> list[Begun]:
         """All of them by themselves, with their rows of the answer."""
         loop, each = asyncio.get_running_loop(), []
-        for number, result in enumerate(self.split()):
+        for number in range(len(self.bodies)):
             answered = _Answered(loop.create_future())
-            answered.future.set_result(result)
+            answered.future.set_result(self.result_of(number))
             each.append(self.one(number, answered))
         return each
 
-    def split(self) -> Sequence[CallResult]:
-        """What each of them has of the answer."""
-        if self._results is None:
-            assert self.result is not None
-            timings_ms = self.result.timings_ms
-            parts = split_output(self.result.output, self.joint.sizes)
-            self._results = [CallResult(output=part, timings_ms=timings_ms) for part in parts]
-        return self._results
-
-    def outputs(self, number: int) -> Outputs:
-        """What one of them has, with the positions of its rows."""
-        return placed(self.joint.request(number), [self.split()[number]])
+    def result_of(self, number: int) -> CallResult:
+        """What one of them has of the answer."""
+        assert self.result is not None
+        start, stop = self.joint.bounds(number)
+        output = output_slice(self.result.output, start, stop)
+        return CallResult(output=output, timings_ms=self.result.timings_ms)
 
     def take_apart(self, calls: Sequence[Queued]) -> None:
         """See `gateway.ports.Apart`."""
@@ -303,7 +296,7 @@ class SmallPredictions:
         return self.shadowing.made(
             resolution,
             jointly.joint.request(number),
-            [jointly.split()[number]],
+            [jointly.result_of(number)],
             body=jointly.bodies[number],
             form=jointly.form,
             answer_bytes=answer_bytes,

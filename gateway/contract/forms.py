@@ -71,9 +71,12 @@ class Joint:
 
     def request(self, number: int) -> Request:
         """One of them by itself."""
+        return request_of(self.frame.slice(*self.bounds(number)), self.echoes[number])
+
+    def bounds(self, number: int) -> tuple[int, int]:
+        """Where the rows of one of them begin and end."""
         start = sum(self.sizes[:number])
-        frame = self.frame.slice(start, start + self.sizes[number])
-        return request_of(frame, self.echoes[number])
+        return start, start + self.sizes[number]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

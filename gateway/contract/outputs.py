@@ -74,8 +74,13 @@ def row_bytes(output: Output) -> float:
 def split_output(output: Output, sizes: Sequence[int]) -> list[Output]:
     """The answers to parts of `sizes` rows, of an answer that has the rows of them all."""
     bounds = pairwise(accumulate(sizes, initial=0))
+    return [output_slice(output, start, stop) for start, stop in bounds]
+
+
+def output_slice(output: Output, start: int, stop: int) -> Output:
+    """The answer to the rows from `start` up to `stop`."""
     columns = (output[1],) if output[0] == "values" else output[2]
-    return [with_columns(output, [column[a:b] for column in columns]) for a, b in bounds]
+    return with_columns(output, [column[start:stop] for column in columns])
 
 
 def joined_output(outputs: Sequence[Output]) -> Output | None:

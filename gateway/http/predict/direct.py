@@ -26,6 +26,7 @@ from gateway.capture.kept import Kept
 from gateway.catalog import Catalog, Resolution
 from gateway.contract import Form
 from gateway.errors import GatewayError
+from gateway.frame_calls import placed
 from gateway.http.access_control import Access
 from gateway.http.access_log import AccessEntry, AccessJournal, note_answer
 from gateway.http.boundary import BEGAN
@@ -286,8 +287,6 @@ class DirectPredictions:
                     answer.go_alone(begun)
                 return
             head = self.head_of(jointly.resolution, JSON, timings_ms)
-            if jointly.resolution.shadow or any(answer.is_kept for answer in here):
-                jointly.split()  # now: nothing may go wrong with one of them below
         # A boundary: what a batch ends with is told by the ordinary way, whatever it is.
         except BaseException as error:  # noqa: BLE001
             for answer in here:
@@ -378,11 +377,6 @@ class DirectAnswer:
         self._jointly: Jointly | None = None
         self._begun: Begun | None = None
 
-    @property
-    def is_kept(self) -> bool:
-        """Whether the request is captured."""
-        return self._kept is not None
-
     def when_done(self, ending: Ending) -> None:
         """Have it end so."""
         self._ending = ending
@@ -425,7 +419,9 @@ class DirectAnswer:
             self.resolution, len(self.body) + len(body)
         )
         if self._kept is not None:
-            self._kept.note_outputs(jointly.outputs(number), len(body))
+            assert self._kept.request is not None
+            result = jointly.result_of(number)
+            self._kept.note_outputs(placed(self._kept.request, [result]), len(body))
         self._direct.small.answered(self.resolution)
         self.answer(head, body, jointly.joint.sizes[number])
         if is_offered:
