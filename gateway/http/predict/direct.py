@@ -295,8 +295,15 @@ class DirectPredictions:
         finally:
             jointly.release()
         for number, (answer, body) in enumerate(zip(answers, bodies, strict=True)):
-            if not answer.is_left:
+            if answer.is_left:
+                continue
+            try:
                 answer.end_with(jointly, number, head, body)
+            # A boundary: the next ones are answered, whatever it is with this one.
+            except Exception as error:
+                _logger.exception("a prediction could not be answered directly")
+                if not answer.is_answered:
+                    answer.go_on(error)
 
     def head_of(
         self, resolution: Resolution, media_type: bytes, timings_ms: Mapping[str, float]
@@ -349,7 +356,7 @@ class DirectAnswer:
 
     __slots__ = (
         "_began", "_begun", "_direct", "_ending", "_endpoint", "_jointly", "_kept", "_scope",
-        "body", "form", "is_left", "resolution", "visit",
+        "body", "form", "is_answered", "is_left", "resolution", "visit",
     )  # fmt: skip
 
     def __init__(
@@ -368,7 +375,7 @@ class DirectAnswer:
         self.form = form
         self.body = body
         self.visit = visit
-        self.is_left = False
+        self.is_answered = self.is_left = False
         self._direct = direct
         self._endpoint = endpoint
         self._scope = scope
@@ -473,6 +480,7 @@ class DirectAnswer:
         version = self.resolution.version.number
         self._jointly = None  # which knows this: no circle is left to the collector
         request_id = request_id_of(scope).encode("ascii")
+        self.is_answered = True
         with self.visit:
             note_answer(scope, name, version, rows)
             self._ending.answer(_HEAD_OF_ONE % (head, len(body), request_id), body)

@@ -131,6 +131,27 @@ async def test_each_gets_what_it_would_get_alone(
     assert shared > 5
 
 
+async def test_an_answer_that_cannot_be_sent_keeps_nobody_from_theirs(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who it was for gets a problem; those behind it get what is theirs."""
+    small, told = server.service.small, iter([None])
+    assert small is not None
+
+    def answered(resolution: object) -> None:
+        if next(told, 1) is None:
+            raise RuntimeError
+
+    monkeypatch.setattr(small, "answered", answered)
+    callers = together(server, body_of(1.0), body_of(2.0), body_of(3.0))
+    answers = [await caller.answer() for caller in callers]
+    assert [status for status, _, _ in answers] == [500, 200, 200]
+    assert json.loads(answers[2][2]) == [{"x": 6.0, "t": "t"}]
+    await until(lambda: not server.state.tasks)
+    assert [caller.answered for caller in callers] == [1, 1, 1]
+    assert server.inside == (0, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("error", "status"), [(ModelFailed, 500), (InvalidInput, 422), (RuntimeError, 500)]
 )
