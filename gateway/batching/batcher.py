@@ -17,7 +17,6 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextvars import Context
 from dataclasses import replace
-from itertools import accumulate, pairwise
 from math import inf
 from operator import attrgetter
 
@@ -26,7 +25,7 @@ from gateway.batching.cost_model import BatchLimits, RowCosts
 from gateway.cancellation import is_cancelled
 from gateway.contract import Frame, Output
 from gateway.contract.hinted import further_down
-from gateway.contract.outputs import has_rows, joined_output, split_output
+from gateway.contract.outputs import bounds_of, has_rows, joined_output, split_output
 from gateway.errors import (
     GatewayError,
     InvalidInput,
@@ -175,7 +174,7 @@ class _Crowd(_Waiter):
         """See `_Waiter.apart`."""
         call, each_bytes = self.call, self.bytes_per_row
         each: list[_Waiter] = []
-        for start, stop in pairwise(accumulate(self._sizes, initial=0)):
+        for start, stop in bounds_of(self._sizes):
             frame, size = call.frame.slice(start, stop), int(each_bytes * (stop - start))
             each.append(_Waiter(replace(call, frame=frame, size_bytes=size)))
         self.future.cancel()

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
 from gateway.contract.contract import Contract, Request, request_of
 from gateway.contract.frames import Frame
 from gateway.contract.json_together import values_of
-from gateway.contract.outputs import Output
+from gateway.contract.outputs import Output, bounds_of
 
 Outputs: TypeAlias = Sequence[tuple[Sequence[int], Output]]
 """What came back for each frame of a request, with the positions of the frame's rows."""
@@ -66,8 +65,7 @@ class Joint:
 
     def parts(self, rows: Sequence[Any]) -> list[Any]:
         """What belongs to the rows of each."""
-        bounds = pairwise(accumulate(self.sizes, initial=0))
-        return [rows[start:stop] for start, stop in bounds]
+        return [rows[start:stop] for start, stop in bounds_of(self.sizes)]
 
     def request(self, number: int) -> Request:
         """One of them by itself."""

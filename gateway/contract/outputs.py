@@ -4,7 +4,7 @@ together for one whose rows went in several.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, Literal, TypeAlias
 
@@ -73,8 +73,12 @@ def row_bytes(output: Output) -> float:
 
 def split_output(output: Output, sizes: Sequence[int]) -> list[Output]:
     """The answers to parts of `sizes` rows, of an answer that has the rows of them all."""
-    bounds = pairwise(accumulate(sizes, initial=0))
-    return [output_slice(output, start, stop) for start, stop in bounds]
+    return [output_slice(output, start, stop) for start, stop in bounds_of(sizes)]
+
+
+def bounds_of(sizes: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Where parts of `sizes` rows begin and end, one behind the other."""
+    return pairwise(accumulate(sizes, initial=0))
 
 
 def output_slice(output: Output, start: int, stop: int) -> Output:

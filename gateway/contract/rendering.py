@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate, pairwise, repeat
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import orjson
 
 from gateway.contract.coercion import Coercer, Column, Unfit, anythings, coercer, numbers
 from gateway.contract.one_column import of_one_column
-from gateway.contract.outputs import Output, is_row_by_row, row_count
+from gateway.contract.outputs import Output, bounds_of, is_row_by_row, row_count
 from gateway.contract.types import (
     AnyValue,
     ArrayOf,
@@ -95,8 +95,7 @@ class Renderer:
             answers = self._part(output, _rows_of(output))
         except InvalidModelOutput:
             return None
-        bounds = pairwise(accumulate(sizes, initial=0))
-        return [_dumped(answers[start:stop]) for start, stop in bounds]
+        return [_dumped(answers[start:stop]) for start, stop in bounds_of(sizes)]
 
     def columns(
         self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int, *, arrays: bool = False
