@@ -365,6 +365,7 @@ class PredictionService:
             timings_ms=timings(results, started, parsed, called),
             offer=None
             if self._shadowing is None
+            or not self._shadowing.wants(resolution, len(body) + len(answer.body))
             else self._shadowing.offer(
                 resolution,
                 request,

@@ -293,7 +293,7 @@ class SmallPredictions:
         """What a shadow that `wants` it is to be asked of one of those who travelled together."""
         assert self.shadowing is not None
         resolution = jointly.resolution
-        return self.shadowing.made(
+        return self.shadowing.offer(
             resolution,
             jointly.joint.request(number),
             [jointly.result_of(number)],
@@ -330,6 +330,7 @@ class SmallPredictions:
         offer = (
             None
             if self.shadowing is None
+            or not self.shadowing.wants(resolution, len(begun.body) + len(answer.body))
             else self.shadowing.offer(
                 resolution,
                 request,

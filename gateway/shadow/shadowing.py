@@ -104,33 +104,9 @@ class Shadowing:
         form: Form,
         answer_bytes: int,
         patience_s: float,
-    ) -> Offer | None:
-        """What the shadow is to be asked of a request that the default has answered; None where it
-        isn't, this time."""
-        if not self.wants(resolution, len(body) + answer_bytes):
-            return None
-        return self.made(
-            resolution,
-            request,
-            results,
-            body=body,
-            form=form,
-            answer_bytes=answer_bytes,
-            patience_s=patience_s,
-        )
-
-    def made(
-        self,
-        resolution: Resolution,
-        request: Request,
-        results: Sequence[CallResult],
-        *,
-        body: bytes,
-        form: Form,
-        answer_bytes: int,
-        patience_s: float,
     ) -> Offer:
-        """The same of a request that the shadow `wants`."""
+        """What the shadow is to be asked of a request that it `wants`, which the default has
+        answered."""
         target, size_bytes = resolution.shadow, len(body) + answer_bytes
         assert target is not None
         answered = Answered(
