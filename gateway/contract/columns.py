@@ -17,7 +17,7 @@ from pydantic_core import SchemaValidator, ValidationError
 
 from gateway.contract import validation
 from gateway.contract.encoding import COLUMN_DTYPES
-from gateway.contract.plain_table import PlainReader, plain_reader
+from gateway.contract.plain_table import PlainColumn, plain_column
 from gateway.contract.text_formats import are_in_range, pointer
 from gateway.contract.types import (
     AnyValue,
@@ -98,7 +98,9 @@ class ColumnChecker:
     def __init__(self, accepted: Rows) -> None:
         self._accepted = accepted
         self._cells = {each.name: _Cells(each) for each in accepted.fields}
-        self._cells_of_mlflow = {each.name: _Cells(_as_mlflow(each)) for each in accepted.fields}
+        self._cells_of_mlflow = {
+            each.name: _Cells(_as_mlflow(each), infinite=True) for each in accepted.fields
+        }
 
     def checked(self, table: Table) -> tuple[dict[str, Column], list[Violation]]:
         """The columns by their fields' names, as `Framer.framed` takes them; and what is wrong.
@@ -178,10 +180,11 @@ def _violation(places: Places, name: str, path: Path, message: str) -> Violation
 
 
 class _Cells:
-    """Checks a column of one field."""
+    """Checks a column of one field; lists may have infinities where `infinite`, arrays always."""
 
-    def __init__(self, each: Field) -> None:
+    def __init__(self, each: Field, *, infinite: bool = False) -> None:
         self._field = each
+        self._infinite = infinite
         self._dtype = _dtype_of(each.type)
         self._is_tensor = isinstance(each.type, TensorOf)
 
@@ -220,6 +223,8 @@ class _Cells:
             values = np.array(column, np.float64)
         except OverflowError:  # a whole number of hundreds of digits
             return column
+        if not self._infinite and np.isinf(values).any():  # JSON's 1e400
+            return column
         if type(None) not in kinds:
             return values
         return np.ma.MaskedArray(values, [value is None for value in column])
@@ -229,8 +234,8 @@ class _Cells:
         return validation.column_validator(self._field)
 
     @cached_property
-    def _plain(self) -> PlainReader | None:
-        return plain_reader(self._field.type)
+    def _plain(self) -> PlainColumn | None:
+        return plain_column(self._field.type)
 
     def _refusal(self, values: np.ndarray, gone: np.ndarray | None, places: np.ndarray) -> _Refused:
         """What is expected of the cells at these places, in the validators' own words."""
@@ -245,7 +250,7 @@ class _Cells:
         return _Refused(tuple(found))
 
     def _validated(self, column: list[Any]) -> Column:
-        plain = None if self._plain is None or not column else self._plain(column)
+        plain = None if self._plain is None or not column else self._plain.read(column)
         if plain is not None:
             return plain
         values: list[Any] = []

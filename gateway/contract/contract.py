@@ -190,6 +190,14 @@ class Contract:
             raise too_many_rows(max_rows)
         return Request(rows=rows, frames=frames, params={})
 
+    def parse_columns(self, body: bytes, *, max_rows: int | None = None) -> Request | None:
+        """The request of JSON's `{"columns": …}` with plain values; None where it must be read, and
+        `take`n."""
+        if self._plain_table is None:
+            return None
+        frame = self._plain_table.read_columns(body.removeprefix(BOM_UTF8), max_rows)
+        return None if frame is None else request_of(frame)
+
     def take_plain(
         self, columns: Mapping[str, list[Any]], rows: int, *, echo: Any = None
     ) -> Request | None:

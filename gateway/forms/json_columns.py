@@ -35,6 +35,9 @@ def read(
 
     `params` are those that came beside the body; its own are before them.
     """
+    request = None if params else contract.parse_columns(body, max_rows=max_rows)
+    if request is not None:
+        return request
     value = read_json(body)
     if not isinstance(value, dict) or not isinstance(value.get("columns"), dict):
         raise _refused("", 'Expected an object with the member "columns", an object of lists.')

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.contract import Contract, Frame
 from gateway.contract.plain_table import PlainTable
 from gateway.errors import InvalidInput, MalformedJson
+from gateway.forms import json_columns
 from tests.support.catalogs import signature
 
 COLUMNS = ("d", "double"), ("f", "float"), ("l", "long"), ("i", "integer"), ("b", "boolean")
@@ -87,6 +88,37 @@ def test_plain_rows_go_the_short_way(rows: list[Any]) -> None:
     assert short(contract(), _json(rows)) is not None
 
 
+@settings(max_examples=150)
+@given(rows=st.lists(st.one_of(good, good, good, other), min_size=1, max_size=3))
+def test_columns_mean_what_rows_mean(rows: list[dict[str, Any]]) -> None:
+    """The same cells make the same frame, or are refused, whichever way they are written."""
+    made = contract()
+    for row in rows:
+        row.pop("x", None)
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    body = _json({"columns": columns})
+    try:
+        expected = made.parse(_json(rows))
+    except InvalidInput as refusal:
+        wrong = len(refusal.violations)
+    else:
+        wrong = 0
+    if wrong:
+        with pytest.raises(InvalidInput) as caught:
+            json_columns.read(made, body, None, params=None)
+        assert len(caught.value.violations) == wrong
+        return
+    request = json_columns.read(made, body, None, params=None)
+    assert request.rows == expected.rows
+    assert [list(places) for places, _ in request.frames] == [
+        list(places) for places, _ in expected.frames
+    ]
+    for (_, mine), (_, theirs) in zip(request.frames, expected.frames, strict=True):
+        assert (mine.names, mine.key) == (theirs.names, theirs.key)
+        for own, other in zip(mine.columns, theirs.columns, strict=True):
+            np.testing.assert_array_equal(own, other)
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"[]", b"{}", b"null", b"[1]", b'"d"', b'["d"]', b"NaN", b'{"inputs": []}',
@@ -121,6 +153,32 @@ def test_a_version_that_drops_a_field_has_no_short_way() -> None:
     assert PlainTable.of(made.inputs, made.accepted) is None
     ((_, frame),) = made.parse(b'{"d": 1, "gone": 2}').frames
     assert frame.names == ("d",)
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb"])
+def test_names_that_no_struct_can_have_go_the_long_way(name: str) -> None:
+    """A column whose name is written with an escape is read as any other."""
+    made = contract(signature((name, "double")))
+    body = orjson.dumps([{name: 1.5}, {name: 2}])
+    assert short(made, body) is None
+    ((_, frame),) = made.parse(body).frames
+    np.testing.assert_array_equal(frame.columns[0], [1.5, 2.0])
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "-1e400", "9" * 5000])
+@pytest.mark.parametrize("kind", ["double", "float", "long"])
+def test_a_number_beyond_all_bounds_is_refused(number: str, kind: str) -> None:
+    """In rows and in columns alike, with a pointer to it."""
+    made = contract(signature(("x", kind)))
+    rows = b'[{"x": 1}, {"x": %b}]' % number.encode()
+    columns = b'{"columns": {"x": [1, %b]}}' % number.encode()
+    with pytest.raises((InvalidInput, MalformedJson)) as of_rows:
+        made.parse(rows)
+    with pytest.raises((InvalidInput, MalformedJson)) as of_columns:
+        json_columns.read(made, columns, None, params=None)
+    assert type(of_rows.value) is type(of_columns.value)
+    if isinstance(of_columns.value, InvalidInput):
+        assert [each.pointer for each in of_columns.value.violations] == ["/columns/x/1"]
 
 
 def _json(rows: Any) -> bytes:

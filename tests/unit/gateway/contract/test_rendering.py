@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from mlflow.types.schema import AnyType, Array, Map, Object, Property
 
 from gateway.contract import Contract
+from gateway.contract.outputs import with_columns
 from gateway.errors import InvalidModelOutput
 from tests.unit.gateway.contract.signatures import column, contract, tensor
 
@@ -258,3 +259,47 @@ def test_columns_of_one_name_are_refused() -> None:
 def test_a_length_of_time_is_no_number() -> None:
     """Whoever reads it could not know of what."""
     assert refused(contract(INPUT), ("values", np.array([1, 2], "m8[ns]")), 2)
+
+
+NUMBERS = np.arange(100) - 50
+LONG_COLUMNS: list[tuple[Any, Any]] = [
+    ("double", ("values", NUMBERS * 0.1)),
+    ("double", ("values", (NUMBERS * 0.1).reshape(-1, 1))),
+    ("double", ("values", np.where(NUMBERS % 3, NAN, np.where(NUMBERS % 2, np.inf, -np.inf)))),
+    ("double", ("columns", ['a "b"'], [NUMBERS])),
+    ("double", ("columns", ["?", 'a "b"'], [NUMBERS > 0, np.array(NUMBERS, "f4") / 3])),
+    ("float", ("values", (NUMBERS / 7).astype("f4"))),
+    ("float", ("values", NUMBERS / 7)),
+    ("long", ("values", np.repeat([-(2**63), 2**63 - 1], 50))),
+    ("integer", ("columns", ['a "b"'], [NUMBERS.astype("i1")[::-1]])),
+    ("boolean", ("columns", ['a "b"'], [NUMBERS > 0])),
+    ("long", ("values", NUMBERS.astype("f8"))),
+    ("string", ("values", [*map(str, NUMBERS)])),
+]
+
+
+@pytest.mark.parametrize(("type_", "output"), LONG_COLUMNS)
+def test_many_rows_are_written_as_each_alone(type_: Any, output: Any) -> None:
+    """A long answer of one column is the answers to its rows, one after the other."""
+    model = contract(INPUT, outputs=[column(type_, 'a "b"')])
+    long = model.render([(range(100), output)], 100)
+    single = model.render_each(output, [1] * 100)
+    assert single is not None
+    assert long == b"[%b]" % b",".join(each[1:-1] for each in single)
+
+
+@pytest.mark.parametrize(
+    ("type_", "output"),
+    [
+        ("integer", ("values", NUMBERS + 2**31)),
+        ("float", ("values", NUMBERS * 1e300)),
+        ("double", ("columns", ["x", "y"], [NUMBERS, NUMBERS[1:]])),
+        ("double", ("columns", ["y", "z"], [NUMBERS, NUMBERS])),
+    ],
+)
+def test_many_rows_are_refused_as_few_are(type_: Any, output: Any) -> None:
+    """What doesn't fit is told in the same words, however many rows there are."""
+    model = contract(INPUT, outputs=[column(type_, "x")])
+    columns = output[2] if output[0] == "columns" else [output[1]]
+    few = with_columns(output, [each[98:] for each in columns])
+    assert refused(model, output, 100) == refused(model, few, 2)
