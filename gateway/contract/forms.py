@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 from gateway.contract.contract import Contract, Request, request_of
@@ -110,7 +112,7 @@ def joined_columns(
     if any(columns.keys() != names for columns in each):
         return None
     sizes = [len(next(iter(columns.values()), ())) for columns in each]
-    joined = {name: [value for columns in each for value in columns[name]] for name in names}
+    joined = {name: list(chain.from_iterable(map(itemgetter(name), each))) for name in names}
     request = contract.take_plain(joined, sum(sizes)) if all(sizes) else None
     return None if request is None else _joint(request, sizes, echo)
 

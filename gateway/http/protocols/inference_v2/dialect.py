@@ -104,13 +104,8 @@ def _write_together(
     contract: Contract, joint: Joint, output: Output, resolution: Resolution
 ) -> Sequence[bytes] | None:
     try:
-        each = contract.derived(AnswerTensors).each(joint, output)
+        return contract.derived(AnswerTensors).written_each(
+            joint, output, model=resolution.model.name, version=resolution.version.number
+        )
     except InvalidModelOutput:
         return None
-    if each is None:
-        return None
-    model, version = resolution.model.name, resolution.version.number
-    return [
-        written_answer(tensors, echo, model=model, version=version).body
-        for tensors, echo in zip(each, joint.echoes, strict=True)
-    ]

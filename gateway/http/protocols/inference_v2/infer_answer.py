@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,21 +60,27 @@ class AnswerTensors:
         check_names(wanted, found)
         return [found[name] for name in wanted.outputs]
 
-    def each(self, joint: Joint, output: Output) -> list[list[Tensor]] | None:
-        """The tensors of several answers, of each all; None where they have to be made one by one:
-        something is no plain column, or isn't declared."""
+    def written_each(
+        self, joint: Joint, output: Output, *, model: str, version: int
+    ) -> list[bytes] | None:
+        """The answers to several requests that want all as JSON; None where they have to be made
+        one by one: something is no plain column, or isn't declared.
+
+        Raises InvalidModelOutput.
+        """
         if self._declared is None or not is_row_by_row(output):
             return None
         outputs = [(range(joint.frame.rows), output)]
         columns = self._contract.columns(outputs, joint.frame.rows, arrays=True)
-        each: list[list[Tensor]] = [[] for _ in joint.sizes]
+        each: list[list[bytes]] = [[] for _ in joint.sizes]
         for declared, column in zip(self._declared, columns, strict=True):
             if column.is_there:
                 if not column.is_whole:  # the rows of one may be without it
                     return None
-                for tensors, values in zip(each, joint.parts(column.values), strict=True):
-                    tensors.append(declared.of(values))
-        return each
+                for texts, text in zip(each, _written(declared, column, joint), strict=True):
+                    texts.append(text)
+        head = orjson.dumps(_head(model, version))[:-1] + b',"outputs":['
+        return [b"%b%b]}" % (head, b",".join(texts)) for texts in each]
 
 
 def _is_wanted(spec: TensorSpec, column: AnswerColumn, wanted: Wanted) -> bool:
@@ -83,11 +89,34 @@ def _is_wanted(spec: TensorSpec, column: AnswerColumn, wanted: Wanted) -> bool:
     return column.is_there
 
 
+def _written(declared: OutputTensor, column: AnswerColumn, joint: Joint) -> Iterator[bytes]:
+    """The JSON of a tensor of each request."""
+    values = column.values
+    if not declared.is_flat:
+        for part in joint.parts(values):
+            yield orjson.dumps(_output(declared.of(part), Wanted(), []), option=_OPTIONS)
+        return
+    if isinstance(values, np.ndarray) and len(values) == len(joint.sizes):
+        # A number each, and in numbers there is no comma.
+        texts = orjson.dumps(_json_data(values), option=_OPTIONS)[1:-1].split(b",")
+        head = declared.head(1)
+        for text in texts:
+            yield b"%b[%b]}" % (head, text)
+        return
+    for rows, part in zip(joint.sizes, joint.parts(values), strict=True):
+        data = orjson.dumps(_json_data(part), option=_OPTIONS)
+        yield b"%b%b}" % (declared.head(rows), data)
+
+
+def _head(model: str, version: int) -> dict[str, Any]:
+    return {"model_name": model, "model_version": str(version)}
+
+
 def written_answer(
     tensors: Sequence[Tensor], wanted: Wanted, *, model: str, version: int
 ) -> Written:
     """The answer as it is sent. What is null has no binary form: such a tensor is JSON."""
-    head: dict[str, Any] = {"model_name": model, "model_version": str(version)}
+    head = _head(model, version)
     if wanted.id is not None:
         head["id"] = wanted.id
     data: list[bytes] = []

@@ -28,6 +28,21 @@ class OutputTensor:
         self._dtype = _dtype_of(spec)
         is_text = spec.datatype == BYTES
         self._parameters = {"content_type": spec.content_type} if is_text else None
+        is_column = not isinstance(spec.field.type, TensorOf) and spec.content_type != JSON
+        self.is_flat = len(spec.shape) == 1 and is_column
+        """Whether its elements are a column's values as they are."""
+        self._heads: dict[int, bytes] = {}
+
+    def head(self, rows: int) -> bytes:
+        """Of a flat one of so many elements: its JSON up to its data."""
+        head = self._heads.get(rows)
+        if head is None:
+            spec = self.spec
+            said: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": [rows]}
+            if self._parameters is not None:
+                said["parameters"] = self._parameters
+            head = self._heads[rows] = orjson.dumps(said)[:-1] + b',"data":'
+        return head
 
     def of(self, values: list[Any]) -> Tensor:
         """The tensor of a column's values, as JSON has them; raises InvalidModelOutput where they

@@ -17,8 +17,7 @@ from gateway.http.protocols.mlflow_scoring import MlflowScoring
 from tests.support.catalogs import catalog, served, version
 
 INPUTS = [{"name": "x", "type": "double", "required": True}]
-SIZES = [2, 1, 3]
-ROWS = sum(SIZES)
+ROWS = 6
 
 
 def column(name: str | None, kind: str, *, required: bool = True) -> dict[str, Any]:
@@ -92,16 +91,17 @@ def forms() -> dict[str, tuple[Form, Any]]:
 
 @pytest.mark.parametrize("protocol", ["typed", "mlflow", "inference_v2"])
 @pytest.mark.parametrize("outputs", SIGNATURES)
-def test_each_answer_is_what_it_is_alone(protocol: str, outputs: str) -> None:
+@pytest.mark.parametrize("sizes", [[2, 1, 3], [1] * ROWS])
+def test_each_answer_is_what_it_is_alone(protocol: str, outputs: str, sizes: list[int]) -> None:
     """Byte by byte, whatever the model answers; or they are written one by one."""
     form, body_of = forms()[protocol]
     together = form.together
     assert together is not None
     contract = contract_of(SIGNATURES[outputs])
-    bodies = [json.dumps(body_of([float(i) for i in range(size)])).encode() for size in SIZES]
+    bodies = [json.dumps(body_of([float(i) for i in range(size)])).encode() for size in sizes]
     joint = together.read(contract, bodies)
     assert joint is not None
-    assert list(joint.sizes) == SIZES
+    assert list(joint.sizes) == sizes
     for number, body in enumerate(bodies):
         alone, one = form.read(contract, body, None), joint.request(number)
         assert (one.rows, one.params, one.echo) == (alone.rows, alone.params, alone.echo)
@@ -114,7 +114,7 @@ def test_each_answer_is_what_it_is_alone(protocol: str, outputs: str) -> None:
         if found is None:
             continue
         written += 1
-        for number, part in enumerate(split_output(output, SIZES)):
+        for number, part in enumerate(split_output(output, sizes)):
             request = joint.request(number)
             answer = form.write(contract, request, [(range(request.rows), part)])
             assert (answer.body, answer.headers) == (found[number], ())
