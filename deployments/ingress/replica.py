@@ -43,7 +43,7 @@ from gateway.http.boundary import Boundary
 from gateway.http.cross_origin import CrossOrigin, told_without_origin
 from gateway.http.placement import Placement
 from gateway.http.predict.body import HttpLimits
-from gateway.http.predict.direct import DirectPredictions
+from gateway.http.predict.direct.predictions import DirectPredictions
 from gateway.http.server.protocol import GatewayProtocol
 from gateway.metrics.counters import Traffic, TrafficCounter
 from gateway.metrics.families import Reading

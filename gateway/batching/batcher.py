@@ -16,16 +16,21 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextvars import Context
-from dataclasses import replace
 from math import inf
-from operator import attrgetter
 
+from gateway.batching.batches import (
+    Batch,
+    Crowd,
+    Part,
+    Waiter,
+    call_of_parts,
+    callers_of,
+    parts_apart,
+)
 from gateway.batching.compatibility import company, is_batched
 from gateway.batching.cost_model import BatchLimits, RowCosts
 from gateway.cancellation import is_cancelled
-from gateway.contract import Frame, Output
-from gateway.contract.hinted import further_down
-from gateway.contract.outputs import bounds_of, has_rows, joined_output, split_output
+from gateway.contract.outputs import has_rows, split_output
 from gateway.errors import (
     GatewayError,
     InvalidInput,
@@ -38,8 +43,6 @@ from gateway.ports import Apart, Call, CallResult, PredictionBackend, Queued
 _logger = logging.getLogger(__name__)
 
 _REMEMBERED = 4096
-
-_at_s = attrgetter("at_s")
 
 LaneKey = tuple[str, str]
 """A model's name and a version's fingerprint."""
@@ -97,161 +100,6 @@ class MicroBatcher:
             del self._lanes[idle]
 
 
-class _Waiter:
-    """One caller: its rows, how many of them are sent, and what has come back. A `Queued`."""
-
-    __slots__ = ("answers", "batches", "call", "callers", "future", "sent", "timings_ms")
-
-    def __init__(self, call: Call) -> None:
-        self.call = call
-        self.callers = 1
-        self.future: asyncio.Future[CallResult] = asyncio.get_running_loop().create_future()
-        self.sent = 0
-        self.answers: dict[int, Output] = {}
-        self.batches: list[_Batch] = []
-        self.timings_ms: dict[str, float] = {}
-
-    @property
-    def rows_left(self) -> int:
-        return self.call.frame.rows - self.sent
-
-    @property
-    def bytes_per_row(self) -> float:
-        return self.call.size_bytes / max(1, self.call.frame.rows)
-
-    def rows_in(self, size_bytes: float) -> int:
-        """How many rows so many bytes hold."""
-        each = self.bytes_per_row
-        return int(max(0.0, size_bytes) / each) if each else self.rows_left
-
-    def take(self, rows: int) -> _Part:
-        """The next rows, to be sent."""
-        start, self.sent = self.sent, self.sent + rows
-        return _Part(self, start, self.call.frame.slice(start, start + rows))
-
-    def fail(self, error: BaseException) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-
-    def receive(self, start: int, result: CallResult) -> None:
-        """Take the answer to a part, the rows from `start`; the last one completes the call."""
-        if self.future.done():
-            return
-        self.answers[start] = result.output
-        for step, spent in result.timings_ms.items():
-            self.timings_ms[step] = self.timings_ms.get(step, 0.0) + spent
-        if self.rows_left or len(self.answers) < len(self.batches):
-            return
-        joined = joined_output([self.answers[start] for start in sorted(self.answers)])
-        if joined is None:
-            self.fail(InvalidModelOutput("The model answered parts of a list in different forms."))
-        else:
-            self.future.set_result(CallResult(output=joined, timings_ms=self.timings_ms))
-
-    def leave(self) -> None:
-        """The caller is gone: a call that nobody waits for any more is cancelled."""
-        self.future.cancel()
-        for batch in self.batches:
-            batch.cancel_if_deserted()
-
-    def apart(self) -> list[_Waiter]:
-        """Its callers, each for itself."""
-        return [self]
-
-
-class _Crowd(_Waiter):
-    """Several callers who came together. They go in one part, or each for itself."""
-
-    __slots__ = ("_sizes", "_told")
-
-    def __init__(self, call: Call, sizes: Sequence[int], told: Apart) -> None:
-        super().__init__(call)
-        self.callers = len(sizes)
-        self._sizes = sizes
-        self._told = told
-
-    def apart(self) -> list[_Waiter]:
-        """See `_Waiter.apart`."""
-        call, each_bytes = self.call, self.bytes_per_row
-        each: list[_Waiter] = []
-        for start, stop in bounds_of(self._sizes):
-            frame, size = call.frame.slice(start, stop), int(each_bytes * (stop - start))
-            each.append(_Waiter(replace(call, frame=frame, size_bytes=size)))
-        self.future.cancel()
-        self._told(each)
-        return each
-
-
-class _Part:
-    """Rows of one caller, from `start`, in a batch."""
-
-    __slots__ = ("frame", "is_all", "is_answered", "start", "waiter")
-
-    def __init__(self, waiter: _Waiter, start: int, frame: Frame) -> None:
-        self.waiter = waiter
-        self.start = start
-        self.frame = frame
-        self.is_all = frame.rows == waiter.call.frame.rows
-        self.is_answered = False
-
-    @property
-    def is_wanted(self) -> bool:
-        return not self.waiter.future.done()
-
-    def apart(self) -> list[_Part]:
-        """Each caller's rows by themselves, on the way that all of them are on; as they are where
-        all have been told or have left, since who is told has it for good."""
-        if self.waiter.callers == 1 or not self.is_wanted:
-            return [self]
-        (batch,) = self.waiter.batches
-        parts = []
-        for waiter in self.waiter.apart():
-            waiter.batches.append(batch)
-            parts.append(waiter.take(waiter.rows_left))
-        batch.parts = [*(part for part in batch.parts if part is not self), *parts]
-        return parts
-
-    def fail(self, error: BaseException) -> None:
-        """Take the failure of these rows, told of the caller's whole list."""
-        if isinstance(error, InvalidInput):
-            error = further_down(error, self.start)
-        self.waiter.fail(error)
-
-    def receive(self, result: CallResult) -> None:
-        """Take the answer to these rows."""
-        if not self.is_all:
-            self.waiter.receive(self.start, result)
-        elif self.is_wanted:
-            self.waiter.future.set_result(result)
-        self.is_answered = True
-
-
-class _Batch:
-    """Rows of several callers on their way."""
-
-    def __init__(self, parts: list[_Part]) -> None:
-        self.parts = parts
-        self.task: asyncio.Task[None] | None = None
-        self.has_begun = False
-
-    def fail(self, error: BaseException) -> None:
-        for part in self.parts:
-            part.waiter.fail(error)
-
-    def cancel_if_deserted(self) -> None:
-        """A task that is cancelled before its first step takes none, and would not free its slot;
-        one that has not begun finds that nobody wants it."""
-        is_wanted = any(part.is_wanted for part in self.parts)
-        if self.task is not None and self.has_begun and not is_wanted:
-            self.task.cancel()
-
-    def release(self) -> None:
-        """Let go of the rows at once: callers and batches refer to each other, and the collector
-        of such cycles may come by late."""
-        self.parts = []
-        self.task = None
-
-
 class _Lane:
     """The calls of one version: those on their way, and those that wait for a slot.
 
@@ -275,7 +123,7 @@ class _Lane:
         self._is_row_wise = False
         # By what may travel together. The first queue's turn is next; one that isn't emptied goes
         # to the end, and so does a list of which a part was sent: nobody is starved.
-        self._waiting: OrderedDict[Hashable, deque[_Waiter]] = OrderedDict()
+        self._waiting: OrderedDict[Hashable, deque[Waiter]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -298,24 +146,24 @@ class _Lane:
             return await self._submit_alone(call)
         if not self._waiting and self._on_their_way < self.slots and self._fits(call):
             return await self._submit_at_once(call)
-        waiter = self._taken_in(_Waiter(call))
+        waiter = self._taken_in(Waiter(call))
         try:
             return await waiter.future
         except asyncio.CancelledError:
             waiter.leave()
             raise
 
-    def enqueue(self, call: Call) -> _Waiter | None:
+    def enqueue(self, call: Call) -> Waiter | None:
         """See `MicroBatcher.enqueue`."""
-        return self._taken_in(_Waiter(call)) if self._warm and self._shares else None
+        return self._taken_in(Waiter(call)) if self._warm and self._shares else None
 
-    def enqueue_together(self, call: Call, sizes: Sequence[int], apart: Apart) -> _Waiter | None:
+    def enqueue_together(self, call: Call, sizes: Sequence[int], apart: Apart) -> Waiter | None:
         """See `MicroBatcher.enqueue_together`."""
         if not self._warm or not self._shares:
             return None
-        return self._taken_in(_Crowd(call, sizes, apart))
+        return self._taken_in(Crowd(call, sizes, apart))
 
-    def _taken_in(self, waiter: _Waiter) -> _Waiter:
+    def _taken_in(self, waiter: Waiter) -> Waiter:
         self._waiting.setdefault(company(waiter.call), deque()).append(waiter)
         self._send()
         return waiter
@@ -365,7 +213,7 @@ class _Lane:
             parts = self._next_parts()
             if parts:
                 self._on_their_way += 1
-                batch = _Batch(parts)
+                batch = Batch(parts)
                 for part in parts:
                     part.waiter.batches.append(batch)
                 # In no caller's context: what is bound to one of them (its cancellation by Ray
@@ -374,7 +222,7 @@ class _Lane:
                 self._tasks.add(batch.task)
                 batch.task.add_done_callback(self._tasks.discard)
 
-    def _next_parts(self) -> list[_Part]:
+    def _next_parts(self) -> list[Part]:
         company, queue = next(iter(self._waiting.items()))
         parts = self._taken_from(queue)
         if queue:
@@ -383,14 +231,14 @@ class _Lane:
             del self._waiting[company]
         return parts
 
-    def _taken_from(self, queue: deque[_Waiter]) -> list[_Part]:
+    def _taken_from(self, queue: deque[Waiter]) -> list[Part]:
         """As many rows as fit into one call, at least one. A list that doesn't fit goes in parts,
         and to the end of the queue after each, as do those for whom the call comes too late."""
         size = float(self._limits.max_bytes)
         not_before, most = self._planned(queue)
         rows = 0
-        parts: list[_Part] = []
-        late: list[_Waiter] = []
+        parts: list[Part] = []
+        late: list[Waiter] = []
         while queue and (self._shares or not parts):
             waiter = queue.popleft()
             if waiter.future.done():
@@ -417,7 +265,7 @@ class _Lane:
         queue.extend(late)
         return parts
 
-    def _planned(self, queue: deque[_Waiter]) -> tuple[float, int]:
+    def _planned(self, queue: deque[Waiter]) -> tuple[float, int]:
         """The earliest deadline that the next call of the queue can meet, and its most rows."""
         now_s, most = time.monotonic(), self._costs.shared_rows
         if self._costs.time_s(most) <= min(each.call.deadline.at_s for each in queue) - now_s:
@@ -429,7 +277,7 @@ class _Lane:
         needed_s, most = self._costs.plan(lefts_s, min(most, sum(w.rows_left for w in wanted)))
         return now_s + needed_s, most
 
-    async def _deliver(self, batch: _Batch) -> None:
+    async def _deliver(self, batch: Batch) -> None:
         batch.has_begun = True
         try:
             await self._answer(batch.parts)
@@ -442,7 +290,7 @@ class _Lane:
                 raise
             _logger.exception("a batch failed")
         finally:
-            had_company = _callers(batch.parts) > 1
+            had_company = callers_of(batch.parts) > 1
             batch.release()
             self._end_call(self._limits.turns if had_company else 0)
 
@@ -456,7 +304,7 @@ class _Lane:
         self._on_their_way -= 1
         self._send()
 
-    async def _answer(self, parts: list[_Part]) -> None:
+    async def _answer(self, parts: list[Part]) -> None:
         """Call the parts as one; where that fails for the model's sake, or for a reason that nobody
         knows, call them apart."""
         parts = [part for part in parts if part.is_wanted]
@@ -464,7 +312,7 @@ class _Lane:
             return
         started = time.monotonic()
         try:
-            call = _together(parts)
+            call = call_of_parts(parts)
             result = await self._backend.call(call)
         except (ModelFailed, InvalidModelOutput, InvalidInput) as error:
             await self._answer_apart(parts, error)
@@ -480,30 +328,30 @@ class _Lane:
             if is_cancelled():
                 self._costs.learn_of_deserted(call, (time.monotonic() - started) * 1e3)
                 raise
-            _logger.exception("a batch failed, of %d callers", _callers(parts))
+            _logger.exception("a batch failed, of %d callers", callers_of(parts))
             await self._answer_apart(parts, error)
             return
         await self._deal_out(parts, call, result)
 
-    async def _deal_out(self, parts: list[_Part], call: Call, result: CallResult) -> None:
+    async def _deal_out(self, parts: list[Part], call: Call, result: CallResult) -> None:
         """Give each part its rows of the answer, where it can be told which they are."""
         knows = self._is_row_wise or call.frame.rows != self._seen_rows
         fits = self._look_at(call, result)
-        callers = _callers(parts)
+        callers = callers_of(parts)
         if callers == 1 and parts[0].is_all:
             parts[0].receive(result)
         elif not fits:
-            await self._answer_whole(_apart(parts))
+            await self._answer_whole(parts_apart(parts))
         elif callers > 1 and not knows:
-            await self._answer_each([[part] for part in _apart(parts)])
+            await self._answer_each([[part] for part in parts_apart(parts)])
         else:
             outputs = split_output(result.output, [part.frame.rows for part in parts])
             for part, output in zip(parts, outputs, strict=True):
                 part.receive(CallResult(output=output, timings_ms=result.timings_ms))
 
-    async def _answer_apart(self, parts: list[_Part], error: BaseException) -> None:
+    async def _answer_apart(self, parts: list[Part], error: BaseException) -> None:
         """Halve what failed until what is at fault is alone; if nothing is, the company was."""
-        parts = _apart(parts)
+        parts = parts_apart(parts)
         if len(parts) == 1:
             parts[0].fail(error)
             return
@@ -513,7 +361,7 @@ class _Lane:
             reason = "rows that it answers apart fail together"
             self._share_no_more(parts[0].waiter.call, reason)
 
-    async def _answer_each(self, groups: Iterable[list[_Part]]) -> None:
+    async def _answer_each(self, groups: Iterable[list[Part]]) -> None:
         """Call the groups one after another. What keeps one from being answered (its deadline, a
         model that was away for a moment) is told to that one alone; only a version that can't be
         loaded is the same for all."""
@@ -526,7 +374,7 @@ class _Lane:
                 for part in parts:
                     part.waiter.fail(error)
 
-    async def _answer_whole(self, parts: Sequence[_Part]) -> None:
+    async def _answer_whole(self, parts: Sequence[Part]) -> None:
         """After an answer that isn't one for each row: that to a list in parts can't be one."""
         for part in parts:
             if not part.is_all:
@@ -543,25 +391,3 @@ class _Lane:
             call.version.number,
             reason,
         )
-
-
-def _callers(parts: Iterable[_Part]) -> int:
-    return sum(part.waiter.callers for part in parts)
-
-
-def _apart(parts: Iterable[_Part]) -> list[_Part]:
-    return [each for part in parts for each in part.apart()]
-
-
-def _together(parts: Sequence[_Part]) -> Call:
-    """One call with the rows of all parts; it may take as long as the most patient caller."""
-    first = parts[0].waiter.call
-    origins = first.origins and tuple(
-        origin for part in parts for origin in part.waiter.call.origins
-    )
-    return replace(
-        first,
-        origins=origins,
-        frame=Frame.concat([part.frame for part in parts]),
-        deadline=max((part.waiter.call.deadline for part in parts), key=_at_s),
-    )

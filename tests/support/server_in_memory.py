@@ -26,7 +26,8 @@ from gateway.http.access_log import AccessJournal
 from gateway.http.app import create_app
 from gateway.http.boundary import Boundary
 from gateway.http.predict.body import HttpLimits
-from gateway.http.predict.direct import DirectAnswer, DirectPredictions
+from gateway.http.predict.direct.answer import DirectAnswer
+from gateway.http.predict.direct.predictions import DirectPredictions
 from gateway.http.server.protocol import GatewayProtocol
 from gateway.metrics.counters import Traffic
 from gateway.metrics.families import REQUEST_DURATION, REQUEST_ROWS, REQUESTS

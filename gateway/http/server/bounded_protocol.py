@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import httptools
 from uvicorn.server import ServerState
 
-from gateway.http.predict.direct import Taken
+from gateway.http.predict.direct.heads import Taken
 from gateway.http.server.canned_responses import (
     head_too_large,
     late_head,

@@ -18,7 +18,9 @@ from typing import Any, ClassVar, cast
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from gateway.http.predict.direct import DirectAnswer, DirectPredictions, Taken
+from gateway.http.predict.direct.answer import DirectAnswer
+from gateway.http.predict.direct.heads import Taken
+from gateway.http.predict.direct.predictions import DirectPredictions
 from gateway.http.server.canned_responses import malformed_request
 from gateway.http.server.write_coalescing import JoinedWrites
 
@@ -51,17 +53,17 @@ class DirectCycle:
             answer.leave()
 
     def answer(self, head: bytes, body: bytes) -> None:
-        """See `direct.Ending`."""
+        """See `Ending`."""
         self._answer = None  # which knows this: no circle is left to the collector
         self._protocol.end_directly(self, head, body)
 
     def go_on(self, app: ASGIApp) -> None:
-        """See `direct.Ending`."""
+        """See `Ending`."""
         self._answer = None
         self._protocol.go_on(self, app)
 
     def begin_anew(self) -> None:
-        """See `direct.Ending`."""
+        """See `Ending`."""
         self._answer = None
         self._protocol.go_on(self, self._protocol.app, self.body)
 
@@ -157,7 +159,7 @@ class GatewayProtocol(HttpToolsProtocol):
             super().on_message_complete()
         else:
             assert self.direct is not None
-            self.direct.remember(self._data, self.url, self.headers, self._body, asked)
+            self.direct.heads.remember(self._data, self.url, self.headers, self._body, asked)
             self._begin_directly(asked)
 
     def _begin_as_before(self, data: bytes) -> bool:
@@ -170,7 +172,7 @@ class GatewayProtocol(HttpToolsProtocol):
             or self.flow.write_paused
         ):
             return False
-        known = direct.known(data)
+        known = direct.heads.known(data)
         if known is None:
             return False
         if self.timeout_keep_alive_task is not None:
@@ -203,7 +205,7 @@ class GatewayProtocol(HttpToolsProtocol):
             or self.flow.write_paused  # uvicorn's own wait until that is over
         ):
             return None
-        return direct.asked(self.url, self.headers)
+        return direct.heads.asked(self.url, self.headers)
 
     def _begin_ordinarily(self) -> None:
         self._asked = None

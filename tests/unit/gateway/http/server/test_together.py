@@ -491,8 +491,8 @@ async def test_heads_are_remembered_within_bounds(server: Server) -> None:
         caller.ask(GOOD, f"X-Trace: {number}")
         await caller.answer(1)
         caller.transport.written = b""
-    assert len(server.direct._heads) <= 1024
-    before = len(server.direct._heads)
+    assert len(server.direct.heads._heads) <= 1024
+    before = len(server.direct.heads._heads)
     caller.ask(GOOD, f"X-Trace: {'x' * 4000}")
     await caller.answer()
-    assert len(server.direct._heads) == before
+    assert len(server.direct.heads._heads) == before

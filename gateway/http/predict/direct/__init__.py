@@ -1,0 +1,1 @@
+"""Small predictions that are answered without a task of their own."""
