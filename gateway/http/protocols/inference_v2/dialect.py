@@ -58,7 +58,8 @@ class InferenceV2(Dialect):
         if declared != JSON and media_type_of(declared) not in _TAKEN:
             raise UnsupportedMediaType(
                 "Send the request as application/json, or as application/octet-stream with binary "
-                "tensors behind the JSON."
+                "tensors behind the JSON.",
+                accept="application/json, application/octet-stream",
             )
         return Form(
             read=partial(read, json_length=_json_length(headers)),
