@@ -142,8 +142,6 @@ def ask(
 ) -> httpx.Response:
     """The gateway's answer, an object with that `member` where one is given; raises the exit
     that says why not, with the code `refused` where the gateway said so."""
-    if not url.startswith(("http://", "https://")):
-        raise fail(f"{url} is no address of a gateway, such as {DEFAULT_URL}; {_ANOTHER}")
     try:
         with gateway_client(url, key) as client:
             response = client.request(method, path, content=content, headers=headers)
@@ -177,8 +175,15 @@ def have_looked(url: str, key: str | None) -> None:
         client.post("/registry/sync")
 
 
+def no_address(url: str) -> typer.Exit:
+    """Say that an address can be no gateway's; the exit to raise."""
+    return fail(f"{url} is no address of a gateway, such as {DEFAULT_URL}; {_ANOTHER}")
+
+
 def gateway_client(url: str, key: str | None) -> httpx.Client:
-    """A client of the gateway there; raises the exit for a key that can't be one."""
+    """A client of the gateway there; raises the exit for an address or a key that can't be one."""
+    if not url.startswith(("http://", "https://")):
+        raise no_address(url)
     headers: dict[bytes, bytes] = {}
     if key is not None:
         if not key.isascii():

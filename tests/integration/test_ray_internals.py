@@ -297,6 +297,16 @@ def _channels() -> None:
         assert router.AsyncioRouter._route_and_send_request_once is not sent
 
 
+@pin("ray._private.services.canonicalize_bootstrap_address")
+def _bootstrap_address() -> None:
+    from ray._private import services, worker
+
+    found = services.canonicalize_bootstrap_address
+    assert next(iter(inspect.signature(found).parameters)) == "addr"
+    assert found("192.0.2.1:6379") == "192.0.2.1:6379"
+    assert "services.canonicalize_bootstrap_address(address" in inspect.getsource(worker.init)
+
+
 # --- versions in a replica --------------------------------------------------------------------
 
 

@@ -181,6 +181,13 @@ def _registry_of(command: str) -> list[str]:
     return ["--tracking-uri", "http://127.0.0.1:9"] if command.startswith("rollback") else []
 
 
+def test_check_by_a_gateway_needs_no_registry(url: str) -> None:
+    """Where the gateway is asked, it is all that is asked."""
+    result = RUN.invoke(app, ["check", "m", "1", "--url", f"{url}/another/404"])
+    assert result.exit_code == 2
+    assert "/another/404 answers 404, and not as a gateway does" in result.output
+
+
 @pytest.mark.parametrize("given", ["127.0.0.1:8000", "gateway", "ftp://gateway", ""])
 def test_an_address_that_can_be_none_is_refused(given: str) -> None:
     """Before anybody is asked, and with one that could be."""
