@@ -155,9 +155,12 @@ class ModelmuxDeploymentClient(BaseDeploymentClient):
 
 def _asked(name: str) -> tuple[str, dict[str, str]]:
     """The path of a model, and the header of the version that the name says."""
-    model, _, selector = name.partition("@")
-    if not selector:
-        model, _, selector = name.partition("/")
+    # No name has a slash (MLflow refuses it), but some have an @: NAME/latest asks for these.
+    model, found, selector = name.rpartition("/")
+    if not found:
+        model, found, selector = name.rpartition("@")
+    if not (found and model and selector):
+        model, selector = name, ""
     if not (selector.isascii() and selector.isprintable()):
         raise _wrong("A version is a number, an alias or latest, in ASCII.")
     headers = {"X-Model-Version": selector} if selector else {}

@@ -19,6 +19,7 @@
     ├── PayloadTooLarge         413 payload_too_large
     ├── UnsupportedMediaType    415 unsupported_media_type
     ├── InvalidInput            422 invalid_input
+    ├── InvalidQuery            422 invalid_query
     ├── Overloaded              429 overloaded
     ├── RateLimited             429 rate_limited
     ├── HeadTooLarge            431 head_too_large
@@ -266,11 +267,22 @@ def too_many_rows(limit: int) -> PayloadTooLarge:
 
 
 class UnsupportedMediaType(GatewayError):
-    """The body is declared as nothing that the route takes."""
+    """The body is declared as nothing that the route takes; `accept` and `accept_encoding` are the
+    values of the headers that say what it does take (RFC 9110, section 15.5.16)."""
 
     status = 415
     code = "unsupported_media_type"
     title = "The body is of a type that is not taken here"
+
+    accept: str | None = None
+    accept_encoding: str | None = None
+
+    def __init__(
+        self, detail: str, *, accept: str | None = None, accept_encoding: str | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.accept = accept
+        self.accept_encoding = accept_encoding
 
 
 class InvalidInput(GatewayError):
@@ -296,6 +308,14 @@ class InvalidInput(GatewayError):
     def members(self) -> Mapping[str, Any]:
         """`errors`: pointer and message of each violation."""
         return {"errors": [{"pointer": v.pointer, "message": v.message} for v in self.violations]}
+
+
+class InvalidQuery(GatewayError):
+    """A parameter of the path's query has a value that means nothing."""
+
+    status = 422
+    code = "invalid_query"
+    title = "The query is not valid"
 
 
 class Overloaded(GatewayError):

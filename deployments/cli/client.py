@@ -27,6 +27,7 @@ ClientKey = Annotated[
     typer.Option("--key", envvar="MODELMUX_KEY", help="The key to ask with, where keys are on."),
 ]
 _NO_KEY = 401
+_ANOTHER = "another address is given by --url or MODELMUX_URL"
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
@@ -39,7 +40,7 @@ def models(
     ] = False,
 ) -> None:
     """List what a running gateway serves."""
-    listing = ask("GET", url, "/models", key).json()
+    listing = ask("GET", url, "/models", key, member="models").json()
     if terminal.out.is_terminal:
         console = terminal.unfolded() if wide else terminal.out
         terminal.show(terminal.models_table(listing, wide=wide), console=console)
@@ -118,7 +119,7 @@ def openapi(
     key: ClientKey = None,
 ) -> None:
     """Print (or save) the OpenAPI document of all models."""
-    document = ask("GET", url, "/openapi.json", key)
+    document = ask("GET", url, "/openapi.json", key, member="openapi")
     if output is None:
         terminal.write_json(document.text)
         return
@@ -137,19 +138,34 @@ def ask(
     content: bytes | None = None,
     headers: Mapping[bytes, bytes] | None = None,
     refused: int = NO,
+    member: str | None = None,
 ) -> httpx.Response:
-    """The gateway's answer where that is a good one; raises the exit that says why not, with the
-    code `refused` where the gateway said so."""
+    """The gateway's answer, an object with that `member` where one is given; raises the exit
+    that says why not, with the code `refused` where the gateway said so."""
     try:
         with gateway_client(url, key) as client:
             response = client.request(method, path, content=content, headers=headers)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise fail(
-            f"no answer from {url}: {error}; another address is given by --url or MODELMUX_URL"
-        ) from error
+        raise fail(f"no answer from {url}: {error}; {_ANOTHER}") from error
+    if not is_of_a_gateway(response, member):
+        status = response.status_code
+        raise fail(f"{url} answers {status}, and not as a gateway does; {_ANOTHER}")
     if not response.is_success:
         raise _refusal(response, refused)
     return response
+
+
+def is_of_a_gateway(response: httpx.Response, member: str | None = None) -> bool:
+    """Whether it is a problem document, or JSON; an object with that `member`, where one is given:
+    anything may listen at an address."""
+    if "json" not in response.headers.get("content-type", ""):
+        return False
+    try:
+        value = response.json()
+    except ValueError:
+        return False
+    wanted = {"status", "code", "detail"} if not response.is_success else {member} - {None}
+    return not wanted or (isinstance(value, dict) and wanted <= value.keys())
 
 
 def have_looked(url: str, key: str | None) -> None:
@@ -159,8 +175,15 @@ def have_looked(url: str, key: str | None) -> None:
         client.post("/registry/sync")
 
 
+def no_address(url: str) -> typer.Exit:
+    """Say that an address can be no gateway's; the exit to raise."""
+    return fail(f"{url} is no address of a gateway, such as {DEFAULT_URL}; {_ANOTHER}")
+
+
 def gateway_client(url: str, key: str | None) -> httpx.Client:
-    """A client of the gateway there; raises the exit for a key that can't be one."""
+    """A client of the gateway there; raises the exit for an address or a key that can't be one."""
+    if not url.startswith(("http://", "https://")):
+        raise no_address(url)
     headers: dict[bytes, bytes] = {}
     if key is not None:
         if not key.isascii():
@@ -182,8 +205,7 @@ def _header_value(what: str, value: str) -> bytes:
 
 def _refusal(response: httpx.Response, code: int) -> typer.Exit:
     """Tell what the gateway refused; the exit to raise."""
-    is_problem = "json" in response.headers.get("content-type", "")
-    if is_problem and terminal.err.is_terminal:
+    if terminal.err.is_terminal:
         retry_after = response.headers.get("Retry-After")
         terminal.show(terminal.problem(response.json(), retry_after), console=terminal.err)
     else:
@@ -194,9 +216,7 @@ def _refusal(response: httpx.Response, code: int) -> typer.Exit:
 
 
 def _problem_text(response: httpx.Response) -> str:
-    """A problem document in a few lines; whatever else it is, its status."""
-    if "json" not in response.headers.get("content-type", ""):
-        return f"the answer was {response.status_code}"
+    """A problem document in a few lines."""
     problem = response.json()
     lines = [f"{problem['status']} {problem['code']}: {problem['detail']}"]
     lines += [f"  {e['pointer'] or '/'}: {e['message']}" for e in problem.get("errors", [])]

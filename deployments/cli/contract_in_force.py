@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from deployments.cli.client import is_of_a_gateway
 from gateway.http.predict.path import predict_path
 from registry_sync.contract_check import CannotTell, CheckResult, NothingPromised
 
@@ -77,10 +78,12 @@ def _model(client: httpx.Client, name: str) -> dict[str, Any]:
         response = client.get(predict_path(name).removesuffix("/predict"))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise CannotTell(f"No answer from {_url(client)}: {error}") from error
-    is_json = "json" in response.headers.get("content-type", "")
-    if not response.is_success or not is_json:
-        said = f": {response.json().get('detail')}" if is_json else ""
-        raise CannotTell(f"The gateway at {_url(client)} answers {response.status_code}{said}")
+    status = response.status_code
+    if not is_of_a_gateway(response, "version_details"):
+        raise CannotTell(f"{_url(client)} answers {status}, and not as a gateway does.")
+    if not response.is_success:
+        said = response.json()["detail"]
+        raise CannotTell(f"The gateway at {_url(client)} answers {status}: {said}")
     model: dict[str, Any] = response.json()
     return model
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import httpx
 import typer
 
-from deployments.cli.client import ClientKey, gateway_client
+from deployments.cli.client import ClientKey, gateway_client, no_address
 from deployments.cli.terminal import (
     NO,
     agreement_table,
@@ -74,12 +74,18 @@ def check(
 ) -> None:
     """Would this version keep the contract, and answer alike? Exit code 0 yes, 1 no, 2 couldn't
     tell."""
-    settings = settings_of(tracking_uri=tracking_uri, registry_uri=registry_uri)
+    # The gateway at an address is all that is asked where nothing else is to be compared with.
+    needs_registry = url is None or against is not None or asks
+    settings = (
+        settings_of(tracking_uri=tracking_uri, registry_uri=registry_uri)
+        if needs_registry
+        else None
+    )
     result = contract_checked(settings, name, candidate, against=against, url=url, key=key)
     seen = None
     if not as_json:
         print_result(result)
-    if asks and result.is_compatible:
+    if asks and result.is_compatible and settings is not None:
         seen = _behaviour_seen(
             settings, result, on=on, tolerance=tolerance, most_rows=rows, is_quiet=as_json
         )
@@ -161,7 +167,7 @@ def _print_behaviour(seen: Behaviour, result: CheckResult) -> None:
 
 
 def contract_checked(
-    settings: Settings,
+    settings: Settings | None,
     name: str,
     candidate: str,
     *,
@@ -180,7 +186,7 @@ def contract_checked(
 
 
 def compared(
-    settings: Settings,
+    settings: Settings | None,
     name: str,
     candidate: str,
     *,
@@ -189,9 +195,10 @@ def compared(
     key: str | None = None,
 ) -> CheckResult:
     """The comparison, by the gateway at `url` where one is named and nothing else is to be compared
-    with; raises CannotTell and RegistryUnreachable."""
+    with, for which nothing needs `settings`; raises CannotTell and RegistryUnreachable."""
     if url is not None and against is None:
         return _checked_by_gateway(url, key, name, candidate)
+    assert settings is not None
     return _checked_by_registry(settings, name, candidate, against)
 
 
@@ -202,7 +209,7 @@ def _checked_by_gateway(url: str, key: str | None, name: str, candidate: str) ->
         with gateway_client(url, key) as client:
             return check_in_force(client, name, candidate)
     except httpx.InvalidURL as error:
-        raise fail(f"{url} is no address of a gateway: {error}") from error
+        raise no_address(url) from error
 
 
 def _checked_by_registry(

@@ -95,7 +95,8 @@ def _look_at_shadow(
     """Say how often the version answered as the default; raises the exit where that is too seldom,
     or isn't known and has to be."""
     path = f"{model_path(name)}/shadow"
-    told: dict[str, Any] = ask("GET", url, path, key, refused=CANNOT).json()
+    asked = ask("GET", url, path, key, refused=CANNOT, member="agreement")
+    told: dict[str, Any] = asked.json()
     requests, reached = told["requests"], told["agreement"]
     if told["shadow_version"] != version or reached is None:
         if at_least is not None:
@@ -163,7 +164,8 @@ def rollback(
 
 def _asked(name: str, url: str, key: str | None) -> dict[str, Any]:
     """What the gateway tells of a model; raises the exit."""
-    told: dict[str, Any] = ask("GET", url, model_path(name), key, refused=CANNOT).json()
+    asked = ask("GET", url, model_path(name), key, refused=CANNOT, member="default_version")
+    told: dict[str, Any] = asked.json()
     return told
 
 
@@ -196,7 +198,8 @@ def history(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What happened to a model's default: promoted, held, rolled back, and why."""
-    told = ask("GET", url, f"{model_path(name)}/history?limit={limit}", key).json()
+    path = f"{model_path(name)}/history?limit={limit}"
+    told = ask("GET", url, path, key, member="entries").json()
     if as_json:
         terminal.write_json(json.dumps(told["entries"], indent=2, ensure_ascii=False))
     elif out.is_terminal:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
 from ray.serve.config import ProxyLocation
 from ray.serve.schema import ApplicationDetails, ApplicationStatus, ServeInstanceDetails
 
@@ -45,15 +46,21 @@ def _join(address: str) -> None:
         # Given an address, Ray uses a token only where it is told to (ray/_private/worker.py).
         raise CannotJoin(
             f"no Ray cluster answers at {address}; where it asks for a token, set "
-            "RAY_AUTH_MODE=token"
+            "RAY_AUTH_MODE=token. A gateway with a Ray of its own (`modelmux up` without "
+            "--ray-address) is no cluster's: it ends with its command"
         ) from error
 
 
 def _knock(address: str) -> None:
-    """Find out at once that nobody listens at `host:port`: Ray would go on trying for minutes."""
-    host, colon, port = address.rpartition(":")
+    """Find out at once that nobody listens there: Ray would go on trying for minutes.
+
+    `auto` is any Ray of this machine, also one that was started by `modelmux up`: that listens on
+    the loopback, and Ray asks for it at the machine's address.
+    """
+    found = canonicalize_bootstrap_address(address) or ""
+    host, colon, port = found.rpartition(":")
     if colon and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
 
 
 def running_serve() -> RunningServe | None:

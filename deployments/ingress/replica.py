@@ -28,6 +28,7 @@ from deployments.placement import placement_by
 from deployments.serve.channels import reach_replicas_anew
 from deployments.serve.front_door import tells_callers
 from deployments.serve.handles import RayHandle, own_replicas, replica_handle
+from deployments.serve.queue_reports import report_who_waits
 from deployments.serve.replica_ports import listen_on_own_address
 from deployments.settings import Settings
 from gateway.admission import Admission
@@ -99,6 +100,7 @@ class Ingress:
         os.environ.update(environment)
         listen_on_own_address()
         reach_replicas_anew()
+        report_who_waits()
         configure_logging(logs, *PACKAGES)
         self._placement = Placement(
             root_path=settings.root_path,

@@ -32,6 +32,7 @@ from deployments.placement import placement_by
 from deployments.serve.applications import RayApplications
 from deployments.serve.channels import reach_replicas_anew
 from deployments.serve.handles import replica_handle
+from deployments.serve.queue_reports import report_who_waits
 from deployments.serve.replica_ports import listen_on_own_address
 from deployments.serve.spare_worker import have_spare_worker
 from deployments.settings import Settings
@@ -84,6 +85,7 @@ class SyncService:
         os.environ.update(environment)
         listen_on_own_address()
         reach_replicas_anew()
+        report_who_waits()
         configure_logging(logs, *PACKAGES)
         self._settings = settings
         registry_uri = settings.registry_uri or settings.tracking_uri

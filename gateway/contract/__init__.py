@@ -13,6 +13,7 @@ publishes all of it, `differences` and `extension` compare two versions, `contra
 `forms` how a request is read and an answer written.
 """
 
+from gateway.contract.body import malformed
 from gateway.contract.columns import Places, Table
 from gateway.contract.contract import Contract, Request, request_of
 from gateway.contract.differences import Difference, differences
@@ -55,6 +56,7 @@ __all__ = [
     "differences",
     "joined_columns",
     "joined_rows",
+    "malformed",
     "request_of",
     "values_of",
 ]

@@ -212,13 +212,18 @@ def read_json(body: bytes) -> Any:
     try:
         return from_json(body.removeprefix(BOM_UTF8), allow_inf_nan=False)
     except (ValueError, RecursionError):
-        raise MalformedJson(_why_malformed(body)) from None
+        raise malformed(body) from None
+
+
+def malformed(body: bytes) -> MalformedJson:
+    """The refusal of what is no JSON text, with the place where it ceases to be one."""
+    return MalformedJson(_why_malformed(body))
 
 
 def _why_malformed(body: bytes) -> str:
     """With the place, where another parser finds one: the quick one tells it in its text alone."""
     try:
-        json.loads(body.decode("utf-8"))
+        json.loads(body.removeprefix(BOM_UTF8).decode("utf-8"))
     except UnicodeDecodeError as error:
         return f"The body is not text in UTF-8 at byte {error.start}."
     except json.JSONDecodeError as error:

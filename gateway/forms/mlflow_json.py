@@ -16,11 +16,20 @@ import numpy as np
 import orjson
 from pydantic_core import from_json
 
-from gateway.contract import Contract, Joint, Places, Request, Table, joined_rows, values_of
+from gateway.contract import (
+    Contract,
+    Joint,
+    Places,
+    Request,
+    Table,
+    joined_rows,
+    malformed,
+    values_of,
+)
 from gateway.contract.columns import Column
-from gateway.contract.types import ArrayOf, ObjectOf, TensorOf
+from gateway.contract.types import AnyValue, ArrayOf, MapOf, ObjectOf, TensorOf
 from gateway.contract.validation import Path
-from gateway.errors import InvalidInput, MalformedJson, Violation, too_many_rows
+from gateway.errors import InvalidInput, Violation, too_many_rows
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _LANGUAGE = ("messages", "prompt", "input")
@@ -74,6 +83,18 @@ class _Columns(Places):
     def column(self, name: str) -> Path:
         """The member of the column."""
         return (*self._at, name)
+
+
+class _Whole(Places):
+    """The body itself, which is one input without a name."""
+
+    def cell(self, name: str, row: int) -> Path:
+        """All of it."""
+        return ()
+
+    def column(self, name: str) -> Path:
+        """All of it."""
+        return ()
 
 
 class _Bare(Places):
@@ -168,7 +189,7 @@ def _loaded(body: bytes) -> Any:
     try:
         return from_json(body, allow_inf_nan=True)
     except (ValueError, RecursionError):
-        raise MalformedJson("The body is not valid JSON, or is nested too deep.") from None
+        raise malformed(body) from None
 
 
 def _with_nan(contract: Contract, columns: dict[str, Column]) -> dict[str, Column]:
@@ -277,15 +298,18 @@ def _by_column(
     contract: Contract, data: dict[str, Any], at: tuple[str, ...], max_rows: int | None
 ) -> _Found:
     """An object of columns; it is one row where the values are no lists, or where MLflow takes it
-    for one (`_enforce_schema`): beside columns of lists and objects."""
+    for one (`_enforce_schema`): beside columns of lists and objects, and of columns without
+    names."""
     nested = any(isinstance(f.type, ArrayOf | ObjectOf) for f in contract.accepted.fields)
     tensors = contract.accepted.tensors
     is_one_row = not tensors and (
-        nested or not any(isinstance(value, list) for value in data.values())
+        nested
+        or not contract.accepted.named
+        or not any(isinstance(value, list) for value in data.values())
     )
     places = _Columns(*at, is_one_row=is_one_row)
-    if not contract.accepted.named:
-        return {"": [data]}, 1, places
+    if _is_one_input(contract):
+        return {"": [data]}, 1, _Whole()
     if is_one_row:
         return {name: [value] for name, value in data.items()}, 1, places
     lists = [value for value in data.values() if isinstance(value, list)]
@@ -300,6 +324,16 @@ def _by_column(
         name: value if isinstance(value, list) else [value] * rows for name, value in data.items()
     }
     return columns, rows, places
+
+
+def _is_one_input(contract: Contract) -> bool:
+    """Whether an object is what the only input takes; else its members are columns, which without
+    names in the signature are taken in their order."""
+    if contract.accepted.named:
+        return False
+    types = [field.type for field in contract.accepted.fields]
+    takes_objects = any(isinstance(type_, ObjectOf | MapOf | AnyValue) for type_ in types)
+    return takes_objects or contract.untyped or contract.from_type_hints
 
 
 def _bare(contract: Contract, data: Any, form: str) -> _Found:

@@ -275,6 +275,7 @@ def _models(service: PredictionService, feed: CatalogFeed) -> APIRouter:
 
     @router.get(
         "/models/{name}/history",
+        operation_id="list_history",
         summary="What happened to a model's default, the newest first",
         responses=problem_responses(404, 422, 500, 503),
     )

@@ -22,11 +22,12 @@ from gateway.errors import (
     GatewayError,
     InternalError,
     InvalidInput,
+    InvalidQuery,
     MethodNotAllowed,
     ModelNotFound,
     RequestTimeout,
     RouteNotFound,
-    Violation,
+    UnsupportedMediaType,
 )
 from gateway.http.access_log import note_answer
 from gateway.http.request_identity import request_id_of
@@ -110,6 +111,9 @@ def problem_response(
         headers["X-Model-Version"] = str(error.version)
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = error.allow
+    if isinstance(error, UnsupportedMediaType):
+        taken = {"Accept": error.accept, "Accept-Encoding": error.accept_encoding}
+        headers.update({name: value for name, value in taken.items() if value is not None})
     if isinstance(error, RequestTimeout):
         headers["Connection"] = "close"  # the rest of the body may never come
     if error.challenge is not None:
@@ -165,11 +169,8 @@ async def _on_gateway_error(request: Request, error: Exception) -> Response:
 async def _on_invalid_query(request: Request, error: Exception) -> Response:
     """FastAPI reads nothing but queries for us: bodies have contracts."""
     assert isinstance(error, RequestValidationError)
-    refused = (
-        Violation(pointer="", message=f"The query's `{each['loc'][-1]}`: {each['msg']}.")
-        for each in error.errors()
-    )
-    return problem_of(request.scope, InvalidInput(tuple(refused)))
+    refused = (f"{each['loc'][-1]}: {each['msg']}." for each in error.errors())
+    return problem_of(request.scope, InvalidQuery(" ".join(refused)))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -7,7 +7,13 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from gateway.errors import GatewayError, MethodNotAllowed, Unauthenticated, all_errors
+from gateway.errors import (
+    GatewayError,
+    HeadTooLarge,
+    MethodNotAllowed,
+    Unauthenticated,
+    all_errors,
+)
 from gateway.http.predict.deadline_header import TIMEOUT_HEADER, TIMEOUT_PATTERN
 from gateway.http.predict.version_header import VERSION_HEADER
 from gateway.http.problems import MEDIA_TYPE, problem_document
@@ -17,6 +23,9 @@ PREDICT_ERRORS = (400, 404, 406, 408, 409, 413, 415, 422, 429, 500, 503, 504)
 
 _KEY_ERRORS = (401, 403)
 """What it answers beside these, where keys are on."""
+
+_OF_NO_OPERATION = {MethodNotAllowed.status, HeadTooLarge.status}
+"""What is answered where no operation was asked."""
 
 _SECURITY_SCHEME = "key"
 
@@ -42,7 +51,7 @@ def refer_to_problems(operation: dict[str, Any], statuses: Iterable[int]) -> Non
 @cache
 def shared_components(*, needs_keys: bool) -> dict[str, Any]:
     """All of them but the schemas."""
-    statuses = {error.status for error in all_errors()} - {MethodNotAllowed.status}
+    statuses = {error.status for error in all_errors()} - _OF_NO_OPERATION
     if not needs_keys:
         statuses.remove(Unauthenticated.status)
     components = {

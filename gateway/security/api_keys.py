@@ -145,13 +145,11 @@ def new_secret() -> str:
 
 def entry_of(name: str, secret: str, scopes: Iterable[str], *, rate: str | None = None) -> str:
     """The line that makes a key of a secret, which is not in it; raises BadKeys."""
-    digest = hashlib.sha256(secret.encode()).hexdigest()
-    written = (_written(scope) for scope in scopes)
-    line = f"{name} sha256:{digest} {','.join(written)}"
-    if rate is not None:
-        line += f" rate={rate}"
-    parse_keys(line)
-    return line
+    hashed = f"sha256:{hashlib.sha256(secret.encode()).hexdigest()}"
+    written = ",".join(_written(scope) for scope in scopes)
+    parts = (name, hashed, written, *(() if rate is None else (f"rate={rate}",)))
+    _key_of(*parts)
+    return " ".join(parts)
 
 
 def parse_keys(text: str) -> Keyring:
@@ -165,7 +163,10 @@ def parse_keys(text: str) -> Keyring:
     """
     keys: dict[str, Key] = {}
     for number, line in _entries(text):
-        key = _parsed(line, number)
+        try:
+            key = _parsed(line)
+        except BadKeys as problem:
+            raise BadKeys(f"line {number}: {problem}") from problem
         if key.name in keys:
             raise BadKeys(f"line {number}: a key of that name is there already")
         if any(key.digest == other.digest for other in keys.values()):
@@ -181,37 +182,40 @@ def _entries(text: str) -> Iterator[tuple[int, str]]:
             yield number, kept
 
 
-def _parsed(line: str, number: int) -> Key:
+def _parsed(line: str) -> Key:
     parts = line.split()
     if len(parts) not in (3, 4):
-        raise BadKeys(f"line {number}: not NAME sha256:DIGEST SCOPES [rate=N/BURST]")
-    name, hashed, written, *rates = parts
+        raise BadKeys("not NAME sha256:DIGEST SCOPES [rate=N/BURST]")
+    return _key_of(*parts)
+
+
+def _key_of(name: str, hashed: str, written: str, rated: str | None = None) -> Key:
     digest = _DIGEST.fullmatch(hashed)
     if not _NAME.fullmatch(name):
-        raise BadKeys(f"line {number}: a name has letters, digits and . _ @ - only")
+        raise BadKeys("a name has letters, digits and . _ @ - only")
     if digest is None:
-        raise BadKeys(f"line {number}: no sha256: and 64 hexadecimal digits after the name")
-    scopes, models = _scopes(written, number)
-    rate = _rate(rates[0], number) if rates else None
+        raise BadKeys("no sha256: and 64 hexadecimal digits after the name")
+    scopes, models = _scopes(written)
+    rate = None if rated is None else _rate(rated)
     return Key(name=name, digest=digest[1], scopes=scopes, models=models, rate=rate)
 
 
-def _rate(written: str, number: int) -> Rate:
+def _rate(written: str) -> Rate:
     found = _RATE.fullmatch(written)
     per_s = float(found[1]) if found else 0.0
     burst = int(found[2]) if found and found[2] else ceil(per_s)
     if per_s <= 0 or burst < 1:
-        raise BadKeys(f"line {number}: a rate is rate=N or rate=N/BURST, more than none a second")
+        raise BadKeys("a rate is rate=N or rate=N/BURST, more than none a second")
     return Rate(per_s, burst)
 
 
-def _scopes(written: str, number: int) -> tuple[frozenset[Scope], tuple[str, ...]]:
+def _scopes(written: str) -> tuple[frozenset[Scope], tuple[str, ...]]:
     """The scopes, and the globs of the models to call: none where that is all of them."""
     scopes, globs, calls_all = set(), [], False
     for each in written.split(","):
         word, colon, glob = each.partition(":")
         if word not in set(Scope) or (colon and (word != Scope.PREDICT or not glob)):
-            raise BadKeys(f"line {number}: a scope is predict, predict:GLOB, read or admin")
+            raise BadKeys("a scope is predict, predict:GLOB, read or admin")
         scopes.add(Scope(word))
         if colon:
             globs.append(unquote(glob))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,6 +59,19 @@ async def _ask(gateway: Gateway, name: str, *, after_s: float, patience_s: float
         except httpx.TimeoutException:
             return "left"
         return response.status_code, response.text
+
+
+def test_a_ray_that_is_found_and_does_not_answer_is_one_line() -> None:
+    """The same where Ray itself finds the address, such as that of a gateway's own on this machine,
+    which listens on the loopback alone."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("modelmux")), "down"],
+        env={**os.environ, "RAY_ADDRESS": "127.0.0.1:9"},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("modelmux: no Ray cluster answers at auto; ")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -297,6 +297,39 @@ def _channels() -> None:
         assert router.AsyncioRouter._route_and_send_request_once is not sent
 
 
+@pin(
+    "RouterMetricsManager.push_autoscaling_metrics_to_controller",
+    "RouterMetricsManager._add_autoscaling_metrics_point",
+)
+def _queue_reports() -> None:
+    from ray.serve._private import router
+
+    from deployments.serve.queue_reports import report_who_waits
+
+    manager = router.RouterMetricsManager
+    push = manager.push_autoscaling_metrics_to_controller
+    assert list(inspect.signature(push).parameters) == ["self"]
+    assert list(inspect.signature(manager._add_autoscaling_metrics_point).parameters) == ["self"]
+    waiting = inspect.getsource(manager.wrap_queued_request)
+    assert waiting.index("self.inc_num_queued_requests()") < waiting.index(f"self.{push.__name__}")
+    # Once it has the number itself, there is nothing to be done here.
+    assert "self.metrics_store.data.get(" in inspect.getsource(manager._get_metrics_report)
+    with pytest.MonkeyPatch.context() as patching:
+        patching.setattr(manager, "push_autoscaling_metrics_to_controller", push)
+        report_who_waits()
+        assert manager.push_autoscaling_metrics_to_controller is not push
+
+
+@pin("ray._private.services.canonicalize_bootstrap_address")
+def _bootstrap_address() -> None:
+    from ray._private import services, worker
+
+    found = services.canonicalize_bootstrap_address
+    assert next(iter(inspect.signature(found).parameters)) == "addr"
+    assert found("192.0.2.1:6379") == "192.0.2.1:6379"
+    assert "services.canonicalize_bootstrap_address(address" in inspect.getsource(worker.init)
+
+
 # --- versions in a replica --------------------------------------------------------------------
 
 

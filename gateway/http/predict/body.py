@@ -37,7 +37,7 @@ async def read_body(
         if name == b"content-length":
             length = value
         elif name == b"content-encoding":
-            coding += value
+            coding += b"," + value  # several lines are one list (RFC 9110, section 5.3)
     unpack = unpacker(coding) if coding else None
     if length_of(length) > max_bytes:
         raise too_many_bytes(max_bytes)

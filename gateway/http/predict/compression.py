@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
@@ -27,6 +27,8 @@ _PIECE = 1024 * 1024
 _SAMPLE_BYTES = 8 * 1024
 _WORTH_RATIO = 0.8
 _SIDE_BY_SIDE = 2
+# Each may make a thousandfold of what the one after it made: nobody means more than two.
+_MOST_CODINGS = 2
 _OF_ARROW = {"br": "brotli", "zstd": "zstd"}
 _WEIGHT = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 # So few bodies are unpacked at once: until it is whole, nobody counts what one has become.
@@ -38,26 +40,31 @@ def too_many_bytes(max_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"The limit is {max_bytes} bytes.")
 
 
-def unpacker(coding: bytes) -> Unpack | None:
-    """What undoes the value of a `Content-Encoding` for up to so many bytes; None where there is
-    nothing to undo.
+def unpacker(codings_of_body: bytes) -> Unpack | None:
+    """What undoes the value of a `Content-Encoding`, the last coding first, for up to so many bytes
+    of each; None where there is nothing to undo.
 
-    Raises UnsupportedMediaType for one that isn't known here; what it returns raises MalformedBody
-    and PayloadTooLarge.
+    Raises UnsupportedMediaType for one that isn't known here, or for too many; what it returns
+    raises MalformedBody and PayloadTooLarge.
     """
-    name = coding.decode("latin-1").strip().lower().removeprefix("x-")
-    if name in ("", "identity"):
+    named = [
+        each.strip().lower().removeprefix("x-")
+        for each in codings_of_body.decode("latin-1").split(",")
+    ]
+    applied = [name for name in named if name not in ("", "identity")]
+    if not applied:
         return None
-    if name not in codings():
+    if len(applied) > _MOST_CODINGS or not set(applied) <= set(codings()):
         known = ", ".join(codings())
         raise UnsupportedMediaType(
-            f"Send the body as it is, or with one Content-Encoding of {known}."
+            f"Send the body as it is, or with a Content-Encoding of {known}; "
+            f"at most {_MOST_CODINGS} of them.",
+            accept_encoding=known,
         )
-    pieces = _pieces_of_arrow if name in _OF_ARROW else _pieces
 
     async def unpack(body: bytes, max_bytes: int) -> bytes:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(_threads, _joined, pieces, name, body, max_bytes)
+        return await loop.run_in_executor(_threads, _unpacked, applied, body, max_bytes)
 
     return unpack
 
@@ -113,6 +120,13 @@ def _packed(coding: str, body: bytes) -> bytes:
         return bytes(codec.compress(body, asbytes=True))
     packing = zlib.compressobj(1, zlib.DEFLATED, _GZIP if coding == "gzip" else zlib.MAX_WBITS)
     return packing.compress(body) + packing.flush()
+
+
+def _unpacked(applied: Sequence[str], body: bytes, max_bytes: int) -> bytes:
+    for coding in reversed(applied):
+        pieces = _pieces_of_arrow if coding in _OF_ARROW else _pieces
+        body = _joined(pieces, coding, body, max_bytes)
+    return body
 
 
 def _joined(

@@ -66,4 +66,4 @@ def require_json(headers: RawHeaders) -> None:
             if value != JSON and value.partition(b";")[0].strip().lower() != JSON:
                 break
             return
-    raise UnsupportedMediaType("Send the body as application/json.")
+    raise UnsupportedMediaType("Send the body as application/json.", accept=JSON.decode("ascii"))

@@ -21,8 +21,8 @@ from gateway.http.predict.body import read_body
 from gateway.http.predict.deadline_header import timeout_of
 from gateway.http.predict.dialect import Dialect, require_json
 from gateway.http.predict.disconnect import Departure
-from gateway.http.predict.event_stream import problem_of_event, takes_events
-from gateway.http.predict.negotiation import JSON
+from gateway.http.predict.event_stream import problem_of_event
+from gateway.http.predict.negotiation import JSON, takes_events
 from gateway.http.predict.path import PREDICT_PATH
 from gateway.http.predict.version_header import RawHeaders
 from gateway.prediction import PredictionService

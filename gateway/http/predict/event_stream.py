@@ -1,4 +1,4 @@
-"""Server-sent events: who asks for them, and how a stream of answers is written as them.
+"""Server-sent events: how a stream of answers is written as them.
 
 As MLflow's own servers and OpenAI's write them: `data: {json}` for each, no names and no ids, and
 `data: [DONE]` at the end. What goes wrong once the stream has begun is an event with an `error`
@@ -17,7 +17,7 @@ import orjson
 from starlette.types import Scope, Send
 
 from gateway.errors import GatewayError
-from gateway.http.predict.version_header import VERSION_HEADER, RawHeaders
+from gateway.http.predict.version_header import VERSION_HEADER
 from gateway.http.problems import encodable, problem_of
 
 MEDIA_TYPE = "text/event-stream"
@@ -26,24 +26,6 @@ SILENCE_S = 15.0
 _DONE = b"data: [DONE]\n\n"
 _COMMENT = b": still here\n\n"
 _VERSION = VERSION_HEADER.lower().encode()
-
-
-def takes_events(headers: RawHeaders) -> bool:
-    """Whether the caller asks for a stream of events (RFC 9110, section 12.5.1); one who takes
-    anything doesn't."""
-    return any(
-        _is_asked_for(each)
-        for name, value in headers
-        if name == b"accept"
-        for each in value.lower().split(b",")
-    )
-
-
-def _is_asked_for(media_range: bytes) -> bool:
-    kind, *parameters = (part.strip() for part in media_range.split(b";"))
-    weights = (p.replace(b" ", b"") for p in parameters)
-    is_refused = any(w.startswith(b"q=0") and not w[3:].strip(b".0") for w in weights)
-    return kind == MEDIA_TYPE.encode() and not is_refused
 
 
 def problem_of_event(scope: Scope, error: GatewayError) -> dict[str, Any]:

@@ -13,9 +13,11 @@ import orjson
 from gateway.contract import TYPED, Form, Read, Write
 from gateway.errors import InvalidHeader, NotAcceptable, UnsupportedMediaType
 from gateway.forms import arrow, csv_text, json_columns
+from gateway.http.predict import accept, event_stream
 from gateway.http.predict.version_header import RawHeaders
 
 JSON = b"application/json"
+EVENTS = event_stream.MEDIA_TYPE.encode()
 PARAMS_HEADER = "X-Model-Params"
 """Params of a body that has no place for them: a JSON object, in ASCII."""
 
@@ -25,9 +27,10 @@ TABLES = (*OF_ARROW, json_columns.MEDIA_TYPE)
 HOW_TO_INSTALL = "install modelmux[tables] where the gateway runs"
 
 _ALIASES = {b"application/x-parquet": arrow.PARQUET, b"application/parquet": arrow.PARQUET}
-_ANY = (b"*/*", b"application/*", JSON)
+# What is meant by who names no type: the plainest of the kind.
+_MEANT = {accept.ANYTHING: JSON, b"application/*": JSON, b"text/*": csv_text.MEDIA_TYPE}
+_NAMED = frozenset({JSON, EVENTS, *TABLES})
 _CHARSET = re.compile(rb'charset\s*=\s*"?([^\s;"]+)"?', re.IGNORECASE)
-_WEIGHT = re.compile(rb"q\s*=\s*([01](?:\.[0-9]{0,3})?)", re.IGNORECASE)
 
 
 def form_of(headers: RawHeaders) -> Form:
@@ -35,13 +38,12 @@ def form_of(headers: RawHeaders) -> Form:
 
     Raises UnsupportedMediaType, NotAcceptable and InvalidHeader.
     """
-    declared, accepted = b"", b""
+    declared = b""
     for name, value in headers:
         if name == b"content-type":
             declared = value
-        elif name == b"accept":
-            accepted = accepted + b"," + value if accepted else value
-    write = TYPED.write if accepted in (b"", b"*/*") else _writer(accepted)
+    accepted = accept.accepted(headers)
+    write = TYPED.write if accepted in (b"", accept.ANYTHING) else _writer(accepted)
     # A charset has no meaning for JSON (RFC 8259, section 11).
     if declared == JSON or declared.partition(b";")[0].strip().lower() == JSON:
         return TYPED if write is TYPED.write else Form(read=TYPED.read, write=write)
@@ -88,7 +90,7 @@ def _reader(declared: bytes, headers: RawHeaders) -> Read:
     found = table_reader(media_type, as_mlflow=False, params=params)
     if found is None:
         known = ", ".join(each.decode("ascii") for each in (JSON, *TABLES))
-        raise UnsupportedMediaType(f"Send the body as one of {known}.")
+        raise UnsupportedMediaType(f"Send the body as one of {known}.", accept=known)
     return found
 
 
@@ -106,18 +108,29 @@ def _params_of(headers: RawHeaders) -> Mapping[str, Any] | None:
     return value
 
 
-def _writer(accepted: bytes) -> Write:
-    """Of what the caller prefers. Who asks for nothing that is known gets JSON (RFC 9110, section
-    12.4.1)."""
+def takes_events(headers: RawHeaders) -> bool:
+    """Whether the caller asks for a stream of events; one who takes anything doesn't."""
+    accepted = accept.accepted(headers)
+    return EVENTS in accepted.lower() and _preferred(accepted) == EVENTS
+
+
+def _preferred(accepted: bytes) -> bytes:
+    """What the caller wants most of all that there is; of what is wanted equally the first that was
+    named. Who wants nothing of it gets JSON (RFC 9110, section 12.4.1)."""
+    weights = {_ALIASES.get(each, each): w for each, w in accept.weights_of(accepted).items()}
     best, weight_of_best = JSON, 0.0
-    for each in accepted.split(b","):
-        media_range, _, parameters = each.partition(b";")
-        media_type = media_range.strip().lower()
-        media_type = _ALIASES.get(media_type, media_type)
-        weight = _WEIGHT.search(parameters)
-        wanted = float(weight[1]) if weight else 1.0
-        if wanted > weight_of_best and (media_type in TABLES or media_type in _ANY):
-            best, weight_of_best = media_type, wanted
+    for each in weights:
+        media_type = _MEANT.get(each, each)
+        if media_type != each and media_type in OF_ARROW and not has_arrow():
+            continue  # nobody asked for it by name
+        weight = accept.weight(weights, media_type) if media_type in _NAMED else 0.0
+        if weight > weight_of_best:
+            best, weight_of_best = media_type, weight
+    return best
+
+
+def _writer(accepted: bytes) -> Write:
+    best = _preferred(accepted)
     if best == json_columns.MEDIA_TYPE:
         return json_columns.write
     if best not in OF_ARROW:

@@ -31,6 +31,7 @@ _JSON_FORM = Form(
     together=TogetherForm(read=mlflow_json.read_together, write=mlflow_answers.write_together),
 )
 _BAD_REQUEST = 400
+_TAKEN = "application/json, text/csv, application/vnd.apache.parquet"
 _BAD_REQUESTS = (InvalidInput, ModelFailed)
 
 
@@ -48,7 +49,8 @@ class MlflowScoring(Dialect):
         read = table_reader(media_type, as_mlflow=True)
         if read is None:
             raise UnsupportedMediaType(
-                "Send the body as application/json, text/csv or application/vnd.apache.parquet."
+                "Send the body as application/json, text/csv or application/vnd.apache.parquet.",
+                accept=_TAKEN,
             )
         return Form(read=read, write=mlflow_answers.write)
 

@@ -18,6 +18,7 @@ from mlflow.deployments.cli import commands
 from mlflow.deployments.interface import plugin_store
 from mlflow.exceptions import MlflowException
 
+from deployments import deploy_client
 from tests.support.pyfunc_gateway import gateway_of, listening
 from tests.support.scoring_models import save_all
 
@@ -172,3 +173,21 @@ def test_the_command_predicts(target: str, tmp_path: Path) -> None:
     assert "table" in run.output
     run = CliRunner().invoke(commands, ["help", "-t", "modelmux"])
     assert "MODELMUX_KEY" in run.output
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "selector"),
+    [
+        ("a", "/models/a", None),
+        ("a/3", "/models/a", "3"),
+        ("a@champion", "/models/a", "champion"),
+        ("a@b/latest", "/models/a%40b", "latest"),
+        ("a@b@champion", "/models/a%40b", "champion"),
+        ("@", "/models/%40", None),
+        ("a@", "/models/a%40", None),
+    ],
+)
+def test_a_name_with_an_at_can_be_asked_for(name: str, path: str, selector: str | None) -> None:
+    """What comes last is the version."""
+    headers = {} if selector is None else {"X-Model-Version": selector}
+    assert deploy_client._asked(name) == (path, headers)

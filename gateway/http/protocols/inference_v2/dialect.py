@@ -43,6 +43,7 @@ INFER_PATHS = (f"{MODEL_PATH}/infer", f"{VERSION_PATH}/infer")
 _JSON_LENGTH = b"inference-header-content-length"
 # Triton's client says nothing.
 _TAKEN = frozenset({b"", JSON, b"application/octet-stream"})
+_SAID_TAKEN = "application/json, application/octet-stream"
 
 
 class InferenceV2(Dialect):
@@ -58,7 +59,8 @@ class InferenceV2(Dialect):
         if declared != JSON and media_type_of(declared) not in _TAKEN:
             raise UnsupportedMediaType(
                 "Send the request as application/json, or as application/octet-stream with binary "
-                "tensors behind the JSON."
+                "tensors behind the JSON.",
+                accept=_SAID_TAKEN,
             )
         return Form(
             read=partial(read, json_length=_json_length(headers)),

@@ -14,10 +14,17 @@ from typing import Any
 
 import orjson
 
-from gateway.contract import Contract, Joint, Request, Table, joined_columns, values_of
+from gateway.contract import (
+    Contract,
+    Joint,
+    Request,
+    Table,
+    joined_columns,
+    malformed,
+    values_of,
+)
 from gateway.contract.types import ArrayOf, MapOf, ObjectOf, Type
 from gateway.contract.validation import Path
-from gateway.errors import MalformedJson
 from gateway.http.protocols.inference_v2.input_columns import InputColumns, checked_content_type
 from gateway.http.protocols.inference_v2.tensor_specs import input_specs, output_specs
 from gateway.http.protocols.inference_v2.tensors import (
@@ -91,7 +98,7 @@ def _json(body: bytes, json_length: int | None) -> tuple[Any, memoryview]:
     try:
         return orjson.loads(text), rest
     except orjson.JSONDecodeError:
-        raise MalformedJson("The request is not valid JSON (RFC 8259).") from None
+        raise malformed(text) from None
 
 
 def _infer_request(value: Any, rest: memoryview) -> InferRequest:

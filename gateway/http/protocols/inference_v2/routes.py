@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from gateway.admission import Admission, AdmissionLimits
 from gateway.catalog import Resolution
-from gateway.errors import MalformedJson
+from gateway.contract import malformed
 from gateway.http.access_control import require_sight, visible_part
 from gateway.http.predict.body import HttpLimits, read_body
 from gateway.http.protocols.inference_v2.dialect import MODEL_PATH, VERSION_PATH
@@ -74,7 +74,7 @@ def _only_ready(body: bytes) -> bool:
     try:
         asked: Any = orjson.loads(body) if body else {}
     except orjson.JSONDecodeError:
-        raise MalformedJson("The request is not valid JSON (RFC 8259).") from None
+        raise malformed(body) from None
     return isinstance(asked, dict) and asked.get("ready") is True
 
 

@@ -46,7 +46,7 @@ def named(catalog: Catalog, model: str) -> tuple[str, str | None]:
     """The registered name and the selector of `name`, `name@alias` or `name/version`."""
     if model in catalog.models:
         return model, None
-    for separator in ("@", "/"):
+    for separator in ("/", "@"):  # a name may have an @, and none has a slash
         name, found, selector = model.rpartition(separator)
         if found and name and selector and (separator == "@" or is_version_number(selector)):
             return name, selector

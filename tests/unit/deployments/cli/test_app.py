@@ -48,6 +48,8 @@ class FakeGateway(BaseHTTPRequestHandler):
             self._answer(401, {"status": 401, "code": "unauthenticated", "detail": "Not known."})
         elif self.path == "/models":
             self._answer(200, MODELS)
+        elif self.path.startswith("/another"):
+            self._answer(200 if "200" in self.path else 404, {"detail": "Not Found"})
         else:
             self._answer(200, {"openapi": "3.1.0"})
 
@@ -164,6 +166,34 @@ def test_a_refused_prediction_says_where(url: str) -> None:
     result = RUN.invoke(app, ["predict", "m", '{"bad": 1}', "--url", url])
     assert result.exit_code == 1
     assert "/bad: Unknown field." in result.output
+
+
+@pytest.mark.parametrize("command", ["models", "openapi", "history m", "rollback m --dry-run"])
+@pytest.mark.parametrize("path", ["/another/200", "/another/404"])
+def test_what_is_no_gateway_is_told_as_that(url: str, command: str, path: str) -> None:
+    """Exit code 2 in one line, whatever listens there and however well it answers."""
+    result = RUN.invoke(app, [*command.split(), "--url", url + path, *_registry_of(command)])
+    assert result.exit_code == 2
+    assert f"{url}{path} answers {path[-3:]}, and not as a gateway does" in result.output
+
+
+def _registry_of(command: str) -> list[str]:
+    return ["--tracking-uri", "http://127.0.0.1:9"] if command.startswith("rollback") else []
+
+
+def test_check_by_a_gateway_needs_no_registry(url: str) -> None:
+    """Where the gateway is asked, it is all that is asked."""
+    result = RUN.invoke(app, ["check", "m", "1", "--url", f"{url}/another/404"])
+    assert result.exit_code == 2
+    assert "/another/404 answers 404, and not as a gateway does" in result.output
+
+
+@pytest.mark.parametrize("given", ["127.0.0.1:8000", "gateway", "ftp://gateway", ""])
+def test_an_address_that_can_be_none_is_refused(given: str) -> None:
+    """Before anybody is asked, and with one that could be."""
+    result = RUN.invoke(app, ["models", "--url", given])
+    assert result.exit_code == 2
+    assert "is no address of a gateway, such as http://127.0.0.1:8000" in result.output
 
 
 def test_openapi_goes_to_a_file(url: str, tmp_path: Path) -> None:

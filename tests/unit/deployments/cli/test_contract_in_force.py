@@ -36,7 +36,9 @@ def gateway(*catalogs: Catalog, sync: int = 200) -> httpx.Client:
             return httpx.Response(sync)
         name = request.url.path.removeprefix("/models/")
         if name not in known[0].models:
-            return httpx.Response(404, json={"detail": "No such model."})
+            return httpx.Response(
+                404, json={"status": 404, "code": "model_not_found", "detail": "No such model."}
+            )
         return httpx.Response(200, json=describe_model(known[0], name).model_dump(mode="json"))
 
     return httpx.Client(base_url="http://gw:8000", transport=httpx.MockTransport(answer))

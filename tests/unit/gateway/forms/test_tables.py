@@ -208,11 +208,20 @@ async def test_an_answer_is_given_as_csv(bench: Bench) -> None:
         (f"application/json;q=0.5, {STREAM}", STREAM),
         (f"application/json, {STREAM};q=0.5", "application/json"),
         (f"{STREAM};q=0", "application/json"),
+        ("text/*", "text/csv; charset=utf-8"),
+        (f"{CSV};q=0.5, application/json;q=0.1, */*", "text/csv; charset=utf-8"),
+        (f"application/json;q=0, application/*, {CSV};q=0.1", "text/csv; charset=utf-8"),
+        ("text/event-stream;q=0.5, application/json", "application/json"),
+        ("application/json, text/event-stream", "application/json"),
+        ("text/event-stream, application/json", "text/event-stream; charset=utf-8"),
+        ("text/event-stream, */*", "text/event-stream; charset=utf-8"),
+        ("text/event-stream;q=0, */*", "application/json"),
     ],
 )
 async def test_the_caller_s_preference_decides(bench: Bench, accept: str, media_type: str) -> None:
-    """JSON unless a table is asked for and preferred."""
-    answer = await bench.ask(orjson.dumps(RECORDS), "application/json", Accept=accept)
+    """JSON unless a table or events are asked for and preferred; of what is wanted equally the
+    first that is named, and of a range the plainest."""
+    answer = await bench.ask(orjson.dumps(RECORDS[0]), "application/json", Accept=accept)
     assert answer.headers["content-type"] == media_type
 
 
@@ -493,6 +502,39 @@ async def test_a_compressed_body_is_the_same_body(bench: Bench, coding: str) -> 
     for wrong in (content[: len(content) // 2], b"\xff" + content, b"x"):
         refused = await bench.ask(wrong, "application/json", Content_Encoding=name)
         assert (refused.status_code, refused.json()["code"]) == (400, "malformed_body")
+
+
+@pytest.mark.parametrize("between", [", ", ",identity,,", "\r\nContent-Encoding: "])
+async def test_two_codings_are_undone_in_their_order(bench: Bench, between: str) -> None:
+    """The last one first, however the list of them is written."""
+    content = packed("br", packed("gzip", orjson.dumps(RECORDS)))
+    lines = f"gzip{between}br".split("\r\nContent-Encoding: ")
+    headers = [("Content-Type", "application/json"), *(("Content-Encoding", x) for x in lines)]
+    answer = await bench.client.post("/models/m/predict", content=content, headers=headers)
+    assert answer.status_code == 200, answer.text
+
+
+async def test_each_of_two_codings_is_bounded(bench: Bench) -> None:
+    """What is in between may be no larger than a body: 413."""
+    content = packed("br", packed("gzip", b" " * 50_000_000))
+    refused = await bench.ask(content, "application/json", Content_Encoding="gzip, br")
+    assert (refused.status_code, refused.json()["code"]) == (413, "payload_too_large")
+
+
+@pytest.mark.parametrize("coding", ["lzma", "gzip, lzma", "gzip, gzip, gzip"])
+async def test_a_coding_that_is_not_taken_is_told_with_those_that_are(
+    bench: Bench, coding: str
+) -> None:
+    """415 with `Accept-Encoding`; of a media type with `Accept` (RFC 9110, section 15.5.16)."""
+    refused = await bench.ask(b"{}", "application/json", Content_Encoding=coding)
+    assert (refused.status_code, refused.json()["code"]) == (415, "unsupported_media_type")
+    assert refused.headers["accept-encoding"] == "zstd, br, gzip, deflate"
+    for path in ("predict", "invocations"):
+        of_type = await bench.client.post(
+            f"/models/m/{path}", content=b"{}", headers={"Content-Type": "text/plain"}
+        )
+        assert of_type.status_code == 415
+        assert "application/json" in of_type.headers["accept"]
 
 
 @pytest.mark.parametrize("coding", CODINGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -187,6 +188,26 @@ async def test_a_body_in_another_form_is_refused(bench: Bench, headers: dict[str
     """415 for another media type, and for an encoding that nobody has."""
     response = await bench.client.post("/models/m/predict", content=b'{"x":1}', headers=headers)
     assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("limit", ["0", "1001", "abc", ""])
+async def test_a_bad_query_is_told_as_one(bench: Bench, limit: str) -> None:
+    """422 with the parameter's name: no signature has a part in it."""
+    refused = await bench.client.get(f"/models/m/history?limit={limit}")
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_query")
+    assert refused.json()["detail"].startswith("limit: Input should be")
+
+
+async def test_operations_are_called_by_words_and_all_components_are_used(bench: Bench) -> None:
+    """Generators name functions by the first, and linters warn of what nothing refers to."""
+    text = (await bench.client.get("/openapi.json")).text
+    document = json.loads(text)
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", operation["operationId"]), path
+    for kind, components in document["components"].items():
+        for name in components if kind != "securitySchemes" else ():
+            assert f'"#/components/{kind}/{name}"' in text
 
 
 async def test_json_is_utf_8_whatever_its_parameters_say(bench: Bench) -> None:

@@ -188,3 +188,22 @@ def test_names_and_secrets_come_once() -> None:
     for other in (entry_of("k", "another", ["read"]), entry_of("other", SECRET, ["read"])):
         with pytest.raises(BadKeys, match="line 2"):
             parse_keys(f"{entry_of('k', SECRET, ['read'])}\n{other}")
+
+
+@pytest.mark.parametrize(
+    ("name", "scope", "rate", "told"),
+    [
+        ("a b", "read", None, "a name has letters"),
+        ("#shop", "read", None, "a name has letters"),
+        ("", "read", None, "a name has letters"),
+        ("shop", "all", None, "a scope is"),
+        ("shop", "read", "fast", "a rate is"),
+        ("shop", "read", "5 #", "a rate is"),
+    ],
+)
+def test_a_key_that_can_be_none_is_told_by_what_is_wrong(
+    name: str, scope: str, rate: str | None, told: str
+) -> None:
+    """Without the number of a line that nobody has written."""
+    with pytest.raises(BadKeys, match=f"^{told}"):
+        entry_of(name, SECRET, [scope], rate=rate)

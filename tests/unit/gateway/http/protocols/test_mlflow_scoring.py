@@ -127,6 +127,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         ("texts", {"inputs": "a"}, JSON),
         ("texts", {"inputs": ["a"], "params": {"mark": "!"}}, JSON),
         ("texts", {"inputs": ["a"], "params": {"mark": "!", "unknown": 1}}, JSON),
+        ("texts", {"prompt": "a"}, JSON),
+        ("texts", {"input": "a", "mark": "!"}, JSON),
         ("texts", {"dataframe_split": {"columns": [0], "data": [["a"], ["b"]]}}, JSON),
         ("prompt", {"prompt": "hello"}, JSON),
         ("prompt", {"inputs": ["hello", "you"]}, JSON),
@@ -193,6 +195,25 @@ def test_what_is_wrong_has_a_pointer(servers: Servers) -> None:
         response = servers.gateway.post("/models/table/invocations", json=body)
         assert [each["pointer"] for each in response.json()["errors"]] == [pointer]
         assert pointer in response.json()["message"]
+
+
+def test_where_json_ends_is_told(servers: Servers) -> None:
+    """The line and the column, as on the typed route."""
+    for path in ("/models/table/invocations", "/models/table/predict", "/v2/models/table/infer"):
+        body = b'\xef\xbb\xbf{"inputs":\n [}'
+        headers = {"Content-Type": JSON}
+        refused = servers.gateway.post(path, content=body, headers=headers).json()
+        assert refused["code"] == "malformed_json"
+        assert refused["detail"].endswith("at line 2, column 3."), path
+
+
+def test_a_bare_body_that_does_not_fit_is_pointed_at_as_a_whole(servers: Servers) -> None:
+    """The only input that has no name is the body itself, of a language model's request."""
+    body = {"messages": [{"role": "user", "content": "a"}]}
+    for name, pointer in (("hinted", ""), ("texts", "/messages")):
+        refused = servers.gateway.post(f"/models/{name}/invocations", json=body)
+        assert refused.status_code == 400
+        assert [each["pointer"] for each in refused.json()["errors"]] == [pointer]
 
 
 def test_mlflow_s_client_works_with_a_model_s_path(servers: Servers) -> None:

@@ -143,5 +143,7 @@ def test_models_have_three_names() -> None:
     assert named(known, "a") == ("a", None)
     assert named(known, "a@b") == ("a@b", None)
     assert named(known, "a@champion") == ("a", "champion")
+    assert named(known, "a@b/3") == ("a@b", "3")
+    assert named(known, "a@b@champion") == ("a@b", "champion")
     assert named(known, "a/2") == ("a", "2")
     assert named(known, "a/b") == ("a/b", None)
