@@ -49,9 +49,7 @@ def amended(document: Mapping[str, Any], signature: Mapping[str, Any]) -> dict[s
         # Of OpenAI's tasks, which aren't told here, none gives numbers.
         if pipeline == _FEATURES or flavors.keys() & {"sentence_transformers", "openai"}:
             found["outputs"] = orjson.dumps(_vectors(columns)).decode()
-        elif _ranks_labels(flavors, pipeline) and _are_of_one_label(columns):
-            found["outputs"] = None
-        elif _gives_probabilities(flavors) and any(map(_is_no_probabilities, columns)):
+        elif _is_declared_wrongly(flavors, pipeline, columns):
             found["outputs"] = None
     return found
 
@@ -60,6 +58,12 @@ def _takes_lists(flavors: Mapping[str, Any], pipeline: str, task: str) -> bool:
     if task == _COMPLETIONS:  # of which MLflow's wrapper of transformers takes one
         return "transformers" not in flavors
     return task == _EMBEDDINGS or pipeline == _ZERO_SHOT or "sentence_transformers" in flavors
+
+
+def _is_declared_wrongly(flavors: Mapping[str, Any], pipeline: str, columns: Any) -> bool:
+    if _ranks_labels(flavors, pipeline):
+        return _are_of_one_label(columns)
+    return _gives_probabilities(flavors) and any(map(_is_no_probabilities, columns))
 
 
 def _ranks_labels(flavors: Mapping[str, Any], pipeline: str) -> bool:
