@@ -9,7 +9,7 @@ them says another thing. Pure. Read in MLflow 3.17: `mlflow/transformers/__init_
 * Vectors of texts and of their tokens are declared as numbers.
 * A classifier that ranks its labels is declared as one that gives the first of them; its answer has
   a column for each rank. What it is called like depends on the model: nothing is declared.
-* Of a scikit-learn model that is logged with an input example, MLflow declares what `predict` gives,
+* Of a scikit-learn model that is logged with an example MLflow declares what `predict` gives,
   also where `pyfunc_predict_fn` says that it is asked for probabilities: nothing is declared.
 """
 
