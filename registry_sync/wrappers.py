@@ -9,6 +9,8 @@ them says another thing. Pure. Read in MLflow 3.17: `mlflow/transformers/__init_
 * Vectors of texts and of their tokens are declared as numbers.
 * A classifier that ranks its labels is declared as one that gives the first of them; its answer has
   a column for each rank. What it is called like depends on the model: nothing is declared.
+* Of a scikit-learn model that is logged with an example MLflow declares what `predict` gives,
+  also where `pyfunc_predict_fn` says that it is asked for probabilities: nothing is declared.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ from gateway.contract.signature import ROW_BY_ROW, TEXTS_IN_STRINGS
 _ZERO_SHOT, _FEATURES = "zero-shot-classification", "feature-extraction"
 _ALONE = frozenset({_ZERO_SHOT, _FEATURES, "table-question-answering", "audio-classification"})
 """Tasks of pipelines of transformers."""
+_PROBABILITIES = frozenset({"predict_proba", "predict_log_proba"})
+_FRACTIONS = frozenset({"float16", "float32", "float64"})
+_NO_FRACTIONS = frozenset({"boolean", "integer", "long", "string"})
 
 _LLM = "llm/v1/"
 _COMPLETIONS, _EMBEDDINGS = "llm/v1/completions", "llm/v1/embeddings"
@@ -44,7 +49,7 @@ def amended(document: Mapping[str, Any], signature: Mapping[str, Any]) -> dict[s
         # Of OpenAI's tasks, which aren't told here, none gives numbers.
         if pipeline == _FEATURES or flavors.keys() & {"sentence_transformers", "openai"}:
             found["outputs"] = orjson.dumps(_vectors(columns)).decode()
-        elif _ranks_labels(flavors, pipeline) and _are_of_one_label(columns):
+        elif _is_declared_wrongly(flavors, pipeline, columns):
             found["outputs"] = None
     return found
 
@@ -53,6 +58,12 @@ def _takes_lists(flavors: Mapping[str, Any], pipeline: str, task: str) -> bool:
     if task == _COMPLETIONS:  # of which MLflow's wrapper of transformers takes one
         return "transformers" not in flavors
     return task == _EMBEDDINGS or pipeline == _ZERO_SHOT or "sentence_transformers" in flavors
+
+
+def _is_declared_wrongly(flavors: Mapping[str, Any], pipeline: str, columns: Any) -> bool:
+    if _ranks_labels(flavors, pipeline):
+        return _are_of_one_label(columns)
+    return _gives_probabilities(flavors) and any(map(_is_no_probabilities, columns))
 
 
 def _ranks_labels(flavors: Mapping[str, Any], pipeline: str) -> bool:
@@ -65,6 +76,19 @@ def _ranks_labels(flavors: Mapping[str, Any], pipeline: str) -> bool:
 
 def _are_of_one_label(columns: Any) -> bool:
     return [_text(column, "name") for column in columns] == ["label", "score"]
+
+
+def _gives_probabilities(flavors: Mapping[str, Any]) -> bool:
+    asked = _text(flavors.get("python_function"), "predict_fn")
+    return "sklearn" in flavors and asked in _PROBABILITIES
+
+
+def _is_no_probabilities(column: dict[str, Any]) -> bool:
+    """Whether it is of labels: probabilities are fractions, and several of them for a row."""
+    if column["type"] != "tensor":
+        return column["type"] in _NO_FRACTIONS
+    spec = column["tensor-spec"]
+    return spec["dtype"] not in _FRACTIONS or len(spec["shape"]) == 1
 
 
 def _vectors(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:

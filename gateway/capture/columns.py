@@ -24,7 +24,7 @@ from gateway.capture.left_out import INPUT, OUTPUT, PARAM, is_left_out, without
 from gateway.catalog import Resolution
 from gateway.contract import AnswerColumn, Contract, Frame, Output
 from gateway.contract.outputs import joined_output, row_count
-from gateway.contract.rendering import UNNAMED
+from gateway.contract.rendering import UNNAMED, is_anything
 from gateway.contract.types import AnyValue, ArrayOf, Field, MapOf, ObjectOf, Param, Rows, Type
 from gateway.errors import InvalidModelOutput
 
@@ -79,7 +79,9 @@ class Shape:
         self._inputs = self._wanted(INPUT, _inputs(self._contract))
         self._params = self._wanted(PARAM, map(_param, self._contract.params))
         outputs = _outputs(self._contract)
-        self._is_typed = outputs is not None
+        promised = self._contract.promised
+        # A table of any columns is JSON texts of its rows, where anything is declared.
+        self._is_typed = outputs is not None and promised is not None and not is_anything(promised)
         self._outputs = self._wanted(OUTPUT, outputs or [_unnamed(OUTPUT)])
         self._has_events = resolution.version.streamable and self._keeps(OUTPUT, EVENTS)
 
@@ -123,7 +125,7 @@ class Shape:
         if not self._is_typed:
             (column,) = self._outputs
             answers = list(chain.from_iterable(map(self._untyped_answers, pieces)))
-            return {column.name: arrow_array([answers], column.type, nullable=True)}
+            return {column.name: arrow_array([answers], column.type, nullable=column.nullable)}
         parts: dict[str | int, list[Cells]] = {column.label: [] for column in self._outputs}
         for group in _runs(pieces):
             answer = self._answer(group)

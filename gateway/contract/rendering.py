@@ -136,7 +136,8 @@ class Renderer:
         What has no columns of its own is one, named "prediction". Raises `InvalidModelOutput`.
         """
         arrays = arrays and len(outputs) == 1
-        if self._promised is None:
+        own = self._own if self._own is not None else self._promised
+        if self._promised is None or own is None or (is_anything(own) and _has_columns(outputs)):
             return self._undeclared_columns(outputs, rows)
         fields = self._promised.fields
         if not self._promised.named and len(fields) == 1:
@@ -180,7 +181,7 @@ class Renderer:
             if self._promised is None:
                 return _undeclared(output)
             own = self._own if self._own is not None else self._promised
-            if _is_anything(own):
+            if is_anything(own):
                 return _undeclared(output)
             if not own.named and len(own.fields) == 1:
                 only: list[Any] = self._coerced(self._promised.fields[0], _bare(output, own))
@@ -284,9 +285,13 @@ def _dumped(answers: list[Any]) -> bytes:
         raise InvalidModelOutput("The model's answer is nothing that JSON can say.") from None
 
 
-def _is_anything(own: Rows) -> bool:
+def is_anything(own: Rows) -> bool:
     """Whether it declares nothing, as MLflow has it where type hints say nothing of answers."""
     return not own.named and len(own.fields) == 1 and isinstance(own.fields[0].type, AnyValue)
+
+
+def _has_columns(outputs: Sequence[tuple[Sequence[int], Output]]) -> bool:
+    return any(output[0] == "columns" for _, output in outputs)
 
 
 def _by_name(output: Output) -> dict[str, list[Any]]:

@@ -108,7 +108,8 @@ def _row_values(
     """What is written for each row, where that isn't what the typed route has."""
     is_named = contract.promised is not None and contract.promised.named
     if is_named and all(map(_has_no_names, outputs)):
-        columns = [values for _, values in _named(contract, request, outputs)]
+        # By their positions all are there, also one that is null in each row.
+        columns = [column.values for column in contract.columns(outputs, request.rows)]
         return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
     if names and not is_named:
         by_name = dict(_named(contract, request, outputs, names))

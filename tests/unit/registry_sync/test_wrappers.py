@@ -106,3 +106,22 @@ def test_other_columns_stay() -> None:
     outputs = orjson.dumps([{"type": "string", "name": "a", "required": True}]).decode()
     contract = _contract({"sentence_transformers": {}}, outputs=outputs)
     assert [field.name for field in contract.outputs.fields] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "outputs", "is_declared"),
+    [
+        ("predict_proba", _NUMBERS.replace("float64", "int64"), False),
+        ("predict_proba", _NUMBERS, False),
+        ("predict_log_proba", '[{"type": "string", "required": true}]', False),
+        ("predict_proba", _MATRIX.replace("float32", "int64"), False),
+        ("predict_proba", _MATRIX, True),
+        ("predict_proba", '[{"type": "double", "name": "p", "required": true}]', True),
+        ("predict", _NUMBERS.replace("float64", "int64"), True),
+    ],
+)
+def test_labels_are_no_probabilities(asked: str, outputs: str, is_declared: bool) -> None:
+    """What MLflow infers of `predict` isn't declared of a model that is asked for probabilities."""
+    pyfunc = {"loader_module": "mlflow.sklearn", "predict_fn": asked}
+    contract = _contract({"python_function": pyfunc, "sklearn": {}}, outputs=outputs)
+    assert (contract.promised is not None) == is_declared

@@ -12,6 +12,7 @@ from gateway.contract import AnswerColumn, Contract, Joint, Output, Outputs, Req
 from gateway.contract.outputs import is_row_by_row
 from gateway.contract.rendering import UNNAMED
 from gateway.contract.text_formats import read_base64
+from gateway.contract.types import AnyValue
 from gateway.http.protocols.inference_v2.infer_request import Wanted, check_names
 from gateway.http.protocols.inference_v2.output_tensors import OutputTensor, undeclared_tensor
 from gateway.http.protocols.inference_v2.tensor_specs import BASE64, TensorSpec, output_specs
@@ -48,6 +49,8 @@ class AnswerTensors:
         wanted: Wanted = request.echo
         columns = self._contract.columns(outputs, request.rows, arrays=True)
         found: dict[str, Tensor] = {}
+        if self._declared is not None and len(columns) != len(self._declared):
+            columns = [_records(columns)]
         for i, column in enumerate(columns):
             if self._declared is None:
                 name = _UNNAMED if column.name == UNNAMED else column.name
@@ -72,6 +75,8 @@ class AnswerTensors:
             return None
         outputs = [(range(joint.frame.rows), output)]
         columns = self._contract.columns(outputs, joint.frame.rows, arrays=True)
+        if len(columns) != len(self._declared):
+            return None
         each: list[list[bytes]] = [[] for _ in joint.sizes]
         for declared, column in zip(self._declared, columns, strict=True):
             if column.is_there:
@@ -81,6 +86,15 @@ class AnswerTensors:
                     texts.append(text)
         head = orjson.dumps(_head(model, version))[:-1] + b',"outputs":['
         return [b"%b%b]}" % (head, b",".join(texts)) for texts in each]
+
+
+def _records(columns: Sequence[AnswerColumn]) -> AnswerColumn:
+    """The one output that is declared as anything, of a table that has columns of its own."""
+    names = [column.name for column in columns]
+    rows = zip(*(column.values for column in columns), strict=True)
+    return AnswerColumn(
+        UNNAMED, AnyValue(), True, [dict(zip(names, row, strict=True)) for row in rows]
+    )
 
 
 def _is_wanted(spec: TensorSpec, column: AnswerColumn, wanted: Wanted) -> bool:

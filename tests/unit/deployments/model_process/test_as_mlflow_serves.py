@@ -33,7 +33,7 @@ from mlflow.types.schema import (
 from mlflow.types.type_hints import TypeFromExample
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from deployments.model_process.answers import Reading
@@ -488,6 +488,48 @@ def test_tables_and_lists_of_other_forms_are_as_mlflow_writes_them(save: Save, a
 def test_what_nobody_declared_is_as_mlflow_writes_it(save: Save, answer: Any) -> None:
     """A Series is a table of one column, a day has no time of day, and a moment its offset."""
     model = save(answer, NUMBERS)
+    for rows in (ROWS, ROWS[:1]):
+        assert model.answer(rows) == model.by_mlflow(dataframe_records=rows)
+
+
+def test_null_in_each_row_is_an_answer_in_mlflow_s_protocol(save: Save) -> None:
+    """Values without names are all there, also where an optional output is null in each row."""
+    for outputs in ([ColSpec(Array("double"), "p", required=False)], None):
+        model = save(lambda table: [None] * len(table), NUMBERS, outputs)
+        want = model.by_mlflow(dataframe_records=ROWS)
+        assert model.invoked(dataframe_records=ROWS) == want == [None, None]
+
+
+def test_a_hinted_model_s_table_is_written_by_its_columns(save: Save) -> None:
+    """Where no hint says what comes back, a table of several columns is one in each protocol."""
+    example = {"input_example": ["u", "v"]}
+    for hint in (pd.DataFrame, Any):
+        made = hinted(lambda texts: pd.DataFrame({"x": texts, "n": 1}), list[str], hint)
+        model = save(made, **example)
+        want = model.by_mlflow(inputs=["u", "v"])
+        assert model.answer(["u", "v"]) == want == model.invoked(inputs=["u", "v"])
+        request = model.contract.parse(b'["u", "v"]')
+        columns = model.contract.columns(model._outputs(request), request.rows)
+        assert [(column.name, column.values) for column in columns] == [
+            ("x", ["u", "v"]),
+            ("n", [1, 1]),
+        ]
+
+
+# MLflow compares an example's columns with a range.
+@pytest.mark.filterwarnings("ignore:Operation with range:DeprecationWarning")
+@pytest.mark.parametrize("asked", ["predict_proba", "predict_log_proba"])
+def test_probabilities_of_a_model_with_an_example_are_given(save: Save, asked: str) -> None:
+    """MLflow declares of them what `predict` gives: of labels, which they aren't."""
+    table = pd.DataFrame({"a": [0.1, 0.9, 0.2, 0.8], "b": [0.9, 0.1, 0.7, 0.3]})
+    fitted = LogisticRegression().fit(table, ["no", "yes"] * 2)
+    model = save(
+        fitted,
+        flavor=mlflow.sklearn,
+        input_example=table.head(2),
+        pyfunc_predict_fn=asked,
+        serialization_format="cloudpickle",
+    )
     for rows in (ROWS, ROWS[:1]):
         assert model.answer(rows) == model.by_mlflow(dataframe_records=rows)
 

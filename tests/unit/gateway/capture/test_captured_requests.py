@@ -146,6 +146,17 @@ async def test_untyped_models_are_json_text(tmp_path: Path) -> None:
     assert [orjson.loads(row["output"]) for row in rows] == [{"y": 1}, [2]]
 
 
+async def test_a_table_where_anything_is_declared_is_json_text(tmp_path: Path) -> None:
+    """What a type-hinted model has as a table is kept as the records that its caller got."""
+    text = orjson.loads(signature(("x", "double")))
+    text["outputs"] = '[{"type": "any", "required": true}]'
+    table: Output = ("columns", ["y", "z"], [[1, 2], ["a", "b"]])
+    captured = Captured(tmp_path, orjson.dumps(text).decode(), lambda call: table)
+    answer = await captured.ask([{"x": 1.0}, {"x": 2.0}])
+    rows = (await captured.table()).to_pylist()
+    assert [orjson.loads(row["output"]) for row in rows] == answer.json()
+
+
 CHAT = {"inputs": CHAT_MODEL_INPUT_SCHEMA.to_json(), "task": CHAT_MODEL}
 SAID = {"role": "assistant", "content": "hello"}
 HELLO = {"messages": [{"role": "user", "content": "Hi"}], "temperature": 0.5}

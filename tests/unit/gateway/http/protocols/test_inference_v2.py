@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import pytest
 from mlflow.types import ColSpec, DataType
-from mlflow.types.schema import Array
+from mlflow.types.schema import AnyType, Array
 
 from gateway.errors import ModelUnavailable
 from tests.support.echo_gateway import EchoGateway, signature
@@ -246,6 +246,15 @@ async def test_undeclared_answers_are_typed_by_what_is_in_them() -> None:
     assert [(o["name"], o["datatype"], o["shape"]) for o in outputs] == [
         ("d", "FP64", [2]), ("s", "BYTES", [2]), ("v", "FP64", [2, 2]),
     ]  # fmt: skip
+
+
+async def test_a_table_where_anything_is_declared_is_one_output() -> None:
+    """Its rows are JSON in the output that the metadata name, as the typed route has them."""
+    text = signature([ColSpec("double", "d"), ColSpec("string", "s")], [ColSpec(AnyType())])
+    asked = [tensor("d", "FP64", [2], [1, 2]), tensor("s", "BYTES", [2], ["a", "b"])]
+    (output,) = await of_signature(text, asked)
+    assert (output["name"], output["shape"]) == ("output-0", [2])
+    assert list(map(orjson.loads, output["data"])) == [{"d": 1, "s": "a"}, {"d": 2, "s": "b"}]
 
 
 async def test_metadata_are_of_the_signature(client: httpx.AsyncClient) -> None:
