@@ -1,14 +1,17 @@
 """Builds that failed, remembered on disk: all processes that share a folder of environments know
-the same of them, and none repeats what has just failed for another. Blocks.
+the same of them, and none repeats what has just failed for another by the same options. A restart
+with another index, or another proxy, is somebody's mend: it is tried at once. Blocks.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Literal, get_args
@@ -26,6 +29,10 @@ _SHORT_PAUSES = Backoff(least_s=10.0, most_s=300.0)
 _PASSING = frozenset({"in_use", "disk"})
 
 _KEPT_S = 7 * 24 * 3600.0
+
+_OF_OPTIONS = ("UV_", "SSL_CERT_")
+_CACHE = "UV_CACHE_DIR"  # where it is mends nothing
+_PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,23 +53,29 @@ class Failure:
 
 
 class Failures:
-    """The failures below a folder, one file each, by the digest of the environment."""
+    """The failures below a folder, one file each, by the digest of the environment and that of the
+    options that the process' variables give uv."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._options = _options(os.environ)
         self._random = Random()  # noqa: S311 - no secret
 
     def find(self, digest: str) -> Failure | None:
-        """The last failure; None where there is none, or none that can be read."""
-        try:
-            said = json.loads(self._file(digest).read_text(encoding="utf-8"))
-            return _failure(said)
-        except (OSError, ValueError, KeyError, TypeError):
+        """The last failure by these options, else one by others, which is tried again at once; None
+        where there is none, or none that can be read."""
+        own = _read(self._file(digest))
+        if own is not None:
+            return own
+        others = [_read(path) for path in self._folder.glob(f"{digest}-*.json")]
+        known = [each for each in others if each is not None]
+        if not known:
             return None
+        return replace(max(known, key=lambda each: each.failed_at), retry_at=0.0)
 
     def add(self, digest: str, cause: Cause, reason: str, lines: Sequence[str]) -> Failure:
         """Remember one more, where the disk has room for it; what is to be known of it."""
-        before = self.find(digest)
+        before = _read(self._file(digest))
         times = 1 if before is None else before.times + 1
         pauses = _SHORT_PAUSES if cause in _PASSING else _PAUSES
         now = time.time()
@@ -80,7 +93,8 @@ class Failures:
 
     def forget(self, digest: str) -> None:
         """It has been built."""
-        self._file(digest).unlink(missing_ok=True)
+        for path in self._folder.glob(f"{digest}-*.json"):
+            path.unlink(missing_ok=True)
 
     def remove_old(self) -> None:
         """Forget those of last week, and what was written by half."""
@@ -90,7 +104,24 @@ class Failures:
                     path.unlink(missing_ok=True)
 
     def _file(self, digest: str) -> Path:
-        return self._folder / f"{digest}.json"
+        return self._folder / f"{digest}-{self._options}.json"
+
+
+def _options(variables: Mapping[str, str]) -> str:
+    """Tells apart what uv is told by variables; no secret of theirs can be read from it."""
+    told = sorted(
+        (name, value)
+        for name, value in variables.items()
+        if (name.startswith(_OF_OPTIONS) and name != _CACHE) or name.upper() in _PROXIES
+    )
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def _read(path: Path) -> Failure | None:
+    try:
+        return _failure(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _failure(said: Mapping[str, object]) -> Failure:

@@ -58,7 +58,9 @@ def test_one_is_fresh_until_its_time_has_come(tmp_path: Path) -> None:
 def test_what_cant_be_read_is_none(tmp_path: Path, content: str) -> None:
     """Nobody is kept from building by a file that is broken, and the next failure replaces it."""
     failures = Failures(tmp_path)
-    (tmp_path / "a.json").write_bytes(content.encode("utf-8", "surrogatepass"))
+    failures.add("a", "disk", "No.", [])
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(content.encode("utf-8", "surrogatepass"))
     assert failures.find("a") is None
     assert failures.add("a", "disk", "No.", []).times == 1
     assert failures.find("a") is not None
@@ -80,7 +82,27 @@ def test_those_of_last_week_are_forgotten(tmp_path: Path) -> None:
     failures.add("new", "packages", "No.", [])
     (tmp_path / "old.1.partial").touch()
     week_ago = time.time() - 8 * 86_400
-    for name in ("old.json", "old.1.partial"):
-        os.utime(tmp_path / name, (week_ago, week_ago))
+    for path in tmp_path.glob("old*"):
+        os.utime(path, (week_ago, week_ago))
     failures.remove_old()
-    assert {path.name for path in tmp_path.iterdir()} == {"new.json"}
+    assert [path.name[:4] for path in tmp_path.iterdir()] == ["new-"]
+
+
+def test_other_options_are_a_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who starts with another index is told what failed, and tries at once, with pauses of his own;
+    where the cache is mends nothing, and no secret is in a name."""
+    monkeypatch.setenv("UV_INDEX_URL", "https://user:secret@one.example/simple")
+    one = Failures(tmp_path)
+    failed = one.add("a", "packages", "No.", ["line"])
+    monkeypatch.setenv("UV_CACHE_DIR", "/elsewhere")
+    assert Failures(tmp_path).find("a") == failed
+    monkeypatch.setenv("UV_INDEX_URL", "https://two.example/simple")
+    two = Failures(tmp_path)
+    told = two.find("a")
+    assert told is not None
+    assert (told.lines, told.is_fresh(time.time())) == (("line",), False)
+    assert two.add("a", "packages", "Again no.", []).times == 1
+    assert one.find("a") == failed
+    assert not any("secret" in path.name or "one" in path.name for path in tmp_path.iterdir())
+    two.forget("a")
+    assert one.find("a") is None
