@@ -108,13 +108,7 @@ class PlainTable:
             return None
         if max_rows is not None and rows > max_rows:
             raise too_many_rows(max_rows)
-        found = []
-        for plain, values in zip(self._plain, lists, strict=True):
-            column = plain.of_types(values)
-            if column is None:
-                return None
-            found.append(column)
-        return self._frame(tuple(found), rows)
+        return self._framed(lists, rows, are_decoded=True)
 
     @cached_property
     def _members(self) -> list[Callable[[Any], Any]]:
@@ -151,8 +145,16 @@ class PlainTable:
 
     def of_rows(self, rows: list[Any]) -> Frame | None:
         """The same of JSON's values."""
-        columns = self._columns(rows) if rows else None
-        return None if columns is None else self._frame(columns, len(rows))
+        if not rows:
+            return None
+        try:
+            cells = list(map(self._cells, rows))
+        except (KeyError, TypeError):
+            return None
+        if set(map(len, rows)) != {len(self._plain)}:
+            return None
+        by_column = zip(*cells, strict=True) if len(self._plain) > 1 else (cells,)
+        return self._framed(by_column, len(rows))
 
     def of_columns(self, columns: Mapping[str, Any], rows: int) -> Frame | None:
         """The same of lists by their columns' names."""
@@ -165,29 +167,22 @@ class PlainTable:
         lists = by_column if len(self._plain) > 1 else (by_column,)
         if any(type(each) is not list or len(each) != rows for each in lists):
             return None
-        found = self._read(lists)
-        return None if found is None else self._frame(found, rows)
+        return self._framed(lists, rows)
 
-    def _frame(self, columns: tuple[Column, ...], rows: int) -> Frame:
-        return Frame(layout="table", names=self._labels, columns=columns, rows=rows, key=self._key)
-
-    def _columns(self, rows: list[Any]) -> tuple[Column, ...] | None:
-        try:
-            cells = list(map(self._cells, rows))
-        except (KeyError, TypeError):
-            return None
-        if set(map(len, rows)) != {len(self._plain)}:
-            return None
-        return self._read(zip(*cells, strict=True) if len(self._plain) > 1 else (cells,))
-
-    def _read(self, by_column: Iterable[Sequence[Any]]) -> tuple[Column, ...] | None:
+    def _framed(
+        self, by_column: Iterable[Sequence[Any]], rows: int, *, are_decoded: bool = False
+    ) -> Frame | None:
+        """The frame of each column's values, which have their types checked where they
+        `are_decoded`."""
         found = []
         for plain, values in zip(self._plain, by_column, strict=True):
-            column = plain.read(values)
+            column = plain.of_types(values) if are_decoded else plain.read(values)
             if column is None:
                 return None
             found.append(column)
-        return tuple(found)
+        return Frame(
+            layout="table", names=self._labels, columns=tuple(found), rows=rows, key=self._key
+        )
 
 
 def _member(number: int) -> str:
