@@ -326,6 +326,7 @@ class SmallPredictions:
         self._outcomes.was_loaded(resolution)
         self._outcomes.answered(resolution)
         if kept is not None:
+            kept.stands_alone()
             kept.note_outputs(outputs, len(answer.body))
         offer = (
             None

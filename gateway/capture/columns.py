@@ -10,9 +10,10 @@ of its own where it is the longer one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,9 @@ import orjson
 from gateway.capture.arrow_columns import JSON, Cells, arrow_array
 from gateway.capture.kept import Kept
 from gateway.capture.left_out import INPUT, OUTPUT, PARAM, is_left_out, without
+from gateway.capture.pieces import Piece, pieces_of, runs_of
 from gateway.catalog import Resolution
-from gateway.contract import AnswerColumn, Contract, Frame, Output
+from gateway.contract import AnswerColumn, Contract
 from gateway.contract.outputs import joined_output, row_count
 from gateway.contract.rendering import UNNAMED, is_anything
 from gateway.contract.types import AnyValue, ArrayOf, Field, MapOf, ObjectOf, Param, Rows, Type
@@ -51,25 +53,6 @@ class _Column:
     nullable: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Piece:
-    """Rows of one request that went to the model in one frame, or one row without inputs."""
-
-    kept: Kept
-    places: Sequence[int | None]
-    frame: Frame | None = None
-    output: Output | None = None
-
-    @property
-    def rows(self) -> int:
-        return len(self.places)
-
-    @property
-    def is_even(self) -> bool:
-        """Whether there is one answer for each input."""
-        return self.output is not None and row_count(self.output) == self.rows
-
-
 class Shape:
     """The columns of one version's rows, answered for one contract. Makes tables of them."""
 
@@ -90,17 +73,19 @@ class Shape:
         TypeError, OverflowError, InvalidModelOutput (PyArrow's own errors are among the first)."""
         import pyarrow as pa
 
-        pieces = [piece for each in kept for piece in _pieces(each)]
+        pieces = list(pieces_of(kept))
         columns = _facts(pieces)
         for column in self._inputs:
             columns[column.name] = self._input_array(column, pieces)
         for column in self._params:
-            cells = [_param_of(each.kept, column) for each in pieces]
-            columns[column.name] = _spread(pieces, arrow_array([cells], column.type, nullable=True))
+            cells = [_param_of(each, column) for each in pieces]
+            array = arrow_array([cells], column.type, nullable=True)
+            columns[column.name] = _spread([each.rows for each in pieces], array)
         if self._outputs:
             columns |= self._output_arrays(pieces)
         if self._has_events:
-            columns[EVENTS] = _spread(pieces, pa.array(map(_events, pieces), pa.string()))
+            array = pa.array(map(_events, pieces), pa.string())
+            columns[EVENTS] = _spread([each.rows for each in pieces], array)
         return pa.table(columns)
 
     def _wanted(self, part: str, columns: Any) -> list[_Column]:
@@ -109,7 +94,7 @@ class Shape:
     def _keeps(self, part: str, label: str | int) -> bool:
         return not is_left_out(self._drop, part, str(label))
 
-    def _input_array(self, column: _Column, pieces: Sequence[_Piece]) -> Any:
+    def _input_array(self, column: _Column, pieces: Sequence[Piece]) -> Any:
         if self._contract.untyped:
             texts = [
                 without(self._drop, INPUT, cell) for each in pieces for cell in _whole_cells(each)
@@ -121,13 +106,13 @@ class Shape:
             parts = [_cells(each, column) for each in pieces]
         return arrow_array(parts, column.type, nullable=column.nullable)
 
-    def _output_arrays(self, pieces: Sequence[_Piece]) -> dict[str, Any]:
+    def _output_arrays(self, pieces: Sequence[Piece]) -> dict[str, Any]:
         if not self._is_typed:
             (column,) = self._outputs
             answers = list(chain.from_iterable(map(self._untyped_answers, pieces)))
             return {column.name: arrow_array([answers], column.type, nullable=column.nullable)}
         parts: dict[str | int, list[Cells]] = {column.label: [] for column in self._outputs}
-        for group in _runs(pieces):
+        for group in runs_of(pieces):
             answer = self._answer(group)
             rows = sum(each.rows for each in group)
             for label, cells in parts.items():
@@ -137,7 +122,7 @@ class Shape:
             for column in self._outputs
         }
 
-    def _answer(self, pieces: Sequence[_Piece]) -> dict[str | int, AnswerColumn]:
+    def _answer(self, pieces: Sequence[Piece]) -> dict[str | int, AnswerColumn]:
         """The answers of these pieces by column: all are even, or there is one."""
         outputs = [each.output for each in pieces if each.output is not None]
         joined = joined_output(outputs) if outputs else None
@@ -148,7 +133,7 @@ class Shape:
             raise InvalidModelOutput("The columns of the model's answer have different lengths.")
         return {each.name: each for each in self._contract.columns([(range(rows), joined)], rows)}
 
-    def _untyped_answers(self, piece: _Piece) -> list[Any]:
+    def _untyped_answers(self, piece: Piece) -> list[Any]:
         if piece.output is None:
             return [None] * piece.rows
         rows = row_count(piece.output) or 0
@@ -218,50 +203,45 @@ def _or_text(type_: Type) -> Type:
     return AnyValue() if isinstance(type_, ArrayOf | MapOf | ObjectOf) else type_
 
 
-def _pieces(kept: Kept) -> Iterator[_Piece]:
-    request = kept.request
-    if request is None or not request.frames:
-        yield _Piece(kept=kept, places=[None])
-        return
-    outputs: Iterator[Output | None] = repeat(None)
-    if kept.outputs is not None and kept.status == _OK:
-        outputs = iter(output for _, output in kept.outputs)
-    for (places, frame), output in zip(request.frames, outputs, strict=False):
-        answered = 0 if output is None else row_count(output) or 0
-        more = range(places[-1] + 1, places[-1] + 1 + answered - len(places))
-        yield _Piece(kept=kept, places=[*places, *more], frame=frame, output=output)
-
-
-def _facts(pieces: Sequence[_Piece]) -> dict[str, Any]:
+def _facts(pieces: Sequence[Piece]) -> dict[str, Any]:
     import pyarrow as pa
 
-    def of(values: Callable[[Kept], Any], type_: Any) -> Any:
-        return _spread(pieces, pa.array([values(each.kept) for each in pieces], type_))
+    requests = [each for piece in pieces for each in piece.requests]
+    sizes = [size for piece in pieces for size in piece.sizes]
 
-    text = pa.string()
+    rows = sum(sizes)
+
+    def of(name: str, type_: Any) -> Any:
+        return _spread(sizes, pa.array(list(map(attrgetter(name), requests)), type_))
+
+    def of_all(value: Any, type_: Any) -> Any:
+        return pa.repeat(pa.scalar(value, type_), rows)
+
+    text, resolution = pa.string(), requests[0].resolution
+    at_us = [round(each.at_s * 1e6) for each in requests]
     return {
-        "time": of(lambda each: round(each.at_s * 1e6), pa.timestamp("us", tz="UTC")),
-        "request_id": of(lambda each: each.request_id, text),
-        "correlation_id": of(lambda each: each.correlation_id, text),
+        "time": _spread(sizes, pa.array(at_us, pa.timestamp("us", tz="UTC"))),
+        "request_id": of("request_id", text),
+        "correlation_id": of("correlation_id", text),
         "row": pa.array([place for each in pieces for place in each.places], pa.int32()),
-        "model": of(lambda each: each.resolution.model.name, text),
-        "version": of(lambda each: each.resolution.version.number, pa.int64()),
-        "asked": of(lambda each: each.asked, text),
-        "protocol": of(lambda each: each.protocol, text),
-        "status": of(lambda each: each.status, pa.int32()),
-        "error": of(lambda each: each.error, text),
-        "ms": of(lambda each: each.spent_ms, pa.float64()),
+        "model": of_all(resolution.model.name, text),
+        "version": of_all(resolution.version.number, pa.int64()),
+        "asked": of("asked", text),
+        "protocol": of("protocol", text),
+        "status": of("status", pa.int32()),
+        "error": of("error", text),
+        "ms": of("spent_ms", pa.float64()),
     }
 
 
-def _spread(pieces: Sequence[_Piece], array: Any) -> Any:
-    """A value for each piece as one for each of its rows."""
-    if all(each.rows == 1 for each in pieces):
+def _spread(sizes: Sequence[int], array: Any) -> Any:
+    """A value for each of so many rows."""
+    if set(sizes) == {1}:
         return array
-    return array.take(np.repeat(np.arange(len(pieces)), [each.rows for each in pieces]))
+    return array.take(np.repeat(np.arange(len(sizes)), sizes))
 
 
-def _cells(piece: _Piece, column: _Column) -> Cells:
+def _cells(piece: Piece, column: _Column) -> Cells:
     frame = piece.frame
     if frame is None or column.label not in frame.names:
         return [None] * piece.rows
@@ -269,17 +249,19 @@ def _cells(piece: _Piece, column: _Column) -> Cells:
     return cells if len(cells) == piece.rows else _padded(cells, piece.rows)
 
 
-def _param_of(kept: Kept, column: _Column) -> Any:
-    return None if kept.request is None else kept.request.params.get(str(column.label))
+def _param_of(piece: Piece, column: _Column) -> Any:
+    """Those that were read together have none."""
+    request = piece.requests[0].request
+    return None if request is None else request.params.get(str(column.label))
 
 
-def _member(piece: _Piece, column: _Column) -> Cells:
+def _member(piece: Piece, column: _Column) -> Cells:
     """Of the object that an agent was given."""
     cells = _whole_cells(piece)
     return [None if cell is None else cell.get(column.label) for cell in cells]
 
 
-def _whole_cells(piece: _Piece) -> list[Any]:
+def _whole_cells(piece: Piece) -> list[Any]:
     """The inputs as they are, one by one."""
     return _padded([] if piece.frame is None else piece.frame.columns[0], piece.rows)
 
@@ -289,26 +271,6 @@ def _padded(cells: Cells, rows: int) -> list[Any]:
     return values + [None] * (rows - len(values))
 
 
-def _runs(pieces: Sequence[_Piece]) -> Iterator[Sequence[_Piece]]:
-    """Pieces one after the other whose answers are alike enough to be taken as one."""
-    run: list[_Piece] = []
-    for piece in pieces:
-        if run and not (piece.is_even and run[0].is_even and _is_alike(piece, run[0])):
-            yield run
-            run = []
-        run.append(piece)
-    if run:
-        yield run
-
-
-def _is_alike(piece: _Piece, other: _Piece) -> bool:
-    assert piece.output is not None
-    assert other.output is not None
-    if piece.output[0] == "columns" and other.output[0] == "columns":
-        return list(piece.output[1]) == list(other.output[1])
-    return piece.output[0] == other.output[0]
-
-
-def _events(piece: _Piece) -> str | None:
-    events = piece.kept.events
+def _events(piece: Piece) -> str | None:
+    events = piece.requests[0].events
     return None if events is None else f"[{','.join(each.decode() for each in events)}]"

@@ -92,6 +92,15 @@ class Frame:
         columns = tuple(_joined(parts) for parts in zip(*(f.columns for f in frames), strict=True))
         return replace(first, columns=columns, rows=sum(frame.rows for frame in frames))
 
+    def taken(self, places: Sequence[int]) -> Frame:
+        """The rows at those places, in their order."""
+        if list(places) == list(range(self.rows)):
+            return self
+        if self.whole:
+            raise ValueError("the model takes these rows together or not at all")
+        columns = tuple(cells_at(column, places) for column in self.columns)
+        return replace(self, columns=columns, rows=len(places))
+
     def slice(self, start: int, stop: int) -> Frame:
         """The rows from `start` up to `stop`, which lie within the frame."""
         if not 0 <= start <= stop <= self.rows:
@@ -183,7 +192,7 @@ class Framer:
         if not self._row_by_row:
             return ((range(rows), self._values(column)),)
         places = [range(i, i + 1) for i in range(rows)]
-        return tuple((each, _alone(self._values(_taken(column, each)))) for each in places)
+        return tuple((each, _alone(self._values(cells_at(column, each)))) for each in places)
 
     def _values(self, column: Column) -> Frame:
         (encode,) = self._encoders.values()
@@ -340,10 +349,11 @@ def _alone(frame: Frame) -> Frame:
 def _at(cells: Mapping[str, Column], places: Sequence[int], rows: int) -> Mapping[str, Column]:
     if len(places) == rows:
         return cells
-    return {name: _taken(column, places) for name, column in cells.items()}
+    return {name: cells_at(column, places) for name, column in cells.items()}
 
 
-def _taken(column: Column, places: Sequence[int]) -> Column:
+def cells_at(column: Column, places: Sequence[int]) -> Column:
+    """The cells at those places, in their order."""
     return column[places] if isinstance(column, np.ndarray) else [column[i] for i in places]
 
 

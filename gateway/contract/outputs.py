@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from gateway.contract.coercion import Column
+from gateway.contract.frames import cells_at
 
 Mark: TypeAlias = Sequence[str]
 """What an answer was where its columns or values don't show it: ("dict",) of columns, ("alone",) of
@@ -85,6 +86,12 @@ def output_slice(output: Output, start: int, stop: int) -> Output:
     """The answer to the rows from `start` up to `stop`."""
     columns = (output[1],) if output[0] == "values" else output[2]
     return with_columns(output, [column[start:stop] for column in columns])
+
+
+def output_taken(output: Output, rows: Sequence[int]) -> Output:
+    """The answer to those rows."""
+    columns = (output[1],) if output[0] == "values" else output[2]
+    return with_columns(output, [cells_at(column, rows) for column in columns])
 
 
 def joined_output(outputs: Sequence[Output]) -> Output | None:

@@ -314,7 +314,8 @@ def held() -> int:
 
 
 def told_of(kept: Kept) -> tuple[Any, ...]:
-    """What a captured request says, but for moments and its id."""
+    """What a captured request says, but for moments, its id and about how large it is."""
+    kept.stands_alone()
     frames = kept.request and [
         (list(places), frame.key, list(map(list, frame.columns)))
         for places, frame in kept.request.frames
@@ -326,5 +327,5 @@ def told_of(kept: Kept) -> tuple[Any, ...]:
     version = kept.resolution.version.number
     return (
         kept.protocol, kept.status, kept.error, version, kept.asked, frames, outputs,
-        kept.correlation_id, kept.size_bytes,
+        kept.correlation_id,
     )  # fmt: skip

@@ -14,7 +14,6 @@ from gateway.admission import Visit
 from gateway.capture.kept import Kept
 from gateway.catalog import Resolution
 from gateway.contract import Form
-from gateway.frame_calls import placed
 from gateway.http.access_log import AccessEntry, AccessJournal, note_answer
 from gateway.http.boundary import BEGAN
 from gateway.http.predict.answering import Answer, Exchange, server_timing
@@ -146,7 +145,7 @@ class DirectAnswer:
         if self._begun is None:
             self._jointly = jointly
         if self._kept is not None:
-            self._kept.note_request(jointly.joint.request(number), len(self.body))
+            self._kept.note_joint(jointly.joint, number, len(self.body))
 
     def end_with(self, jointly: Jointly, number: int, head: bytes, body: bytes) -> None:
         """Send what was made for all together."""
@@ -155,9 +154,8 @@ class DirectAnswer:
             self.resolution, len(self.body) + len(body)
         )
         if self._kept is not None:
-            assert self._kept.request is not None
-            result = jointly.result_of(number)
-            self._kept.note_outputs(placed(self._kept.request, [result]), len(body))
+            assert jointly.result is not None
+            self._kept.note_joint_output(jointly.result.output, len(body))
         self._context.small.answered(self.resolution)
         self.answer(head, body, jointly.joint.sizes[number])
         if is_offered:
