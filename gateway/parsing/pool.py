@@ -15,7 +15,7 @@ from gateway.contract import TYPED, Contract, Read, Request
 from gateway.errors import GatewayUnavailable
 from gateway.parsing.worker_process import Answer, Job, ParsingProcess
 
-AT_ONCE_BYTES = 256 * 1024
+AT_ONCE_BYTES = 512 * 1024
 """Up to so many bytes a body is parsed on the event loop: to change threads costs more."""
 
 _IN_A_THREAD_BYTES = 2 * 1024 * 1024

@@ -24,14 +24,14 @@ pytestmark = [
 
 
 def test_a_model_that_slept_answers_soon(mlflow_uri: str, tmp_path: Path) -> None:
-    """The request that wakes it is told to Serve's controller at once, and each of three times."""
+    """The request that wakes it is told to Serve's controller at once, and each of two times."""
     name = "to zero"
     register(mlflow_uri, name, lambda rows, params: rows, NUMBER, NUMBER)
     options = ("--include", name)
     environment = {"MODELMUX_IDLE_TIMEOUT_S": "1"}
     with gateway(mlflow_uri, tmp_path, *options, environment=environment) as served:
         assert served.predict(name, {"x": 1}).status_code == 200
-        for _ in range(3):
+        for _ in range(2):
             poll(
                 lambda: not processes_called(served, f"{MODEL}to-zero"),
                 timeout_s=PATIENCE_S,
