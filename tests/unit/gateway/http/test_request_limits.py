@@ -145,7 +145,7 @@ async def test_the_deadline_holds_while_a_body_is_parsed() -> None:
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://gw"
     ) as client:
-        response = await client.post("/models/m/predict", json=[{"x": 1.0}] * 50_000)
+        response = await client.post("/models/m/predict", json=[{"x": 1.0}] * 70_000)
     assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
     assert parsing.began
     assert admission.body_bytes == 0
