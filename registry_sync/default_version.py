@@ -284,7 +284,7 @@ class DefaultPolicy:
         previous: ServedModel,
     ) -> DefaultChoice:
         """The contract that was in force then, where today's can't be kept."""
-        # What callers were sent back from is forward again, and nobody is sent back from what is left.
+        # What callers were sent back from is forward again: nobody is sent back from what is left.
         cause: DefaultCause = "named" if former.rolled_back else "rolled_back"
         if not self._differences(candidate, previous):
             taken = self._taken_over(candidate, versions, previous, cause)
