@@ -58,7 +58,8 @@ class CanaryRule(_Frozen):
 
 
 class CanaryStop(_Frozen):
-    """A pair of versions, by their fingerprints, of which the canary was stopped, and why."""
+    """A version that was stopped as a canary, the default that it was beside, and why; the versions
+    by their fingerprints."""
 
     default: str
     canary: str

@@ -6,7 +6,8 @@ The rules are the product's promise (docs, "Versions and the gate"):
   nobody goes anywhere.
 * It must keep the contract and speak as the default does. It must have been loaded, and where its
   model runs it is loaded before anybody goes there.
-* What was stopped stays so for this pair of versions, until a tag of the canary's is changed.
+* A version that was stopped stays so, whatever the default is by then, until a tag of the canary's
+  is changed: its bound is an absolute one.
 * Where it is the default the tag has nothing to do any more.
 """
 
@@ -143,7 +144,7 @@ def _finding(
     problem = problem or facts.environment_problem(model, version)
     if problem is not None:
         return _Finding("waiting", problem)
-    stop = _stop(canary, default, version)
+    stop = _stop(canary, version)
     if stop is not None:
         return _Finding("stopped", stop.why)
     if _must_load(model, version, facts, has_run=has_run):
@@ -205,15 +206,14 @@ def with_canary_stopped(catalog: Catalog, name: str, trial: str, why: str) -> Ca
     )
 
 
-def _stop(canary: Canary, default: ModelVersion, version: ModelVersion) -> CanaryStop | None:
-    pair = (default.fingerprint, version.fingerprint)
-    return next((each for each in canary.stops if (each.default, each.canary) == pair), None)
+def _stop(canary: Canary, version: ModelVersion) -> CanaryStop | None:
+    return next((each for each in canary.stops if each.canary == version.fingerprint), None)
 
 
 def _registered(stops: tuple[CanaryStop, ...], model: ServedModel) -> tuple[CanaryStop, ...]:
     """Those of versions that are there still."""
     known = {version.fingerprint for version in model.versions}
-    return tuple(each for each in stops if each.default in known and each.canary in known)
+    return tuple(each for each in stops if each.canary in known)
 
 
 def _pair(model: ServedModel, version: ModelVersion | None) -> tuple[str, str] | None:

@@ -284,11 +284,13 @@ class DefaultPolicy:
         previous: ServedModel,
     ) -> DefaultChoice:
         """The contract that was in force then, where today's can't be kept."""
+        # What callers were sent back from is forward again: nobody is sent back from what is left.
+        cause: DefaultCause = "named" if former.rolled_back else "rolled_back"
         if not self._differences(candidate, previous):
-            taken = self._taken_over(candidate, versions, previous, "rolled_back")
+            taken = self._taken_over(candidate, versions, previous, cause)
         else:
-            taken = _back_to(former, versions, previous, "rolled_back")
-        if former.rolled_back:  # and now forward again: nobody is sent back from what is left
+            taken = _back_to(former, versions, previous, cause)
+        if former.rolled_back:
             return taken
         back = [f.fingerprint for f in _later(former, previous)]
         if previous.default is not None:

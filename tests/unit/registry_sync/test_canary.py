@@ -236,7 +236,7 @@ def test_the_end_of_a_canary_is_told_with_why(changed: RegisteredModel, why: str
     assert ended.why.startswith(why)
 
 
-def test_what_was_stopped_stays_so_for_this_pair() -> None:
+def test_a_version_that_was_stopped_stays_so() -> None:
     """Also where another version was under the alias meanwhile: that one runs."""
     registry = Registry()
     registry.look(_record())
@@ -273,14 +273,34 @@ def test_a_tag_that_is_taken_away_and_set_again_lets_it_run_again() -> None:
 
 
 def test_another_default_is_another_trial() -> None:
-    """What was stopped beside one default may run beside the next."""
+    """What is counted beside the next default begins at nothing."""
     registry = Registry()
     first = _canary(registry.look(_record()))
-    registry.stop()
     prepared = LoadFacts(loaded=LOADED.loaded, prepared={"f3"})
     moved = registry.look(_record(aliases={**ALIASES, "champion": 3}), prepared)
     assert (moved.default_version, _canary(moved).state) == (3, "running")
     assert _canary(moved).trial != first.trial
+
+
+def test_what_was_stopped_stays_so_beside_another_default() -> None:
+    """Nobody who moves the alias, or back, has asked for a canary that failed to have callers
+    again; and the history doesn't tell that it was stopped once more."""
+    registry = Registry()
+    registry.look(_record())
+    stopped = registry.stop("It fails.")
+    prepared = LoadFacts(loaded=LOADED.loaded, prepared={"f3"})
+    before = registry.catalog
+    for champion in (3, 1):
+        aliases = {**ALIASES, "champion": champion}
+        moved = registry.look(_record(aliases=aliases), prepared)
+        assert moved.default_version == champion
+        assert (_canary(moved).state, _canary(moved).why) == ("stopped", "It fails.")
+        assert registry.catalog is not None
+        changes = changes_between(before, registry.catalog)
+        noted = history_of(changes, before, registry.catalog, at=1.0)
+        assert not [each for each in noted if each.event.startswith("canary")]
+        before = registry.catalog
+    assert _canary(stopped).why == "It fails."
 
 
 def test_a_stop_that_comes_too_late_stops_nothing() -> None:

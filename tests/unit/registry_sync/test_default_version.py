@@ -315,6 +315,7 @@ def test_going_back_after_a_breaking_version_was_let_in_is_one_act() -> None:
     assert back.default_before.number == 1  # nobody is sent back to what was rolled back
     again = _after(*versions, before=back, aliases={"champion": 3})
     assert (again.default_version, again.contract, again.held) == (3, BREAKING, None)
+    assert again.default_cause == "named"  # forward isn't told as a rollback
     assert again.default_before is not None
     assert again.default_before.number == 2
 

@@ -47,7 +47,7 @@ def test_the_life_of_a_default_is_told() -> None:
         [("held", None, 1, 2)],
         [("accepted", None, 1, 2)],
         [("alias", "champion", None, 1), ("rolled_back", None, 2, 1)],
-        [("alias", "champion", 1, 2), ("rolled_back", None, 1, 2)],
+        [("alias", "champion", 1, 2), ("accepted", None, 1, 2)],
         [("alias", "champion", 2, None), ("fell_back", None, 2, 1)],
     ]
 
