@@ -133,6 +133,20 @@ async def test_a_requirement_that_cant_be_resolved_is_told_in_the_resolvers_word
     assert build.store.building() == {}
 
 
+async def test_a_package_that_cant_be_built_is_told_by_its_name(
+    tmp_path: Path, index: Path
+) -> None:
+    """However much its build says: what couldn't be done comes first, and the reason last."""
+    code = "for n in range(20000): print(n, flush=False)\nraise SystemExit('no compiler here')"
+    make_sdist(index, "noisy", "1.0", build_code=code)
+    with pytest.raises(BuildFailed) as failed:
+        await builder(tmp_path, offline(index)).build(needs("noisy"))
+    lines = failed.value.lines
+    assert "noisy" in lines[0]
+    assert any("no compiler here" in line for line in lines)
+    assert len(lines) <= 21
+
+
 async def test_credentials_of_an_index_arent_told(tmp_path: Path) -> None:
     """Neither the model's nor the operator's, whatever uv says."""
     operators = "http://operator:hunter22@127.0.0.1:9/simple"  # pragma: allowlist secret
