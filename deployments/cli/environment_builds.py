@@ -21,6 +21,7 @@ from deployments.cli.environment_plans import (
 )
 from deployments.cli.terminal import StatusLine, megabytes, out
 from deployments.environments.builder import BuildFailed
+from deployments.environments.known_files import KnownFiles
 from deployments.environments.planner import Planner, environment_settings
 from deployments.environments.store import Environment
 from deployments.settings import Settings
@@ -38,7 +39,7 @@ async def listed(settings: Settings, status: StatusLine) -> list[dict[str, Any]]
         status.show("Reading the registry …")
         registry, models = await asyncio.to_thread(read_registry, settings, None)
         versions = [each for model in models for each in versions_of(model)]
-        plans = await plans_of(planner, registry, versions)
+        plans = await plans_of(planner, registry, versions, KnownFiles(settings.needs_dir))
         building = planner.builder.store.building()
         return [_row(planner, plan, building) for plan in plans]
 
@@ -60,7 +61,7 @@ async def built(
         ]
         if not versions:
             out.print("Nothing to build: no version is asked for.")
-        plans = await plans_of(planner, registry, versions)
+        plans = await plans_of(planner, registry, versions, KnownFiles(settings.needs_dir))
         build = _Build(
             planner,
             registry,

@@ -221,25 +221,21 @@ class Store:
         if self.total_bytes() <= max_bytes:
             return removed
         clear_cache()
+        taken = _Taken(self.folder)
         for environment in self.all():
-            if self.total_bytes() <= max_bytes:
+            if taken.bytes <= max_bytes:
                 break
-            if environment.digest not in in_use and self._remove_locked(environment.digest):
+            if environment.digest in in_use:
+                continue
+            files = list(_files_below(environment.folder))
+            if self._remove_locked(environment.digest):
                 removed.append(environment)
+                taken.less(files)
         return removed
 
     def total_bytes(self) -> int:
         """What lies on the disk below the folder; what several share is counted once."""
-        seen: set[tuple[int, int]] = set()
-        total = 0
-        for where, _, names in os.walk(self.folder):
-            for name in names:
-                with contextlib.suppress(OSError):
-                    status = os.lstat(os.path.join(where, name))
-                    if (status.st_dev, status.st_ino) not in seen:
-                        seen.add((status.st_dev, status.st_ino))
-                        total += status.st_size
-        return total
+        return _Taken(self.folder).bytes
 
     def _folders(self) -> Iterator[Path]:
         with contextlib.suppress(OSError):
@@ -318,6 +314,35 @@ class Store:
         locks = self.folder / _LOCKS
         locks.mkdir(parents=True, exist_ok=True)
         return os.open(locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+class _Taken:
+    """What lies on the disk below a folder: its files are looked at once, however many of its
+    environments go."""
+
+    def __init__(self, folder: Path) -> None:
+        self._links: dict[tuple[int, int], int] = {}
+        self.bytes = 0
+        for file, size in _files_below(folder):
+            self.bytes += 0 if file in self._links else size
+            self._links[file] = self._links.get(file, 0) + 1
+
+    def less(self, files: Sequence[tuple[tuple[int, int], int]]) -> None:
+        """Those are gone."""
+        for file, size in files:
+            left = self._links.get(file, 0) - 1
+            if left == 0:
+                self.bytes -= size
+            self._links[file] = left
+
+
+def _files_below(folder: Path) -> Iterator[tuple[tuple[int, int], int]]:
+    """Each name of each file below: which file it is, and its size."""
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                status = os.lstat(os.path.join(where, name))
+                yield (status.st_dev, status.st_ino), status.st_size
 
 
 def try_lock(descriptor: int, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> bool:
