@@ -32,8 +32,8 @@ from deployments.environments.model_needs import (
     Unreadable,
     completed,
     locked,
-    project_name,
 )
+from deployments.environments.project_lock import project_name
 from deployments.environments.requirement_lines import Wanted
 from deployments.environments.store import Environment, Store
 from gateway.single_flight import SingleFlight
