@@ -25,7 +25,7 @@ from deployments.model_replica.version_process import LoadFailed, VersionId
 LINGER_S = 20.0
 _END_S = 15.0
 # What couldn't be done, and what that came of.
-_FIRST_LINES, _LAST_LINES = 2, 1
+_FIRST_LINES, _LAST_LINES = 2, 2
 _SOON_S = 0.5
 
 

@@ -124,7 +124,7 @@ async def test_who_asks_is_told_what_it_waits_for(tmp_path: Path) -> None:
     builder.store.fail(digest, "packages", "Its packages can't be installed.", lines)
     assert (await told()).endswith(
         "; the last time it couldn't be: its packages can't be installed: "
-        "error: It is missing / 0 / cause: Nobody has it"
+        "error: It is missing / 0 / 8 / cause: Nobody has it"
     )
     os.close(lock)
 
