@@ -362,6 +362,32 @@ def gateway_that_builds(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", KILLED, str(folder)], cwd=root)
 
 
+async def test_what_a_build_has_started_ends_with_the_process_that_guards_it(
+    tmp_path: Path, index: Path
+) -> None:
+    """A worker of Ray's that ends kills its children, and no others."""
+    begun = tmp_path / "begun"
+    code = f"import os, time; open({str(begun)!r}, 'w').write(str(os.getpid())); time.sleep(1000)"
+    make_sdist(index, "sleepy", "1.0", build_code=code)
+    building = asyncio.create_task(builder(tmp_path, offline(index)).build(needs("sleepy")))
+    await until(lambda: begun.exists() and begun.read_text())
+    sleeping = int(begun.read_text())
+    (guard,) = [pid for pid in children_of(os.getpid()) if "guarded_run" in command_of(pid)]
+    os.kill(guard, signal.SIGKILL)
+    await until(lambda: not is_alive(sleeping))
+    with pytest.raises(BuildFailed):
+        await building
+
+
+def children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
 async def test_a_gateway_that_is_killed_leaves_no_environment(tmp_path: Path, index: Path) -> None:
     """Nor a process; who comes after builds it anew, without waiting for long."""
     make_sdist(index, "slow", "1.0", build_code=counting(tmp_path))
