@@ -500,6 +500,11 @@ class Settings(BaseSettings):
         return self.environments_dir or self.state_dir / "environments"
 
     @property
+    def needs_dir(self) -> Path:
+        """Where it is kept what versions' files say of their packages."""
+        return self.state_dir / "needs"
+
+    @property
     def artifact_dir(self) -> Path:
         """Where fetched artifacts are kept."""
         return self.state_dir / "artifacts"

@@ -21,6 +21,7 @@ from deployments.cli.environment_plans import (
 )
 from deployments.cli.terminal import StatusLine, megabytes, out
 from deployments.environments.builder import BuildFailed
+from deployments.environments.known_files import KnownFiles
 from deployments.environments.planner import Planner, environment_settings
 from deployments.environments.store import Environment
 from deployments.settings import Settings
@@ -38,7 +39,7 @@ async def listed(settings: Settings, status: StatusLine) -> list[dict[str, Any]]
         status.show("Reading the registry …")
         registry, models = await asyncio.to_thread(read_registry, settings, None)
         versions = [each for model in models for each in versions_of(model)]
-        plans = await plans_of(planner, registry, versions)
+        plans = await plans_of(planner, registry, versions, KnownFiles(settings.needs_dir))
         building = planner.builder.store.building()
         return [_row(planner, plan, building) for plan in plans]
 
@@ -60,8 +61,14 @@ async def built(
         ]
         if not versions:
             out.print("Nothing to build: no version is asked for.")
-        plans = await plans_of(planner, registry, versions)
-        build = _Build(planner, registry, status, at_once=settings.environment_builds_at_once)
+        plans = await plans_of(planner, registry, versions, KnownFiles(settings.needs_dir))
+        build = _Build(
+            planner,
+            registry,
+            status,
+            at_once=settings.environment_builds_at_once,
+            ahead=selector is None,
+        )
         is_good = await build.all(plans)
         total = await asyncio.to_thread(planner.builder.store.total_bytes)
     if total > settings.max_environments_bytes:
@@ -122,12 +129,19 @@ class _Build:
     """Builds what versions need and says of each how that went."""
 
     def __init__(
-        self, planner: Planner, registry: MlflowRegistry, status: StatusLine, *, at_once: int
+        self,
+        planner: Planner,
+        registry: MlflowRegistry,
+        status: StatusLine,
+        *,
+        at_once: int,
+        ahead: bool,
     ) -> None:
         self._planner = planner
         self._registry = registry
         self._status = status
         self._at_once = asyncio.Semaphore(at_once)
+        self._ahead = ahead
         self._begun: dict[str, float] = {}
         self._left = 0
 
@@ -182,9 +196,8 @@ class _Build:
         assert plan.choice is not None
         assert plan.choice.needs is not None
         model, number = plan.version.model, plan.version.record.number
-        return await self._planner.build(
-            plan.choice.needs, partial(self._registry.files_of, model, number), again=True
-        )
+        files = partial(self._registry.files_of, model, number)
+        return await self._planner.build(plan.choice.needs, files, again=True, ahead=self._ahead)
 
     async def _tell(self) -> None:
         while True:

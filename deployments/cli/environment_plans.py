@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from deployments.environments.choice import Choice, NoEnvironment
+from deployments.environments.known_files import KnownFiles
 from deployments.environments.planner import Planner
 from deployments.settings import Settings
 from gateway.catalog import LATEST, EnvironmentMode, ModelVersion
@@ -18,7 +19,7 @@ from registry_sync.contract_check import CannotTell
 from registry_sync.records import RegisteredModel, RegistryUnreachable
 from registry_sync.source import MlflowRegistry, NamePatterns
 from registry_sync.tags import is_served, parse_options
-from registry_sync.version_files import FilesUnreadable
+from registry_sync.version_files import FilesUnreadable, VersionFiles
 
 _READ_AT_ONCE = 4
 
@@ -95,23 +96,36 @@ def _number(model: RegisteredModel, selector: str) -> int:
 
 
 async def plans_of(
-    planner: Planner, registry: MlflowRegistry, versions: Sequence[Version]
+    planner: Planner,
+    registry: MlflowRegistry,
+    versions: Sequence[Version],
+    known_files: KnownFiles,
 ) -> list[Plan]:
-    """What each of the versions is to run in."""
+    """What each of the versions is to run in; the registry's store is asked for files that aren't
+    known."""
     at_once = asyncio.Semaphore(_READ_AT_ONCE)
 
     async def plan(version: Version) -> Plan:
         async with at_once:
-            return await _planned(planner, registry, version)
+            return await _planned(planner, registry, version, known_files)
 
     return await asyncio.gather(*map(plan, versions))
 
 
-async def _planned(planner: Planner, registry: MlflowRegistry, version: Version) -> Plan:
+async def _planned(
+    planner: Planner, registry: MlflowRegistry, version: Version, known_files: KnownFiles
+) -> Plan:
     record = version.record
+    files: list[VersionFiles] = []
+
+    def read(path: str) -> bytes | None:
+        if not files:
+            files.append(registry.files_of(version.model, record.number))
+        return files[0].read(path)
+
     try:
-        files = await asyncio.to_thread(registry.files_of, version.model, record.number)
-        choice = await planner.plan(files.read, fingerprint=record.fingerprint, tag=version.tag)
+        known = await asyncio.to_thread(known_files.reader, record.fingerprint, read)
+        choice = await planner.plan(known, fingerprint=record.fingerprint, tag=version.tag)
     except NoEnvironment as problem:
         return Plan(version=version, problem=problem.reason)
     except (LookupError, RegistryUnreachable, FilesUnreadable) as problem:

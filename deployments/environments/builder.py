@@ -23,6 +23,7 @@ from pathlib import Path
 import uv
 
 from deployments.environments import guarded_run
+from deployments.environments.build_places import LOOK_S, BuildPlace
 from deployments.environments.bytecode import share_bytecode
 from deployments.environments.failures import Cause, Failure
 from deployments.environments.interpreters import LEAST_PYTHON, Interpreters
@@ -31,16 +32,18 @@ from deployments.environments.model_needs import (
     Unreadable,
     completed,
     locked,
-    project_name,
 )
+from deployments.environments.project_lock import project_name
 from deployments.environments.requirement_lines import Wanted
 from deployments.environments.store import Environment, Store
 from gateway.single_flight import SingleFlight
 from registry_sync.masking import credentials_in, shown
 
-_LOCK_LOOK_S = 0.2
 _OUTPUT_BYTES = 64 * 1024
-_SHOWN_LINES = 20
+_FIRST_BYTES = 4 * 1024
+# uv says first what it couldn't do, and then all that a package's build said.
+_FIRST_LINES = 3
+_LAST_LINES = 17
 _LAST_WAIT_S = 15.0
 _MANY_FILES = 200
 _CACHE_LOCK_S = 5
@@ -62,9 +65,11 @@ _SECRET = re.compile(r"UV_INDEX_\w+_(PASSWORD|USERNAME)\Z|UV_\w*(TOKEN|PASSWORD)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSettings:
     """Bounds of builds; `most_at_once` is of all processes that share the store, and `wheels_only`
-    forbids to build packages, which runs their code."""
+    forbids to build packages, which runs their code. One that takes longer than `long_s` makes room
+    for another: no more than `most_at_once` such go on beside the others."""
 
     most_at_once: int = 1
+    long_s: float = 60.0
     timeout_s: float = 1800.0
     max_bytes: int = 20 * 1024**3
     wheels_only: bool = False
@@ -129,10 +134,16 @@ class Builder:
         return needs.digest(self._platform)
 
     async def build(
-        self, needs: Needs, *, artifacts: Path | None = None, again: bool = False
+        self,
+        needs: Needs,
+        *,
+        artifacts: Path | None = None,
+        again: bool = False,
+        ahead: bool = False,
     ) -> Environment:
         """The environment that meets the needs, built unless it is there; raises BuildFailed, at
-        once where it has just failed, for whatever process, and isn't to be tried `again`.
+        once where it has just failed, for whatever process, and isn't to be tried `again`. What is
+        built `ahead` waits for what somebody asks for.
 
         `artifacts` is the folder of the version's files; it may be left out where the needs have
         none of them (`files`, `folders`). A caller who is cancelled leaves alone.
@@ -140,7 +151,8 @@ class Builder:
         if artifacts is None and needs.source:
             raise ValueError("these needs are in part the version's own files")
         digest = self.digest(needs)
-        return await self._flights.run(digest, partial(self._once, digest, needs, artifacts, again))
+        once = partial(self._once, digest, needs, artifacts, again, ahead)
+        return await self._flights.run(digest, once)
 
     async def prune(self, max_bytes: int, in_use: Collection[str]) -> list[Environment]:
         """Remove the least recently used environments while all is larger than that, never one
@@ -161,70 +173,79 @@ class Builder:
             await asyncio.wait(tasks, timeout=_LAST_WAIT_S)
 
     async def _once(
-        self, digest: str, needs: Needs, artifacts: Path | None, again: bool
+        self, digest: str, needs: Needs, artifacts: Path | None, again: bool, ahead: bool
     ) -> Environment:
         since = time.time() if again else 0.0
+        first: int | None = None
         try:
             while True:
-                found = await asyncio.to_thread(self._known, digest, since)
+                found, failure = await asyncio.to_thread(self._known, digest, since)
                 if found is not None:
                     return found
-                locks = self._try_for_locks(digest)
-                if locks is not None:
-                    return await self._locked(digest, needs, artifacts, locks, since)
-                await asyncio.sleep(_LOCK_LOOK_S)  # another builds it, or as many as may build
+                # Who asks for what has failed before keeps nobody waiting.
+                is_first = not ahead and (again or failure is None)
+                took_long = failure is not None and failure.cause == "too_long" and not again
+                place = self._try_for_place(digest, is_first=is_first, is_slow=took_long)
+                if place is not None:
+                    return await self._placed(digest, needs, artifacts, place, since)
+                if is_first and first is None:
+                    first = self.store.be_first()
+                await asyncio.sleep(LOOK_S)  # another builds it, or as many as may build
         except OSError as error:
             raise await self._failed(digest, _disk(error)) from None
+        finally:
+            if first is not None:
+                os.close(first)
 
-    def _known(self, digest: str, since: float) -> Environment | None:
-        """The environment, if it is there; raises BuildFailed where it isn't to be tried again yet,
-        by a failure since then."""
+    def _known(self, digest: str, since: float) -> tuple[Environment | None, Failure | None]:
+        """The environment, if it is there, or why it couldn't be built before; raises BuildFailed
+        where it isn't to be tried again yet, by a failure since then."""
         found = self.store.find(digest)
         if found is not None:
-            return found
+            return found, None
         failure = self.store.failure(digest)
         if failure is not None and failure.failed_at > since and failure.is_fresh(time.time()):
             raise BuildFailed.remembered(failure)
-        return None
+        return None, failure
 
-    def _try_for_locks(self, digest: str) -> tuple[int, int] | None:
-        """The lock of who builds it, and that of one of those who may build at once."""
-        lock = self.store.try_to_build(digest)
-        if lock is None:
+    def _try_for_place(self, digest: str, *, is_first: bool, is_slow: bool) -> BuildPlace | None:
+        """The place of who builds it, if it is its turn. What took too long before has it only
+        beside those who may build at once."""
+        if not is_first and self.store.is_anybody_first():
             return None
+        built = self.store.try_to_build(digest)
+        if built is None:
+            return None
+        place = BuildPlace(self.store, built, self._settings.most_at_once)
         try:
-            slot = self.store.try_for_slot(self._settings.most_at_once)
+            is_had = place.has_slow() if is_slow else place.has_slot()
         except OSError:
-            os.close(lock)
+            place.close()
             raise
-        if slot is None:
-            os.close(lock)
+        if not is_had:
+            place.close()
             return None
-        return lock, slot
+        return place
 
-    async def _locked(
-        self,
-        digest: str,
-        needs: Needs,
-        artifacts: Path | None,
-        locks: tuple[int, int],
-        since: float,
+    async def _placed(
+        self, digest: str, needs: Needs, artifacts: Path | None, place: BuildPlace, since: float
     ) -> Environment:
+        giving_way = asyncio.create_task(place.give_way(self._settings.long_s))
         try:
             # What another has done just before the locks were free.
-            found = await asyncio.to_thread(self._known, digest, since)
+            found, _ = await asyncio.to_thread(self._known, digest, since)
             if found is not None:
                 return found
             try:
-                return await self._into_place(digest, needs, artifacts, locks)
+                return await self._into_place(digest, needs, artifacts, place.descriptors)
             except OSError as error:
                 failed = _disk(error)
             except BuildFailed as error:
                 failed = error
             raise await self._failed(digest, failed)
         finally:
-            for lock in locks:
-                os.close(lock)
+            giving_way.cancel()
+            place.close()
 
     async def _failed(self, digest: str, failed: BuildFailed) -> BuildFailed:
         """The failure as everybody will be told it from now on."""
@@ -232,7 +253,7 @@ class Builder:
         return BuildFailed.remembered(await asyncio.to_thread(self.store.fail, digest, *said))
 
     async def _into_place(
-        self, digest: str, needs: Needs, artifacts: Path | None, locks: tuple[int, int]
+        self, digest: str, needs: Needs, artifacts: Path | None, locks: Sequence[int]
     ) -> Environment:
         # Its own place for what packages' build code puts into TMPDIR is removed with it.
         work = await asyncio.to_thread(self.store.begin, digest)
@@ -285,7 +306,7 @@ class _Build:
         folder: Path,
         work: Path,
         artifacts: Path | None,
-        locks: tuple[int, int],
+        locks: Sequence[int],
         settings: BuildSettings,
         environment: Mapping[str, str],
         secrets: Collection[str],
@@ -417,8 +438,8 @@ class _Build:
         if code != 0:
             text = output.decode("utf-8", "replace")
             lines = [shown(line, self._secrets) for line in text.splitlines()]
-            last = [line for line in lines if line][-_SHOWN_LINES:]
-            raise BuildFailed("packages", "Its packages can't be installed.", last)
+            said = _first_and_last([line for line in lines if line])
+            raise BuildFailed("packages", "Its packages can't be installed.", said)
 
     async def _run(self, *command: str) -> tuple[int | None, bytes]:
         """Run a command; its exit code and what it said last. Raises BuildFailed where it comes to
@@ -441,7 +462,7 @@ class _Build:
         assert process.stdout is not None
         try:
             async with asyncio.timeout(left_s + _LAST_WAIT_S):  # were the guard itself killed
-                output = await _tail(process.stdout)
+                output = await _ends(process.stdout)
                 await process.wait()
         except TimeoutError:
             raise self._too_long() from None
@@ -463,12 +484,25 @@ class _Build:
         return BuildFailed("too_large", f"Its environment is larger than {most:,} bytes.")
 
 
-async def _tail(stream: asyncio.StreamReader) -> bytes:
-    """The end of what is said, until nobody is left who could say more."""
-    kept = b""
+async def _ends(stream: asyncio.StreamReader) -> bytes:
+    """The beginning and the end of what is said, until nobody is left who could say more."""
+    first = last = b""
+    is_cut = False
     while piece := await stream.read(_OUTPUT_BYTES):
-        kept = (kept + piece)[-_OUTPUT_BYTES:]
-    return kept
+        left = _FIRST_BYTES - len(first)
+        first, last = first + piece[:left], last + piece[left:]
+        if len(last) > _OUTPUT_BYTES:
+            is_cut, last = True, last[-_OUTPUT_BYTES:]
+    if not is_cut:
+        return first + last
+    # Not in the middle of a line, of which a secret could be told by half.
+    return first.rpartition(b"\n")[0] + b"\n" + last.partition(b"\n")[2]
+
+
+def _first_and_last(lines: Sequence[str]) -> list[str]:
+    if len(lines) <= _FIRST_LINES + _LAST_LINES:
+        return list(lines)
+    return [*lines[:_FIRST_LINES], "…", *lines[-_LAST_LINES:]]
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:

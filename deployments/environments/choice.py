@@ -87,11 +87,14 @@ def as_it_lacked(choice: Choice, module: str) -> Choice:
     return replace(choice, kind="own", why=why, needs=choice.otherwise, otherwise=None)
 
 
-def on_another_python(choice: Choice, minor: Minor) -> Choice:
-    """The same environment with a Python that is here, where the version's own isn't."""
+def on_another_python(choice: Choice, minor: Minor, *, least: Minor) -> Choice:
+    """The same environment with a Python that is here, where the version's own isn't, or is older
+    than the least that runs models."""
     assert choice.needs is not None
     wanted, here = choice.needs.python, "{}.{}".format(*minor)
-    warning = f"It needs Python {wanted}, which isn't here, and runs on Python {here}."
+    is_old = choice.needs.python_minor < least
+    why = "is older than {}.{}, the least".format(*least) if is_old else "isn't here"
+    warning = f"It needs Python {wanted}, which {why}, and runs on Python {here}."
     return _warned(replace(choice, needs=replace(choice.needs, python_minor=minor)), warning)
 
 

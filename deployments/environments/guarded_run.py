@@ -36,7 +36,24 @@ _LAST_WAIT_S = 5.0
 
 
 def main() -> int:
-    """Run the command; the exit code."""
+    """Run the command in a child of this process; the exit code.
+
+    A worker of Ray's kills its own children when it ends, and what these had started would go on
+    for ever. So its child only waits; the one that sees to the end of all is its grandchild.
+    """
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(theirs)
+        os._exit(_guarded(ours))
+    os.close(ours)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return KILLED if code < 0 else code
+
+
+def _guarded(waits: int) -> int:
+    """Run the command as long as there is who `waits`, a pipe from there; the exit code."""
     seconds, most_bytes, folders, cache, *command = sys.argv[1:]
     size = _Size(json.loads(folders), cache)
     sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..")))
@@ -62,7 +79,7 @@ def main() -> int:
         preexec_fn=prepare,
     )
     try:
-        code = _watched(child, woken, float(seconds), int(most_bytes), size)
+        code = _watched(child, woken, waits, float(seconds), int(most_bytes), size)
     finally:
         deadline = time.monotonic() + _LAST_WAIT_S
         while time.monotonic() < deadline:
@@ -75,7 +92,12 @@ def main() -> int:
 
 
 def _watched(
-    child: subprocess.Popen[bytes], woken: int, seconds: float, most_bytes: int, size: _Size
+    child: subprocess.Popen[bytes],
+    woken: int,
+    waits: int,
+    seconds: float,
+    most_bytes: int,
+    size: _Size,
 ) -> int:
     """Wait for its end, or for a reason to end it."""
     deadline = time.monotonic() + seconds
@@ -83,8 +105,8 @@ def _watched(
         left = deadline - time.monotonic()
         if left <= 0:
             return TOO_LONG
-        ready, _, _ = select.select([sys.stdin, woken], [], [], min(left, _LOOK_S))
-        if sys.stdin in ready:
+        ready, _, _ = select.select([sys.stdin, waits, woken], [], [], min(left, _LOOK_S))
+        if sys.stdin in ready or waits in ready:
             return ENDED
         if woken in ready:
             with suppress(BlockingIOError):

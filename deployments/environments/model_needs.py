@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from packaging.utils import canonicalize_name
 
+from deployments.environments.project_lock import packages_of
 from deployments.environments.requirement_lines import (
     LineReader,
     Lines,
@@ -50,7 +50,6 @@ _BUILD_PACKAGES = ("setuptools", "wheel")
 # What conda's Pythons bring; what was logged with them imports `pkg_resources`.
 _CONDA_BUILD_PACKAGES = ("setuptools<81", "wheel")
 _NOT_LOGGED = "is a file of the project's, which MLflow doesn't log"
-_PROJECT_SOURCES = ("virtual", "editable", "directory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +70,8 @@ class Needs:
     """What a version needs: equal ones run in the same environment.
 
     `options` are those of the index, as lines of a requirements file. `lock` is a uv project's
-    lock; where there is one it is what gets installed, and `requirements` say what is in it.
+    lock; where there is one it is what gets installed, `locked` being the packages that it has for
+    the project (None where that can't be told), and what `requirements` name beside it.
     `source` tells the model's own files (`files`, `folders`) from others of the same names; nothing
     where it has none. `conda_only` are packages that only conda has under these names, as they may
     be shown: as by MLflow, they aren't installed. `flavors` are those of MLflow's that it has.
@@ -84,6 +84,7 @@ class Needs:
     options: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     lock: str | None = None
+    locked: tuple[Wanted, ...] | None = None
     source: str = ""
     conda_only: tuple[str, ...] = ()
     flavors: tuple[str, ...] = ()
@@ -181,22 +182,6 @@ def conda_name(line: str) -> str | None:
     return None if found is None else canonicalize_name(found["name"])
 
 
-def project_name(lock: str) -> str | None:
-    """The name of the project that a `uv.lock` is of; None where that isn't to be found."""
-    try:
-        packages = tomllib.loads(lock).get("package", [])
-        own = [each["name"] for each in packages if _is_project(each["source"])]
-    except (tomllib.TOMLDecodeError, AttributeError, KeyError, TypeError, RecursionError):
-        return None
-    if len(own) != 1 or not isinstance(own[0], str):
-        return None
-    return own[0] if re.match(r"[A-Za-z0-9._-]+\Z", own[0]) else None
-
-
-def _is_project(source: dict[str, Any]) -> bool:
-    return any(source.get(kind) == "." for kind in _PROJECT_SOURCES)
-
-
 def _needs(
     read: Callable[[str], bytes | None], reader: LineReader, gateway_python: Minor, source: str
 ) -> Needs:
@@ -217,13 +202,15 @@ def _needs(
             reader.take_file(_REQUIREMENTS)
         else:
             reader.take_text("\n".join(conda.pip), file=conda_path)
-    lock = read(_LOCK)
+    content = read(_LOCK)
+    lock = None if content is None else decoded(content, _LOCK, most_bytes=_MAX_LARGE_BYTES)
     named = {each.name for each in reader.lines.requirements}
     return _from_lines(
         reader.lines,
         python_minor=python or gateway_python,
         build_requirements=_sorted(_build_requirements(build, python_env_path)),
-        lock=None if lock is None else decoded(lock, _LOCK, most_bytes=_MAX_LARGE_BYTES),
+        lock=lock,
+        locked=None if lock is None else packages_of(lock),
         source=source,
         conda_only=tuple(each for each in conda.others if conda_name(each) not in named),
         flavors=tuple(map(str, flavors)),

@@ -23,6 +23,7 @@ from deployments.environments.choice import (
     mode_of,
     on_another_python,
 )
+from deployments.environments.interpreters import LEAST_PYTHON
 from deployments.environments.lacking import Lacking
 from deployments.environments.model_needs import Needs, read_needs
 from deployments.environments.satisfaction import GATEWAY_PYTHON, Installed
@@ -105,8 +106,10 @@ class Planner:
             )
         if choice.needs is None or mode == "own":
             return choice
-        found = await self.builder.interpreters.find(choice.needs.python_minor)
-        return choice if found is not None else on_another_python(choice, GATEWAY_PYTHON)
+        minor = choice.needs.python_minor
+        if minor >= LEAST_PYTHON and await self.builder.interpreters.find(minor) is not None:
+            return choice
+        return on_another_python(choice, GATEWAY_PYTHON, least=LEAST_PYTHON)
 
     def key_of_lacking(self, fingerprint: str, otherwise: Needs) -> str:
         """By what it is remembered that a version lacked something (see `Lacking`)."""
@@ -117,7 +120,12 @@ class Planner:
         return choice if lacked is None else as_it_lacked(choice, lacked)
 
     async def build(
-        self, needs: Needs, files: Callable[[], OwnFiles], *, again: bool = False
+        self,
+        needs: Needs,
+        files: Callable[[], OwnFiles],
+        *,
+        again: bool = False,
+        ahead: bool = False,
     ) -> Environment:
         """The environment that meets the needs, built where it isn't there (see `Builder.build`)
         with those of the version's own files that it takes. `files` gives these, in a thread.
@@ -129,7 +137,7 @@ class Planner:
             if folder is not None:
                 found = await asyncio.to_thread(files)
                 await asyncio.to_thread(found.fetch, (*needs.files, *needs.folders), folder)
-            return await self.builder.build(needs, artifacts=folder, again=again)
+            return await self.builder.build(needs, artifacts=folder, again=again, ahead=ahead)
 
 
 def files_below(folder: Path) -> Callable[[str], bytes | None]:

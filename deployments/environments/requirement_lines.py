@@ -178,23 +178,22 @@ class LineReader:
     def _take_valued(self, option: str, value: str, file: str) -> None:
         match option:
             case "--requirement" | "--constraint":
-                path = own_path(posixpath.join(posixpath.dirname(file), _slashes(value)))
-                self.take_file(path, is_constraint=option == "--constraint")
+                self.take_file(_beside(file, value), is_constraint=option == "--constraint")
             case "--index-url" | "--extra-index-url":
                 self.lines.add_option(f"{option} {_checked_url(value, _INDEX_SCHEMES)}")
             case "--find-links":
-                self._take_links(value)
+                self._take_links(value, file)
             case "--no-binary" | "--only-binary":
                 for name in value.split(","):
                     self.lines.add_option(f"{option} {_package_or_all(name)}")
             case _:
                 pass  # Read and left out.
 
-    def _take_links(self, value: str) -> None:
+    def _take_links(self, value: str, file: str) -> None:
         if "://" in value:
             self.lines.add_option(f"--find-links {_checked_url(value, _INDEX_SCHEMES)}")
         else:
-            self.lines.folders.append(own_path(_slashes(value.removeprefix("file:"))))
+            self.lines.folders.append(_beside(file, value.removeprefix("file:")))
 
 
 _FLAGS: dict[str, Callable[[Lines], None]] = {
@@ -252,6 +251,13 @@ def own_path(path: str) -> str:
     if normal.startswith(("/", "../")) or normal == "..":
         raise UnreadableLine("names a file that isn't one of the model's own")
     return normal
+
+
+def _beside(file: str, value: str) -> str:
+    """What a line of a file names by a path from there."""
+    if "://" in value:
+        raise UnreadableLine("names a file elsewhere, and only the model's own are read")
+    return own_path(posixpath.join(posixpath.dirname(file), _slashes(value)))
 
 
 def wanted(line: str) -> Wanted:

@@ -104,9 +104,11 @@ def unmet(needs: Needs, installed: Installed) -> tuple[Unmet, ...]:
     if needs.python_minor != installed.python_minor:
         has = "{}.{}".format(*installed.python_minor)
         found.append(Unmet(needed=f"Python {needs.python}", has=has))
-    if needs.lock is not None and not needs.requirements:
+    if needs.lock is not None and needs.locked is None:
         found.append(Unmet(needed="what its uv.lock names", has=None))
-    for each in needs.requirements:
+    locked = needs.locked or ()
+    of_lock = {each.name for each in locked}
+    for each in (*(each for each in needs.requirements if each.name not in of_lock), *locked):
         found += _unmet(each, installed)
     found += _unmet_of_mlflow(needs, installed)
     for each in needs.constraints:

@@ -3,8 +3,9 @@
 An environment is a folder `DIGEST` with a file `complete.json` in it, which is written last: what
 lacks it is no environment, and whoever gets its lock removes it. It is built where it will be used,
 since the scripts and the byte code in it name its path. Locks are the system's (flock), so they end
-with the processes that have them: one for who builds, one shared by all who use it, and one for
-each build that may go on at once. Blocks.
+with the processes that have them: one for who builds, one shared by all who use it, one for each
+build that may go on at once, one for each that takes long beside these, and one shared by those who
+wait for what somebody asks for. Blocks.
 """
 
 from __future__ import annotations
@@ -152,6 +153,30 @@ class Store:
                 return lock
         return None
 
+    def slow_places(self, slots: int) -> list[int]:
+        """Descriptors of the locks for builds that take long, of so many at once, none of them
+        locked; to be closed."""
+        places: list[int] = []
+        try:
+            places.extend(self._opened(f"slow.{number}") for number in range(slots))
+        except OSError:
+            for place in places:
+                os.close(place)
+            raise
+        return places
+
+    def be_first(self) -> int | None:
+        """Have those who build ahead of requests wait, until the descriptor is closed; None where
+        that can't be had in this moment."""
+        return self._lock("first", fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def is_anybody_first(self) -> bool:
+        """Whether somebody waits whose build is asked for, in whatever process."""
+        lock = self._lock("first", fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if lock is not None:
+            os.close(lock)
+        return lock is None
+
     def begin(self, digest: str) -> Path | None:
         """Clear the place for a build, whose lock one has: a new folder for its papers; None
         where another process uses what is there."""
@@ -196,25 +221,21 @@ class Store:
         if self.total_bytes() <= max_bytes:
             return removed
         clear_cache()
+        taken = _Taken(self.folder)
         for environment in self.all():
-            if self.total_bytes() <= max_bytes:
+            if taken.bytes <= max_bytes:
                 break
-            if environment.digest not in in_use and self._remove_locked(environment.digest):
+            if environment.digest in in_use:
+                continue
+            files = list(_files_below(environment.folder))
+            if self._remove_locked(environment.digest):
                 removed.append(environment)
+                taken.less(files)
         return removed
 
     def total_bytes(self) -> int:
         """What lies on the disk below the folder; what several share is counted once."""
-        seen: set[tuple[int, int]] = set()
-        total = 0
-        for where, _, names in os.walk(self.folder):
-            for name in names:
-                with contextlib.suppress(OSError):
-                    status = os.lstat(os.path.join(where, name))
-                    if (status.st_dev, status.st_ino) not in seen:
-                        seen.add((status.st_dev, status.st_ino))
-                        total += status.st_size
-        return total
+        return _Taken(self.folder).bytes
 
     def _folders(self) -> Iterator[Path]:
         with contextlib.suppress(OSError):
@@ -278,18 +299,64 @@ class Store:
         return lock is None
 
     def _lock(self, name: str, how: int) -> int | None:
-        locks = self.folder / _LOCKS
-        locks.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = self._opened(name)
         try:
-            fcntl.flock(descriptor, how)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
+            is_had = try_lock(descriptor, how)
         except BaseException:
             os.close(descriptor)
             raise
+        if not is_had:
+            os.close(descriptor)
+            return None
         return descriptor
+
+    def _opened(self, name: str) -> int:
+        locks = self.folder / _LOCKS
+        locks.mkdir(parents=True, exist_ok=True)
+        return os.open(locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+class _Taken:
+    """What lies on the disk below a folder: its files are looked at once, however many of its
+    environments go."""
+
+    def __init__(self, folder: Path) -> None:
+        self._links: dict[tuple[int, int], int] = {}
+        self.bytes = 0
+        for file, size in _files_below(folder):
+            self.bytes += 0 if file in self._links else size
+            self._links[file] = self._links.get(file, 0) + 1
+
+    def less(self, files: Sequence[tuple[tuple[int, int], int]]) -> None:
+        """Those are gone."""
+        for file, size in files:
+            left = self._links.get(file, 0) - 1
+            if left == 0:
+                self.bytes -= size
+            self._links[file] = left
+
+
+def _files_below(folder: Path) -> Iterator[tuple[tuple[int, int], int]]:
+    """Each name of each file below: which file it is, and its size."""
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                status = os.lstat(os.path.join(where, name))
+                yield (status.st_dev, status.st_ino), status.st_size
+
+
+def try_lock(descriptor: int, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> bool:
+    """Whether the lock of a descriptor is had now, also by the processes that it was given to."""
+    try:
+        fcntl.flock(descriptor, how)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def unlock(descriptor: int) -> None:
+    """Let go of the lock, for all processes that have the descriptor."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _interpreter(folder: Path) -> Path:

@@ -36,10 +36,12 @@ class VersionUnavailable(Exception):
 
 
 def building_now(building: EnvironmentBuilding) -> Suspension:
-    """What is told while an environment is being built."""
+    """What is told while an environment isn't there yet."""
     spent_s = max(0.0, time.time() - building.since)
+    how = "is being built" if building.is_begun else "waits for being built"
+    before = "" if building.failed is None else f"; the last time it couldn't be: {building.failed}"
     return Suspension(
         kind="environment",
         left_s=_BUILDING_RETRY_S,
-        reason=f"its environment is being built, for {spent_s:.0f} s so far",
+        reason=f"its environment {how}, for {spent_s:.0f} s so far{before}",
     )

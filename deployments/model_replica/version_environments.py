@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,23 +17,26 @@ from deployments.environments.builder import BuildFailed
 from deployments.environments.choice import NoEnvironment
 from deployments.environments.model_needs import Needs
 from deployments.environments.planner import EnvironmentSettings, Planner, files_below
-from deployments.environments.store import Hold
+from deployments.environments.store import Hold, Store
 from deployments.model_replica.processes import Processes
 from deployments.model_replica.version_process import LoadFailed, VersionId
 
 # A version whose process was killed comes back in a moment, and finds its template still there.
 LINGER_S = 20.0
 _END_S = 15.0
-_SHOWN_LINES = 3
+# What couldn't be done, and what that came of.
+_FIRST_LINES, _LAST_LINES = 2, 2
 _SOON_S = 0.5
 
 
 class EnvironmentBuilding(Exception):
-    """A version's environment isn't there yet: it is being built since `since`, in Unix time."""
+    """A version's environment isn't there yet: it is being built since `since`, in Unix time, or
+    waits for that (`is_begun`). `failed` is why it couldn't be the last time, where there was one;
+    it may be shown."""
 
-    def __init__(self, since: float) -> None:
+    def __init__(self, since: float, *, is_begun: bool = True, failed: str | None = None) -> None:
         super().__init__()
-        self.since = since
+        self.since, self.is_begun, self.failed = since, is_begun, failed
 
 
 @dataclass(slots=True, eq=False)
@@ -106,7 +109,7 @@ class VersionEnvironments:
                 files_below(folder), fingerprint=version.fingerprint, tag=version.environment
             )
         except NoEnvironment as problem:
-            raise LoadFailed(problem.reason) from None
+            raise LoadFailed(_clause(problem.reason)) from None
         if choice.otherwise is not None:
             key = self._planner.key_of_lacking(version.fingerprint, choice.otherwise)
             move = partial(self._planner.builder.store.lacking.add, key)
@@ -153,9 +156,7 @@ class VersionEnvironments:
             async with asyncio.timeout(_SOON_S):
                 await builder.build(needs, artifacts=folder)
         except TimeoutError:
-            # Whoever builds it may have begun before this one was asked.
-            building = await asyncio.to_thread(builder.store.building)
-            raise EnvironmentBuilding(building.get(digest, asked_at)) from None
+            raise await asyncio.to_thread(_building, builder.store, digest, asked_at) from None
         except BuildFailed as failed:
             del self._asked_at[digest]
             raise LoadFailed(_said(failed)) from None
@@ -198,7 +199,28 @@ async def _close(own: _Own) -> None:
         own.hold.close()
 
 
+def _building(store: Store, digest: str, asked_at: float) -> EnvironmentBuilding:
+    """How far it is. Whoever builds it may have begun before it was asked for."""
+    begun_at = store.building().get(digest)
+    failure = store.failure(digest)
+    failed = None if failure is None else _why(failure.reason, failure.lines)
+    if begun_at is None:
+        return EnvironmentBuilding(asked_at, is_begun=False, failed=failed)
+    return EnvironmentBuilding(begun_at, failed=failed)
+
+
 def _said(failed: BuildFailed) -> str:
-    said = " / ".join(line.rstrip(".") for line in failed.lines[-_SHOWN_LINES:])
-    why = failed.reason.rstrip(".")
-    return ": ".join(filter(None, ["its environment can't be built", why, said]))
+    return f"its environment can't be built: {_why(failed.reason, failed.lines)}"
+
+
+def _why(reason: str, lines: Sequence[str]) -> str:
+    if len(lines) > _FIRST_LINES + _LAST_LINES:
+        lines = [*lines[:_FIRST_LINES], *lines[-_LAST_LINES:]]
+    said = " / ".join(line.rstrip(".") for line in lines)
+    return ": ".join(filter(None, [_clause(reason), said]))
+
+
+def _clause(sentence: str) -> str:
+    """As part of another sentence; its names stay as they are."""
+    bare = sentence.rstrip(".")
+    return f"{bare[:1].lower()}{bare[1:]}"

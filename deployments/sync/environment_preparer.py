@@ -238,9 +238,8 @@ class EnvironmentPreparer:
             if await asyncio.to_thread(builder.store.find, digest) is not None:
                 return
             try:
-                await self._planner.build(
-                    needs, partial(self._registry.files_of, name, version.number)
-                )
+                files = partial(self._registry.files_of, name, version.number)
+                await self._planner.build(needs, files, ahead=True)
             except BuildFailed as failed:
                 self._again_at[digest] = failed.retry_at
                 _logger.warning(

@@ -118,7 +118,7 @@ class SyncService:
         self._environments = EnvironmentPreparer(
             Planner(environment_settings(settings)),
             MlflowRegistry(tracking_uri=settings.tracking_uri, registry_uri=settings.registry_uri),
-            KnownFiles(Path(settings.state_dir) / "needs"),
+            KnownFiles(settings.needs_dir),
             max_bytes=settings.max_environments_bytes,
             changed=self._take_environments,
         )

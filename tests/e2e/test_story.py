@@ -249,7 +249,7 @@ def test_8_a_model_runs_with_the_packages_that_it_pins(served: Gateway, uri: str
 
     def answers() -> Any:
         response = served.predict("domain_name", {"name": "bücher.example"})
-        if response.status_code == 503 and "environment is being built" in response.text:
+        if response.status_code == 503 and "being built, for" in response.text:
             return None
         assert response.status_code == 200, response.text
         return response.json()

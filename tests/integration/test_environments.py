@@ -133,6 +133,20 @@ async def test_a_requirement_that_cant_be_resolved_is_told_in_the_resolvers_word
     assert build.store.building() == {}
 
 
+async def test_a_package_that_cant_be_built_is_told_by_its_name(
+    tmp_path: Path, index: Path
+) -> None:
+    """However much its build says: what couldn't be done comes first, and the reason last."""
+    code = "for n in range(20000): print(n, flush=False)\nraise SystemExit('no compiler here')"
+    make_sdist(index, "noisy", "1.0", build_code=code)
+    with pytest.raises(BuildFailed) as failed:
+        await builder(tmp_path, offline(index)).build(needs("noisy"))
+    lines = failed.value.lines
+    assert "noisy" in lines[0]
+    assert any("no compiler here" in line for line in lines)
+    assert len(lines) <= 21
+
+
 async def test_credentials_of_an_index_arent_told(tmp_path: Path) -> None:
     """Neither the model's nor the operator's, whatever uv says."""
     operators = "http://operator:hunter22@127.0.0.1:9/simple"  # pragma: allowlist secret
@@ -346,6 +360,32 @@ asyncio.run(builder(folder, offline(folder / "index")).build(needs("slow==1.0"))
 def gateway_that_builds(folder: Path) -> subprocess.Popen[bytes]:
     root = Path(__file__).resolve().parents[2]
     return subprocess.Popen([sys.executable, "-c", KILLED, str(folder)], cwd=root)
+
+
+async def test_what_a_build_has_started_ends_with_the_process_that_guards_it(
+    tmp_path: Path, index: Path
+) -> None:
+    """A worker of Ray's that ends kills its children, and no others."""
+    begun = tmp_path / "begun"
+    code = f"import os, time; open({str(begun)!r}, 'w').write(str(os.getpid())); time.sleep(1000)"
+    make_sdist(index, "sleepy", "1.0", build_code=code)
+    building = asyncio.create_task(builder(tmp_path, offline(index)).build(needs("sleepy")))
+    await until(lambda: begun.exists() and begun.read_text())
+    sleeping = int(begun.read_text())
+    (guard,) = [pid for pid in children_of(os.getpid()) if "guarded_run" in command_of(pid)]
+    os.kill(guard, signal.SIGKILL)
+    await until(lambda: not is_alive(sleeping))
+    with pytest.raises(BuildFailed):
+        await building
+
+
+def children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
 
 
 async def test_a_gateway_that_is_killed_leaves_no_environment(tmp_path: Path, index: Path) -> None:

@@ -183,7 +183,7 @@ def _answered(served: Gateway, name: str, **headers: str) -> Any:
         if response.status_code == 200:
             return response
         assert response.status_code == 503, response.text
-        assert "environment is being built" in response.json()["detail"], response.text
+        assert "being built" in response.json()["detail"], response.text
         assert 0 < int(response.headers["Retry-After"]) <= 30
         return None
 

@@ -109,6 +109,13 @@ def test_a_tag_that_asks_for_what_is_forbidden_is_told_so() -> None:
 
 def test_another_python_is_told() -> None:
     """The packages are the version's own still."""
-    choice = on_another_python(choose(OLDER, "auto", HERE), (3, 11))
+    choice = on_another_python(choose(OLDER, "auto", HERE), (3, 11), least=(3, 8))
     assert choice.needs == Needs(python_minor=(3, 11), requirements=OLDER.requirements)
     assert choice.warning == "It needs Python 3.10, which isn't here, and runs on Python 3.11."
+
+
+def test_a_python_that_is_too_old_is_told_as_that() -> None:
+    """It may well be on this machine."""
+    choice = on_another_python(choose(OLDER, "auto", HERE), (3, 11), least=(3, 11))
+    told = "It needs Python 3.10, which is older than 3.11, the least, and runs on Python 3.11."
+    assert choice.warning == told

@@ -11,9 +11,9 @@ from deployments.environments.model_needs import (
     Unreadable,
     completed,
     locked,
-    project_name,
     read_needs,
 )
+from deployments.environments.project_lock import project_name
 from deployments.environments.requirement_lines import wanted
 
 OF_MLFLOW_3 = {

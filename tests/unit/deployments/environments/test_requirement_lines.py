@@ -192,6 +192,28 @@ def test_files_that_are_named_are_read_from_beside_the_one_that_names_them() -> 
     assert [str(each) for each in reader.lines.constraints] == ["numpy<2"]
 
 
+def test_a_folder_of_archives_is_beside_the_file_that_names_it() -> None:
+    """As a file that is named by `-r` or `-c` is."""
+    files = {
+        "requirements.txt": b"-r code/more.txt\n-f wheels",
+        "code/more.txt": b"--find-links wheels\n-f ../links",
+    }
+    reader = LineReader(files.get)
+    reader.take_file("requirements.txt")
+    assert reader.lines.folders == ["code/wheels", "links", "wheels"]
+
+
+@pytest.mark.parametrize("option", ["-r", "--requirement=", "-c", "--constraint "])
+def test_a_file_at_a_url_is_refused_as_what_it_is(option: str) -> None:
+    """What is told is no riddle of characters, and has no credentials."""
+    with pytest.raises(UnreadableLine) as refused:
+        read(
+            f"{option} https://u:secret99@h/lines.txt".replace("= ", "=")
+        )  # pragma: allowlist secret
+    assert refused.value.why == "names a file elsewhere, and only the model's own are read"
+    assert "secret99" not in refused.value.line
+
+
 def test_options_of_the_index_are_kept_and_what_is_the_operators_is_left_out() -> None:
     """Who trusts a host is the gateway's operator: that option does nothing."""
     lines = read(

@@ -95,6 +95,18 @@ def test_constraints_bind_what_is_there_and_ask_for_nothing() -> None:
     assert told(constraints=("numpy<2", "polars<1")) == ["needs numpy<2, the gateway has 2.1.0"]
 
 
+def test_what_a_lock_has_counts_and_not_what_was_named_beside_it() -> None:
+    """It is what MLflow installs, whatever the requirements say that were logged with it."""
+    needs = Needs(
+        python_minor=(3, 11),
+        requirements=(wanted("numpy==1.0"), wanted("polars")),
+        lock="version = 1",
+        locked=(wanted("numpy==2.1.0"), wanted("zoopkg==1.0 ; sys_platform == 'linux'")),
+    )
+    found = [each.needed for each in unmet(needs, GATEWAY)]
+    assert found == ["polars", "zoopkg==1.0"]
+
+
 def test_a_lock_alone_isnt_met() -> None:
     """What it names isn't known before uv has read it."""
     found = unmet(Needs(python_minor=(3, 11), lock="version = 1"), GATEWAY)

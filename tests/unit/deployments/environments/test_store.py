@@ -210,6 +210,27 @@ def test_the_least_recently_used_go_first_and_no_more_than_must(tmp_path: Path) 
     assert digests(store.prune(0, {"d"}, clear_cache=lambda: None)) == ["a"]
 
 
+def test_however_many_go_the_folder_is_looked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what two share is gone with the second; each file of an environment is looked at once
+    more."""
+    store = Store(tmp_path)
+    for number, digest in enumerate("abcd"):
+        put(store, digest, size=100_000, used_at=1000.0 + number)
+        shared = store.path(digest) / "shared"
+        if number == 0:
+            shared.write_bytes(b"x" * 500_000)
+        else:
+            os.link(store.path("a") / "shared", shared)
+    walked: list[str] = []
+    original = os.walk
+    monkeypatch.setattr(os, "walk", lambda top: walked.append(str(top)) or original(top))  # type: ignore[func-returns-value]
+    removed = store.prune(600_000, (), clear_cache=lambda: None)
+    assert digests(removed) == ["a", "b", "c", "d"]
+    assert walked.count(str(tmp_path)) == 2
+
+
 def test_nothing_is_removed_where_it_fits(tmp_path: Path) -> None:
     """What several environments share is counted once."""
     store = Store(tmp_path)

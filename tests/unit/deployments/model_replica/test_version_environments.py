@@ -13,11 +13,12 @@ from deployments.environments.planner import EnvironmentSettings
 from deployments.environments.satisfaction import GATEWAY_PYTHON, Installed
 from deployments.environments.store import Environment, Hold, Store
 from deployments.model_replica.processes import Processes
+from deployments.model_replica.unavailable import building_now
 from deployments.model_replica.version_environments import (
     EnvironmentBuilding,
     VersionEnvironments,
 )
-from deployments.model_replica.version_process import VersionId
+from deployments.model_replica.version_process import LoadFailed, VersionId
 
 
 def environment(folder: Path, digest: str) -> Environment:
@@ -84,6 +85,48 @@ async def test_what_names_the_whole_of_mlflow_moves_for_what_it_lacked(tmp_path:
     (tmp_path / "requirements.txt").write_text("mlflow-skinny")
     home = await environments.home(wanted, tmp_path)
     assert not await home.is_another_next("pyarrow")
+
+
+async def test_what_cant_be_had_is_told_as_part_of_a_sentence(tmp_path: Path) -> None:
+    """Callers are told it within one of ours, which has a full stop of its own."""
+    environments = VersionEnvironments(EnvironmentSettings(folder=str(tmp_path)), Processes())
+    (tmp_path / "conda.yaml").write_text("dependencies: []")
+    (tmp_path / "requirements.txt").write_text("--target /")
+    with pytest.raises(LoadFailed) as failed:
+        await environments.home(VersionId(model="m", number=1, fingerprint="f"), tmp_path)
+    assert failed.value.reason.startswith("what it says of its packages can't be taken: ")
+    assert not failed.value.reason.endswith(".")
+
+
+async def test_who_asks_is_told_what_it_waits_for(tmp_path: Path) -> None:
+    """That others are built before it, or that it is built itself; and what came of the last
+    try."""
+    environments = VersionEnvironments(
+        EnvironmentSettings(folder=str(tmp_path / "kept"), mode="own"), Processes()
+    )
+    builder = environments._planner.builder
+    builder.build = never_ends  # type: ignore[method-assign]
+    (tmp_path / "conda.yaml").write_text("dependencies: []")
+    wanted = VersionId(model="m", number=1, fingerprint="f")
+
+    async def told() -> str:
+        with pytest.raises(EnvironmentBuilding) as building:
+            await environments.home(wanted, tmp_path)
+        return building_now(building.value).reason.replace("1 s so far", "0 s so far")
+
+    assert await told() == "its environment waits for being built, for 0 s so far"
+    (digest,) = environments._asked_at
+    lock = builder.store.try_to_build(digest)
+    assert lock is not None
+    builder.store.begin(digest)
+    assert await told() == "its environment is being built, for 0 s so far"
+    lines = ["error: It is missing.", *map(str, range(9)), "cause: Nobody has it."]
+    builder.store.fail(digest, "packages", "Its packages can't be installed.", lines)
+    assert (await told()).endswith(
+        "; the last time it couldn't be: its packages can't be installed: "
+        "error: It is missing / 0 / 8 / cause: Nobody has it"
+    )
+    os.close(lock)
 
 
 async def never_ends(*_: object, **__: object) -> Environment:

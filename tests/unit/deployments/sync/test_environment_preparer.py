@@ -64,7 +64,12 @@ class Builds:
         self.failure: BuildFailed | None = None
 
     async def __call__(
-        self, needs: Needs, *, artifacts: Path | None = None, again: bool = False
+        self,
+        needs: Needs,
+        *,
+        artifacts: Path | None = None,
+        again: bool = False,
+        ahead: bool = False,
     ) -> None:
         self.begun += [str(each) for each in needs.requirements]
         await self.may_end.wait()
