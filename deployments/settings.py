@@ -7,6 +7,7 @@ worse than one that fails.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
@@ -423,6 +424,8 @@ class Settings(BaseSettings):
     @classmethod
     def _split_patterns(cls, value: object) -> object:
         if isinstance(value, str):
+            if _is_json_list(value):  # taken for a pattern it would match nothing, without a word
+                raise ValueError("separate several by commas, without brackets and quotes")
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
@@ -553,6 +556,13 @@ def is_writable(folder: Path) -> bool:
         with tempfile.TemporaryFile(dir=folder):
             return True
     except OSError:
+        return False
+
+
+def _is_json_list(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), list)
+    except ValueError:
         return False
 
 

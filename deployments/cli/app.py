@@ -498,3 +498,5 @@ def _say_ready(settings: Settings, say: Say) -> None:
     count = httpx.get(f"{settings.url}/readyz", timeout=30.0).json()["models"]
     url = settings.published_url
     say(f"Ready: {counted(count, 'model')} at {url}  ·  docs at {url}/docs")
+    if not count and (settings.include or settings.exclude):
+        say("Only models whose names pass --include and --exclude are served: none does yet.")

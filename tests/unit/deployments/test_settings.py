@@ -41,6 +41,8 @@ def test_variables_set_what_arguments_do_not(monkeypatch: pytest.MonkeyPatch) ->
         ("trusted_proxies", "proxy.example"),
         ("cors_origins", "https://app.example/path"),
         ("cors_origins", "null"),
+        ("include", '["a*", "b"]'),
+        ("public", '["models"]'),
         ("cors_origins", "https://app.example:443"),
         ("mlflow_ui_url", "mlflow.example.com"),
         ("mlflow_ui_url", "https://user:secret@mlflow.example.com"),  # pragma: allowlist secret
