@@ -148,7 +148,7 @@ def _header(body: bytes) -> list[str]:
     except csv.Error as error:
         raise MalformedBody("The first line is no header of a CSV.") from error
     if not names or len(set(names)) < len(names):
-        raise MalformedBody("The first line must be a header, with a name of its own for each column.")
+        raise MalformedBody("The first line must be a header, with another name for each column.")
     return names
 
 
