@@ -27,6 +27,7 @@ from gateway.errors import (
     GatewayError,
     InternalError,
     InvalidInput,
+    InvalidModelOutput,
     ModelUnservable,
     Violation,
 )
@@ -127,7 +128,11 @@ class OpenAIEndpoint(AnsweringEndpoint):
             whole = await self._service.predict(
                 resolution, sent, visit, timeout_s=timeout_s, kept=exchange.captured
             )
-        return _spoken_whole(whole, spoken)
+        try:
+            return _spoken_whole(whole, spoken)
+        except InvalidModelOutput as error:
+            error.model, error.version = resolution.model.name, resolution.version.number
+            raise
 
 
 def _spoken(path: str, model: str, body: Mapping[str, Any]) -> _Spoken:
