@@ -33,6 +33,11 @@ def set_registry_defaults() -> None:
         os.environ.setdefault(name, value)
 
 
+def tracking_server() -> str | None:
+    """The server that MLflow's clients ask where nobody names one."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or None
+
+
 def registry_variables() -> dict[str, str]:
     """What must reach processes that don't inherit this process's environment."""
     return {name: value for name, value in os.environ.items() if _PASSED_ON.match(name)}

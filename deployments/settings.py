@@ -21,6 +21,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from deployments.mlflow_environment import tracking_server
 from gateway.admission import AdmissionLimits
 from gateway.capture.journal import CaptureLimits
 from gateway.http.cross_origin import EVERYBODY, ORIGIN_PATTERN
@@ -70,7 +71,8 @@ class Settings(BaseSettings):
     )
 
     tracking_uri: str = Field(
-        description="The MLflow server (or store) whose registry is served.",
+        description="The MLflow server (or store) whose registry is served; where nothing says it, "
+        "that of MLflow's own variable MLFLOW_TRACKING_URI.",
     )
     registry_uri: str | None = Field(
         default=None, description="The registry, where it isn't the tracking server's own."
@@ -517,12 +519,24 @@ def read_settings(given: Mapping[str, object], *, options: Collection[str] = ())
     """The settings as given, and for the rest from the environment; raises BadSettings. `options`
     are the names of those that can be given on the command line here."""
     _refuse_unknown_variables()
+    mlflows = None if "tracking_uri" in given or _is_set("TRACKING_URI") else tracking_server()
+    if mlflows is not None:
+        given = {**given, "tracking_uri": mlflows}
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         found = error.errors(include_input=False, include_url=False)
         told = dict.fromkeys(_reason(problem, options) for problem in found)
+        if mlflows is not None and any(problem["loc"] == ("tracking_uri",) for problem in found):
+            told["tracking_uri is that of MLFLOW_TRACKING_URI here"] = None
         raise BadSettings("; ".join(told)) from None
+
+
+def _is_set(name: str) -> bool:
+    """Whether our variable has a value, in capitals or not: pydantic takes both."""
+    return any(
+        value and variable.upper() == f"{PREFIX}{name}" for variable, value in os.environ.items()
+    )
 
 
 def _reason(problem: ErrorDetails, options: Collection[str]) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
+from gateway.contract.answer_text import dumped
 from gateway.contract.coercion import Coercer, Column, Unfit, anythings, coercer, numbers
 from gateway.contract.one_column import of_one_column
 from gateway.contract.outputs import Output, bounds_of, is_row_by_row, row_count
@@ -89,7 +90,7 @@ class Renderer:
             if written is not None:
                 return written
         parts = [(places, self._part(output, _rows_of(output))) for places, output in outputs]
-        return _dumped(_together(parts, rows))
+        return dumped(_together(parts, rows))
 
     def _column_of_numbers(self, output: Output) -> bytes | None:
         """The records of one named column of numbers, of which none is made; None where it isn't
@@ -125,7 +126,7 @@ class Renderer:
             answers = self._part(output, _rows_of(output))
         except InvalidModelOutput:
             return None
-        return [_dumped(answers[start:stop]) for start, stop in bounds_of(sizes)]
+        return [dumped(answers[start:stop]) for start, stop in bounds_of(sizes)]
 
     def columns(
         self, outputs: Sequence[tuple[Sequence[int], Output]], rows: int, *, arrays: bool = False
@@ -276,13 +277,6 @@ def _records(columns: Mapping[str, Column]) -> list[Any]:
         return [{name: value} for value in values]
     rows = zip(*columns.values(), strict=True)
     return list(map(dict, map(zip, repeat(tuple(columns)), rows)))
-
-
-def _dumped(answers: list[Any]) -> bytes:
-    try:
-        return orjson.dumps(answers, option=_OPTIONS)
-    except (TypeError, RecursionError):
-        raise InvalidModelOutput("The model's answer is nothing that JSON can say.") from None
 
 
 def is_anything(own: Rows) -> bool:

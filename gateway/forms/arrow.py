@@ -20,6 +20,7 @@ import numpy as np
 import orjson
 
 from gateway.contract import AnswerColumn, Contract, Outputs, Request, Table, Written
+from gateway.contract.answer_text import dumped, in_utf8
 from gateway.contract.columns import Column
 from gateway.contract.text_formats import read_base64
 from gateway.contract.types import (
@@ -96,8 +97,9 @@ def answer_table(columns: list[AnswerColumn]) -> Any:
     import pyarrow as pa
 
     try:
-        arrays = [_array(column) for column in columns]
-        return pa.table(arrays, names=[column.name for column in columns])
+        with in_utf8():
+            arrays = [_array(column) for column in columns]
+            return pa.table(arrays, names=[column.name for column in columns])
     except (pa.ArrowException, OverflowError, ValueError, TypeError):
         raise NotAcceptable("The answer has no form as a table; ask for JSON.") from None
 
@@ -403,7 +405,7 @@ def _tensors(type_: TensorOf, values: list[Any]) -> Any:
 
 
 def _json_text(value: Any) -> str:
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    return dumped(value).decode()
 
 
 _TO_ARROW: dict[str, Callable[[Any], Any]] = {

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import orjson
 
 from gateway.contract import AnswerColumn, Contract, Outputs, Request, Table, Written
+from gateway.contract.answer_text import dumped, in_utf8
 from gateway.contract.body import read_json
 from gateway.contract.columns import Column
 from gateway.contract.types import Scalar, TensorOf, Type
@@ -70,7 +70,8 @@ def write(contract: Contract, request: Request, outputs: Outputs) -> Written:
 
     columns = contract.columns(outputs, request.rows, arrays=True)
     sink = pa.BufferOutputStream()
-    table = pa.table(list(map(_flat, columns)), names=[column.name for column in columns])
+    with in_utf8():
+        table = pa.table(list(map(_flat, columns)), names=[column.name for column in columns])
     pyarrow.csv.write_csv(table, sink)
     return Written(body=sink.getvalue().to_pybytes(), media_type=MEDIA_TYPE + b"; charset=utf-8")
 
@@ -101,7 +102,7 @@ def _flat(column: AnswerColumn) -> Any:
 def _field(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    return dumped(value).decode()
 
 
 def _texts(body: bytes, nulls: tuple[str, ...], quoted_nulls: bool) -> tuple[list[str], Any]:
@@ -147,7 +148,7 @@ def _header(body: bytes) -> list[str]:
     except csv.Error as error:
         raise MalformedBody("The first line is no header of a CSV.") from error
     if not names or len(set(names)) < len(names):
-        raise MalformedBody("The first line must be a header, with a name for each column.")
+        raise MalformedBody("The first line must be a header, with another name for each column.")
     return names
 
 

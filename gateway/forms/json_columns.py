@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import orjson
-
 from gateway.contract import Contract, Form, Outputs, Places, Request, Table, Written
+from gateway.contract.answer_text import dumped
 from gateway.contract.body import read_json
 from gateway.contract.validation import Path
 from gateway.errors import InvalidInput, Violation
@@ -64,8 +63,7 @@ def write(contract: Contract, request: Request, outputs: Outputs) -> Written:
     """The answer by column; what has no names of its own is the column "prediction"."""
     columns = contract.columns(outputs, request.rows, arrays=True)
     value = {"columns": {column.name: column.values for column in columns}}
-    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Written(body=body, media_type=MEDIA_TYPE)
+    return Written(body=dumped(value), media_type=MEDIA_TYPE)
 
 
 def form(params: Mapping[str, Any] | None) -> Form:

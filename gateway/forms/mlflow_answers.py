@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import orjson
 
 from gateway.contract import Contract, Joint, Output, Outputs, Request, Written
+from gateway.contract.answer_text import dumped
 from gateway.contract.outputs import is_row_by_row, mark_of, with_columns
 from gateway.contract.types import ObjectOf, Scalar
 from gateway.errors import InvalidModelOutput
@@ -62,7 +62,7 @@ def write_together(contract: Contract, joint: Joint, output: Output) -> Sequence
     if rows is None:
         each = contract.render_each(output, joint.sizes)
     else:
-        each = [_dumped(part) for part in joint.parts(rows)]
+        each = [dumped(part) for part in joint.parts(rows)]
     return None if each is None else [b'{"predictions":' + body + b"}" for body in each]
 
 
@@ -93,10 +93,10 @@ def _predictions(contract: Contract, request: Request, outputs: Outputs) -> byte
         if promised is not None and len(promised.fields) != len(names):
             return contract.render(outputs, request.rows)
     if kind == "dict" or (names and promised is not None and is_named and promised.tensors):
-        return _dumped(dict(_named(contract, request, outputs, None if is_named else names)))
+        return dumped(dict(_named(contract, request, outputs, None if is_named else names)))
     values = None if kind and not names else _row_values(contract, request, outputs, names)
     if values is not None:
-        return _dumped(values)
+        return dumped(values)
     rendered = contract.render(outputs, request.rows)
     is_object = request.echo is True and request.rows == 1 and _is_of_an_agent(contract)
     return rendered[1:-1] if is_object or (kind == "alone" and len(outputs) == 1) else rendered
@@ -153,13 +153,6 @@ def _is_of_an_agent(contract: Contract) -> bool:
         (not promised.named and isinstance(promised.row, ObjectOf))
         or any(each <= {field.name for field in promised.fields} for each in _AGENTS)
     )
-
-
-def _dumped(value: Any) -> bytes:
-    try:
-        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    except (TypeError, RecursionError):
-        raise InvalidModelOutput("The model's answer is nothing that JSON can say.") from None
 
 
 def _widened_output(output: Output) -> Output:

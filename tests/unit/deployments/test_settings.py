@@ -86,6 +86,25 @@ def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         read_settings({"tracking_uri": URI})
 
 
+def test_mlflows_own_variable_names_the_server_where_nothing_else_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who has set it for MLflow's clients needs to say it no second time; ours and what is given
+    go before it, and an empty one is none."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert read_settings({}).tracking_uri == "http://mlflow:5000"
+    assert read_settings({"tracking_uri": URI}).tracking_uri == URI
+    monkeypatch.setenv("MODELMUX_TRACKING_URI", "http://ours:5000")
+    assert read_settings({}).tracking_uri == "http://ours:5000"
+    monkeypatch.delenv("MODELMUX_TRACKING_URI")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mlruns")
+    with pytest.raises(BadSettings, match="is that of MLFLOW_TRACKING_URI here"):
+        read_settings({})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    with pytest.raises(BadSettings, match="tracking_uri"):
+        read_settings({})
+
+
 def test_a_bad_value_is_named_and_not_repeated() -> None:
     """Keys stand in settings, too: what is wrong is said without what was given."""
     with pytest.raises(BadSettings, match="port") as refused:

@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 
 from gateway.contract import AnswerColumn, Contract, Joint, Output, Outputs, Request, Written
+from gateway.contract.answer_text import dumped, in_utf8
 from gateway.contract.outputs import is_row_by_row
 from gateway.contract.rendering import UNNAMED
 from gateway.contract.text_formats import read_base64
@@ -108,17 +109,17 @@ def _written(declared: OutputTensor, column: AnswerColumn, joint: Joint) -> Iter
     values = column.values
     if not declared.is_flat:
         for part in joint.parts(values):
-            yield orjson.dumps(_output(declared.of(part), Wanted(), []), option=_OPTIONS)
+            yield dumped(_output(declared.of(part), Wanted(), []))
         return
     if isinstance(values, np.ndarray) and len(values) == len(joint.sizes):
         # A number each, and in numbers there is no comma.
-        texts = orjson.dumps(_json_data(values), option=_OPTIONS)[1:-1].split(b",")
+        texts = dumped(_json_data(values))[1:-1].split(b",")
         head = declared.head(1)
         for text in texts:
             yield b"%b[%b]}" % (head, text)
         return
     for rows, part in zip(joint.sizes, joint.parts(values), strict=True):
-        data = orjson.dumps(_json_data(part), option=_OPTIONS)
+        data = dumped(_json_data(part))
         yield b"%b%b}" % (declared.head(rows), data)
 
 
@@ -135,7 +136,7 @@ def written_answer(
         head["id"] = wanted.id
     data: list[bytes] = []
     head["outputs"] = [_output(tensor, wanted, data) for tensor in tensors]
-    text = orjson.dumps(head, option=_OPTIONS)
+    text = dumped(head)
     if not data:
         return Written(body=text)
     length = (_JSON_LENGTH, b"%d" % len(text))
@@ -176,7 +177,8 @@ def binary_data(tensor: Tensor) -> bytes | None:
             return None
         if _is_base64(tensor):
             elements = [read_base64(each) for each in elements]
-    return bytes_of(elements)
+    with in_utf8():
+        return bytes_of(elements)
 
 
 def _is_base64(tensor: Tensor) -> bool:

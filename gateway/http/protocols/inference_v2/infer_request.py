@@ -168,8 +168,9 @@ class InferParser:
             count = len(data)
             if self._plain.get(name, "") != each.get("datatype") or rows not in (-1, count):
                 return None
-            if each.get("shape") not in ([count], [count, 1]):
-                return None
+            shape = each.get("shape")
+            if shape not in ([count], [count, 1]) or not all(type(size) is int for size in shape):
+                return None  # Python's 1 equals true and 1.0
             columns[name], rows = data, count
         return columns if columns and len(columns) == len(inputs or ()) else None
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from gateway.contract.answer_text import dumped
 from gateway.contract.encoding import COLUMN_DTYPES
 from gateway.contract.types import Scalar, TensorOf
 from gateway.errors import InvalidModelOutput
@@ -109,10 +110,7 @@ def _anything(name: str, values: list[Any], shape: tuple[int, ...]) -> Tensor:
 
 
 def _json(value: Any) -> str:
-    try:
-        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()
-    except (TypeError, RecursionError):
-        raise InvalidModelOutput("The model's answer is nothing that JSON can say.") from None
+    return dumped(value).decode()
 
 
 def _dtype_of(spec: TensorSpec) -> np.dtype[Any] | None:

@@ -8,7 +8,7 @@ or mlflow.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, TypeAlias, Unpack
@@ -27,6 +27,7 @@ from gateway.errors import (
     GatewayError,
     InternalError,
     InvalidInput,
+    InvalidModelOutput,
     ModelUnservable,
     Violation,
 )
@@ -39,6 +40,7 @@ from gateway.http.predict.disconnect import Departure
 from gateway.http.predict.version_header import VERSION_HEADER, RawHeaders, selector_of
 from gateway.http.problems import encodable, problem_of
 from gateway.http.protocols.openai.completions import Completions
+from gateway.http.protocols.openai.embeddings import Embeddings
 from gateway.http.protocols.openai.requests import TASKS, model_in, named, path_of, translated
 from gateway.http.protocols.openai.responses import Responses
 from gateway.prediction import Prediction, PredictionService
@@ -49,7 +51,7 @@ PROTOCOL = "openai"
 
 _EMBEDDINGS_PATH = "/v1/embeddings"
 
-_Spoken: TypeAlias = "Completions | Responses | _Embeddings"
+_Spoken: TypeAlias = "Completions | Responses | Embeddings"
 
 
 class OpenAIEndpoint(AnsweringEndpoint):
@@ -75,7 +77,7 @@ class OpenAIEndpoint(AnsweringEndpoint):
         body = await self._body(exchange)
         asked_for = model_in(body)
         resolution = self._resolved(exchange, asked_for)
-        spoken = _spoken(self._path, asked_for)
+        spoken = _spoken(self._path, asked_for, body)
         visit = self._service.arrive(resolution)
         return await kept(visit, self._asked(exchange, resolution, body, visit, spoken))
 
@@ -126,33 +128,19 @@ class OpenAIEndpoint(AnsweringEndpoint):
             whole = await self._service.predict(
                 resolution, sent, visit, timeout_s=timeout_s, kept=exchange.captured
             )
-        return _spoken_whole(whole, spoken)
+        try:
+            return _spoken_whole(whole, spoken)
+        except InvalidModelOutput as error:
+            error.model, error.version = resolution.model.name, resolution.version.number
+            raise
 
 
-class _Embeddings:
-    """An `llm/v1/embeddings` answer is an embedding list already, but for its model."""
-
-    def __init__(self, model: str) -> None:
-        self._model = model
-
-    def whole(self, answer: Any) -> dict[str, Any]:
-        data = answer.get("data") if isinstance(answer, dict) else None
-        if not isinstance(data, list):
-            vectors = answer if isinstance(answer, list) else []
-            vectors = vectors if vectors and isinstance(vectors[0], list) else [vectors]
-            data = [
-                {"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(vectors)
-            ]
-        beside = answer if isinstance(answer, dict) else {}
-        usage = {"usage": {"prompt_tokens": 0, "total_tokens": 0}}
-        return {**usage, **beside, "object": "list", "data": data, "model": self._model}
-
-
-def _spoken(path: str, model: str) -> _Spoken:
+def _spoken(path: str, model: str, body: Mapping[str, Any]) -> _Spoken:
     if path == path_of(RESPONSES_AGENT):
         return Responses(model)
     if path == path_of(EMBEDDINGS):
-        return _Embeddings(model)
+        texts = body.get("input")
+        return Embeddings(model, len(texts) if isinstance(texts, list) else 1)
     return Completions(model, is_chat=path == "/v1/chat/completions")
 
 

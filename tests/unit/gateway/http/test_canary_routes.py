@@ -40,6 +40,7 @@ class Bench:
         self.feed = StaticFeed(_catalog())
         self.trials, self.traffic = Trials(), Traffic()
         self.error: GatewayError | None = None
+        self.embeddings: list[Any] = []
         service = PredictionService(
             feed=self.feed,
             submit=MicroBatcher(self).submit,
@@ -61,6 +62,8 @@ class Bench:
     async def call(self, call: Call) -> CallResult:
         if self.error is not None and call.version.number == 2:
             raise self.error
+        if self.embeddings:
+            return CallResult(output=("columns", ["data"], [[self.embeddings]]))
         answer = np.full(call.frame.rows, float(call.version.number))
         return CallResult(output=("columns", ["y"], [answer]))
 
@@ -107,10 +110,11 @@ async def test_a_request_that_names_no_version_may_go_to_the_canary(
 
 async def test_openais_clients_go_to_the_canary_too(bench: Bench) -> None:
     """By a model's name alone; one that names the version gets it."""
-    text = signature(("input", "string"))
+    text = signature(("input", "string"), outputs=())
     versions = (version(1, text, task=EMBEDDINGS), version(2, text, task=EMBEDDINGS))
     canary = Canary(rule=CanaryRule(selector="2", percent=100), version=2, state="running")
     bench.feed.catalog = catalog(served(*versions, default=1, canary=canary))
+    bench.embeddings = [{"object": "embedding", "index": 0, "embedding": [0.5]}]
     for model, number in (("m", 2), ("m/1", 1)):
         body = {"model": model, "input": "hello"}
         answer = await bench.client.post("/v1/embeddings", json=body)
@@ -229,3 +233,13 @@ async def test_the_page_shows_both_sides(bench: Bench) -> None:
     assert "It &lt;fails&gt;." in page
     assert "Canary 2 stopped" in page
     assert 'id="canary"' not in (await bench.client.get("/catalog/plain")).text
+
+
+async def test_an_answer_that_is_no_embedding_names_its_version(bench: Bench) -> None:
+    """What can't be said as OpenAI's object is the version's failure, and says whose."""
+    text = signature(("input", "string"))
+    bench.feed.catalog = catalog(served(version(1, text, task=EMBEDDINGS)))
+    body = {"model": "m", "input": "a"}
+    answer = await bench.client.post("/v1/embeddings", json=body)
+    assert (answer.status_code, answer.headers["x-model-version"]) == (500, "1")
+    assert answer.json()["error"]["code"] == "invalid_model_output"

@@ -332,3 +332,13 @@ async def test_other_media_types_are_refused(client: httpx.AsyncClient) -> None:
         "/v2/models/m/infer", content=b"a,b", headers={"Content-Type": "text/csv"}
     )
     assert response.status_code == 415
+
+
+@pytest.mark.parametrize("shape", [[True], [1.0], [1, True], [True, 1]])
+async def test_a_shape_is_of_whole_numbers_and_of_nothing_that_equals_them(
+    shape: list[Any],
+) -> None:
+    """True and 1.0 are no sizes, though Python takes them for 1: 422 on the short way, too."""
+    gateway = EchoGateway(signature([ColSpec(DataType.double, "x")]))
+    async with gateway.client() as client:
+        assert await pointers(client, [tensor("x", "FP64", shape, [0.5])]) == {"/inputs/0/shape"}

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.errors import InvalidModelOutput
 from gateway.http.protocols.openai.completions import Completions
+from gateway.http.protocols.openai.embeddings import Embeddings
 from gateway.http.protocols.openai.requests import named, translated
 from gateway.http.protocols.openai.responses import Responses
 from tests.support.catalogs import catalog, served, version
@@ -147,3 +148,26 @@ def test_models_have_three_names() -> None:
     assert named(known, "a@b@champion") == ("a@b", "champion")
     assert named(known, "a/2") == ("a", "2")
     assert named(known, "a/b") == ("a/b", None)
+
+
+@pytest.mark.parametrize("answer", [[0.5, 1.0], [[0.5, 1.0]]])
+def test_a_vector_is_the_embedding_of_one_text(answer: Any) -> None:
+    """Bare or in a list of one, as models give it."""
+    assert Embeddings("m", texts=1).whole(answer)["data"] == [
+        {"object": "embedding", "index": 0, "embedding": [0.5, 1.0]}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ([[0.5, 1.0]], "answered 1 embeddings to 2 texts"),
+        ({"data": []}, "answered 0 embeddings to 2 texts"),
+        ({"vectors": [[0.5]]}, "no list of embeddings"),
+        ("words", "no list of embeddings"),
+    ],
+)
+def test_what_is_not_an_embedding_for_each_text_is_no_answer(answer: Any, said: str) -> None:
+    """A client would give a text the vector of another, or an empty one."""
+    with pytest.raises(InvalidModelOutput, match=said):
+        Embeddings("m", texts=2).whole(answer)
