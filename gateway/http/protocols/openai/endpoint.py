@@ -140,7 +140,8 @@ def _spoken(path: str, model: str, body: Mapping[str, Any]) -> _Spoken:
         return Responses(model)
     if path == path_of(EMBEDDINGS):
         texts = body.get("input")
-        return Embeddings(model, len(texts) if isinstance(texts, list) else 1)
+        are_several = isinstance(texts, list) and not all(isinstance(each, int) for each in texts)
+        return Embeddings(model, len(texts) if are_several else 1)
     return Completions(model, is_chat=path == "/v1/chat/completions")
 
 
