@@ -140,8 +140,9 @@ def _spoken(path: str, model: str, body: Mapping[str, Any]) -> _Spoken:
         return Responses(model)
     if path == path_of(EMBEDDINGS):
         texts = body.get("input")
-        are_several = isinstance(texts, list) and not all(isinstance(each, int) for each in texts)
-        return Embeddings(model, len(texts) if are_several else 1)
+        if not isinstance(texts, list) or all(isinstance(each, int) for each in texts):
+            texts = [texts]  # one, as a text or as its tokens
+        return Embeddings(model, len(texts))
     return Completions(model, is_chat=path == "/v1/chat/completions")
 
 
