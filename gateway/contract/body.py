@@ -222,6 +222,8 @@ def malformed(body: bytes) -> MalformedJson:
 
 def _why_malformed(body: bytes) -> str:
     """With the place, where another parser finds one: the quick one tells it in its text alone."""
+    if not body.removeprefix(BOM_UTF8).strip():
+        return "The body is empty; it has to be JSON (RFC 8259)."
     try:
         json.loads(body.removeprefix(BOM_UTF8).decode("utf-8"))
     except UnicodeDecodeError as error:

@@ -351,7 +351,8 @@ def test_nesting_is_bounded_exactly(pattern: tuple[str, str]) -> None:
     ("body", "words"),
     [
         (b'{"x": 1,\n "y": }', "line 2, column 7"),
-        (b"", "line 1, column 1"),
+        (b"", "is empty"),
+        (b" \n", "is empty"),
         (b'{"x": "\xff"}', "UTF-8 at byte 7"),
         (b'{"x": NaN}', "NaN"),
     ],
